@@ -46,6 +46,7 @@ const CONTEXTS: &[(&str, &str)] = &[
     ("controller.metrics.dashboard.", r#"{"controller":{"metrics":{"dashboard":{"enabled":true}}}}"#),
     ("controller.hostPort.ports.", r#"{"controller":{"hostPort":{"enabled":true}}}"#),
     ("controller.reportNodeInternalIp", r#"{"controller":{"hostNetwork":true}}"#),
+    ("controller.gatewayAPI.address", r#"{"controller":{"gatewayAPI":{"enabled":true}}}"#),
     ("controller.gatewayAPI.className", r#"{"controller":{"gatewayAPI":{"enabled":true}}}"#),
     ("controller.scope.namespace", r#"{"controller":{"scope":{"enabled":true}}}"#),
     ("rbac.scope", r#"{"controller":{"scope":{"enabled":true}}}"#),

@@ -26,7 +26,9 @@ const SERVED: [&str; 7] = [
 ];
 
 /// Rights about the Gateway API in every namespace that is served.
-const GATEWAYS: [&str; 7] = [
+const GATEWAYS: [&str; 9] = [
+    "create patch delete endpointslices",
+    "create patch delete services",
     "list watch gateways",
     "list watch grpcroutes",
     "list watch httproutes",

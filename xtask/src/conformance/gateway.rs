@@ -6,13 +6,14 @@
 mod build;
 mod result;
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
 
-use self::result::{Results, ended};
+use self::result::{Results, begun};
 use super::{FOLDER, failed, in_cluster, inside, number, on_cluster};
 use crate::console::duration;
 use crate::outcome::Outcome;
@@ -25,7 +26,7 @@ pub(super) const USAGE: &str =
     "usage: cargo xtask conformance gateway [TEST...] [--experimental] [--times N] [--keep] [--save]";
 
 const INSTALL: &str = "helm install fairway deploy/helm/fairway --namespace fairway --create-namespace \
-                       --set controller.gatewayAPI.enabled=true --wait --timeout 300s";
+                       --set controller.gatewayAPI.enabled=true --set controller.gatewayAPI.address=own --wait --timeout 300s";
 
 /// The GatewayClass that the chart makes.
 const CLASS: &str = "fairway";
@@ -165,15 +166,21 @@ fn play(workspace: &Workspace, options: &GatewayOptions, features: &[String], ru
     let begin = Instant::now();
     let mut command = inside(workspace, &[&*build::program(workspace).to_string_lossy()])?;
     command.current_dir(&folder).args(arguments(options, features, &report));
+    let count = Cell::new(0);
     let finished = shell::run(console, &mut command, |line| {
-        if let Some((result, name, took)) = ended(line) {
-            console.line(&format!("{result} {took:>8} {name}"));
+        // Results come at the end, all at once.
+        if let Some(name) = begun(line) {
+            count.set(count.get() + 1);
+            console.line(&format!("{} {:>3} {name}", duration(begin.elapsed()), count.get()));
         }
         false
     })?;
     fs::write(&log, &finished.output).with_context(|| format!("writing {}", log.display()))?;
     let results = Results::of(&finished.output);
     let totals = results.totals();
+    for line in results.lines() {
+        console.line(line);
+    }
     let took = duration(begin.elapsed());
     console.line(&format!("run {run} of {times}: {totals} in {took}"));
     if options.save && report.exists() {

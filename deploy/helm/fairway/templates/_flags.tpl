@@ -60,7 +60,10 @@ terminationGracePeriodSeconds. Nothing has to happen between that and the end of
 {{- $port := index $controller.containerPort $name -}}
 {{- if and $port (ne (int $port) $usual) -}}{{- $_ := set $flags (printf "%s-port" $name) (include "fairway.text" $port) -}}{{- end -}}
 {{- end -}}
-{{- if $controller.gatewayAPI.enabled -}}{{- $_ := set $flags "gateway-api" "" -}}{{- end -}}
+{{- if $controller.gatewayAPI.enabled -}}
+{{- $_ := set $flags "gateway-api" "" -}}
+{{- if ne $controller.gatewayAPI.address "shared" -}}{{- $_ := set $flags "gateway-address" $controller.gatewayAPI.address -}}{{- end -}}
+{{- end -}}
 {{- if $controller.ingressClassByName -}}{{- $_ := set $flags "ingress-class-by-name" "true" -}}{{- end -}}
 {{- if $controller.watchIngressWithoutClass -}}{{- $_ := set $flags "watch-ingress-without-class" "true" -}}{{- end -}}
 {{- if $controller.enableTopologyAwareRouting -}}{{- $_ := set $flags "enable-topology-aware-routing" "true" -}}{{- end -}}

@@ -51,6 +51,10 @@ the condition of its version.
 {{- $written := list "gateways/status" }}
 {{- range $routes }}{{- $written = append $written (printf "%s/status" .) }}{{- end }}
 {{ include "fairway.rule" (dict "group" "gateway.networking.k8s.io" "resources" $written "verbs" (list "patch")) }}
+{{- /* The Services of Gateways that have an address of their own, and what they lead to. */}}
+{{- $make := list "create" "patch" "delete" }}
+{{ include "fairway.rule" (dict "group" "" "resources" (list "services") "verbs" $make) }}
+{{ include "fairway.rule" (dict "group" "discovery.k8s.io" "resources" (list "endpointslices") "verbs" $make) }}
 {{- end }}
 {{- end }}
 {{ include "fairway.rule" (dict "group" "" "resources" (list "events") "verbs" (list "create")) }}
@@ -117,6 +121,9 @@ The rules of each namespace when only one is served: a map from namespace to tex
 {{- end -}}
 {{- if $duties.status -}}
 {{- $named = append $named (dict "flag" "publish-service" "group" "" "resources" (list "services") "single" true) -}}
+{{- if $duties.gateways -}}
+{{- $named = append $named (dict "flag" "publish-service" "group" "discovery.k8s.io" "resources" (list "endpointslices")) -}}
+{{- end -}}
 {{- end -}}
 {{- range $rule := $named -}}
 {{- with index $flags $rule.flag -}}

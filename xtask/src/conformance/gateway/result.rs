@@ -11,6 +11,8 @@ const LINES: usize = 6;
 #[derive(Debug, Default)]
 pub(super) struct Results {
     totals: Totals,
+    /// A line for each test.
+    lines: Vec<String>,
     /// The failed tests and their messages, in order.
     failed: Vec<(String, Vec<String>)>,
     /// The last lines, for a suite that failed before its first test.
@@ -19,11 +21,17 @@ pub(super) struct Results {
 
 /// The result of a conformance test in a line such as `    --- PASS: TestConformance/HTTPRouteMatching (1.20s)`: result, name, time.
 /// Lines about parts of a test have none.
-pub(super) fn ended(line: &str) -> Option<(&str, &str, &str)> {
+fn ended(line: &str) -> Option<(&str, &str, &str)> {
     let (result, rest) = line.trim_start().strip_prefix("--- ")?.split_once(": TestConformance/")?;
     let (name, took) = rest.split_once(' ')?;
     let took = took.trim_end().strip_prefix('(')?.strip_suffix(')')?;
     (!name.contains('/')).then_some((result, name, took))
+}
+
+/// The conformance test that begins, in a line such as `=== RUN   TestConformance/HTTPRouteMatching`.
+pub(super) fn begun(line: &str) -> Option<&str> {
+    let name = line.strip_prefix("=== RUN")?.trim_start().strip_prefix("TestConformance/")?.trim_end();
+    (!name.contains('/')).then_some(name)
 }
 
 impl Results {
@@ -36,7 +44,8 @@ impl Results {
             if let Some(name) = owner(line) {
                 current = name;
             }
-            if let Some((result, name, _)) = ended(line) {
+            if let Some((result, name, took)) = ended(line) {
+                results.lines.push(format!("{result} {took:>8} {name}"));
                 match result {
                     "PASS" => results.totals.passed += 1,
                     "SKIP" => results.totals.skipped += 1,
@@ -52,6 +61,10 @@ impl Results {
         let lines: Vec<_> = output.lines().collect();
         results.last = lines[lines.len().saturating_sub(2 * LINES)..].iter().map(|&line| line.to_owned()).collect();
         results
+    }
+
+    pub(super) fn lines(&self) -> &[String] {
+        &self.lines
     }
 
     pub(super) fn totals(&self) -> Totals {
@@ -111,7 +124,8 @@ mod tests {
     fn tests_count_and_their_parts_do_not() {
         let results = Results::of(OUTPUT);
         assert_eq!(results.totals(), Totals { passed: 1, failed: 1, skipped: 1 });
-        assert_eq!(ended("    --- PASS: TestConformance/A (1.20s)"), Some(("PASS", "A", "1.20s")));
+        assert_eq!(results.lines()[0], "PASS    1.20s HTTPRouteMatching");
+        assert_eq!(OUTPUT.lines().filter_map(begun).collect::<Vec<_>>(), ["HTTPRouteMatching", "HTTPRouteCORS"]);
         assert_eq!(ended("--- FAIL: TestConformance (40.00s)"), None);
     }
 
