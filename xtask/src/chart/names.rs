@@ -10,10 +10,12 @@ const FLAGS: &str = "docs/flags.md";
 const KEYS: &str = "docs/configmap.md";
 
 /// The flags of `fairway run` that ingress-nginx doesn't have, and their argument.
-pub(crate) const OWN_FLAGS: [(&str, &str); 7] = [
+pub(crate) const OWN_FLAGS: [(&str, &str); 9] = [
     ("access-log", "VALUE"),
     ("allow-backend-address", "VALUE"),
+    ("gateway-address", "VALUE"),
     ("gateway-api", ""),
+    ("gateway-ports", "VALUE"),
     ("log-format", "VALUE"),
     ("metrics-detail", "VALUE"),
     ("read-only", ""),
