@@ -2,11 +2,15 @@
 
 mod support;
 
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use fairway_model::{CodingRules, ForwardPolicy, Http2Settings, Settings};
-use fairway_testkit::{Ca, Client, Ended, Gate, Origin, Reply, TlsClient, When, eventually, within};
+use fairway_proxy::{ProxyConfig, UnreachableSink};
+use fairway_testkit::{Ca, Client, Ended, Fault, Gate, Origin, Reply, TlsClient, When, eventually, within};
 use h2::Reason;
 use http::{HeaderMap, HeaderValue};
 use support::http2::{
@@ -14,7 +18,7 @@ use support::http2::{
     reason, request, whole,
 };
 use support::log::{Lines, logging};
-use support::{HOST, TestProxy, forwarding};
+use support::{HOST, TestProxy, backend, config, forward, forwarding, host, route};
 
 #[tokio::test]
 async fn requests_are_forwarded_as_http_1_and_logged() {
@@ -168,7 +172,7 @@ async fn a_stream_that_waits_delays_no_other() {
 /// A slow endpoint lets its client send a window of data and what our buffers and those of the kernel take; not megabytes.
 #[tokio::test]
 async fn an_endpoint_that_reads_nothing_stops_its_client() {
-    let origin = Origin::new("a").fault(fairway_testkit::Fault::Deaf).start();
+    let origin = Origin::new("a").fault(Fault::Deaf).start();
     let proxy = TestProxy::to(&[&origin]);
     let client = H2::connect(proxy.http).await;
     let (_response, mut send) = client.ready().await.send_request(post("/"), false).expect("a request");
@@ -422,4 +426,45 @@ fn accept(key: &str) -> String {
         }
     }
     text + "="
+}
+
+/// What reports unreachable backends is called while a request ends, so a test can make that request panic.
+#[tokio::test]
+async fn a_panic_in_a_request_ends_that_request_and_no_other() {
+    for over_http2 in [true, false] {
+        let (gate, panics) = (Gate::new(), Arc::new(AtomicUsize::new(0)));
+        let (up, down) = (Origin::start("up"), Origin::new("down").fault(Fault::Refuse).start());
+        let mut resources = forwarding(&[&up], ForwardPolicy::default());
+        resources.extend(backend("down", &[down.address()]));
+        resources.push(host("down.example", vec![route("/", forward("down", ForwardPolicy::default()))]));
+        let count = panics.clone();
+        let unreachable = UnreachableSink::new(move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+            panic!("wanted by a test");
+        });
+        let config = ProxyConfig { unreachable, workers: NonZeroUsize::new(1), ..config() };
+        let proxy = TestProxy::start_with(resources, config);
+        let (streams, mut kept) = (H2::connect(proxy.http).await, proxy.connect().await);
+        assert_eq!(kept.get(HOST, "/").await.status, 200);
+        up.set_reply(Reply::ok().held_by(&gate));
+        let (held, _) = streams.ready().await.send_request(get("/"), true).expect("a request");
+        gate.reached(1).await;
+        if over_http2 {
+            let asked = http::Request::get("http://down.example/").body(()).expect("a request");
+            let (lost, _) = streams.ready().await.send_request(asked, true).expect("a request");
+            // The response may be on its way already.
+            drop(within("the end of the stream", lost).await);
+        } else {
+            let mut lost = proxy.connect().await;
+            lost.send("GET / HTTP/1.1\r\nHost: down.example\r\n\r\n").await;
+            drop(lost.try_read_response().await);
+            within("the end of the connection", lost.ended()).await;
+        }
+        eventually("the panic", async || panics.load(Ordering::SeqCst) == 1).await;
+        gate.release();
+        assert_eq!(within("the other stream", held).await.expect("a response").status(), 200);
+        assert_eq!(streams.get("/").await.status, 200, "the connection goes on");
+        assert_eq!(kept.get(HOST, "/").await.status, 200, "and so does the worker");
+        eventually("two connections", async || proxy.proxy.connections().await == 2).await;
+    }
 }
