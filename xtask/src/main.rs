@@ -21,6 +21,7 @@ mod h2spec;
 mod image;
 mod licence;
 mod lock;
+mod matrix;
 mod needs;
 mod outcome;
 mod rules;
@@ -55,6 +56,8 @@ Tasks:
   grpc                The interoperability cases of gRPC, in the clear and over TLS
   framing [--requests N]
                       N generated requests (500 by default) to four parsers: all see the same ones
+  matrix [--python FILE]
+                      Ten clients through Fairway to five servers: downloads, uploads, cut responses, GOAWAY. FILE is a Python with httpx
   cluster [--help]    A real control plane and two Nodes in network namespaces: up, status, exec, down
   e2e [NAME...] [--keep]
                       End-to-end tests on such a cluster, all or those with NAME in theirs; --keep leaves it running
@@ -122,6 +125,8 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
         ["framing"] => step(framing::smoke),
         ["framing", "--requests", count] => workspace.console.finish(framing::run(&workspace, count.parse()?)),
         ["grpc"] => step(grpc::run),
+        ["matrix"] => workspace.console.finish(matrix::run(&workspace, "python3")),
+        ["matrix", "--python", file] => workspace.console.finish(matrix::run(&workspace, file)),
         ["h2spec"] => step(h2spec::run),
         ["cluster", words @ ..] => cluster::run(&workspace, words)?,
         ["e2e", options @ ..] => {

@@ -24,6 +24,8 @@ pub(crate) enum Use {
     Tools,
     /// Parsers of HTTP to compare with.
     Framing,
+    /// Clients and servers of other makes.
+    Matrix,
     /// Running a cluster and its tests.
     Cluster,
     /// Building the conformance suite of the Gateway API.
@@ -40,6 +42,7 @@ const TASKS: &[(&str, &[Use])] = &[
     ("alerts", &[Use::Build, Use::Tools]),
     ("grpc", &[Use::Build, Use::Tools, Use::Cluster]),
     ("framing", &[Use::Build, Use::Tools, Use::Framing]),
+    ("matrix", &[Use::Build, Use::Tools, Use::Framing, Use::Matrix]),
     ("h2spec", &[Use::Build, Use::Tools]),
     ("cluster", &[Use::Build, Use::Image, Use::Tools, Use::Cluster]),
     ("e2e", &[Use::Build, Use::Image, Use::Tools, Use::Cluster]),
@@ -84,6 +87,9 @@ const PACKAGES: &[(&str, &str, &str, Use)] = &[
     ("nginx", "nginx", "to see how it reads requests", Use::Framing),
     ("node", "nodejs", "to see how it reads requests", Use::Framing),
     ("python3", "python3", "to see how it reads requests", Use::Framing),
+    ("/usr/bin/curl", "curl", "to talk to it", Use::Matrix),
+    ("h2load", "nghttp2-client", "to talk to it", Use::Matrix),
+    ("java", "default-jdk-headless", "to talk to it", Use::Matrix),
     ("ps", "procps", "for the tests of the cluster", Use::Cluster),
     ("pip3", "python3-pip", "to install the Go release that the suite of the Gateway API needs", Use::GatewaySuite),
 ];

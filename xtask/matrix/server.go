@@ -1,0 +1,51 @@
+// A server of Go for `cargo xtask matrix`, of HTTP/1.1 and of HTTP/2 by prior knowledge. It prints its address.
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+)
+
+var half = bytes.Repeat([]byte("x"), 500000)
+
+func answer(w http.ResponseWriter, r *http.Request) {
+	what := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
+	switch what {
+	case "up":
+		n, _ := io.Copy(io.Discard, r.Body)
+		fmt.Fprint(w, n)
+	case "reset":
+		w.Header().Set("Content-Length", "1000000")
+		w.Write(half)
+		http.NewResponseController(w).Flush()
+		time.Sleep(50 * time.Millisecond)
+		panic(http.ErrAbortHandler)
+	case "goaway":
+		// Of HTTP/2 this sends GOAWAY, and the stream goes on.
+		w.Header().Set("Connection", "close")
+		w.Write(half)
+		http.NewResponseController(w).Flush()
+		time.Sleep(50 * time.Millisecond)
+		w.Write(half)
+	default:
+		w.Write(half)
+		w.Write(half)
+	}
+}
+
+func main() {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(listener.Addr())
+	server := &http.Server{Handler: http.HandlerFunc(answer), Protocols: new(http.Protocols)}
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetUnencryptedHTTP2(true)
+	panic(server.Serve(listener))
+}
