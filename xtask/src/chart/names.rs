@@ -136,6 +136,8 @@ mod tests {
             "access_log()",
             "\"log-format\"",
             "\"gateway-api\"",
+            "\"gateway-address\"",
+            "\"gateway-ports\"",
             "\"read-only\"",
             "workers()",
             "metrics_detail()",
