@@ -428,10 +428,10 @@ fn run() -> Command {
         .arg(
             Arg::new("gateway-address")
                 .long("gateway-address")
-                .value_name("shared|own")
-                .value_parser(["shared", "own"])
+                .value_name("shared|asked|own")
+                .value_parser(["shared", "asked", "own"])
                 .default_value("shared")
-                .help("Serve Gateways on the address of Ingresses, or give each a Service of its own; see docs/gateway-api.md"),
+                .help("Serve Gateways on the address of Ingresses, or give a Service of its own to those that ask or to each; see docs/gateway-api.md"),
         )
         .arg(
             Arg::new("gateway-ports")

@@ -16,7 +16,7 @@ use fairway_proxy::access_log::LogSink;
 use fairway_proxy::admin::{Finding, FindingSource};
 use fairway_proxy::{Proxy, UnreachableSink};
 use fairway_translate::diagnostic::Diagnostic;
-use fairway_translate::options::Options;
+use fairway_translate::options::{GatewayAddressing, Options};
 use fairway_translate::verdict::Verdict;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -45,7 +45,11 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         add_ipv6(&mut options.https);
         options.stream_addresses.push(Ipv6Addr::UNSPECIFIED.into());
     }
-    options.gateway_own_address = matches.get_one::<String>("gateway-address").is_some_and(|how| how == "own");
+    options.gateway_address = match matches.get_one::<String>("gateway-address").map(String::as_str) {
+        Some("own") => GatewayAddressing::Own,
+        Some("asked") => GatewayAddressing::Asked,
+        _ => GatewayAddressing::Shared,
+    };
     if let Some(ports) = matches.get_one::<RangeInclusive<u16>>("gateway-ports") {
         options.gateway_ports = ports.clone();
     }

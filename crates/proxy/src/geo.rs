@@ -16,7 +16,7 @@ use crate::limit::GEO_FILE;
 /// The databases in memory, shared by all workers.
 pub struct GeoDatabases {
     of: GeoSettings,
-    readers: Vec<(GeoSubject, Reader<Vec<u8>>)>,
+    readers: Vec<(GeoSubject, Arc<Reader<Vec<u8>>>)>,
     /// The files, and when each was changed last.
     files: Vec<(PathBuf, Option<SystemTime>)>,
 }
@@ -35,24 +35,43 @@ enum GeoFileError {
 impl GeoDatabases {
     /// Reads the databases that the settings name, if any; blocks. Those that can't be read have no values.
     pub(crate) fn read(settings: Option<&GeoSettings>) -> Option<Arc<Self>> {
-        let settings = settings?;
+        settings.map(|settings| Self::read_after(settings, None))
+    }
+
+    /// Reads the files again; blocks. A database whose file can't be read now, such as one that is being copied, stays as it was: a
+    /// rule that denies countries must not let everybody in meanwhile.
+    pub(crate) fn read_again(&self) -> Arc<Self> {
+        Self::read_after(&self.of, Some(self))
+    }
+
+    fn read_after(settings: &GeoSettings, before: Option<&Self>) -> Arc<Self> {
         let mut this = Self { of: settings.clone(), readers: Vec::new(), files: Vec::new() };
         for edition in &settings.editions {
             let Some(subject) = GeoSubject::of_edition(edition) else { continue };
             let path = Path::new(&*settings.directory).join(format!("{edition}.mmdb"));
+            // Before it is read: a file that is replaced meanwhile is outdated.
+            let at = changed(&path);
             match open(&path) {
-                Ok(reader) => this.readers.push((subject, reader)),
-                Err(error) => tracing::error!(%error, path = %path.display(), "a geographic database is missing"),
+                Ok(reader) => this.readers.push((subject, Arc::new(reader))),
+                Err(error) => {
+                    tracing::error!(%error, path = %path.display(), "a geographic database can't be read");
+                    let kept = before.and_then(|before| before.readers.iter().find(|(known, _)| *known == subject));
+                    this.readers.extend(kept.cloned());
+                }
             }
-            this.files.push((path.clone(), changed(&path)));
+            this.files.push((path, at));
         }
-        Some(Arc::new(this))
+        Arc::new(this)
     }
 
     /// The databases for new settings: the same, if nothing about them changed.
     pub(crate) fn follow(this: Option<&Arc<Self>>, settings: Option<&GeoSettings>) -> Option<Arc<Self>> {
         match (this, settings) {
             (Some(this), Some(settings)) if this.of == *settings => Some(this.clone()),
+            // Another folder has other databases.
+            (Some(this), Some(settings)) if this.of.directory == settings.directory => {
+                Some(Self::read_after(settings, Some(this)))
+            }
             (_, settings) => Self::read(settings),
         }
     }

@@ -5,13 +5,13 @@
 //! parts as there are, workers rarely wait for each other.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use fairway_model::{ClientLimits, Excess, RequestRate};
+use fairway_model::{ClientLimits, Excess, RequestRate, Users};
 
 use crate::limit::CLIENT_ACCOUNTS;
 
@@ -23,7 +23,7 @@ const PARTS: usize = 64;
 // No limit: the share of a limit.
 const PART_ACCOUNTS: usize = CLIENT_ACCOUNTS / PARTS;
 
-/// The scope of wrong passwords: no object has such a name.
+/// Part of the scope of wrong passwords: no object has such a name.
 const WRONG_PASSWORDS: &str = "\0wrong passwords";
 
 /// A rate that admits as many at once.
@@ -139,18 +139,18 @@ impl ClientLedger {
         Ok(Some(OpenRequest { ledger: self.clone(), key }))
     }
 
-    /// Whether a client may try another password: it has not had more than `most` wrong ones in a minute.
-    pub(crate) fn may_try(&self, client: IpAddr, most: NonZeroU32) -> bool {
+    /// Whether a client may try another password of these users: it has not had more than `most` wrong ones in a minute.
+    pub(crate) fn may_try(&self, users: &Users, client: IpAddr, most: NonZeroU32) -> bool {
         let now = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let key = self.key(WRONG_PASSWORDS, client.into());
+        let key = self.key_of_users(users, client);
         let due = self.part(key).get(&key).map_or(0, |account| account.minute);
         per_minute(most).shared(NonZeroU32::MIN).take(due, now).is_some()
     }
 
     /// Counts a wrong password.
-    pub(crate) fn note_wrong(&self, client: IpAddr, most: NonZeroU32) {
+    pub(crate) fn note_wrong(&self, users: &Users, client: IpAddr, most: NonZeroU32) {
         let now = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let key = self.key(WRONG_PASSWORDS, client.into());
+        let key = self.key_of_users(users, client);
         let mut part = self.part(key);
         if part.len() >= PART_ACCOUNTS && !part.contains_key(&key) {
             make_room(&mut part, now);
@@ -160,7 +160,17 @@ impl ClientLedger {
     }
 
     fn key(&self, scope: &str, client: CountedClient) -> u128 {
-        let [high, low] = [0, 1].map(|at: usize| u128::from(self.hashes[at].hash_one((scope, client))));
+        self.key_of((scope, client))
+    }
+
+    /// Guesses at the users of one Secret say nothing of other users, who may share the client's address. A salted hash stands for
+    /// the Secret.
+    fn key_of_users(&self, users: &Users, client: IpAddr) -> u128 {
+        self.key_of((WRONG_PASSWORDS, users.any_hash(), CountedClient::from(client)))
+    }
+
+    fn key_of(&self, value: impl Hash) -> u128 {
+        let [high, low] = [0, 1].map(|at: usize| u128::from(self.hashes[at].hash_one(&value)));
         high << 64 | low
     }
 
@@ -220,6 +230,16 @@ mod tests {
 
     fn client(number: u32) -> IpAddr {
         IpAddr::from(number.to_be_bytes())
+    }
+
+    #[test]
+    fn wrong_passwords_for_some_users_keep_nobody_from_others() {
+        let (ledger, most) = (ClientLedger::default(), NonZeroU32::MIN);
+        let users = |hash| Users::from_iter([("alice", hash)]);
+        let (one, other) = (users("$apr1$a$x"), users("$apr1$b$x"));
+        ledger.note_wrong(&one, client(1), most);
+        let tries = |users| [1, 2].map(|number| ledger.may_try(users, client(number), most));
+        assert_eq!((tries(&one), tries(&other)), ([false, true], [true, true]));
     }
 
     fn accounts(ledger: &ClientLedger) -> usize {

@@ -189,7 +189,7 @@ fairway_model::limits! {
                 "The client gets the status of the last failure.", "`fairway_upstream_failures_total`";
             "retry-budget": "Retries of requests that a backend may have received, in percent of its requests; 0 for no limit. A try that could \
                 not connect is free.", "The client gets the status of the last failure.", "`fairway_upstream_retries_denied_total`";
-            "auth-failures-per-minute": "Wrong passwords of one client, or IPv6 network of 64 bits, in a minute (`auth-type`); 0 for no limit.",
+            "auth-failures-per-minute": "Wrong passwords of one client, or IPv6 network of 64 bits, for the users of one Secret in a minute (`auth-type`); 0 for no limit.",
                 "429, unless the password is known to be right.", "`rate_limit`";
             "upstream-keepalive-connections": "Idle connections to endpoints that each worker keeps over HTTP/1, and as many over HTTP/2.",
                 "The connection that was idle longest is closed.", "`fairway_upstream_connections_idle`";

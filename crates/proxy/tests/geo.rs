@@ -163,21 +163,30 @@ async fn variables_have_the_values_of_the_clients_address() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_replaced_is_read_again_and_one_that_is_broken_has_no_values() {
+async fn a_file_that_is_replaced_is_read_again_and_one_that_is_broken_has_no_values_or_the_last_ones() {
     let folder = folder("geo-reload");
     let path = folder.join("GeoLite2-City.mmdb");
     std::fs::write(&path, "no database").unwrap();
     let origin = Origin::start("a");
-    let edits = vec![FieldEdit::set("X-City", "$geoip2_city").unwrap()];
+    let set = |name, value| FieldEdit::set(name, value).unwrap();
+    let edits = vec![set("X-City", "$geoip2_city"), set("X-Asn", "$geoip2_asn")];
     let mut resources = backend("web", &[origin.address()]);
     let to = forward("web", ForwardPolicy::default());
     resources.push(host(HOST, vec![filtered(route("/", to), vec![Filter::EditRequest(edits)])]));
-    resources.push(with(&folder, &["GeoLite2-City"], Some(Duration::from_millis(20))));
-    let proxy = TestProxy::start(resources);
+    resources.push(with(&folder, &["GeoLite2-City", "GeoLite2-ASN"], Some(Duration::from_millis(20))));
+    let proxy = &TestProxy::start(resources);
     // Boxed: the stack of a test has no room for a client in a loop.
-    let city_of =
-        || Box::pin(async { proxy.connect().await.get(HOST, "/").await.echo().header("x-city").map(str::to_owned) });
+    let field = |name: &'static str| {
+        Box::pin(async move { proxy.connect().await.get(HOST, "/").await.echo().header(name).map(str::to_owned) })
+    };
+    let city_of = || field("x-city");
     assert_eq!(city_of().await, None);
     write(&path, "GeoLite2-City", &city("Paris"));
     eventually("the new file", || async { city_of().await.as_deref() == Some("Paris") }).await;
+    // Half of a copy; once the other file has been read, so has this one.
+    std::fs::write(&path, "half").unwrap();
+    let asn = Map(vec![("autonomous_system_number", Number(64496))]);
+    write(&folder.join("GeoLite2-ASN.mmdb"), "GeoLite2-ASN", &asn);
+    eventually("the other file", || async { field("x-asn").await.as_deref() == Some("64496") }).await;
+    assert_eq!(city_of().await.as_deref(), Some("Paris"));
 }

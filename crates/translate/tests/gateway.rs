@@ -6,6 +6,7 @@ use std::sync::Arc;
 use fairway_model::Snapshot;
 use fairway_translate::gateway::api::{Gateway, GatewayClass, HTTPRoute, ReferenceGrant};
 use fairway_translate::objects::{Change, Object, ObjectKey, Objects};
+use fairway_translate::options::GatewayAddressing;
 use fairway_translate::{Options, Translator, translate};
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -167,7 +168,8 @@ proptest! {
     #[test]
     fn keeping_up_to_date_equals_starting_anew(batches in prop::collection::vec(prop::collection::vec(change(), 1..4), 1..16)) {
         let publish_service = Some(("a".to_owned(), "s0".to_owned()));
-        let options = Options { publish_service, gateway_ports: 20000..=20003, ..Options::default() };
+        let gateway_address = GatewayAddressing::Asked;
+        let options = Options { publish_service, gateway_address, gateway_ports: 20000..=20003, ..Options::default() };
         let mut translator = Translator::new(options.clone());
         let mut objects: Objects = Objects::default();
         begin().into_iter().for_each(|change| { objects.apply(change); });

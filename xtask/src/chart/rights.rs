@@ -26,9 +26,7 @@ const SERVED: [&str; 7] = [
 ];
 
 /// Rights about the Gateway API in every namespace that is served.
-const GATEWAYS: [&str; 9] = [
-    "create patch delete endpointslices",
-    "create patch delete services",
+const GATEWAYS: [&str; 7] = [
     "list watch gateways",
     "list watch grpcroutes",
     "list watch httproutes",
@@ -37,6 +35,9 @@ const GATEWAYS: [&str; 9] = [
     "patch grpcroutes/status",
     "patch httproutes/status",
 ];
+
+/// Rights about the Services of Gateways with an address of their own.
+const ADDRESSES: [&str; 2] = ["create patch delete endpointslices", "create patch delete services"];
 
 /// Rights about its classes.
 const CLASSES: [&str; 2] = ["list watch gatewayclasses", "patch gatewayclasses/status"];
@@ -67,6 +68,11 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
             "the Gateway API",
             json!({"controller": {"gatewayAPI": {"enabled": true}}}),
             [cluster(), of("*", &GATEWAYS), of("*", &CLASSES), own.clone()].concat(),
+        ),
+        (
+            "Gateways with addresses of their own",
+            json!({"controller": {"gatewayAPI": {"enabled": true, "address": "asked"}}}),
+            [cluster(), of("*", &GATEWAYS), of("*", &ADDRESSES), of("*", &CLASSES), own.clone()].concat(),
         ),
         (
             "the Gateway API in one namespace, by a flag",

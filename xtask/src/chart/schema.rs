@@ -28,7 +28,7 @@ pub(crate) const OPEN: &[&str] = &[
 /// Values for which Kubernetes or the chart accepts only a few words. A name without a map applies in every map.
 const WORDS: &[(&str, &[&str])] = &[
     ("controller.kind", &["Deployment", "DaemonSet", "Both"]),
-    ("controller.gatewayAPI.address", &["shared", "own"]),
+    ("controller.gatewayAPI.address", &["shared", "asked", "own"]),
     ("controller.dnsPolicy", &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"]),
     ("controller.service.type", SERVICE_TYPES),
     ("controller.service.internal.type", SERVICE_TYPES),

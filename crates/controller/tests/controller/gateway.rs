@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fairway_translate::options::GatewayAddressing;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -143,6 +144,7 @@ async fn a_gateway_with_an_address_of_its_own_gets_a_service_with_one_write_for_
     api.put(endpoints("10.0.0.1"));
     let mut config = gateway_config();
     config.options.publish_service = Some(("edge".into(), "lb".into()));
+    config.options.gateway_address = GatewayAddressing::Asked;
     let mut rig = Rig::start(&api, config);
     rig.serves(&["a.example.com"]).await;
     let service = |api: &ApiServer| api.get("services", "shop", "edge-fairway");

@@ -59,7 +59,7 @@ impl<'a> Exchange<'a> {
         let client = self.scratch.decision.client.address();
         let most = self.live.snapshot.settings().wrong_passwords;
         let shard = &self.facts.shard;
-        let may_try = || most.is_none_or(|most| shard.common.ledger.may_try(client, most));
+        let may_try = || most.is_none_or(|most| shard.common.ledger.may_try(&auth.users, client, most));
         let head = self.client.head();
         if auth.digest {
             let given = head.filter(|head| {
@@ -75,7 +75,7 @@ impl<'a> Exchange<'a> {
                 }
             };
             if let (Proof::Wrong, Some(most)) = (proof, most) {
-                shard.common.ledger.note_wrong(client, most);
+                shard.common.ledger.note_wrong(&auth.users, client, most);
             }
             if proof == Proof::Right {
                 return Ok(AuthAnswer::Allowed);
@@ -94,7 +94,7 @@ impl<'a> Exchange<'a> {
             },
         };
         if let (Some(false), Some(_), Some(most)) = (right, &given, most) {
-            shard.common.ledger.note_wrong(client, most);
+            shard.common.ledger.note_wrong(&auth.users, client, most);
         }
         match right {
             Some(true) => Ok(AuthAnswer::Allowed),

@@ -407,8 +407,9 @@ impl Publisher {
                 continue;
             }
             let geo = self.0.live().geo.clone();
-            let read = move || geo.filter(|geo| geo.is_outdated()).map(|geo| GeoDatabases::read(Some(geo.settings())));
+            let read = move || geo.filter(|geo| geo.is_outdated()).map(|geo| geo.read_again());
             let Ok(Some(geo)) = tokio::task::spawn_blocking(read).await else { continue };
+            let geo = Some(geo);
             let shared = &*self.0;
             let _order = shared.change.lock().await;
             let current = shared.live();

@@ -78,8 +78,8 @@ pub struct Options {
     pub http: Vec<SocketAddr>,
     /// See [`http`](Self::http).
     pub https: Vec<SocketAddr>,
-    /// `--gateway-address=own`: each Gateway gets an address of its own. Otherwise only those that ask for it do.
-    pub gateway_own_address: bool,
+    /// `--gateway-address`.
+    pub gateway_address: GatewayAddressing,
     /// `--gateway-ports`: the ports of the process for these addresses.
     pub gateway_ports: RangeInclusive<u16>,
     /// Loopback, link-local or metadata addresses that ExternalName Services may lead to nevertheless.
@@ -194,6 +194,18 @@ impl LabelSelector {
     }
 }
 
+/// Which Gateways get an address of their own (`--gateway-address`).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum GatewayAddressing {
+    /// None: all share that of Ingresses.
+    #[default]
+    Shared,
+    /// Those with `spec.addresses`, or with labels or annotations in `spec.infrastructure`.
+    Asked,
+    /// Each of them.
+    Own,
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -223,7 +235,7 @@ impl Default for Options {
             annotation_validation: true,
             http: vec![SocketAddr::from(([0, 0, 0, 0], 80))],
             https: vec![SocketAddr::from(([0, 0, 0, 0], 443))],
-            gateway_own_address: false,
+            gateway_address: GatewayAddressing::Shared,
             gateway_ports: GATEWAY_PORTS,
             allowed_backend_addresses: Vec::new(),
             development: None,

@@ -164,7 +164,9 @@ impl Gateways {
                 Some(Object::Service(service)) => Some(&**service),
                 _ => None,
             };
-            for (port, target) in service::held(service.filter(|service| service::is_made(service))) {
+            let is_own =
+                |service: &&Service| service::is_made(service) && service::made_for(service) == Some(&*part.key.name);
+            for (port, target) in service::held(service.filter(is_own)) {
                 let place = part.place(port);
                 if self.places.contains_key(&place) && free.remove(&target) {
                     ports.insert(place, target);
@@ -192,9 +194,11 @@ impl Gateways {
         for key in &self.services_made {
             let Some(Object::Service(found)) = objects.get(key) else { continue };
             let gateway = service::made_for(found).map(|name| ObjectKey::new(Kind::Gateway, &*key.namespace, name));
-            // A Gateway that is gone takes its Service along; what was made by others is theirs.
-            let still_there = gateway.is_some_and(|gateway| objects.get(&gateway).is_some());
-            if service::is_made(found) && !services.contains(key) && still_there && is_in_scope(key, objects, options) {
+            // A Gateway that is gone takes its Service along, and what was made by others is theirs. An address may be in DNS, so it
+            // is given back only where a Gateway without a fault says so: not for a mistake in it, nor while its class is missing.
+            let says_so =
+                gateway.and_then(|gateway| self.gateways.get(&gateway)).is_some_and(|part| part.fault.is_none());
+            if service::is_made(found) && !services.contains(key) && says_so && is_in_scope(key, objects, options) {
                 made.extend(service::leftovers(key, objects));
             }
         }

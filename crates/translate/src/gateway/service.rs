@@ -21,7 +21,7 @@ use super::listener::GatewayPart;
 use super::status::{Shortcoming, StatusAddress};
 use crate::engine::service_of;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
-use crate::options::Options;
+use crate::options::{GatewayAddressing, Options};
 
 /// The label of everything that is made for Gateways, and its value.
 const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "fairway");
@@ -71,14 +71,25 @@ pub enum Make {
 }
 
 impl OwnAddress {
-    /// What the Gateway asks for; `None` if the shared address will do. With the reason why it can't be had at all.
+    /// What the Gateway asks for; `None` if it has the shared address. With the reason why it can't be had at all.
     pub(super) fn of(gateway: &Gateway, options: &Options) -> (Option<Self>, Option<Shortcoming>) {
         let infrastructure = gateway.spec.infrastructure.clone().unwrap_or_default();
         let asks = !gateway.spec.addresses.is_empty()
             || !infrastructure.labels.is_empty()
             || !infrastructure.annotations.is_empty();
-        if !asks && !options.gateway_own_address {
-            return (None, None);
+        match options.gateway_address {
+            GatewayAddressing::Own => {}
+            GatewayAddressing::Asked if asks => {}
+            GatewayAddressing::Asked => return (None, None),
+            GatewayAddressing::Shared => {
+                let fault = gateway.spec.addresses.iter().find_map(|address| address.value.as_deref()).map(|value| {
+                    let message = format!(
+                        "spec.addresses: {value}: with --gateway-address=shared no Gateway has an address of its own"
+                    );
+                    Shortcoming::new("UnsupportedAddress", message)
+                });
+                return (None, fault);
+            }
         }
         let (mut requested, mut fault) = (Vec::new(), None);
         for (at, GatewayAddress { r#type, value }) in gateway.spec.addresses.iter().enumerate() {

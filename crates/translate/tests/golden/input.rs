@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use fairway_translate::gateway::api::{GRPCRoute, Gateway, GatewayClass, HTTPRoute, ReferenceGrant};
 use fairway_translate::objects::{Kind, Object, ObjectKey, Objects};
-use fairway_translate::options::{Development, Options};
+use fairway_translate::options::{Development, GatewayAddressing, Options};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
@@ -205,7 +205,11 @@ impl Flags {
             default_ssl_certificate: pair(self.default_ssl_certificate),
             disable_catch_all: self.disable_catch_all,
             ssl_passthrough: self.enable_ssl_passthrough,
-            gateway_own_address: self.gateway_address.as_deref() == Some("own"),
+            gateway_address: match self.gateway_address.as_deref() {
+                Some("own") => GatewayAddressing::Own,
+                Some("asked") => GatewayAddressing::Asked,
+                _ => GatewayAddressing::Shared,
+            },
             gateway_ports: self.gateway_ports.map_or(defaults.gateway_ports, |(first, last)| first..=last),
             disable_external_name: self.disable_svc_external_name,
             http: self.http.unwrap_or(defaults.http),

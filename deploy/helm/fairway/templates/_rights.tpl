@@ -28,6 +28,7 @@ What the controller may do at the API server: what it does, and nothing else. It
   "zone" (not (empty $zone))
   "clears" (and (not (empty $status)) (not (empty $clears)))
   "gateways" (not (empty (include "fairway.switch" (dict "flags" $flags "name" "gateway-api" "default" false))))
+  "addresses" (has (index $flags "gateway-address" | default "shared" | toString) (list "asked" "own"))
   | toYaml -}}
 {{- end -}}
 
@@ -51,10 +52,12 @@ the condition of its version.
 {{- $written := list "gateways/status" }}
 {{- range $routes }}{{- $written = append $written (printf "%s/status" .) }}{{- end }}
 {{ include "fairway.rule" (dict "group" "gateway.networking.k8s.io" "resources" $written "verbs" (list "patch")) }}
+{{- if $duties.addresses }}
 {{- /* The Services of Gateways that have an address of their own, and what they lead to. */}}
 {{- $make := list "create" "patch" "delete" }}
 {{ include "fairway.rule" (dict "group" "" "resources" (list "services") "verbs" $make) }}
 {{ include "fairway.rule" (dict "group" "discovery.k8s.io" "resources" (list "endpointslices") "verbs" $make) }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{ include "fairway.rule" (dict "group" "" "resources" (list "events") "verbs" (list "create")) }}
