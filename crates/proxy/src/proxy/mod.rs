@@ -23,7 +23,6 @@ use self::shared::{Shared, locked};
 use crate::access_log::{LogSink, LogThread};
 use crate::admin::{AdminSource, Finding, Lifecycle};
 use crate::config::ProxyConfig;
-use crate::geo::GeoDatabases;
 use crate::health_check::Prober;
 use crate::limit::{GEO_PAUSE, GEO_SETTINGS, LAST_WRITE, WORKER_SESSIONS};
 use crate::live::Live;
