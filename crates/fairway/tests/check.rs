@@ -68,7 +68,7 @@ fn every_finding_names_file_line_object_field_and_value() {
         assert!(report.lines().any(|line| parts.iter().all(|part| line.contains(part))), "{parts:?} in\n{report}");
     }
     for (name, verdict) in [
-        ("enable-opentelemetry", "not yet"),
+        ("enable-opentelemetry", "same"),
         ("modsecurity-snippet", "refused"),
         ("rewrite-targt", "unknown"),
         ("proxy-read-timeout", "same"),
