@@ -94,7 +94,7 @@ fn check_at<'a>(now: u64, auth: &BasicAuth, fields: impl Fields<'a>, method: &[u
     match (proves && known.is_some(), is_fresh(now, &given.nonce)) {
         (true, true) => {
             let mut proof = [0; 16];
-            // Both are 32 hexadecimal digits by now.
+            // The response is the same text for a repeated request, whatever its length.
             proof.copy_from_slice(&Md5::digest(&given.response));
             if seen().is_new(now, proof) { Proof::Right } else { Proof::Stale }
         }

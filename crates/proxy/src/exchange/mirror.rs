@@ -161,8 +161,8 @@ async fn send(copy: RequestCopy) {
     }
 }
 
-/// Sends a copy; `None` if no answer to it begins. What becomes of it says nothing of the Service's health: it may be slower or less
-/// reliable than what serves clients is allowed to be.
+/// Sends a copy; `None` if no answer to it begins. Its fate says nothing of the Service's health: a mirror may be slower and less
+/// reliable than a backend of clients.
 async fn deliver(copy: &RequestCopy) -> Option<()> {
     let RequestCopy { place: CopyPlace { shard, service, .. }, way, .. } = copy;
     let deadline = Deadline::of_task(shard.timers.clone()).await;

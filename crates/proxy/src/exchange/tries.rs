@@ -83,8 +83,7 @@ impl Expand for OfExchange<'_, '_> {
 
 impl Exchange<'_> {
     /// Sends the request to a backend and the response to the client, unless that is an error to be replaced, whose status is returned.
-    /// `known` is a service that was looked up for the decision, most
-    /// likely the one needed.
+    /// `known` is a service that was looked up for the decision, most likely the one needed.
     ///
     /// # Errors
     /// If no endpoint responded, or a response was started but not finished.

@@ -302,7 +302,7 @@ impl CheckedBackend {
 }
 
 impl CheckedEndpoint {
-    /// CheckCounts an answer; returns whether the endpoint's health changes with it.
+    /// Counts an answer; returns whether the endpoint's health changes with it.
     fn turns(&mut self, check: &HealthCheck, good: bool) -> bool {
         if good == self.healthy {
             self.against = 0;
