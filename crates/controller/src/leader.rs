@@ -182,7 +182,7 @@ impl Candidate {
         }
     }
 
-    /// Whether the last record seen may still be in force.
+    /// Whether the last record seen may still be in effect.
     fn is_current(&self) -> bool {
         self.observed.is_some() && self.end_of_record().is_none_or(|end| Instant::now() < end)
     }

@@ -362,7 +362,7 @@ impl Watch {
             }
             Some(401 | 403) => error!(%kind, namespace, %error, "no right to read what is needed"),
             _ if gone => (),
-            _ => warn!(%kind, namespace, %error, "watch interrupted, the last configuration stays in force"),
+            _ => warn!(%kind, namespace, %error, "watch interrupted, the last configuration stays in effect"),
         }
     }
 }

@@ -31,7 +31,7 @@ pub(crate) struct Reading {
     pub(crate) options: Options,
     pub(crate) snapshot: Snapshot,
     pub(crate) findings: Vec<Finding>,
-    /// Ingresses of which no version is in force, or only an older one.
+    /// Ingresses of which no version is in effect, or only an older one.
     pub(crate) left_out: Vec<LeftOut>,
     /// The status of each object of the Gateway API that is ours.
     pub(crate) statuses: BTreeMap<ObjectKey, Arc<ObjectStatus>>,

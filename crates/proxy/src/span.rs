@@ -68,7 +68,7 @@ impl Spans {
         buffer
     }
 
-    /// Puts settings in force.
+    /// Applies settings.
     pub(crate) fn configure(self: &Arc<Self>, tracing: &Tracing) {
         *locked(&self.tracing) = Arc::new(tracing.clone());
         if tracing.collector.is_some() && self.exporter.get().is_none() {

@@ -250,7 +250,7 @@ fn clients_are_told_to_go_elsewhere_before_their_connections_are_closed() {
     });
     pass(2 * MOMENT);
     network.block_on(async {
-        // When this is in force, every worker has received the earlier messages.
+        // When this is in effect, every worker has received the earlier messages.
         publisher.publish(Delta::default()).await;
         // Clients that have not noticed are still served, and so is one that waits.
         let mut late = Client::connect(http).await;

@@ -65,7 +65,7 @@ async fn a_refused_listener_is_told_once_and_counted_once() {
     let address = first.local_addr().unwrap();
     assert_eq!(publish(&proxy, port_at(address)).await, (vec![false], 0));
     assert_eq!(figures(&proxy).await, [0, 1, 1]);
-    // Other changes apply, but not all of the configuration is in force.
+    // Other changes apply, but not all of the configuration is in effect.
     for number in 1..=3 {
         assert_eq!(publish(&proxy, unrelated(number)).await, (vec![true], 0));
     }

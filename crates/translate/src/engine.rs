@@ -4,8 +4,8 @@
 //! the change. It keeps the translation of each object and redoes only the hosts, backends and certificates that a changed object
 //! names.
 //!
-//! It differs from [`translate`] in two ways. While an object exists, an unacceptable version leaves the last good one in force. A
-//! deleted Secret or ConfigMap stays in force as long as something refers to it, except for the ConfigMaps of TCP and UDP services,
+//! It differs from [`translate`] in two ways. While an object exists, an unacceptable version leaves the last good one in effect. A
+//! deleted Secret or ConfigMap stays in effect as long as something refers to it, except for the ConfigMaps of TCP and UDP services,
 //! whose deletion closes their ports. ingress-nginx serves the default certificate until a deleted Secret is back; here a Secret
 //! deleted by mistake takes no site down, and the Ingresses that refer to it get a finding.
 
@@ -49,9 +49,9 @@ pub struct Translation {
     pub snapshot: Snapshot,
     /// Findings, by object.
     pub diagnostics: Vec<Diagnostic>,
-    /// The Ingresses that are ours and in force: they get a status.
+    /// The Ingresses that are ours and in effect: they get a status.
     pub served: BTreeSet<ObjectKey>,
-    /// The Ingresses of which no version is in force, or only an older one, with the reason.
+    /// The Ingresses of which no version is in effect, or only an older one, with the reason.
     pub left_out: Vec<LeftOut>,
     /// The status of each object of the Gateway API that is ours.
     pub statuses: BTreeMap<ObjectKey, Arc<ObjectStatus>>,
@@ -81,7 +81,7 @@ pub struct Update {
     pub delta: Delta,
     /// The objects whose findings have changed, each with all of its findings; none means that all is well.
     pub diagnostics: Vec<(ObjectKey, Vec<Diagnostic>)>,
-    /// Ingresses that are now ours and in force.
+    /// Ingresses that are now ours and in effect.
     pub served: Vec<ObjectKey>,
     /// Ingresses that no longer are, or are gone.
     pub unserved: Vec<ObjectKey>,
@@ -193,7 +193,7 @@ impl Translator {
         self.settle(dirty, out, Extent::whole(), now)
     }
 
-    /// Applies changes with a bounded amount of work, so that the next change needn't wait long. A few changes are in force when
+    /// Applies changes with a bounded amount of work, so that the next change needn't wait long. A few changes are in effect when
     /// this returns, before anything that waits; of many, only the first part is, and the rest waits. While there [is
     /// more](Self::has_more), [`proceed`](Self::proceed) continues with it.
     ///
@@ -328,7 +328,7 @@ impl Translator {
         self.reports.all()
     }
 
-    /// The Ingresses that are ours and in force: they get a status.
+    /// The Ingresses that are ours and in effect: they get a status.
     pub fn served(&self) -> &BTreeSet<ObjectKey> {
         self.ingresses.served()
     }
@@ -362,7 +362,7 @@ impl Translator {
         self.ingresses.standing(key, &self.objects, &self.options)
     }
 
-    /// Every Ingress of which no version is in force, or only an older one, with its hosts and the reason.
+    /// Every Ingress of which no version is in effect, or only an older one, with its hosts and the reason.
     pub fn left_out(&self) -> impl Iterator<Item = LeftOut> {
         self.ingresses.left_out(&self.objects, &self.options)
     }

@@ -1,5 +1,5 @@
 //! The reader of Ingresses, as ingress-nginx reads them: first each object by itself ([`part`]), then all Ingresses of a host
-//! together ([`merge`]). [`reader`] knows which of them are ours and in force, [`hosts`] what each name serves.
+//! together ([`merge`]). [`reader`] knows which of them are ours and in effect, [`hosts`] what each name serves.
 
 pub mod annotation;
 mod backend_tls;

@@ -244,7 +244,7 @@ fn change() -> impl Strategy<Value = Change> {
         .prop_map(|(object, remove)| if remove { Change::Remove(object.key()) } else { Change::Upsert(object) })
 }
 
-/// A change whose result doesn't depend on the state before it: no refused version, no end of an object that stays in force, no age
+/// A change whose result doesn't depend on the state before it: no refused version, no end of an object that stays in effect, no age
 /// by order of arrival.
 fn sound_change() -> impl Strategy<Value = Change> {
     let sound = |change: &Change| match change {
@@ -306,7 +306,7 @@ impl Record {
                     }
                     _ => out.push(object.clone()),
                 },
-                // Those of TCP and UDP services are in force only while they exist.
+                // Those of TCP and UDP services are in effect only while they exist.
                 Object::ConfigMap(_) if ["tcp", "udp"].contains(&&*object.key().name) => out.push(object.clone()),
                 Object::Secret(_) | Object::ConfigMap(_) => {}
                 _ => out.push(object.clone()),
@@ -347,7 +347,7 @@ impl Record {
         self.good.get(&ObjectKey::new(Kind::ConfigMap, "a", "global"))
     }
 
-    /// A deleted ConfigMap stays in force while something refers to it.
+    /// A deleted ConfigMap stays in effect while something refers to it.
     fn keep_config_maps(&mut self) {
         let key = ObjectKey::new(Kind::ConfigMap, "a", "global");
         if let Some(object) = self.objects.get(&key) {

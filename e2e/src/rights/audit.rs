@@ -156,7 +156,7 @@ impl RequestLog {
         classes && standing("") == Standing::Unknown && standing(namespace) != Standing::Unknown
     }
 
-    /// Whether the denied request was also allowed while the same grants were in force.
+    /// Whether the denied request was also allowed while the same grants were in effect.
     pub(super) fn was_allowed_as_well(&self, denied: &JudgedRequest, grants: &[&Grant]) -> bool {
         let is_same = |request: &&JudgedRequest| {
             let allowed = matches!(request.decision, Decision::Allowed(_));

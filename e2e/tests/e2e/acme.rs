@@ -48,7 +48,7 @@ fn a_challenge_is_answered_as_long_as_its_ingress_exists() -> anyhow::Result<()>
         let address = fairway.address().await?;
         let https = SocketAddr::new(address.ip(), 443);
         scene
-            .steady("the user's Ingress is in force", async || {
+            .steady("the user's Ingress is in effect", async || {
                 Ok(ask(address, "/").await?.status == 308 && ask_tls(https).await?.0.status == 403)
             })
             .await?;

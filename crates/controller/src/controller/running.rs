@@ -291,7 +291,7 @@ impl Running {
     }
 
     async fn malformed(&self, key: ObjectKey, why: &str) {
-        let message = format!("{why}; the previous version stays in force");
+        let message = format!("{why}; the previous version stays in effect");
         let found = Diagnostic::new(Severity::Error, Reason::InvalidManifest, &key.origin(), "", "", message);
         log(&found);
         // The class of an Ingress that can't be decoded is unknown; it concerns us only if it was ours before.

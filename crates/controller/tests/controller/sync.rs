@@ -123,7 +123,7 @@ async fn garbage_among_good_objects_harms_only_itself() {
     rig.serves(&["a.example.com", "c.example.com"]).await;
     api.put(ingress("b"));
     rig.serves(&["a.example.com", "b.example.com", "c.example.com"]).await;
-    // The previous version stays in force, and other objects are unaffected.
+    // The previous version stays in effect, and other objects are unaffected.
     api.put(garbage);
     api.put(ingress("d"));
     rig.serves(&["a.example.com", "b.example.com", "c.example.com", "d.example.com"]).await;

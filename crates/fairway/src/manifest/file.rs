@@ -189,7 +189,7 @@ impl FileState {
             }
             Err(error) => {
                 self.stamp = None;
-                let kept = if self.documents.is_empty() { "" } else { "; its last content stays in force" };
+                let kept = if self.documents.is_empty() { "" } else { "; its last content stays in effect" };
                 let message = format!("can't be read: {error}{kept}");
                 self.broken = Some(Broken { line: None, diagnostic: invalid(&file, &message) });
                 None
@@ -223,7 +223,7 @@ impl FileState {
         if let Some((line, reason)) = broken {
             let kept = !self.documents.is_empty();
             let consequence =
-                if kept { "the file's last good content stays in force" } else { "the document is left out" };
+                if kept { "the file's last good content stays in effect" } else { "the document is left out" };
             let diagnostic = invalid(file, &format!("can't be parsed: {reason}; {consequence}"));
             self.broken = Some(Broken { line: Some(line), diagnostic });
             if kept {

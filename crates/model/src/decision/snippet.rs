@@ -66,7 +66,7 @@ enum Flow<'s> {
     Done(Step<'s>),
 }
 
-/// Runs the steps, and puts the edits in force.
+/// Runs the steps, and applies the edits.
 pub(super) fn run<'s, 'a, F: Fields<'a>>(
     snippet: &'s Snippet,
     received: &Received<'a, F>,

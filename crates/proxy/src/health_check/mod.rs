@@ -75,7 +75,7 @@ impl Prober {
         locked(&self.checked).contains(backend)
     }
 
-    /// The backends of a change that have to be looked at once it is in force. Call it for every change.
+    /// The backends of a change that have to be looked at once it is in effect. Call it for every change.
     pub(crate) fn concerned(&self, delta: &Delta) -> Vec<BackendName> {
         let mut checked = locked(&self.checked);
         let mut concerned = Vec::new();
@@ -121,7 +121,7 @@ impl Prober {
 }
 
 impl Probing {
-    /// Checks until the publisher is gone. `newest` is the configuration in force.
+    /// Checks until the publisher is gone. `newest` is the configuration in effect.
     pub(crate) async fn run(self, newest: impl Fn() -> Option<Arc<Live>>) {
         let mut looks = self.looks;
         let mut task = CheckTask {

@@ -18,7 +18,7 @@ pub struct ConfigStatus {
     pub errors: u64,
     /// A number that is the same for the same configuration.
     pub hash: u64,
-    /// Whether the whole configuration is in force: no listener is refused.
+    /// Whether the whole configuration is in effect: no listener is refused.
     pub whole: bool,
     /// When a change was last applied, in seconds since 1970.
     pub last_success: f64,

@@ -72,7 +72,7 @@ pub struct Proxy {
 #[derive(Clone, Debug)]
 pub struct Publisher(Arc<Shared>);
 
-/// A change that is in force.
+/// A change that is in effect.
 #[derive(Debug)]
 pub struct Published {
     /// Number of the version, from 1 for the one that the proxy started with.
@@ -81,7 +81,7 @@ pub struct Published {
     pub hosts: usize,
     /// From the call until every worker served it.
     pub took: Duration,
-    /// Listeners that are not open as configured, including those that were refused before. The rest of the change is in force.
+    /// Listeners that are not open as configured, including those that were refused before. The rest of the change is in effect.
     pub refused: Vec<RefusedListener>,
     /// Listeners that are now open after being refused, with their addresses.
     pub opened: BTreeMap<ListenerName, SocketAddr>,

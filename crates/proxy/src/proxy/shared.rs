@@ -1,4 +1,4 @@
-//! What the proxy, its publishers and its control thread have in common: the workers, and the configuration in force.
+//! What the proxy, its publishers and its control thread have in common: the workers, and the configuration in effect.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

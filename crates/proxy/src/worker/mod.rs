@@ -40,7 +40,7 @@ pub(crate) enum Order {
         change: Vec<AnyListener>,
         /// Listeners that are removed.
         close: Vec<AnyListener>,
-        /// Dropped once it is in force.
+        /// Dropped once it is in effect.
         done: mpsc::Sender<()>,
     },
     /// End every client connection with its next response; all else continues.

@@ -74,7 +74,7 @@ fn blocks(value: &str) -> bool {
 const NO_TRANSFORM: &str = "a response with `Cache-Control: no-transform` stays as it is, which nginx ignores";
 
 /// How snippets differ.
-const SNIPPET: &str = "read as data, see [snippets](snippets.md); with a directive outside the set, nothing of the snippet is in force, and paths answer \
+const SNIPPET: &str = "read as data, see [snippets](snippets.md); with a directive outside the set, nothing of the snippet is in effect, and paths answer \
      503 if it may restrict access";
 
 /// What gzip is used for besides `text/html`.
@@ -651,7 +651,7 @@ impl GlobalConfig {
                         let then = match closes {
                             _ if !spec.closed.is_empty() => spec.closed,
                             true => "it may restrict access, so all paths of Ingresses answer 503",
-                            false => "nothing of it is in force",
+                            false => "nothing of it is in effect",
                         };
                         let message = format!("refused as a whole: {fault}; {then}");
                         report(Severity::Error, Reason::RefusedConfiguration, key, "", message);

@@ -31,7 +31,7 @@ pub(crate) struct Global {
     pub(crate) auth_backend: Option<BackendKey>,
     add_headers: Option<ObjectKey>,
     proxy_set_headers: Option<ObjectKey>,
-    /// The last version of each ConfigMap in use: a deleted one stays in force.
+    /// The last version of each ConfigMap in use: a deleted one stays in effect.
     retained: BTreeMap<ObjectKey, Arc<ConfigMap>>,
     settings: Option<Settings>,
     listeners: BTreeMap<ListenerName, Listener>,

@@ -74,7 +74,7 @@ pub(crate) fn portion<T: Ord>(
 }
 
 /// Waiting changes, one per object. Namespaces take turns, so that a small change waits for no large one in another namespace. Within a
-/// namespace, referenced objects come before those that refer to them, and objects in force before new ones. What any namespace can
+/// namespace, referenced objects come before those that refer to them, and objects in effect before new ones. What any namespace can
 /// refer to comes first of all, and removals last, so that an application that moves to another namespace is there before it is gone.
 #[derive(Debug)]
 pub(crate) struct WaitingChanges {
@@ -100,7 +100,7 @@ type Turn = (Rank, u64);
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Rank {
     Referenced,
-    /// An Ingress or route that is in force in another version.
+    /// An Ingress or route that is in effect in another version.
     Known,
     New,
     /// An Ingress or route that is gone; what it refers to goes after it.
@@ -116,7 +116,7 @@ struct Waits {
 }
 
 impl WaitingChanges {
-    /// Adds a change. `known` is whether a version of the object is in force.
+    /// Adds a change. `known` is whether a version of the object is in effect.
     pub(crate) fn push(&mut self, change: Change, known: bool) {
         let key = key(&change);
         let before = self.forget(&key);

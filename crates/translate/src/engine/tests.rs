@@ -196,7 +196,7 @@ fn a_lower_risk_level_takes_out_what_is_above_it() {
     assert_eq!(host_names(&translator), ["a.example", "alias.example", "b.example", "*"]);
     translator.apply([config("Low")], 0);
     assert_eq!(host_names(&translator), ["b.example", "*"]);
-    // A deleted ConfigMap stays in force.
+    // A deleted ConfigMap stays in effect.
     translator.apply([Change::Remove(key(Kind::ConfigMap, "global"))], 0);
     assert_eq!(host_names(&translator), ["b.example", "*"]);
     translator.apply([config("High")], 0);
@@ -248,7 +248,10 @@ fn a_config_map_of_headers_is_followed_as_long_as_an_ingress_names_it() {
     );
     assert!(found(&update).contains("global-allowed-response-headers"));
     assert!(text(&translator.apply([allowed("x-a")], 0)).contains("two"));
-    assert!(translator.apply([Change::Remove(headers.clone())], 0).delta.is_empty(), "the last version stays in force");
+    assert!(
+        translator.apply([Change::Remove(headers.clone())], 0).delta.is_empty(),
+        "the last version stays in effect"
+    );
     assert_eq!(translator.apply([Change::Remove(key(Kind::Ingress, "i"))], 0).unwanted, [headers]);
 }
 
@@ -274,7 +277,7 @@ fn a_new_certificate_touches_no_host() {
     let mut translator =
         started([ingress_with("i", json!({}), spec), service(), slice(&["10.0.0.1"]), secret(&["a.example"])]);
     assert_eq!(names(&translator.apply([secret(&["a.example"])], 0)), ["Certificate a/tls"]);
-    // If it is gone or broken, the last version stays in force.
+    // If it is gone or broken, the last version stays in effect.
     let update = translator.apply([Change::Remove(key(Kind::Secret, "tls"))], 0);
     assert!(update.delta.is_empty());
     let (told, found) = &update.diagnostics[0];

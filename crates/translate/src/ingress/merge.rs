@@ -87,9 +87,8 @@ pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
     let regex = locations.iter().any(|location| location.part.is_regex(&location.rule.text));
     let told = |(part, tls): (&&Part, &Option<TlsPolicy>)| {
         let key = part.key();
-        let told = |why| {
-            format!("proxy-ssl-secret of Ingress {}/{} can't be put in force: {why}", key.namespace, key.name).into()
-        };
+        let told =
+            |why| format!("proxy-ssl-secret of Ingress {}/{} can't be applied: {why}", key.namespace, key.name).into();
         tls.clone().map(|tls| tls.map_err(told))
     };
     let backend_tls: Vec<Option<TlsPolicy>> = input.parts.iter().zip(&input.backend_tls).map(told).collect();
@@ -190,10 +189,7 @@ impl<'a> Merging<'a> {
         let refused = wishes().map(|(part, wish)| {
             let why = wish.as_ref()?.as_ref().err()?;
             let key = part.key();
-            Some(
-                format!("auth-tls-secret of Ingress {}/{} can't be put in force: {why}", key.namespace, key.name)
-                    .into(),
-            )
+            Some(format!("auth-tls-secret of Ingress {}/{} can't be applied: {why}", key.namespace, key.name).into())
         });
         let refused = refused.collect();
         (decided.map(|(_, decided)| decided.clone()), refused)

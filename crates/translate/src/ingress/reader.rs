@@ -1,4 +1,4 @@
-//! The Ingresses that are ours and in force, and in which version.
+//! The Ingresses that are ours and in effect, and in which version.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(crate) struct Ingresses {
     classes: Classes,
     states: BTreeMap<ObjectKey, IngressState>,
     served: BTreeSet<ObjectKey>,
-    /// Ingresses of which no version is in force, or only an older one.
+    /// Ingresses of which no version is in effect, or only an older one.
     left_out: BTreeSet<ObjectKey>,
     waiting: BTreeSet<ObjectKey>,
     /// Most Ingresses of a cluster have the annotations of many others.
@@ -39,11 +39,11 @@ pub(crate) struct Ingresses {
 /// An Ingress that is ours, or about which there is a finding.
 #[derive(Debug, Default)]
 struct IngressState {
-    /// The version in force.
+    /// The version in effect.
     part: Option<Arc<Part>>,
     /// The newest version that was acceptable on arrival.
     good: Option<StoredIngress>,
-    /// Why the newest version is not in force.
+    /// Why the newest version is not in effect.
     rejection: Vec<Diagnostic>,
 }
 
@@ -198,17 +198,17 @@ impl Ingresses {
         }
     }
 
-    /// The version of an Ingress that is in force.
+    /// The version of an Ingress that is in effect.
     pub(crate) fn part(&self, key: &ObjectKey) -> Option<&Arc<Part>> {
         self.states.get(key)?.part.as_ref()
     }
 
-    /// Why the newest version of an Ingress is not in force.
+    /// Why the newest version of an Ingress is not in effect.
     pub(crate) fn rejection(&self, key: &ObjectKey) -> &[Diagnostic] {
         self.states.get(key).map_or(&[], |state| &state.rejection)
     }
 
-    /// The Ingresses that are ours and in force.
+    /// The Ingresses that are ours and in effect.
     pub(crate) fn served(&self) -> &BTreeSet<ObjectKey> {
         &self.served
     }
@@ -228,7 +228,7 @@ impl Ingresses {
         })
     }
 
-    /// Every Ingress of which no version is in force, or only an older one, with its hosts and the reason.
+    /// Every Ingress of which no version is in effect, or only an older one, with its hosts and the reason.
     pub(crate) fn left_out<'a>(
         &'a self,
         objects: &'a Objects,

@@ -90,7 +90,7 @@ pub(crate) struct Common<'a> {
     /// What snippets make of the paths.
     effect: Option<Box<Effect>>,
     tracing: Option<Arc<TraceRule>>,
-    /// That of the ConfigMap, or why it can't be put in force; none where the Ingress has its own, or is exempt.
+    /// That of the ConfigMap, or why it can't be applied; none where the Ingress has its own, or is exempt.
     global: Option<Result<Filter, Box<str>>>,
     denied: Option<Box<str>>,
 }
@@ -203,7 +203,7 @@ impl<'a> Common<'a> {
         for (name, headers) in headers.by_name() {
             let Some(Err(why)) = headers else { continue };
             let Owner { key, .. } = &*common.part.owner;
-            let why = format!("{name} of Ingress {}/{} can't be put in force: {why}", key.namespace, key.name);
+            let why = format!("{name} of Ingress {}/{} can't be applied: {why}", key.namespace, key.name);
             common = common.refusing(Some(why.into()));
         }
         common.headers = match &headers.responses {
@@ -300,7 +300,7 @@ impl<'a> Common<'a> {
         Route { rule: rule.into(), filters, ..Route::new(self.part.origin.section(section), path, action) }
     }
 
-    /// Why the snippets of the paths can't be in force together.
+    /// Why the snippets of the paths can't be in effect together.
     pub(crate) fn snippet_fault(&self) -> Option<&str> {
         self.effect.as_ref()?.fault.as_deref()
     }
@@ -547,14 +547,14 @@ fn global_authentication(
     global_filter(scope.config, scope.pattern, scope.global_auth, policies)
 }
 
-/// Authentication by the service of the ConfigMap, or why it can't be put in force.
+/// Authentication by the service of the ConfigMap, or why it can't be applied.
 fn global_filter(
     config: &GlobalConfig,
     pattern: &HostPattern,
     backend: Option<&BackendKey>,
     policies: &mut Policies,
 ) -> Option<Result<Filter, Box<str>>> {
-    let told = |why: &str| format!("global-auth-url of the ConfigMap can't be put in force: {why}").into();
+    let told = |why: &str| format!("global-auth-url of the ConfigMap can't be applied: {why}").into();
     match &config.global_auth_url {
         GlobalAuthUrl::Unset => None,
         GlobalAuthUrl::Unreadable => Some(Err(told("it can't be read"))),
@@ -592,7 +592,7 @@ fn cors(annotations: &CrossOrigin) -> Option<Filter> {
 /// Why the paths of an Ingress are denied, in words.
 pub(super) fn denial(part: &Part) -> Box<str> {
     let by = part.annotations.denied_by.as_deref().unwrap_or("an annotation");
-    format!("{by} of Ingress {}/{} can't be put in force", part.owner.key.namespace, part.owner.key.name).into()
+    format!("{by} of Ingress {}/{} can't be applied", part.owner.key.namespace, part.owner.key.name).into()
 }
 
 /// The filter of client addresses, and the reason for denying all clients if a list of the ConfigMap can't be read. A list of the

@@ -32,7 +32,7 @@ pub struct Diagnostic {
 pub enum Severity {
     /// No action needed: the value has no effect, or a small documented difference.
     Info,
-    /// Traffic is served, but part of what was written is not in force.
+    /// Traffic is served, but part of what was written is not in effect.
     Warning,
     /// Something isn't served, or is denied.
     Error,
@@ -99,7 +99,7 @@ reasons! {
     SuspiciousText,
     /// An Ingress with a default backend, with `--disable-catch-all`.
     CatchAllDisabled,
-    /// A version of an object that can't be loaded, so that the previous one stays in force.
+    /// A version of an object that can't be loaded, so that the previous one stays in effect.
     LastGoodVersion,
     /// A manifest that can't be read at all.
     InvalidManifest,

@@ -125,7 +125,7 @@ impl ReportInputs<'_> {
         let mut found = self.ingresses.rejection(key).to_vec();
         let Some(part) = self.ingresses.part(key) else { return found };
         if !found.is_empty() {
-            let message = "the last version that could be loaded stays in force";
+            let message = "the last version that could be loaded stays in effect";
             found.push(Diagnostic::new(Severity::Info, Reason::LastGoodVersion, &part.origin, "", "", message));
         }
         found.extend(part.diagnostics.iter().cloned());
@@ -156,7 +156,7 @@ impl ReportInputs<'_> {
         let key = part.client_secret.as_deref()?;
         let Err(why) = part.client_auth(self.secrets)? else {
             let (_, why) = self.secrets.problem_for_backends(key)?;
-            let message = format!("{why}; the last usable version stays in force");
+            let message = format!("{why}; the last usable version stays in effect");
             return Some(self.of_secret(part, "auth-tls-secret", key, Severity::Warning, message));
         };
         let message = format!("{why}; what the Ingress has on its hosts answers 503");
@@ -193,7 +193,7 @@ impl ReportInputs<'_> {
                 Some(found(Severity::Error, message).unserved())
             }
             (Ok(_), Some((_, why))) => {
-                Some(found(Severity::Warning, format!("{why}; the last usable version stays in force")))
+                Some(found(Severity::Warning, format!("{why}; the last usable version stays in effect")))
             }
             (Ok(_), None) => None,
         }

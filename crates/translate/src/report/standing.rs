@@ -11,7 +11,7 @@ use crate::objects::ObjectKey;
 /// The standing of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Standing {
-    /// It is ours, and its newest version is in force.
+    /// It is ours, and its newest version is in effect.
     Accepted,
     /// It is part of a large change and waits for its turn.
     Waiting,
@@ -21,13 +21,13 @@ pub enum Standing {
     Refused {
         /// The reasons, never empty.
         because: Vec<Diagnostic>,
-        /// Whether the last version that could be loaded is in force.
+        /// Whether the last version that could be loaded is in effect.
         last_good: bool,
     },
 }
 
 impl Standing {
-    /// Whether some version of the object is in force.
+    /// Whether some version of the object is in effect.
     pub fn is_served(&self) -> bool {
         match self {
             Self::Accepted => true,
@@ -141,7 +141,7 @@ impl fmt::Display for NotOurs {
     }
 }
 
-/// An Ingress of which no version is in force, or only an older one.
+/// An Ingress of which no version is in effect, or only an older one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LeftOut {
     /// The Ingress.

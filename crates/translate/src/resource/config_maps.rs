@@ -1,6 +1,6 @@
 //! The contents of ConfigMaps that routes name, kept up to date.
 //!
-//! The newest version stays in force, even when the ConfigMap is gone, as long as something refers to it.
+//! The newest version stays in effect, even when the ConfigMap is gone, as long as something refers to it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The contents of Secrets, kept up to date: certificates for clients, and the inputs of TLS to backends.
 //!
-//! The newest usable version stays in force, even when the Secret is gone, as long as something refers to it.
+//! The newest usable version stays in effect, even when the Secret is gone, as long as something refers to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

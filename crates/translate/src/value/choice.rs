@@ -359,7 +359,7 @@ impl NextUpstream {
         listed && (!off || matches!(condition, RetryCondition::Off))
     }
 
-    /// The conditions in force.
+    /// The conditions in effect.
     pub fn iter(self) -> impl Iterator<Item = RetryCondition> {
         RetryCondition::ALL.iter().copied().filter(move |condition| self.contains(*condition))
     }

@@ -20,7 +20,7 @@ pub(crate) struct HostLevels {
 /// What snippets make of the paths of one Ingress on a host.
 #[derive(Debug)]
 pub(crate) struct Effect {
-    /// What is in force there.
+    /// What is in effect there.
     pub(crate) level: Level,
     filters: Vec<Filter>,
     /// Why the paths must be denied.
@@ -44,13 +44,13 @@ impl HostLevels {
         Some(Self { http, server, location: config.location_snippet.level.clone(), steps })
     }
 
-    /// The paths that `location` blocks take: how they are matched, and what is in force there or why they must be denied.
+    /// The paths that `location` blocks take: how they are matched, and what is in effect there or why they must be denied.
     pub(crate) fn locations(&self) -> impl Iterator<Item = (&LocationLevel, Result<Vec<Filter>, Box<str>>)> {
         let outer = self.server.for_locations();
         self.server.locations.iter().map(move |location| {
             let level = location.level.within(&outer);
             if let Some(name) = level.undeclared(&[&self.http, &self.server]) {
-                let why = format!("location {}: no snippet in force sets the variable ${name}", location.text);
+                let why = format!("location {}: no snippet in effect sets the variable ${name}", location.text);
                 return (location, Err(why.into()));
             }
             let mut filters: Vec<Filter> = self.steps.iter().cloned().map(Filter::Snippet).collect();
@@ -83,7 +83,7 @@ impl Effect {
         ];
         let missing = missing.into_iter().find_map(|(whose, name)| Some((whose, name?)));
         let fault = missing
-            .map(|(whose, name)| format!("{whose} uses the variable ${name}, which no snippet in force sets").into());
+            .map(|(whose, name)| format!("{whose} uses the variable ${name}, which no snippet in effect sets").into());
         let twice = own.except.is_some() && global.except.is_some();
         let twice = twice.then(|| {
             "limit_except stands in the snippet and in location-snippet of the ConfigMap; nginx has one".into()

@@ -161,7 +161,7 @@ impl Level {
         Self { set_request: Vec::new(), steps: Vec::new(), locations: Vec::new(), ..self.clone() }
     }
 
-    /// The names that no other level in force declares.
+    /// The names that no other level in effect declares.
     pub(crate) fn undeclared<'a>(&'a self, outer: &[&Self]) -> Option<&'a str> {
         let declared =
             |name: &&String| self.declares.contains(*name) || outer.iter().any(|level| level.declares.contains(*name));
