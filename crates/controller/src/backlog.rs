@@ -1,9 +1,11 @@
-//! Objects whose status must be checked and perhaps written: what waits, what is in progress, and what failed.
+//! Objects that must be checked and perhaps written: what waits, what is in progress, and what failed.
 
 use std::collections::{BTreeSet, HashSet};
 
+use fairway_model::ErrorChain;
 use fairway_translate::objects::ObjectKey;
 use tokio::time::Instant;
+use tracing::{debug, error, warn};
 
 use crate::api::CallError;
 use crate::backoff::Backoff;
@@ -11,6 +13,17 @@ use crate::backoff::Backoff;
 /// Maximum number of simultaneous writes. After a change of address, many thousands of writes must not use up our whole
 /// share of the API server.
 const CONCURRENT: usize = 8;
+
+/// What a backlog writes, as its log names it.
+#[derive(Debug)]
+pub(crate) struct Writes {
+    /// All of it: `the status of Ingresses`.
+    pub(crate) all: &'static str,
+    /// The part of one object: `the status of an Ingress`.
+    pub(crate) one: &'static str,
+    /// When a write that the API server refused is tried again: `when the Ingress changes`.
+    pub(crate) again: &'static str,
+}
 
 /// The objects to check. An object has at most one write in progress.
 #[derive(Debug, Default)]
@@ -21,6 +34,8 @@ pub(crate) struct Backlog {
     failed: BTreeSet<ObjectKey>,
     retry_at: Option<Instant>,
     backoff: Backoff,
+    /// Whether a missing right to write has been reported.
+    forbidden: bool,
 }
 
 impl Backlog {
@@ -68,8 +83,31 @@ impl Backlog {
         self.queue.insert(key);
     }
 
+    /// Records that a write failed: reports what a person must know, and has the object checked again after a while where that can
+    /// help.
+    pub(crate) fn failed(&mut self, key: ObjectKey, error: &CallError, writes: &Writes) {
+        let Writes { all, one, again } = writes;
+        let (namespace, name, kind) = (&*key.namespace, &*key.name, key.kind);
+        let cause = ErrorChain(error);
+        match error.code() {
+            // The object is gone.
+            Some(404) => return,
+            Some(400 | 422) => {
+                warn!(%kind, namespace, name, error = %cause, "the API server refuses {one}; it is tried again {again}");
+                return;
+            }
+            Some(403) if !self.forbidden => {
+                self.forbidden = true;
+                error!(error = %cause, "no right to write {all}");
+            }
+            // Among others a conflict: the version that the watch delivers decides.
+            _ => debug!(%kind, namespace, name, error = %cause, "cannot write {one}; trying again"),
+        }
+        self.try_again(key, error);
+    }
+
     /// Has an object checked again after a while.
-    pub(crate) fn try_again(&mut self, key: ObjectKey, error: &CallError) {
+    fn try_again(&mut self, key: ObjectKey, error: &CallError) {
         self.failed.insert(key);
         if self.retry_at.is_none() {
             self.retry_at = Some(Instant::now() + self.backoff.after(Some(error)));

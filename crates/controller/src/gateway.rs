@@ -7,22 +7,27 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use fairway_model::ErrorChain;
 use fairway_translate::gateway::CONTROLLER;
 use fairway_translate::gateway::status::ObjectStatus;
 use fairway_translate::objects::{Kind, ObjectKey};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
-use tracing::{debug, error, warn};
 
 use crate::address::Addresses;
 use crate::api::{ApiServer, CallError, collection};
-use crate::backlog::Backlog;
+use crate::backlog::{Backlog, Writes};
 use crate::watch::{Identity, SeenStatus, plural};
 
 /// Most addresses that a Gateway's status may show.
 const ADDRESSES: usize = 16;
+
+/// What is written here, for the log.
+const WRITES: Writes = Writes {
+    all: "the status of objects of the Gateway API",
+    one: "the status of this object",
+    again: "when the object changes",
+};
 
 /// The status of all objects of the Gateway API.
 #[derive(Debug, Default)]
@@ -33,7 +38,6 @@ pub(crate) struct GatewayStatus {
     addresses: Vec<Value>,
     /// Objects to check.
     backlog: Backlog,
-    forbidden: bool,
 }
 
 /// An object and what it shows.
@@ -146,7 +150,6 @@ impl GatewayStatus {
     pub(crate) fn written(&mut self, write: GatewayWrite, result: GatewayWritten) {
         let GatewayWrite { key, identity, status } = write;
         self.backlog.end(&key);
-        let (namespace, name, kind) = (&*key.namespace, &*key.name, key.kind);
         match result {
             Ok(version) => {
                 // Unless the watch has delivered a newer version in the meantime, this is the current one.
@@ -158,23 +161,7 @@ impl GatewayStatus {
                 }
                 self.backlog.succeeded(key);
             }
-            Err(error) => match error.code() {
-                Some(404) => (),
-                Some(400 | 422) => {
-                    warn!(%kind, namespace, name, error = %ErrorChain(&error),
-                        "the API server refuses the status of this object; it is tried again when the object changes");
-                }
-                Some(403) if !self.forbidden => {
-                    self.forbidden = true;
-                    error!(error = %ErrorChain(&error), "no right to write the status of objects of the Gateway API");
-                    self.backlog.try_again(key, &error);
-                }
-                _ => {
-                    debug!(%kind, namespace, name, error = %ErrorChain(&error),
-                        "cannot write the status of an object; trying again");
-                    self.backlog.try_again(key, &error);
-                }
-            },
+            Err(error) => self.backlog.failed(key, &error, &WRITES),
         }
     }
 

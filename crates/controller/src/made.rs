@@ -1,29 +1,32 @@
 //! Objects that are made for Gateways: written and deleted as translation says, by the leader.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use fairway_model::ErrorChain;
 use fairway_translate::gateway::Make;
 use fairway_translate::objects::ObjectKey;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use serde_json::Value;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use serde_json::{Value, json};
 use tokio::time::Instant;
-use tracing::{debug, error, warn};
 
 use crate::api::{ApiServer, CallError, collection};
-use crate::backlog::Backlog;
-use crate::watch::plural;
+use crate::backlog::{Backlog, Writes};
+use crate::watch::{Identity, plural};
 
 /// The field manager of what we apply.
 const MANAGER: &str = "fairway";
+
+/// What is written here, for the log.
+const WRITES: Writes = Writes {
+    all: "Services and EndpointSlices for Gateways",
+    one: "an object that is made for a Gateway",
+    again: "from time to time",
+};
 
 /// What is left to do.
 #[derive(Debug, Default)]
 pub(crate) struct Making {
     wanted: HashMap<ObjectKey, Make>,
     backlog: Backlog,
-    forbidden: bool,
 }
 
 /// One write to do.
@@ -31,26 +34,34 @@ pub(crate) struct Making {
 pub(crate) struct MakeWrite {
     pub(crate) key: ObjectKey,
     make: Make,
-    /// For a deletion: exactly this object.
-    uid: Box<str>,
+    /// The object that was examined; `None` if there was none.
+    found: Option<Identity>,
 }
 
 /// The result of a write.
 pub(crate) type Made = Result<(), CallError>;
 
 impl MakeWrite {
-    /// Applies or deletes the object.
+    /// Creates, applies or deletes the object, provided that it is still as it was examined: an object of the same name that someone
+    /// else has created meanwhile is left alone.
     pub(crate) async fn run(&self, api: &ApiServer) -> Made {
         let request = collection(self.key.kind.api_version(), plural(self.key.kind), Some(&self.key.namespace));
-        let request = match &self.make {
-            Make::Apply(object) => {
-                let patch: Patch<&Arc<Value>> = Patch::Apply(object);
-                request.patch(&self.key.name, &PatchParams::apply(MANAGER).force(), &patch)
+        let name = &self.key.name;
+        let request = match (&self.make, &self.found) {
+            (Make::Apply(object), None) => {
+                let by = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+                request.create(&by, object.to_string().into_bytes())
             }
-            Make::Delete => {
-                let uid = Some(self.uid.to_string()).filter(|uid| !uid.is_empty());
-                let exactly = Preconditions { uid, resource_version: None };
-                request.delete(&self.key.name, &DeleteParams::background().preconditions(exactly))
+            (Make::Apply(object), Some(Identity { uid, version })) => {
+                let mut object = Value::clone(object);
+                object["metadata"]["uid"] = json!(uid);
+                object["metadata"]["resourceVersion"] = json!(version);
+                request.patch(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(object))
+            }
+            (Make::Delete, None) => return Ok(()),
+            (Make::Delete, Some(Identity { uid, version })) => {
+                let exactly = Preconditions { uid: Some(uid.to_string()), resource_version: Some(version.to_string()) };
+                request.delete(name, &DeleteParams::background().preconditions(exactly))
             }
         };
         let _: Value = api.call(request).await?;
@@ -78,13 +89,13 @@ impl Making {
         self.backlog.extend(self.wanted.keys().cloned());
     }
 
-    /// The next write, if there is one and not too many are in progress. `uid` gives that of an object.
-    pub(crate) fn next<'a>(&mut self, uid: impl Fn(&ObjectKey) -> Option<&'a str>) -> Option<MakeWrite> {
+    /// The next write, if there is one and not too many are in progress. `found` gives an object as the watch has shown it last.
+    pub(crate) fn next(&mut self, found: impl Fn(&ObjectKey) -> Option<Identity>) -> Option<MakeWrite> {
         while let Some(key) = self.backlog.next() {
             let Some(make) = self.wanted.get(&key).cloned() else { continue };
-            let uid = uid(&key).unwrap_or_default().into();
+            let found = found(&key);
             self.backlog.begin(key.clone());
-            return Some(MakeWrite { key, make, uid });
+            return Some(MakeWrite { key, make, found });
         }
         None
     }
@@ -93,28 +104,11 @@ impl Making {
     pub(crate) fn written(&mut self, write: MakeWrite, result: Made) {
         let MakeWrite { key, make, .. } = write;
         self.backlog.end(&key);
-        let (namespace, name, kind) = (&*key.namespace, &*key.name, key.kind);
         match result {
             // The watch shows the result. Something else may have been asked for in the meantime.
             Ok(()) if self.wanted.get(&key).is_some_and(|wanted| *wanted != make) => self.backlog.succeeded(key),
             Ok(()) => {}
-            Err(error) => match error.code() {
-                Some(404) if make == Make::Delete => {}
-                Some(403) if !self.forbidden => {
-                    self.forbidden = true;
-                    error!(error = %ErrorChain(&error), "no right to write Services and EndpointSlices for Gateways");
-                    self.backlog.try_again(key, &error);
-                }
-                Some(400 | 422) => {
-                    warn!(%kind, namespace, name, error = %ErrorChain(&error),
-                        "the API server refuses an object that is made for a Gateway; it is tried again from time to time");
-                }
-                _ => {
-                    debug!(%kind, namespace, name, error = %ErrorChain(&error),
-                        "cannot write an object that is made for a Gateway; trying again");
-                    self.backlog.try_again(key, &error);
-                }
-            },
+            Err(error) => self.backlog.failed(key, &error, &WRITES),
         }
     }
 

@@ -8,13 +8,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairway_model::ErrorChain;
 use fairway_translate::objects::ObjectKey;
 use tokio::time::Instant;
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 
 use crate::address::{Addresses, listed};
-use crate::backlog::Backlog;
+use crate::backlog::{Backlog, Writes};
 use crate::watch::Identity;
 
 mod write;
@@ -26,6 +25,10 @@ pub(crate) use write::{Write, Written};
 /// Ingresses. Two controllers that claim the same Ingress would otherwise overwrite each other for ever.
 const REWRITES: u8 = 2;
 
+/// What is written here, for the log.
+const WRITES: Writes =
+    Writes { all: "the status of Ingresses", one: "the status of this Ingress", again: "when the Ingress changes" };
+
 /// The status of all Ingresses.
 #[derive(Debug, Default)]
 pub(crate) struct Status {
@@ -36,8 +39,6 @@ pub(crate) struct Status {
     /// Ingresses to check.
     backlog: Backlog,
     leaving: bool,
-    /// Whether a missing right to write has been reported.
-    forbidden: bool,
     /// Whether another writer has been reported since the last check of all Ingresses.
     contested: bool,
     /// The verb that the last write needed; the next ones start with it.
@@ -158,25 +159,7 @@ impl Status {
                 }
                 self.backlog.succeeded(key);
             }
-            Err(error) => match error.code() {
-                Some(404) => (),
-                // A conflict: the version that the watch delivers decides.
-                Some(409) => self.backlog.try_again(key, &error),
-                Some(400 | 422) => {
-                    warn!(namespace = %key.namespace, name = %key.name, error = %ErrorChain(&error),
-                        "the API server refuses the status of this Ingress; it is tried again when the Ingress changes");
-                }
-                Some(403) if !self.forbidden => {
-                    self.forbidden = true;
-                    error!(error = %ErrorChain(&error), "no right to write the status of Ingresses");
-                    self.backlog.try_again(key, &error);
-                }
-                _ => {
-                    debug!(namespace = %key.namespace, name = %key.name, error = %ErrorChain(&error),
-                        "cannot write the status of an Ingress; trying again");
-                    self.backlog.try_again(key, &error);
-                }
-            },
+            Err(error) => self.backlog.failed(key, &error, &WRITES),
         }
     }
 

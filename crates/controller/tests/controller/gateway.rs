@@ -170,7 +170,8 @@ async fn a_gateway_with_an_address_of_its_own_gets_a_service_with_one_write_for_
     api.until("the address", |api| status(api)["addresses"] == json!([{"type": "IPAddress", "value": "198.51.100.9"}]))
         .await;
     api.until("programmed", |api| programmed(api, "Programmed=True@1")).await;
-    let applied = |api: &ApiServer| api.asked("PATCH", "fieldManager=fairway").len();
+    let asked = |api: &ApiServer, method| api.asked(method, "fieldManager=fairway");
+    let applied = |api: &ApiServer| asked(api, "POST").len() + asked(api, "PATCH").len();
     sleep(Duration::from_secs(900)).await;
     assert_eq!(applied(&api), 2, "one for each object");
 
@@ -184,6 +185,11 @@ async fn a_gateway_with_an_address_of_its_own_gets_a_service_with_one_write_for_
     given["spec"]["ports"][0]["targetPort"] = json!(80);
     api.put(given);
     api.until("a repaired Service", |api| service(api).unwrap()["spec"]["ports"][0]["targetPort"] == 20000).await;
+    // What is there is changed only in the version that was examined.
+    for patch in asked(&api, "PATCH") {
+        let metadata = &patch.body["metadata"];
+        assert!(metadata["uid"].is_string() && metadata["resourceVersion"].is_string(), "{metadata}");
+    }
     let mut shared = gateway();
     shared["metadata"]["generation"] = json!(2);
     api.put(shared);

@@ -83,7 +83,7 @@ impl Running {
 
     /// Starts the due writes of objects that are made for Gateways.
     fn make(&mut self) {
-        while let Some(write) = self.making.next(|key| self.store.identity(key).map(|identity| &*identity.uid)) {
+        while let Some(write) = self.making.next(|key| self.store.identity(key).cloned()) {
             let (api, key) = (self.api.clone(), write.key.clone());
             let task = self.jobs.spawn(async move {
                 let result = write.run(&api).await;
