@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use fairway_translate::gateway::CONTROLLER;
-use fairway_translate::gateway::status::ObjectStatus;
+use fairway_translate::gateway::status::{ListenerStatus, ObjectStatus};
 use fairway_translate::objects::{Kind, ObjectKey};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Map, Value, json};
@@ -200,7 +200,7 @@ impl Writing<'_> {
                 status.insert("conditions".into(), self.conditions(&shown["conditions"], &json!(conditions)));
                 status.insert("supportedFeatures".into(), json!(supported_features));
             }
-            Some(ObjectStatus::Gateway { conditions, listeners, addresses }) => {
+            Some(ObjectStatus::Gateway { conditions, listeners, addresses, attached_listener_sets }) => {
                 let mut conditions = json!(conditions);
                 if addresses.is_none() && self.addresses.is_empty() {
                     unassigned(&mut conditions);
@@ -208,14 +208,15 @@ impl Writing<'_> {
                 status.insert("conditions".into(), self.conditions(&shown["conditions"], &conditions));
                 let shared = || json!(self.addresses);
                 status.insert("addresses".into(), addresses.as_ref().map_or_else(shared, |own| json!(own)));
-                let merged = listeners.iter().map(|listener| {
-                    let mut one = json!(listener);
-                    let before = entries(&shown["listeners"]).find(|before| before["name"] == one["name"]);
-                    let before = before.map_or(&Value::Null, |before| &before["conditions"]);
-                    one["conditions"] = self.conditions(before, &one["conditions"]);
-                    one
-                });
-                status.insert("listeners".into(), merged.collect());
+                // Older CRDs don't have it, and the API server would drop it again and again.
+                if *attached_listener_sets > 0 || !shown["attachedListenerSets"].is_null() {
+                    status.insert("attachedListenerSets".into(), json!(attached_listener_sets));
+                }
+                status.insert("listeners".into(), self.listeners(shown, listeners));
+            }
+            Some(ObjectStatus::ListenerSet { conditions, listeners }) => {
+                status.insert("conditions".into(), self.conditions(&shown["conditions"], &json!(conditions)));
+                status.insert("listeners".into(), self.listeners(shown, listeners));
             }
             // Only routes have entries of ours among those of others.
             wanted if matches!(key.kind, Kind::HTTPRoute | Kind::GRPCRoute) => {
@@ -245,6 +246,18 @@ impl Writing<'_> {
             _ => {}
         }
         Value::Object(status)
+    }
+
+    /// The status of listeners, with the conditions that others have written.
+    fn listeners(&self, shown: &Value, ours: &[ListenerStatus]) -> Value {
+        let complete = |listener: &ListenerStatus| {
+            let mut one = json!(listener);
+            let before = entries(&shown["listeners"]).find(|before| before["name"] == one["name"]);
+            let before = before.map_or(&Value::Null, |before| &before["conditions"]);
+            one["conditions"] = self.conditions(before, &one["conditions"]);
+            one
+        };
+        ours.iter().map(complete).collect()
     }
 
     /// Conditions after a change: ours in place of those of the same type, in their places, and all others as they are.

@@ -441,7 +441,7 @@ impl Translator {
                     }
                 }
             }
-            Kind::GatewayClass | Kind::Gateway | Kind::ReferenceGrant => dirty.gateways = true,
+            Kind::GatewayClass | Kind::Gateway | Kind::ListenerSet | Kind::ReferenceGrant => dirty.gateways = true,
             Kind::HTTPRoute | Kind::GRPCRoute => {
                 dirty.gateway_routes.insert(key);
             }
@@ -491,6 +491,9 @@ fn means_the_same(before: &Object, after: &Object) -> bool {
         }
         (Object::GatewayClass(a), Object::GatewayClass(b)) => Arc::ptr_eq(a, b) || a.spec == b.spec,
         (Object::Gateway(a), Object::Gateway(b)) => {
+            Arc::ptr_eq(a, b) || a.spec == b.spec && same_life(&a.metadata, &b.metadata)
+        }
+        (Object::ListenerSet(a), Object::ListenerSet(b)) => {
             Arc::ptr_eq(a, b) || a.spec == b.spec && same_life(&a.metadata, &b.metadata)
         }
         (Object::HTTPRoute(a), Object::HTTPRoute(b)) => {

@@ -9,6 +9,7 @@ mod attach;
 mod grant;
 mod host;
 mod listener;
+mod listener_set;
 mod place;
 mod reader;
 mod route;

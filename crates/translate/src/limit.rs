@@ -17,6 +17,10 @@ fairway_model::limits! {
             RESPONSE_HEAD: u64 = 1 << 20, Bytes, "The annotation or key counts as this much.", "";
             /// Certificates in `ca.crt`, and lists in `ca.crl`, of a Secret for TLS to backends or for client certificates.
             AUTHORITIES: usize = 64, Count, "The Secret is not used, and a finding says so.", "";
+            /// Ports that Gateways have opened on the shared address. Each takes two sockets of every worker.
+            GATEWAY_PORTS: usize = 256, Count, "Further listeners are closed, and their status says so (`PortUnavailable`).", "";
+            /// Ports that the Gateways and ListenerSets of one namespace have opened first, of the shared address and of their own.
+            NAMESPACE_PORTS: usize = 64, Count, "Its further listeners on other ports are closed, and their status says so (`PortUnavailable`).", "";
             /// The text of a snippet. The longest in public have some 3 KiB.
             SNIPPET: usize = 64 << 10, Bytes, "The snippet is refused as a whole, and a finding says so.", "";
             /// Directives of a snippet.

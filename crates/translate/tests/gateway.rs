@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fairway_model::Snapshot;
-use fairway_translate::gateway::api::{Gateway, GatewayClass, HTTPRoute, ReferenceGrant};
+use fairway_translate::gateway::api::{Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant};
 use fairway_translate::objects::{Change, Object, ObjectKey, Objects};
 use fairway_translate::options::GatewayAddressing;
 use fairway_translate::{Options, Translator, translate};
@@ -47,12 +47,14 @@ fn route() -> impl Strategy<Value = Object> {
             "backendRefs": [{"name": format!("s{service}"), "port": 80, "namespace": far.then_some("b")}, {"name": "s0", "port": 81}],
         })
     });
-    let parent = (0..2usize, 0..2u32, prop::option::of(0..4u32)).prop_map(|(namespace, name, listener)| {
-        json!({
-            "namespace": NAMESPACES[namespace], "name": format!("g{name}"),
-            "sectionName": listener.map(|listener| format!("l{listener}")),
-        })
-    });
+    let kinds = prop::sample::select(&["Gateway", "ListenerSet"][..]);
+    let parent =
+        (0..2usize, 0..2u32, prop::option::of(0..4u32), kinds).prop_map(|(namespace, name, listener, kind)| {
+            json!({
+                "kind": kind, "namespace": NAMESPACES[namespace], "name": format!("g{name}"),
+                "sectionName": listener.map(|listener| format!("l{listener}")),
+            })
+        });
     (
         (0..2usize, 0..3u32, 0..4u32),
         hosts(),
@@ -69,29 +71,42 @@ fn route() -> impl Strategy<Value = Object> {
 
 fn other() -> impl Strategy<Value = Object> {
     let listener = (0..3usize, prop::option::of(prop::sample::select(&HOSTS[..])), 0..3usize, any::<bool>());
-    let gateway = (0..2usize, 0..2u32, 0..4u32, prop::collection::vec(listener, 0..4), any::<bool>(), any::<bool>())
-        .prop_map(|(namespace, name, created, listeners, ours, own)| {
-            let listeners: Vec<_> = listeners
-                .into_iter()
-                .enumerate()
-                .map(|(at, (port, hostname, from, tls))| {
-                    let from = ["Same", "All", "Selector"][from];
-                    json!({
-                        "name": format!("l{at}"), "port": ([80, 8080, 443][port]), "hostname": hostname,
-                        "protocol": if tls { "HTTPS" } else { "HTTP" },
-                        "allowedRoutes": {"namespaces": {"from": from, "selector": {"matchLabels": {"in": "yes"}}}},
-                    })
-                })
-                .collect();
+    let listeners = prop::collection::vec(listener, 0..4).prop_map(|listeners| {
+        let one = |(at, (port, hostname, from, tls)): (usize, (usize, Option<&str>, usize, bool))| {
+            let from = ["Same", "All", "Selector"][from];
+            json!({
+                "name": format!("l{at}"), "port": ([80, 8080, 443][port]), "hostname": hostname,
+                "protocol": if tls { "HTTPS" } else { "HTTP" },
+                "allowedRoutes": {"namespaces": {"from": from, "selector": {"matchLabels": {"in": "yes"}}}},
+            })
+        };
+        listeners.into_iter().enumerate().map(one).collect::<Vec<_>>()
+    });
+    let set = (0..2usize, 0..2u32, 0..4u32, (0..2usize, 0..2u32), listeners.clone()).prop_map(
+        |(namespace, name, created, (parent_namespace, parent), listeners)| {
+            read::<ListenerSet>(json!({
+                "metadata": metadata(namespace, format!("g{name}"), created),
+                "spec": {
+                    "parentRef": {"namespace": NAMESPACES[parent_namespace], "name": format!("g{parent}")},
+                    "listeners": listeners,
+                },
+            }))
+        },
+    );
+    let gateway = (0..2usize, 0..2u32, 0..4u32, listeners, any::<bool>(), (any::<bool>(), 0..4usize)).prop_map(
+        |(namespace, name, created, listeners, ours, (own, admits))| {
+            let admits = [None, Some("Same"), Some("All"), Some("Selector")][admits];
             let class = if ours { "fairway" } else { "other" };
             read::<Gateway>(json!({
                 "metadata": metadata(namespace, format!("g{name}"), created),
                 "spec": {
                     "gatewayClassName": class, "listeners": listeners,
+                    "allowedListeners": {"namespaces": {"from": admits, "selector": {"matchLabels": {"in": "yes"}}}},
                     "infrastructure": {"labels": if own { json!({"a": "b"}) } else { json!({}) }},
                 },
             }))
-        });
+        },
+    );
     let class = any::<bool>().prop_map(|ours| {
         let controller = if ours { "fairway.dev/gateway" } else { "example.com/other" };
         read::<GatewayClass>(json!({"metadata": {"name": "fairway"}, "spec": {"controllerName": controller}}))
@@ -143,7 +158,7 @@ fn other() -> impl Strategy<Value = Object> {
             "addressType": "IPv4", "endpoints": [{"addresses": [format!("10.2.0.{last}")]}], "ports": [{"port": 80}],
         }))
     });
-    prop_oneof![2 => made, 1 => slice, 3 => gateway, 1 => class, 1 => grant, 1 => namespace, 2 => service, 2 => ingress]
+    prop_oneof![2 => made, 1 => slice, 3 => gateway, 2 => set, 1 => class, 1 => grant, 1 => namespace, 2 => service, 2 => ingress]
 }
 
 fn change() -> impl Strategy<Value = Change> {

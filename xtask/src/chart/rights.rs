@@ -26,14 +26,16 @@ const SERVED: [&str; 7] = [
 ];
 
 /// Rights about the Gateway API in every namespace that is served.
-const GATEWAYS: [&str; 7] = [
+const GATEWAYS: [&str; 9] = [
     "list watch gateways",
     "list watch grpcroutes",
     "list watch httproutes",
+    "list watch listenersets",
     "list watch referencegrants",
     "patch gateways/status",
     "patch grpcroutes/status",
     "patch httproutes/status",
+    "patch listenersets/status",
 ];
 
 /// Rights about the Services of Gateways with an address of their own.

@@ -6,7 +6,7 @@ use fairway_translate::gateway::status::{Condition, ObjectStatus};
 pub(super) fn lines(status: &ObjectStatus) -> Vec<(bool, String)> {
     match status {
         ObjectStatus::Class { conditions, .. } => vec![line("", conditions)],
-        ObjectStatus::Gateway { conditions, listeners, .. } => {
+        ObjectStatus::Gateway { conditions, listeners, .. } | ObjectStatus::ListenerSet { conditions, listeners } => {
             let own = line("", conditions);
             let of_listeners = listeners.iter().map(|listener| {
                 let routes = match listener.attached_routes {

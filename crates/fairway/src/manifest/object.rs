@@ -123,7 +123,9 @@ impl Reader<'_> {
         }
         // The API server serves these in both versions, which have the same fields.
         let version = match version {
-            "gateway.networking.k8s.io/v1beta1" if kind != "GRPCRoute" => "gateway.networking.k8s.io/v1",
+            "gateway.networking.k8s.io/v1beta1" if !matches!(kind, "GRPCRoute" | "ListenerSet") => {
+                "gateway.networking.k8s.io/v1"
+            }
             other => other,
         };
         let known = Kind::ALL.iter().find(|known| known.as_str() == kind && known.api_version() == version);
@@ -145,6 +147,7 @@ impl Reader<'_> {
             }
             Some(Kind::GatewayClass) => self.object::<api::GatewayClass>(node, Kind::GatewayClass, |_| {}),
             Some(Kind::Gateway) => self.object::<api::Gateway>(node, Kind::Gateway, |_| {}),
+            Some(Kind::ListenerSet) => self.object::<api::ListenerSet>(node, Kind::ListenerSet, |_| {}),
             Some(Kind::HTTPRoute) => self.object::<api::HTTPRoute>(node, Kind::HTTPRoute, |_| {}),
             Some(Kind::GRPCRoute) => self.object::<api::GRPCRoute>(node, Kind::GRPCRoute, |_| {}),
             Some(Kind::ReferenceGrant) => self.object::<api::ReferenceGrant>(node, Kind::ReferenceGrant, |_| {}),

@@ -64,6 +64,7 @@ kind!(Gateway, "gateways", NamespaceResourceScope, GatewaySpec);
 kind!(HTTPRoute, "httproutes", NamespaceResourceScope, HTTPRouteSpec);
 kind!(GRPCRoute, "grpcroutes", NamespaceResourceScope, GRPCRouteSpec);
 kind!(ReferenceGrant, "referencegrants", NamespaceResourceScope, ReferenceGrantSpec);
+kind!(ListenerSet, "listenersets", NamespaceResourceScope, ListenerSetSpec);
 
 macro_rules! record {
     ($(#[doc = $about:literal] $name:ident { $($(#[doc = $doc:literal])+ $field:ident: $type:ty,)* })+) => {$(
@@ -197,9 +198,9 @@ record! {
     }
     /// See the API.
     ObjectReference {
-        /// API group; the core one by default.
+        /// API group; that of the field by default.
         group: Option<String>,
-        /// Kind; `Secret` by default.
+        /// Kind; that of the field by default.
         kind: Option<String>,
         /// Name.
         name: String,
@@ -467,6 +468,13 @@ record! {
         service: Option<String>,
         /// Method.
         method: Option<String>,
+    }
+    /// See the API.
+    ListenerSetSpec {
+        /// The Gateway that it adds to.
+        parent_ref: ObjectReference,
+        /// What it adds.
+        listeners: Vec<GatewayListener>,
     }
     /// See the API.
     ReferenceGrantSpec {

@@ -1,21 +1,21 @@
 //! Which listeners take a route, one parent at a time (Gateway API, "Attaching a route").
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fairway_model::HostPattern;
 
 use super::api::{GROUP, ParentReference};
 use super::listener::{GatewayPart, ListenerPart, Namespaces, selects};
+use super::listener_set::Parents;
 use super::place::Place;
 use super::status::Shortcoming;
 use crate::objects::{Kind, ObjectKey, Objects};
 
-/// A listener, by Gateway and name.
+/// A listener, by name and the Gateway or ListenerSet that has it.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct ListenerId {
-    pub(super) gateway: ObjectKey,
+    pub(super) holder: ObjectKey,
     pub(super) name: Arc<str>,
 }
 
@@ -42,28 +42,37 @@ pub(super) struct Attaching<'a> {
     pub(super) hostnames: Option<&'a [HostPattern]>,
 }
 
-/// The Gateway that a parent names, if it names one at all.
-pub(super) fn gateway_of(parent: &ParentReference, namespace: &str) -> Option<ObjectKey> {
-    let is_gateway = parent.group.as_deref().unwrap_or(GROUP) == GROUP
-        && parent.kind.as_deref().unwrap_or(Kind::Gateway.as_str()) == Kind::Gateway.as_str();
+/// The Gateway or ListenerSet that a parent names, if it names one at all.
+pub(super) fn holder_of(parent: &ParentReference, namespace: &str) -> Option<ObjectKey> {
+    let kind = match parent.kind.as_deref() {
+        None | Some("Gateway") => Kind::Gateway,
+        Some("ListenerSet") => Kind::ListenerSet,
+        Some(_) => return None,
+    };
     let namespace = parent.namespace.as_deref().unwrap_or(namespace);
-    is_gateway.then(|| ObjectKey::new(Kind::Gateway, namespace, &*parent.name))
+    (parent.group.as_deref().unwrap_or(GROUP) == GROUP).then(|| ObjectKey::new(kind, namespace, &*parent.name))
 }
 
 /// The listeners of a parent that take the route. `None` if the parent is not ours.
 pub(super) fn judge(
     parent: &ParentReference,
     route: Attaching<'_>,
-    gateways: &BTreeMap<ObjectKey, GatewayPart>,
+    parents: Parents<'_>,
     objects: &Objects,
 ) -> Option<Result<Vec<Attachment>, Shortcoming>> {
-    let gateway = gateways.get(&gateway_of(parent, route.namespace)?)?;
-    Some(listeners(parent, route, gateway, objects))
+    let holder = holder_of(parent, route.namespace)?;
+    let gateway = parents.gateway_of(&holder)?;
+    if let Some(fault) = parents.fault_of(&holder) {
+        let message = format!("{holder}: {}", fault.message);
+        return Some(Err(Shortcoming::new("NoMatchingParent", message)));
+    }
+    Some(listeners(parent, route, &holder, gateway, objects))
 }
 
 fn listeners(
     parent: &ParentReference,
     route: Attaching<'_>,
+    holder: &ObjectKey,
     gateway: &GatewayPart,
     objects: &Objects,
 ) -> Result<Vec<Attachment>, Shortcoming> {
@@ -72,28 +81,26 @@ fn listeners(
         name.is_none_or(|name| *listener.name == *name)
             && parent.port.is_none_or(|port| i32::from(listener.port) == port)
     };
-    let mut left: Vec<&ListenerPart> = gateway.listeners.iter().filter(meant).collect();
+    let mut left: Vec<&ListenerPart> = gateway.listeners_of(holder).filter(meant).collect();
     if left.is_empty() {
-        let known: Vec<_> = gateway.listeners.iter().map(|one| format!("{} ({})", one.name, one.port)).collect();
-        let message = format!("{} has the listeners {}", gateway.key, known.join(", "));
+        let known = gateway.listeners_of(holder).map(|one| format!("{} ({})", one.name, one.port));
+        let message = format!("{holder} has the listeners {}", known.collect::<Vec<_>>().join(", "));
         return Err(Shortcoming::new("NoMatchingParent", message));
     }
     left.retain(|listener| listener.kinds.contains(&route.kind));
     if left.is_empty() {
-        let message = format!("no listener of {} takes a {}", gateway.key, route.kind);
+        let message = format!("no listener of {holder} takes a {}", route.kind);
         return Err(Shortcoming::new("NotAllowedByListeners", message));
     }
     left.retain(|listener| match &listener.namespaces {
-        Namespaces::Same => *gateway.key.namespace == *route.namespace,
+        Namespaces::Same => *holder.namespace == *route.namespace,
         Namespaces::All => true,
         Namespaces::Selector(selector) => selects(selector, route.namespace, objects),
         Namespaces::None => false,
     });
     if left.is_empty() {
-        let message = format!(
-            "no listener of {} takes routes of namespace {} (allowedRoutes.namespaces)",
-            gateway.key, route.namespace
-        );
+        let message =
+            format!("no listener of {holder} takes routes of namespace {} (allowedRoutes.namespaces)", route.namespace);
         return Err(Shortcoming::new("NotAllowedByListeners", message));
     }
     let mut attached = Vec::new();
@@ -102,7 +109,7 @@ fn listeners(
         for own in route.hostnames.unwrap_or(&any) {
             if let Some(pattern) = intersection(&listener.hostname, own) {
                 attached.push(Attachment {
-                    listener: ListenerId { gateway: gateway.key.clone(), name: listener.name.clone() },
+                    listener: ListenerId { holder: holder.clone(), name: listener.name.clone() },
                     place: gateway.place(listener.port),
                     pattern,
                     rank: own.by_precision(),
@@ -112,7 +119,7 @@ fn listeners(
     }
     if attached.is_empty() {
         let names: Vec<_> = left.iter().map(|one| text(&one.hostname)).collect();
-        let message = format!("no hostname of the route is among those of {}: {}", gateway.key, names.join(", "));
+        let message = format!("no hostname of the route is among those of {holder}: {}", names.join(", "));
         return Err(Shortcoming::new("NoMatchingListenerHostname", message));
     }
     Ok(attached)

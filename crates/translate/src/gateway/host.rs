@@ -36,6 +36,11 @@ impl RouteAge {
             key: key.clone(),
         }
     }
+
+    /// Whose it is.
+    pub(super) fn key(&self) -> &ObjectKey {
+        &self.key
+    }
 }
 
 /// A listener that takes part in the choice of a request's listener.

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use fairway_model::{HostPattern, Scheme};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-use super::api::{GROUP, Gateway, GatewayListener};
+use super::api::{GROUP, Gateway, GatewayListener, RouteNamespaces};
 use super::grant;
-use super::place::{self, Place, SHARED_PORTS};
+use super::host::RouteAge;
+use super::place::{self, Place};
 use super::service::OwnAddress;
 use super::status::Shortcoming;
+use crate::limit;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::options::Options;
 use crate::resource::Age;
@@ -23,6 +25,9 @@ pub(super) const HTTP_KINDS: [Kind; 2] = [Kind::HTTPRoute, Kind::GRPCRoute];
 pub(super) struct GatewayPart {
     pub(super) key: ObjectKey,
     pub(super) age: Age,
+    /// Its turn among all that have listeners.
+    pub(super) turn: RouteAge,
+    /// Its own, then those of the ListenerSets that it admits.
     pub(super) listeners: Vec<ListenerPart>,
     /// What it asks for if the shared address won't do.
     pub(super) own: Option<OwnAddress>,
@@ -35,11 +40,23 @@ impl GatewayPart {
     pub(super) fn place(&self, port: u16) -> Place {
         Place { gateway: self.own.as_ref().map(|_| self.key.clone()), port }
     }
+
+    /// The listeners of the Gateway itself, or of one of its ListenerSets, in the order of the spec.
+    pub(super) fn listeners_of<'a>(&'a self, holder: &'a ObjectKey) -> impl Iterator<Item = &'a ListenerPart> {
+        self.listeners.iter().filter(move |listener| listener.holder == *holder)
+    }
 }
+
+/// When a listener gets what it asks for: the younger of its Gateway and its ListenerSet counts, and within a Gateway its own come
+/// first, then those of its sets by age. So no new object takes anything from an older one.
+pub(super) type ListenerTurn = (RouteAge, Option<RouteAge>);
 
 /// One listener.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ListenerPart {
+    /// The Gateway or ListenerSet that has it.
+    pub(super) holder: ObjectKey,
+    pub(super) turn: ListenerTurn,
     pub(super) name: Arc<str>,
     pub(super) port: u16,
     /// `None` for a protocol that is not served.
@@ -67,8 +84,29 @@ pub(super) enum Namespaces {
     None,
 }
 
+impl Namespaces {
+    /// What a rule says. What it doesn't say in a way that is known admits none.
+    pub(super) fn of(rule: Option<&RouteNamespaces>, default: &str) -> Self {
+        match rule.and_then(|rule| rule.from.as_deref()).unwrap_or(default) {
+            "Same" => Self::Same,
+            "All" => Self::All,
+            "Selector" => {
+                let selector = rule.and_then(|rule| rule.selector.clone());
+                selector.map_or(Self::None, |selector| Self::Selector(Box::new(selector)))
+            }
+            _ => Self::None,
+        }
+    }
+}
+
 /// Reads a Gateway.
-pub(super) fn read(key: &ObjectKey, gateway: &Gateway, age: Age, objects: &Objects, options: &Options) -> GatewayPart {
+pub(super) fn read(
+    key: &ObjectKey,
+    gateway: &Gateway,
+    (age, turn): (Age, RouteAge),
+    objects: &Objects,
+    options: &Options,
+) -> GatewayPart {
     let (own, fault) = OwnAddress::of(gateway, options);
     let parameters = gateway.spec.infrastructure.as_ref().and_then(|all| all.parameters_ref.as_ref());
     let fault = fault.or_else(|| {
@@ -77,11 +115,19 @@ pub(super) fn read(key: &ObjectKey, gateway: &Gateway, age: Age, objects: &Objec
             format!("spec.infrastructure.parametersRef: {} {} is not known", parameters.kind, parameters.name);
         Some(Shortcoming::new("InvalidParameters", message))
     });
-    let listeners = gateway.spec.listeners.iter().map(|listener| read_listener(key, gateway, listener, objects));
-    GatewayPart { key: key.clone(), age, listeners: listeners.collect(), own, fault }
+    let own_turn = (turn.clone(), None);
+    let listeners = gateway.spec.listeners.iter().map(|one| read_listener(key, &own_turn, gateway, one, objects));
+    GatewayPart { key: key.clone(), age, listeners: listeners.collect(), turn, own, fault }
 }
 
-fn read_listener(key: &ObjectKey, gateway: &Gateway, listener: &GatewayListener, objects: &Objects) -> ListenerPart {
+/// Reads a listener of the Gateway or of a ListenerSet.
+pub(super) fn read_listener(
+    key: &ObjectKey,
+    turn: &ListenerTurn,
+    gateway: &Gateway,
+    listener: &GatewayListener,
+    objects: &Objects,
+) -> ListenerPart {
     let scheme = match &*listener.protocol {
         "HTTP" => Some(Scheme::Http),
         "HTTPS" => Some(Scheme::Https),
@@ -134,14 +180,7 @@ fn read_listener(key: &ObjectKey, gateway: &Gateway, listener: &GatewayListener,
         kinds.retain(|kind| asked.iter().filter_map(known).any(|one| one == *kind));
     }
     let rule = listener.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
-    let namespaces = match rule.and_then(|rule| rule.from.as_deref()).unwrap_or("Same") {
-        "Same" => Namespaces::Same,
-        "All" => Namespaces::All,
-        "Selector" => rule
-            .and_then(|rule| rule.selector.clone())
-            .map_or(Namespaces::None, |selector| Namespaces::Selector(Box::new(selector))),
-        _ => Namespaces::None,
-    };
+    let namespaces = Namespaces::of(rule, "Same");
     let mut secrets = Vec::new();
     if scheme == Some(Scheme::Https) {
         let references = listener.tls.as_ref().map(|tls| &tls.certificate_refs[..]).unwrap_or_default();
@@ -156,10 +195,10 @@ fn read_listener(key: &ObjectKey, gateway: &Gateway, listener: &GatewayListener,
             if !group.is_empty() || kind != "Secret" {
                 let message = format!("tls.certificateRefs[{at}]: expected a Secret, found {kind} {}", one.name);
                 unresolved.get_or_insert(Shortcoming::new("InvalidCertificateRef", message));
-            } else if !grant::permits(objects, (Kind::Gateway, &key.namespace), ("Secret", namespace, &one.name)) {
+            } else if !grant::permits(objects, (key.kind, &key.namespace), ("Secret", namespace, &one.name)) {
                 let message = format!(
-                    "tls.certificateRefs[{at}]: no ReferenceGrant in namespace {namespace} lets Gateways of {} refer to Secret {}",
-                    key.namespace, one.name
+                    "tls.certificateRefs[{at}]: no ReferenceGrant in namespace {namespace} lets {}s of {} refer to Secret {}",
+                    key.kind, key.namespace, one.name
                 );
                 unresolved.get_or_insert(Shortcoming::new("RefNotPermitted", message));
             } else {
@@ -168,6 +207,8 @@ fn read_listener(key: &ObjectKey, gateway: &Gateway, listener: &GatewayListener,
         }
     }
     ListenerPart {
+        holder: key.clone(),
+        turn: turn.clone(),
         name: listener.name.as_str().into(),
         port,
         scheme,
@@ -189,10 +230,10 @@ pub(super) fn pattern(name: &str) -> Option<HostPattern> {
     }
 }
 
-/// Decides conflicts, and returns the places that listeners have. `gateways` are in order of age.
+/// Decides conflicts, and returns the places that listeners have.
 ///
-/// Within a Gateway no listener wins a conflict. Between Gateways that share an address the older one does, so that a new Gateway
-/// changes nobody's traffic. The same holds when there are too many ports.
+/// Within a Gateway no listener wins a conflict, but what ListenerSets add comes after what was there. Between Gateways that share an
+/// address the older one wins, so that a new Gateway changes nobody's traffic. The same holds when there are too many ports.
 pub(super) fn arrange(
     gateways: &mut [GatewayPart],
     options: &Options,
@@ -201,48 +242,67 @@ pub(super) fn arrange(
     for gateway in gateways.iter_mut() {
         conflicts_within(gateway);
     }
+    let mut turns = Vec::new();
+    for (at, gateway) in gateways.iter().enumerate().filter(|(_, gateway)| gateway.fault.is_none()) {
+        let good = gateway.listeners.iter().enumerate().filter(|(_, listener)| listener.fault.is_none());
+        turns.extend(good.map(|(index, listener)| (listener.turn.clone(), at, index)));
+    }
+    turns.sort();
     let most_own = place::pool(options, streams).count();
     let (mut shared, mut own) = (0, 0);
+    let mut of_namespace: BTreeMap<Arc<str>, usize> = BTreeMap::new();
     let mut taken: BTreeMap<Place, (Scheme, ObjectKey, BTreeMap<HostPattern, ObjectKey>)> = BTreeMap::new();
-    for gateway in gateways.iter_mut().filter(|gateway| gateway.fault.is_none()) {
-        let places: Vec<_> = gateway.listeners.iter().map(|listener| gateway.place(listener.port)).collect();
-        for (listener, place) in gateway.listeners.iter_mut().zip(places).filter(|(one, _)| one.fault.is_none()) {
-            let Some(scheme) = listener.scheme else { continue };
-            if let Some(fault) = place.unavailable(scheme, options, streams) {
-                listener.fault = Some(fault);
-                continue;
-            }
-            if !taken.contains_key(&place) {
-                let (count, most, whose) = match place.gateway {
-                    Some(_) => (&mut own, most_own, "of their own (--gateway-ports)"),
-                    None => (&mut shared, SHARED_PORTS, "of the shared address"),
-                };
-                if *count >= most {
-                    let message = format!("port {}: Gateways have opened all {most} ports {whose}", listener.port);
-                    listener.fault = Some(Shortcoming::new("PortUnavailable", message));
-                    continue;
-                }
-                *count += 1;
-            }
-            let (theirs, first, hosts) =
-                taken.entry(place).or_insert_with(|| (scheme, gateway.key.clone(), BTreeMap::new()));
-            if *theirs != scheme {
-                let message = format!("port {}: {first}, which is older, has another protocol there", listener.port);
-                listener.fault = Some(Shortcoming::new("ProtocolConflict", message));
-                listener.conflicted = true;
-                continue;
-            }
-            if let Some(other) = hosts.get(&listener.hostname) {
-                let message = format!(
-                    "port {}, hostname {}: {other}, which is older, has the same on the shared address",
-                    listener.port, listener.hostname
-                );
-                listener.fault = Some(Shortcoming::new("HostnameConflict", message));
-                listener.conflicted = true;
-                continue;
-            }
-            hosts.insert(listener.hostname.clone(), gateway.key.clone());
+    for (_, at, index) in turns {
+        let place = gateways[at].place(gateways[at].listeners[index].port);
+        let listener = &mut gateways[at].listeners[index];
+        let Some(scheme) = listener.scheme else { continue };
+        if let Some(fault) = place.unavailable(scheme, options, streams) {
+            listener.fault = Some(fault);
+            continue;
         }
+        if !taken.contains_key(&place) {
+            let (count, most, whose) = match place.gateway {
+                Some(_) => (&mut own, most_own, "of their own (--gateway-ports)"),
+                None => (&mut shared, limit::GATEWAY_PORTS, "of the shared address"),
+            };
+            let in_namespace = of_namespace.entry(listener.holder.namespace.clone()).or_default();
+            let port = listener.port;
+            let message = if *in_namespace >= limit::NAMESPACE_PORTS {
+                let most = limit::NAMESPACE_PORTS;
+                Some(format!(
+                    "port {port}: Gateways and ListenerSets of namespace {} have opened {most} ports, the most that one may have",
+                    listener.holder.namespace
+                ))
+            } else if *count >= most {
+                Some(format!("port {port}: Gateways have opened all {most} ports {whose}"))
+            } else {
+                None
+            };
+            if let Some(message) = message {
+                listener.fault = Some(Shortcoming::new("PortUnavailable", message));
+                continue;
+            }
+            *count += 1;
+            *in_namespace += 1;
+        }
+        let (theirs, first, hosts) =
+            taken.entry(place).or_insert_with(|| (scheme, listener.holder.clone(), BTreeMap::new()));
+        if *theirs != scheme {
+            let message = format!("port {}: {first}, which comes before it, has another protocol there", listener.port);
+            listener.fault = Some(Shortcoming::new("ProtocolConflict", message));
+            listener.conflicted = true;
+            continue;
+        }
+        if let Some(other) = hosts.get(&listener.hostname) {
+            let message = format!(
+                "port {}, hostname {}: {other}, which comes before it, has the same",
+                listener.port, listener.hostname
+            );
+            listener.fault = Some(Shortcoming::new("HostnameConflict", message));
+            listener.conflicted = true;
+            continue;
+        }
+        hosts.insert(listener.hostname.clone(), listener.holder.clone());
     }
     taken.into_iter().map(|(place, (scheme, ..))| (place, scheme)).collect()
 }
@@ -250,7 +310,8 @@ pub(super) fn arrange(
 fn conflicts_within(gateway: &mut GatewayPart) {
     let listeners = &gateway.listeners;
     let conflict = |one: &ListenerPart| {
-        let others = || listeners.iter().filter(|other| other.port == one.port && other.name != one.name);
+        let others =
+            || gateway.listeners_of(&gateway.key).filter(|other| other.port == one.port && other.name != one.name);
         let others = || others().filter(|other| other.scheme.is_some());
         if let Some(other) = others().find(|other| other.scheme != one.scheme) {
             let message = format!("port {}: listener {} has another protocol", one.port, other.name);
@@ -260,7 +321,8 @@ fn conflicts_within(gateway: &mut GatewayPart) {
         let message = format!("port {}, hostname {}: listener {} has the same", one.port, one.hostname, other.name);
         Some(Shortcoming::new("HostnameConflict", message))
     };
-    let found: Vec<_> = listeners.iter().map(|one| one.scheme.and_then(|_| conflict(one))).collect();
+    let judged = |one: &ListenerPart| one.scheme.filter(|_| one.holder == gateway.key).and_then(|_| conflict(one));
+    let found: Vec<_> = listeners.iter().map(judged).collect();
     for (listener, fault) in gateway.listeners.iter_mut().zip(found) {
         if let Some(fault) = fault.filter(|_| listener.fault.is_none()) {
             listener.fault = Some(fault);

@@ -13,9 +13,6 @@ use super::status::Shortcoming;
 use crate::objects::ObjectKey;
 use crate::options::Options;
 
-/// Most different ports that Gateways may open on the shared address. Each takes two sockets of every worker.
-pub(super) const SHARED_PORTS: usize = 256;
-
 /// A port, as Gateways name it, of one address.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Place {

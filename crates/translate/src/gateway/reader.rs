@@ -3,6 +3,8 @@
 //! A changed class, Gateway, grant or namespace is rare, and everything is judged again; a changed route or Service costs only the
 //! routes concerned.
 
+mod status;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -14,11 +16,12 @@ use super::CONTROLLER;
 use super::api::{GROUP, ParentReference};
 use super::attach::{self, Attaching, ListenerId, judge};
 use super::host::{Beneath, OpenListener, PortTable, RouteAge, Settled};
-use super::listener::{self, GatewayPart, ListenerPart};
+use super::listener::{self, GatewayPart};
+use super::listener_set::{self, Parents, SetPart};
 use super::place::{self, Place, PortInUse};
 use super::route::{self, RoutePart, RouteRules, RouteText};
 use super::service::{self, Make, OwnService};
-use super::status::{Condition, FEATURES, ListenerStatus, ObjectStatus, ParentStatus, Shortcoming, SupportedKind};
+use super::status::{Condition, FEATURES, ObjectStatus, ParentStatus, Shortcoming};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::dirty::{Dirty, Output};
 use crate::engine::shared::Shared;
@@ -26,13 +29,13 @@ use crate::ingress::Hosts;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::options::Options;
 use crate::resource::backend::BackendKey;
-use crate::resource::secrets::CertificateProblem;
 use crate::resource::{Age, BackendWishes, Backends, Owner, Secrets};
 
 /// All objects of the Gateway API.
 #[derive(Debug, Default)]
 pub(crate) struct Gateways {
     gateways: BTreeMap<ObjectKey, GatewayPart>,
+    sets: BTreeMap<ObjectKey, SetPart>,
     owners: BTreeMap<ObjectKey, Arc<Owner>>,
     routes: BTreeMap<ObjectKey, RoutePart>,
     ages: BTreeMap<ObjectKey, RouteAge>,
@@ -223,7 +226,9 @@ impl Gateways {
             dirty.listeners = true;
         }
         let changed = own.iter().filter(|(key, has)| self.own.get(*key) != Some(*has)).map(|(key, _)| key);
-        dirty.gateway_statuses.extend(changed.cloned());
+        let changed: BTreeSet<&ObjectKey> = changed.collect();
+        let sets = self.sets.iter().filter(|(_, set)| changed.contains(&set.gateway)).map(|(key, _)| key);
+        dirty.gateway_statuses.extend(changed.iter().copied().chain(sets).cloned());
         self.own = own;
         let before = std::mem::replace(&mut self.made, made);
         let changed = |key: &&ObjectKey| before.get(*key) != self.made.get(*key);
@@ -244,9 +249,15 @@ impl Gateways {
             if !is_ours(&gateway.spec.gateway_class_name, objects, options) || !is_in_scope(key, objects, options) {
                 continue;
             }
-            parts.push(listener::read(key, gateway, age(key, &gateway.metadata, objects), objects, options));
+            let age = (age(key, &gateway.metadata, objects), turn(key, object, objects));
+            parts.push(listener::read(key, gateway, age, objects, options));
         }
         parts.sort_by(|one, other| one.age.cmp(&other.age));
+        dirty.reports.extend(self.sets.keys().cloned());
+        let age =
+            |key: &ObjectKey, object: &Object| is_in_scope(key, objects, options).then(|| turn(key, object, objects));
+        self.sets = listener_set::join(&mut parts, objects, age);
+        dirty.reports.extend(self.sets.keys().cloned());
         self.places = listener::arrange(&mut parts, options, streams);
         dirty.gateway_services = true;
         for (key, owner) in std::mem::take(&mut self.owners) {
@@ -273,16 +284,17 @@ impl Gateways {
             .filter(|key| match key.kind {
                 Kind::GatewayClass => statuses.iter().all(|(other, _)| other != *key),
                 Kind::Gateway => !self.gateways.contains_key(*key),
+                Kind::ListenerSet => !self.sets.contains_key(*key),
                 _ => false,
             })
             .cloned()
             .collect();
         for key in gone {
-            self.set_status(&key, None, out);
+            self.show(&key, None, out);
             self.findings.remove(&key);
         }
         for (key, status) in statuses {
-            self.set_status(&key, Some(status), out);
+            self.show(&key, Some(status), out);
         }
     }
 
@@ -316,7 +328,7 @@ impl Gateways {
         }
         for listener in listeners {
             *self.attached.entry(listener.clone()).or_default() += 1;
-            dirty.gateway_statuses.insert(listener.gateway.clone());
+            dirty.gateway_statuses.insert(listener.holder.clone());
         }
         self.findings.insert(key.clone(), part.findings.clone());
         self.ages.insert(key.clone(), age);
@@ -350,7 +362,7 @@ impl Gateways {
                     self.attached.remove(listener);
                 }
             }
-            dirty.gateway_statuses.insert(listener.gateway.clone());
+            dirty.gateway_statuses.insert(listener.holder.clone());
         }
     }
 
@@ -364,12 +376,13 @@ impl Gateways {
         }
         let (origin, mut findings) = (key.origin(), Vec::new());
         let ours = |parent: &ParentReference| {
-            attach::gateway_of(parent, &key.namespace).is_some_and(|gateway| self.gateways.contains_key(&gateway))
+            attach::holder_of(parent, &key.namespace)
+                .is_some_and(|holder| self.parents_of_routes().gateway_of(&holder).is_some())
         };
         for (at, parent) in text.parents().iter().enumerate() {
-            let missing = attach::gateway_of(parent, &key.namespace).filter(|gateway| objects.get(gateway).is_none());
-            if let Some(gateway) = missing {
-                let message = format!("there is no {gateway}, so the route is not served there");
+            let missing = attach::holder_of(parent, &key.namespace).filter(|holder| objects.get(holder).is_none());
+            if let Some(holder) = missing {
+                let message = format!("there is no {holder}, so the route is not served there");
                 let (severity, reason) = (Severity::Warning, Reason::RouteNotAttached);
                 let field = format!("spec.parentRefs[{at}]");
                 findings.push(Diagnostic::new(severity, reason, &origin, field, &parent.name, message));
@@ -387,7 +400,7 @@ impl Gateways {
         let refused = rules.refused.first().filter(|_| rules.refused.len() >= rules.count);
         let (mut attachments, mut parents) = (BTreeSet::new(), Vec::new());
         for (at, parent) in text.parents().iter().enumerate() {
-            let Some(judgement) = judge(parent, attaching, &self.gateways, objects) else { continue };
+            let Some(judgement) = judge(parent, attaching, self.parents_of_routes(), objects) else { continue };
             let judgement = match refused {
                 Some(fault) if judgement.is_ok() => Err(fault.clone()),
                 _ => judgement,
@@ -412,8 +425,6 @@ impl Gateways {
         }
         findings.extend(rules.findings);
         let metadata = metadata(object);
-        let sequence = objects.sequence(key).unwrap_or(u64::MAX);
-        let leaving = metadata.deletion_timestamp.is_some();
         let owner =
             Owner { key: key.clone(), age: age(key, metadata, objects), wishes: Arc::new(BackendWishes::default()) };
         let part = RoutePart {
@@ -425,7 +436,7 @@ impl Gateways {
             services: rules.services,
             findings,
         };
-        Some((part, RouteAge::of(key, object.created(), sequence, leaving)))
+        Some((part, turn(key, object, objects)))
     }
 
     /// Judges listeners by the certificates that are there, and builds the hosts that are due. `table` is that of the Ingresses.
@@ -441,7 +452,7 @@ impl Gateways {
         self.judge |= std::mem::take(&mut dirty.gateway_certificates);
         if std::mem::take(&mut self.judge) {
             self.open_listeners(inputs.options, secrets);
-            dirty.gateway_statuses.extend(self.gateways.keys().cloned());
+            dirty.gateway_statuses.extend(self.gateways.keys().chain(self.sets.keys()).cloned());
         }
         if self.tables.values().any(|table| table.shared) {
             let changed = out.upserts.iter().filter_map(|resource| match resource {
@@ -484,13 +495,20 @@ impl Gateways {
                         status
                     })
                 }
+                Kind::ListenerSet => {
+                    let found = self.sets.get(&key).map(|part| self.set_status(&key, part, secrets));
+                    found.map(|(status, findings)| {
+                        self.findings.insert(key.clone(), findings);
+                        status
+                    })
+                }
                 _ => self
                     .routes
                     .get(&key)
                     .filter(|part| !part.parents.is_empty())
                     .map(|part| ObjectStatus::Route { parents: part.parents.clone() }),
             };
-            self.set_status(&key, status, out);
+            self.show(&key, status, out);
         }
     }
 
@@ -506,7 +524,7 @@ impl Gateways {
             let good: Vec<_> = listener.secrets.iter().filter_map(|secret| secrets.good(secret)).collect();
             let other = good.first().and_then(|first| good.iter().find(|other| other.key_kind != first.key_kind));
             open.entry(gateway.place(listener.port)).or_default().push(OpenListener {
-                id: ListenerId { gateway: gateway.key.clone(), name: listener.name.clone() },
+                id: ListenerId { holder: listener.holder.clone(), name: listener.name.clone() },
                 hostname: listener.hostname.clone(),
                 serves: listener.scheme == Some(Scheme::Http) || !good.is_empty(),
                 certificate: good.first().map(|good| good.certificate.name.clone()),
@@ -534,102 +552,11 @@ impl Gateways {
         }
     }
 
-    /// The status of a Gateway, and the findings about it.
-    fn gateway_status(&self, part: &GatewayPart, secrets: &Secrets) -> (ObjectStatus, Vec<Diagnostic>) {
-        let mut findings = Vec::new();
-        let origin = part.key.origin();
-        if let Some(fault) = &part.fault {
-            let (severity, reason) = (Severity::Error, Reason::UnsupportedValue);
-            let message = format!("{}; the Gateway is not served", fault.message);
-            findings.push(Diagnostic::new(severity, reason, &origin, "spec", "", message));
-        }
-        let mut listeners = Vec::new();
-        let (mut bad, mut unresolved, mut programmed) = (0, None, 0);
-        for (at, listener) in part.listeners.iter().enumerate() {
-            let field = format!("spec.listeners[{at}]");
-            let fault = listener.fault.as_ref().or(part.fault.as_ref());
-            let certificate = certificate_shortcoming(listener, secrets);
-            let resolved = listener.unresolved.as_ref().or(certificate.as_ref());
-            let serves = fault.is_none()
-                && (listener.scheme == Some(Scheme::Http)
-                    || listener.secrets.iter().any(|it| secrets.good(it).is_some()));
-            if let Some(fault) = listener.fault.as_ref() {
-                let reason = if listener.conflicted { Reason::ListenerConflict } else { Reason::UnsupportedValue };
-                let message = format!("{}; the listener is closed", fault.message);
-                findings.push(Diagnostic::new(Severity::Error, reason, &origin, &*field, &listener.name, message));
-            }
-            if let Some(fault) = resolved {
-                let reason = match fault.reason {
-                    "RefNotPermitted" => Reason::ForbiddenReference,
-                    "InvalidCertificateRef" => Reason::InvalidSecret,
-                    _ => Reason::UnsupportedValue,
-                };
-                let then = if serves { "" } else { "; the listener serves no route" };
-                let message = format!("{}{then}", fault.message);
-                let severity = if serves { Severity::Warning } else { Severity::Error };
-                findings.push(Diagnostic::new(severity, reason, &origin, &*field, &listener.name, message));
-            }
-            bad += usize::from(fault.is_some() || resolved.is_some());
-            programmed += usize::from(serves);
-            unresolved = unresolved.or(resolved.cloned());
-            let conflict = listener.fault.as_ref().filter(|_| listener.conflicted);
-            let invalid =
-                Shortcoming::new("Invalid", fault.or(resolved).map(|fault| fault.message.clone()).unwrap_or_default());
-            let mut conditions = vec![
-                Condition::of("Accepted", fault),
-                Condition::of("ResolvedRefs", resolved),
-                if serves {
-                    Condition::good("Programmed")
-                } else {
-                    Condition::new("Programmed", false, conflict.unwrap_or(&invalid))
-                },
-            ];
-            conditions.push(match conflict {
-                Some(fault) => Condition::new("Conflicted", true, fault),
-                None => Condition::new("Conflicted", false, &Shortcoming::new("NoConflicts", "")),
-            });
-            let id = ListenerId { gateway: part.key.clone(), name: listener.name.clone() };
-            listeners.push(ListenerStatus {
-                name: listener.name.to_string(),
-                supported_kinds: listener
-                    .kinds
-                    .iter()
-                    .map(|kind| SupportedKind { group: GROUP, kind: kind.as_str() })
-                    .collect(),
-                attached_routes: self.attached.get(&id).copied().unwrap_or_default(),
-                conditions,
-            });
-        }
-        let faults = format!("{bad} of {} listeners are not in order", part.listeners.len());
-        let accepted = match &part.fault {
-            Some(fault) => Condition::new("Accepted", false, fault),
-            None if bad == 0 => Condition::good("Accepted"),
-            None => {
-                let refused = part.listeners.iter().all(|listener| listener.fault.is_some());
-                Condition::new("Accepted", !refused, &Shortcoming::new("ListenersNotValid", faults.clone()))
-            }
-        };
-        let invalid = Shortcoming::new("Invalid", faults);
-        let own = self.own.get(&part.key);
-        let unreachable = own.and_then(|own| own.fault.as_ref());
-        // An address that is on its way is nothing to complain about.
-        if let Some(fault) = unreachable.filter(|fault| fault.reason != "AddressNotAssigned") {
-            let message = format!("{}; the Gateway can't be reached", fault.message);
-            findings.push(Diagnostic::new(Severity::Error, Reason::UnsupportedValue, &origin, "spec", "", message));
-        }
-        let conditions = vec![
-            accepted,
-            Condition::of("Programmed", (programmed == 0).then_some(&invalid).or(unreachable)),
-            Condition::of(
-                "ResolvedRefs",
-                unresolved.map(|fault| Shortcoming::new("ListenersNotResolved", fault.message)).as_ref(),
-            ),
-        ];
-        let addresses = own.map(|own| own.addresses.clone());
-        (ObjectStatus::Gateway { conditions, listeners, addresses }, findings)
+    fn parents_of_routes(&self) -> Parents<'_> {
+        Parents { gateways: &self.gateways, sets: &self.sets }
     }
 
-    fn set_status(&mut self, key: &ObjectKey, status: Option<ObjectStatus>, out: &mut Output) {
+    fn show(&mut self, key: &ObjectKey, status: Option<ObjectStatus>, out: &mut Output) {
         let before = self.statuses.get(key);
         if before.map(|before| &**before) == status.as_ref() {
             return;
@@ -651,17 +578,6 @@ fn class_status(class: &super::api::GatewayClass) -> ObjectStatus {
         conditions: vec![Condition::of("Accepted", fault.as_ref())],
         supported_features: FEATURES.to_vec(),
     }
-}
-
-/// Why the first of a listener's certificates that is not in order isn't.
-fn certificate_shortcoming(listener: &ListenerPart, secrets: &Secrets) -> Option<Shortcoming> {
-    listener.secrets.iter().find_map(|key| {
-        let message = match secrets.standing(key)?.problem? {
-            CertificateProblem::Missing => format!("there is no Secret {}/{}", key.namespace, key.name),
-            CertificateProblem::Unusable(why) => format!("Secret {}/{}: {why}", key.namespace, key.name),
-        };
-        Some(Shortcoming::new("InvalidCertificateRef", message))
-    })
 }
 
 fn secrets_of(part: &GatewayPart) -> impl Iterator<Item = &ObjectKey> {
@@ -711,6 +627,7 @@ fn metadata(object: &Object) -> &ObjectMeta {
         Object::HTTPRoute(route) => &route.metadata,
         Object::GRPCRoute(route) => &route.metadata,
         Object::Gateway(gateway) => &gateway.metadata,
+        Object::ListenerSet(set) => &set.metadata,
         _ => &NOTHING,
     }
 }
@@ -719,4 +636,10 @@ fn age(key: &ObjectKey, metadata: &ObjectMeta, objects: &Objects) -> Age {
     let created = metadata.creation_timestamp.as_ref().map(|time| time.0);
     let sequence = objects.sequence(key).unwrap_or(u64::MAX);
     Age::of(key, created, sequence, metadata.deletion_timestamp.is_some())
+}
+
+/// How old it is among objects of the Gateway API.
+fn turn(key: &ObjectKey, object: &Object, objects: &Objects) -> RouteAge {
+    let sequence = objects.sequence(key).unwrap_or(u64::MAX);
+    RouteAge::of(key, object.created(), sequence, metadata(object).deletion_timestamp.is_some())
 }

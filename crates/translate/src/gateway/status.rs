@@ -92,6 +92,16 @@ pub enum ObjectStatus {
         /// Its own addresses; `None` if it has the shared ones.
         #[serde(skip_serializing_if = "Option::is_none")]
         addresses: Option<Vec<StatusAddress>>,
+        /// The number of ListenerSets that add listeners to it.
+        attached_listener_sets: usize,
+    },
+    /// Of a ListenerSet.
+    #[serde(rename_all = "camelCase")]
+    ListenerSet {
+        /// Its conditions.
+        conditions: Vec<Condition>,
+        /// Its listeners, in the order of the spec.
+        listeners: Vec<ListenerStatus>,
     },
     /// Of a route.
     Route {
@@ -191,5 +201,6 @@ pub(crate) const FEATURES: &[Feature] = &[
     Feature { name: "HTTPRouteRetryCodes" },
     Feature { name: "HTTPRouteRetryConnectionError" },
     Feature { name: "HTTPRouteSchemeRedirect" },
+    Feature { name: "ListenerSet" },
     Feature { name: "ReferenceGrant" },
 ];

@@ -143,6 +143,8 @@ reasons! {
     UnsupportedValue,
     /// A listener that can't be told apart from another one.
     ListenerConflict,
+    /// The Gateway that a ListenerSet names does not take it: it is not accepted itself, or admits no set of that namespace.
+    ListenerSetRefused,
 }
 
 impl Serialize for Reason {

@@ -11,7 +11,7 @@ use fairway_model::{
 };
 use fairway_translate::Translation;
 use fairway_translate::gateway::Make;
-use fairway_translate::gateway::status::{Condition, ObjectStatus};
+use fairway_translate::gateway::status::{Condition, ListenerStatus, ObjectStatus};
 use libtest_mimic::Failed;
 use serde::Serialize;
 use serde_norway::{Mapping, Value};
@@ -94,19 +94,15 @@ fn lines_of(status: &ObjectStatus) -> Vec<Value> {
     };
     match status {
         ObjectStatus::Class { conditions, .. } => add("", conditions),
-        ObjectStatus::Gateway { conditions, listeners, addresses } => {
+        ObjectStatus::Gateway { conditions, listeners, addresses, attached_listener_sets } => {
             add("", conditions);
             lines.extend(addresses.iter().flatten().map(|address| format!("address {}", address.value)));
-            let mut add = |place: &str, conditions: &[Condition]| {
-                lines.extend(conditions.iter().map(|condition| format!("{place}{condition}")));
-            };
-            for listener in listeners {
-                let kinds: Vec<_> = listener.supported_kinds.iter().map(|kind| kind.kind).collect();
-                let place = format!("{} ({}; {} routes) ", listener.name, kinds.join(", "), listener.attached_routes);
-                // Without what is always so where all is well.
-                let told = listener.conditions.iter().filter(|one| !matches!(one.reason, "NoConflicts"));
-                add(&place, &told.cloned().collect::<Vec<_>>());
-            }
+            lines.extend((*attached_listener_sets > 0).then(|| format!("{attached_listener_sets} ListenerSets")));
+            lines.extend(listeners.iter().flat_map(lines_of_listener));
+        }
+        ObjectStatus::ListenerSet { conditions, listeners } => {
+            add("", conditions);
+            lines.extend(listeners.iter().flat_map(lines_of_listener));
         }
         ObjectStatus::Route { parents } => {
             for parent in parents {
@@ -118,6 +114,14 @@ fn lines_of(status: &ObjectStatus) -> Vec<Value> {
         }
     }
     lines.into_iter().map(Value::from).collect()
+}
+
+fn lines_of_listener(listener: &ListenerStatus) -> Vec<String> {
+    let kinds: Vec<_> = listener.supported_kinds.iter().map(|kind| kind.kind).collect();
+    let place = format!("{} ({}; {} routes) ", listener.name, kinds.join(", "), listener.attached_routes);
+    // Without what is always so where all is well.
+    let told = listener.conditions.iter().filter(|one| !matches!(one.reason, "NoConflicts"));
+    told.map(|condition| format!("{place}{condition}")).collect()
 }
 
 /// The settings that differ from the default.

@@ -5,7 +5,8 @@ use std::fmt::Arguments;
 
 use fairway_translate::gateway::api::{
     BackendReference, GRPCRoute, GRPCRouteMatch, Gateway, GatewayClass, GatewayListener, HTTPRoute, HTTPRouteFilter,
-    HTTPRouteMatch, HTTPRouteRule, HeaderModifier, ParentReference, PathModifier, ReferenceGrant, ValueMatcher,
+    HTTPRouteMatch, HTTPRouteRule, HeaderModifier, ListenerSet, ParentReference, PathModifier, ReferenceGrant,
+    ValueMatcher,
 };
 use fairway_translate::gateway::{duration, is_shorter};
 
@@ -78,17 +79,37 @@ impl Validate for Gateway {
             1..=64 => {}
             number => found.too_many(format_args!("spec.listeners"), number, 64),
         }
-        let (mut names, mut places) = (BTreeSet::new(), BTreeSet::new());
-        for (at, one) in self.spec.listeners.iter().enumerate() {
-            if !names.insert(&one.name) {
-                found.duplicate(format_args!("spec.listeners[{at}].name"), &one.name);
-            }
-            if !places.insert((one.port, &one.protocol, one.hostname.as_deref().unwrap_or_default())) {
-                let message = "combination of port, protocol and hostname must be unique for each listener";
-                found.invalid(format_args!("spec.listeners[{at}]"), &one.name, message);
-            }
-            listener(one, format_args!("spec.listeners[{at}]"), found);
+        listeners(&self.spec.listeners, found);
+    }
+}
+
+impl Validate for ListenerSet {
+    const NAMES: Names = Names::Subdomain;
+
+    fn validate(&self, found: &mut Refusals) {
+        if self.spec.parent_ref.name.is_empty() {
+            found.required(format_args!("spec.parentRef.name"), "");
         }
+        match self.spec.listeners.len() {
+            0 => found.required(format_args!("spec.listeners"), "at least one listener"),
+            1..=64 => {}
+            number => found.too_many(format_args!("spec.listeners"), number, 64),
+        }
+        listeners(&self.spec.listeners, found);
+    }
+}
+
+fn listeners(all: &[GatewayListener], found: &mut Refusals) {
+    let (mut names, mut places) = (BTreeSet::new(), BTreeSet::new());
+    for (at, one) in all.iter().enumerate() {
+        if !names.insert(&one.name) {
+            found.duplicate(format_args!("spec.listeners[{at}].name"), &one.name);
+        }
+        if !places.insert((one.port, &one.protocol, one.hostname.as_deref().unwrap_or_default())) {
+            let message = "combination of port, protocol and hostname must be unique for each listener";
+            found.invalid(format_args!("spec.listeners[{at}]"), &one.name, message);
+        }
+        listener(one, format_args!("spec.listeners[{at}]"), found);
     }
 }
 
