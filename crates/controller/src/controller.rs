@@ -7,6 +7,7 @@ use crate::config::{AddressSource, ControllerConfig, StatusWriting};
 use crate::finding::Findings;
 use crate::publish::Publish;
 use crate::report::{Reporter, Unreachable};
+use crate::review::{Question, Reviewer};
 
 mod running;
 
@@ -24,6 +25,8 @@ pub struct Controller {
     findings: Findings,
     reporter: Reporter,
     reports: mpsc::Receiver<Unreachable>,
+    reviewer: Reviewer,
+    questions: mpsc::Receiver<Question>,
 }
 
 /// Why a configuration is invalid.
@@ -73,7 +76,8 @@ impl Controller {
             }
         }
         let (ready, findings, (reporter, reports)) = (watch::Sender::new(false), Findings::default(), Reporter::new());
-        Ok(Self { client, config, sink, ready, findings, reporter, reports })
+        let (reviewer, questions) = Reviewer::new(ready.subscribe());
+        Ok(Self { client, config, sink, ready, findings, reporter, reports, reviewer, questions })
     }
 
     /// The current findings about objects.
@@ -84,6 +88,11 @@ impl Controller {
     /// Takes the proxy's reports about its routes.
     pub fn reporter(&self) -> Reporter {
         self.reporter.clone()
+    }
+
+    /// Answers whether Ingresses may be stored.
+    pub fn reviewer(&self) -> Reviewer {
+        self.reviewer.clone()
     }
 
     /// Becomes `true` once the first complete state is live in the proxy, and stays `true`.
@@ -98,7 +107,7 @@ impl Controller {
     /// # Errors
     /// If the receiver of the sink is gone.
     pub async fn run(self, leave: impl Future<Output = ()>, stop: impl Future<Output = ()>) -> Result<(), RunError> {
-        let Self { client, config, sink, ready, findings, reporter: _, mut reports } = self;
+        let Self { client, config, sink, ready, findings, mut reports, mut questions, .. } = self;
         let (mut running, mut inbox) = Running::start(client, config, sink, ready, findings);
         tokio::pin!(leave, stop);
         let (mut leaving, mut stopping) = (false, false);
@@ -126,6 +135,11 @@ impl Controller {
                 }
                 // a report of the proxy;
                 Some(report) = reports.recv() => running.unreachable(&report).await,
+                // a question of the admission webhook, which changes nothing;
+                Some(question) = questions.recv() => {
+                    running.review(question);
+                    continue;
+                }
                 // the end of a call to the API server, or a change that is live;
                 job = running.next_job() => running.ended(job).await?,
                 // the start or end of leadership, or a longer term;

@@ -441,6 +441,13 @@ fn run() -> Command {
                 .default_value("20000-20499")
                 .help("Ports of the process for Gateways with a Service of their own, one for each of their ports"),
         )
+        .arg(
+            Arg::new("validating-webhook-client-authority")
+                .long("validating-webhook-client-authority")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .help("Answer the admission webhook only to clients with a certificate of an authority in this file: the API server has one if its AdmissionConfiguration says so"),
+        )
         .arg(workers())
         .arg(metrics_detail())
         .arg(allow_address());

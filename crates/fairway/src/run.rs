@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use fairway_translate::diagnostic::Diagnostic;
 use fairway_translate::options::{GatewayAddressing, Options};
 use fairway_translate::verdict::Verdict;
 use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::flags::Flags;
 use crate::telemetry::{self, Form};
@@ -27,8 +28,10 @@ use crate::wiring::{self, Signals};
 
 mod publish;
 mod serve;
+mod webhook;
 
 use serve::{Choices, Control, serve};
+use webhook::Webhook;
 
 /// Runs the command until it is asked to end.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
@@ -77,6 +80,8 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().thread_name("control").build()?;
     let mut signals = Signals::new(&runtime)?;
     check_addresses(&config.options)?;
+    let authority = matches.get_one::<PathBuf>("validating-webhook-client-authority");
+    let webhook = Webhook::bind(&flags, authority.cloned())?;
     let client = runtime.block_on(fairway_controller::connect(&config.api)).map_err(|error| match error {
         ConnectError::InCluster(_) => {
             anyhow::Error::from(error).context("there is no API server; without any cluster use `fairway dev`")
@@ -103,6 +108,14 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         grace: flags.time("shutdown-grace-period"),
         after: flags.time("post-shutdown-grace-period"),
     };
+    if let Some(webhook) = webhook {
+        let reviewer = controller.reviewer();
+        runtime.spawn(async move {
+            if let Err(error) = webhook.run(reviewer).await {
+                error!(error = %format_args!("{error:#}"), "the admission webhook ended");
+            }
+        });
+    }
     runtime.block_on(async {
         serve(Control::start(controller), changes, proxy, choices, async || signals.next().await).await
     })?;

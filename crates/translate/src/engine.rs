@@ -20,6 +20,7 @@ use std::sync::Arc;
 use fairway_model::{BackendName, Delta, HostPattern, Snapshot, TableName};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use self::dirty::{Dirty, Output};
@@ -31,6 +32,7 @@ use crate::diagnostic::Diagnostic;
 use crate::gateway::status::ObjectStatus;
 use crate::gateway::{self, GatewayInputs, GatewayOwned, Gateways, Make};
 use crate::ingress::reader::{MANY, Owned};
+use crate::ingress::review::{self, Review};
 use crate::ingress::{Hosts, Ingresses, RedirectPorts, hosts, reader};
 use crate::options::Options;
 use crate::report::{Reports, external_dns, reports};
@@ -372,6 +374,14 @@ impl Translator {
         let inputs =
             reader::IngressInputs { objects: &self.objects, rules: &self.global.rules, options: &self.options };
         self.ingresses.verdicts(key, inputs)
+    }
+
+    /// Whether an Ingress that is being stored is acceptable as things stand.
+    pub fn review(&self, ingress: &Ingress) -> Review {
+        let reading =
+            reader::IngressInputs { objects: &self.objects, rules: &self.global.rules, options: &self.options };
+        let (ingresses, hosts, config) = (&self.ingresses, &self.hosts, &self.global.config);
+        review::review(ingress, review::ReviewInputs { ingresses, reading, hosts, config })
     }
 
     /// Applies one change. If the object was removed in between, this is a new object of the same name.

@@ -14,6 +14,7 @@ mod inspect;
 mod merge;
 mod part;
 pub(crate) mod reader;
+pub mod review;
 mod route;
 pub mod snippet;
 mod user_auth;

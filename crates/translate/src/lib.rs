@@ -11,7 +11,7 @@ pub mod value;
 
 pub use config::{configmap, flag, options, variable};
 pub use engine::{Translation, Translator, Update, objects, translate};
-pub use ingress::{annotation, snippet};
+pub use ingress::{annotation, review, snippet};
 pub use report::{diagnostic, standing, verdict};
 
 pub use diagnostic::Diagnostic;

@@ -1,5 +1,7 @@
 //! Limits of one object, in one table; `docs/limits.md` is generated from it.
 
+use std::time::Duration;
+
 fairway_model::limits! {
     "Objects and settings" {
         settings {}
@@ -29,8 +31,28 @@ fairway_model::limits! {
             UNKNOWN_NAMES: usize = 16, Count, "The rest are counted in one finding.", "";
             /// Findings of one object.
             FINDINGS: usize = 100, Count, "The rest are counted in one finding.", "";
+            /// Findings, and faulty paths, that the admission webhook names in its answer about one Ingress.
+            REVIEW_WARNINGS: usize = 16, Count, "The rest is left out; `kubectl describe` shows them once the Ingress is stored.", "";
+            /// One finding in such an answer; the API server cuts longer ones.
+            REVIEW_WARNING: usize = 255, Bytes, "The rest is left out.", "";
             /// Part of a user's value that a finding quotes.
             QUOTED: usize = 200, Bytes, "The rest is left out.", "";
+        }
+    }
+    "Admission webhook" {
+        settings {}
+        found {}
+        fixed {
+            /// The answer to a review, from the first byte of the request. The API server waits as long as the webhook's `timeoutSeconds`.
+            REVIEW_TIME: Duration = Duration::from_millis(900), Time, "500; the `failurePolicy` of the webhook decides.", "";
+            /// The body of a review. The API server takes objects of up to 3 MiB.
+            REVIEW_BODY: usize = 9 << 20, Bytes, "413", "";
+            /// Reviews at a time; others wait for their turn, within the time above.
+            REVIEWS: usize = 4, Count, "500", "";
+            /// Connections. The API server has a few.
+            REVIEW_CONNECTIONS: usize = 64, Count, "The oldest one is closed.", "";
+            /// A TLS handshake, and the time that a connection may be idle.
+            REVIEW_IDLE: Duration = Duration::from_secs(60), Time, "The connection is closed.", "";
         }
     }
 }

@@ -10,7 +10,7 @@ const FLAGS: &str = "docs/flags.md";
 const KEYS: &str = "docs/configmap.md";
 
 /// The flags of `fairway run` that ingress-nginx doesn't have, and their argument.
-pub(crate) const OWN_FLAGS: [(&str, &str); 9] = [
+pub(crate) const OWN_FLAGS: [(&str, &str); 10] = [
     ("access-log", "VALUE"),
     ("allow-backend-address", "VALUE"),
     ("gateway-address", "VALUE"),
@@ -19,6 +19,7 @@ pub(crate) const OWN_FLAGS: [(&str, &str); 9] = [
     ("log-format", "VALUE"),
     ("metrics-detail", "VALUE"),
     ("read-only", ""),
+    ("validating-webhook-client-authority", "FILE"),
     ("workers", "NUMBER"),
 ];
 
@@ -139,6 +140,7 @@ mod tests {
             "\"gateway-address\"",
             "\"gateway-ports\"",
             "\"read-only\"",
+            "\"validating-webhook-client-authority\"",
             "workers()",
             "metrics_detail()",
             "allow_address()",

@@ -31,6 +31,7 @@ use crate::made::{Made, MakeWrite, Making};
 use crate::publish::Publish;
 use crate::reference::{References, fetch, is_referenced};
 use crate::report::Unreachable;
+use crate::review::Question;
 use crate::source::sources;
 use crate::status::{Status, Write, Written, check_interval};
 use crate::store::{News, Store};
@@ -368,6 +369,14 @@ impl Running {
     /// Whether an Ingress is ours, live or not yet.
     fn serves(&self, key: &ObjectKey) -> bool {
         self.translator.as_ref().is_some_and(|translator| translator.served().contains(key))
+    }
+
+    /// Answers the admission webhook. Without a translation there is no answer.
+    pub(super) fn review(&self, question: Question) {
+        if let Some(translator) = &self.translator {
+            // The asker may have given up.
+            let _ = question.answer.send(translator.review(&question.ingress));
+        }
     }
 
     /// Whether part of a large change is waiting.

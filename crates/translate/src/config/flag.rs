@@ -70,7 +70,8 @@ const DOWNLOAD: Verdict = Refused {
     instead: "a volume with the files of the databases in /etc/ingress-controller/geoip, which geoipupdate keeps up to date",
 };
 const LOG_LIBRARY: Verdict = Harmless("Fairway logs lines to standard error, without Go's logging library");
-const ADMISSION: Verdict = NotYet("there is no admission webhook yet; objects are checked when they are read");
+const ADMISSION_FILES: Verdict =
+    Differs("where it can't be read, the process starts, and the webhook closes connections until it can");
 
 impl Flag {
     /// The notice for this value of the flag; `None` if it works, or asks for what Fairway does anyway.
@@ -125,7 +126,7 @@ flags! {
     /// Ignore every Ingress that has a `spec.defaultBackend`.
     "disable-catch-all" Bool = "false": Same;
     /// Test only the submitted object in admission.
-    "disable-full-test" Bool = "false": ADMISSION;
+    "disable-full-test" Bool = "false": Harmless("a review takes no longer with more Ingresses, so it always considers those of the same hosts");
     /// Use no Lease: let every replica write the status.
     "disable-leader-election" Bool = "false": Same;
     /// Don't serve Services of type ExternalName.
@@ -238,11 +239,12 @@ flags! {
     /// Clear the status of Ingresses when the last replica ends.
     "update-status-on-shutdown" Bool = "true": Differs("the status stays while another replica starts or is to follow, as in a rollout or when a node is drained");
     /// Serve the admission webhook at this address.
-    "validating-webhook" Text = "": ADMISSION;
+    "validating-webhook" Text = "":
+        Differs("Exact and Prefix paths with the same text don't exclude each other, since both are served; a path of another Ingress is also refused where the new one has other paths of its own; what is only lost or denied is a warning");
     /// Use the certificate in this file for the webhook.
-    "validating-webhook-certificate" Text = "/usr/local/certificates/cert": ADMISSION;
+    "validating-webhook-certificate" Text = "/usr/local/certificates/cert": ADMISSION_FILES;
     /// Use the key in this file for the webhook.
-    "validating-webhook-key" Text = "/usr/local/certificates/key": ADMISSION;
+    "validating-webhook-key" Text = "/usr/local/certificates/key": ADMISSION_FILES;
     /// Print the version.
     "version" Bool = "false": Same;
     /// Serve Ingresses that name no class.

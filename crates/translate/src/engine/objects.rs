@@ -153,7 +153,7 @@ impl ObjectKey {
         Self { kind, namespace: (&*namespace.into()).into(), name: (&*name.into()).into() }
     }
 
-    fn of(kind: Kind, metadata: &ObjectMeta) -> Self {
+    pub(crate) fn of(kind: Kind, metadata: &ObjectMeta) -> Self {
         let text = |text: &Option<String>| text.as_deref().unwrap_or_default().into();
         Self { kind, namespace: text(&metadata.namespace), name: text(&metadata.name) }
     }

@@ -355,3 +355,5 @@ fn an_edit_among_many_new_objects_is_in_force_first() {
     assert_eq!(names(&first).len(), 4, "one part: {:?}", names(&first));
     assert!(names(&first).contains(&"Host other.example".to_owned()), "{:?}", names(&first));
 }
+
+mod review;

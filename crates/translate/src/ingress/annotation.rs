@@ -21,6 +21,7 @@ use std::sync::LazyLock;
 use fairway_model::Origin;
 
 pub use doc::annotations_markdown;
+pub(crate) use read::forbidden_word;
 pub use read::{IngressAnnotations, Rejected, Rules, read, screen};
 pub use table::{
     Access, Affinity, BackendTls, Balancing, CanaryRelease, ClientCertificates, CrossOrigin, ExternalAuthentication,

@@ -182,6 +182,13 @@ impl Hosts {
         dirty.hosts.insert(pattern);
     }
 
+    /// The Ingresses that name a host, oldest first: its canaries, or all others.
+    pub(crate) fn named(&self, pattern: &HostPattern, canaries: bool) -> impl Iterator<Item = &Part> {
+        let state = self.names.get(pattern);
+        let parts = state.map(|state| if canaries { &state.rare.canaries } else { &state.parts });
+        parts.into_iter().flat_map(ByAge::values).map(|part| &**part)
+    }
+
     /// What is served for a name.
     pub(crate) fn published(&self, pattern: &HostPattern) -> Option<&Arc<Host>> {
         self.names.get(pattern)?.published.as_ref()

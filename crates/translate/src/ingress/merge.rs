@@ -548,9 +548,7 @@ impl<'a> Merging<'a> {
 
     /// Faults that ingress-nginx's admission webhook would refuse; the Ingress is served all the same.
     fn check_characters(&mut self, part: &Part, rule: &PathRule) {
-        let ordinary = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._".contains(&byte);
-        if self.input.config.strict_validate_path_type && rule.kind != PathKind::Any && !rule.text.bytes().all(ordinary)
-        {
+        if self.input.config.strict_validate_path_type && !is_ordinary(rule) {
             let message =
                 "expected letters, digits and / - . _ only for this path type; ImplementationSpecific takes others";
             self.report(part, rule, Severity::Warning, Reason::InvalidPath, message.to_owned());
@@ -592,8 +590,14 @@ impl<'a> Merging<'a> {
     }
 }
 
+/// Whether a path has only characters that ingress-nginx's admission webhook takes for its type.
+pub(crate) fn is_ordinary(rule: &PathRule) -> bool {
+    let ordinary = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._".contains(&byte);
+    rule.kind == PathKind::Any || rule.text.bytes().all(ordinary)
+}
+
 /// The form in which equal paths are the same location.
-fn canonical<'a>(part: &Part, rule: &'a PathRule) -> Cow<'a, str> {
+pub(crate) fn canonical<'a>(part: &Part, rule: &'a PathRule) -> Cow<'a, str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_".contains(&byte);
     if part.is_regex(&rule.text) || (rule.text.bytes().all(plain) && !rule.text.contains("//")) {
         return Cow::Borrowed(&rule.text);

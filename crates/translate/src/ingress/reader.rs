@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::api::networking::v1::IngressClass;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 
 use super::annotation::{self, Annotations, IngressAnnotations, Rules};
 use super::class::Classes;
@@ -196,6 +196,23 @@ impl Ingresses {
                 IngressState { part, good, rejection }
             }
         }
+    }
+
+    /// A version that is not stored yet, read as if it were.
+    ///
+    /// # Errors
+    /// It isn't ours.
+    pub(crate) fn read_submitted(
+        &self,
+        key: &ObjectKey,
+        ingress: &Ingress,
+        inputs: IngressInputs<'_>,
+    ) -> Result<Result<Part, Vec<Diagnostic>>, NotOurs> {
+        let IngressInputs { objects, rules, options } = inputs;
+        self.classes.judge(&key.namespace, ingress, options)?;
+        let created = ingress.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let age = Age::of(key, created, objects.sequence(key).unwrap_or(u64::MAX), false);
+        Ok(parse(ingress, key, age, rules, options))
     }
 
     /// The version of an Ingress that is in effect.

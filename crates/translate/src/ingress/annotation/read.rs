@@ -144,8 +144,7 @@ pub fn screen(annotations: &Annotations<'_>, rules: &Rules) -> Result<(), Box<Di
             );
             return refused(Reason::AnnotationTooRisky, name, "", message);
         }
-        let is_word = |word: &&String| !word.is_empty() && value.contains(word.as_str());
-        if let Some(word) = rules.word_blocklist.iter().find(is_word) {
+        if let Some(word) = forbidden_word(value, rules) {
             let message = format!(
                 "holds \"{}\", which annotation-value-word-blocklist forbids; this version of the Ingress is not loaded",
                 crate::diagnostic::bounded(word)
@@ -154,6 +153,12 @@ pub fn screen(annotations: &Annotations<'_>, rules: &Rules) -> Result<(), Box<Di
         }
     }
     Ok(())
+}
+
+/// The first word of the blocklist that a value contains.
+pub(crate) fn forbidden_word<'r>(value: &str, rules: &'r Rules) -> Option<&'r str> {
+    let is_word = |word: &&String| !word.is_empty() && value.contains(word.as_str());
+    rules.word_blocklist.iter().find(is_word).map(String::as_str)
 }
 
 /// Reads all annotations of an Ingress, and reports everything that is wrong.

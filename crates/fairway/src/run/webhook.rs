@@ -1,0 +1,149 @@
+//! The admission webhook (`--validating-webhook`): tells the API server whether an Ingress may be stored.
+//!
+//! Invariant: it can delay a change by at most [`REVIEW_TIME`], and nothing that a client sends affects the traffic that is served. What
+//! an Ingress means is decided where every Ingress is read; this module knows only how the API server asks.
+
+mod answer;
+mod certificate;
+
+use std::collections::VecDeque;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use fairway_controller::Reviewer;
+use fairway_translate::limit::{REVIEW_CONNECTIONS, REVIEW_IDLE, REVIEWS};
+use http_body_util::Full;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, info};
+
+use self::answer::answer;
+use self::certificate::Certificates;
+use crate::flags::Flags;
+
+/// Where the webhook is served, and with what.
+#[derive(Debug)]
+pub(super) struct Webhook {
+    listener: std::net::TcpListener,
+    certificates: Certificates,
+}
+
+impl Webhook {
+    /// Binds the address of the flags; `None` without one. `authority` is the file of the authority for certificates of clients.
+    ///
+    /// # Errors
+    /// If the address can't be read or bound.
+    pub(super) fn bind(flags: &Flags, authority: Option<PathBuf>) -> anyhow::Result<Option<Self>> {
+        let Some(text) = flags.text("validating-webhook") else { return Ok(None) };
+        let address = address(&text).with_context(|| {
+            format!("--validating-webhook={text}: expected an address and a port, such as :8443 or 127.0.0.1:8443")
+        })?;
+        let listener = std::net::TcpListener::bind(&*address)
+            .with_context(|| format!("cannot listen on {text}; choose another port with --validating-webhook"))?;
+        listener.set_nonblocking(true)?;
+        let file = |name: &str| flags.text(name).map(PathBuf::from).unwrap_or_default();
+        let mut certificates =
+            Certificates::new(file("validating-webhook-certificate"), file("validating-webhook-key"), authority);
+        certificates.refresh();
+        Ok(Some(Self { listener, certificates }))
+    }
+
+    /// Answers the API server until it is dropped.
+    ///
+    /// # Errors
+    /// If the runtime can't take the socket over.
+    pub(super) async fn run(self, reviewer: Reviewer) -> anyhow::Result<()> {
+        let Self { listener, mut certificates } = self;
+        let listener = TcpListener::from_std(listener)?;
+        info!(address = %listener.local_addr()?, "admission webhook");
+        let shared = Arc::new(Shared { reviewer, turns: Semaphore::new(REVIEWS) });
+        let mut open: VecDeque<AbortHandle> = VecDeque::new();
+        loop {
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    debug!(%error, "cannot accept a connection of the API server");
+                    sleep(fairway_proxy::limit::ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            // Without a certificate the connection is closed, and the failure policy of the webhook decides.
+            let Some(tls) = certificates.refresh() else { continue };
+            open.retain(|connection| !connection.is_finished());
+            if open.len() >= REVIEW_CONNECTIONS
+                && let Some(oldest) = open.pop_front()
+            {
+                oldest.abort();
+            }
+            let shared = shared.clone();
+            let connection = tokio::spawn(async move {
+                if let Err(error) = serve(stream, tls, shared).await {
+                    debug!(error = %format_args!("{error:#}"), "a connection of the API server ended");
+                }
+            });
+            open.push_back(connection.abort_handle());
+        }
+    }
+}
+
+/// What all connections use.
+#[derive(Debug)]
+struct Shared {
+    reviewer: Reviewer,
+    /// Bounds the memory for bodies.
+    turns: Semaphore,
+}
+
+async fn serve(stream: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>) -> anyhow::Result<()> {
+    stream.set_nodelay(true)?;
+    let stream = timeout(REVIEW_IDLE, tls.accept(stream)).await??;
+    let service = service_fn(move |request| {
+        let shared = shared.clone();
+        async move {
+            let (status, body) = answer(request, &shared.reviewer, &shared.turns).await;
+            let mut response = http::Response::new(Full::new(Bytes::from(body)));
+            *response.status_mut() = status;
+            let kind = if status.is_success() { "application/json" } else { "text/plain; charset=utf-8" };
+            response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
+            Ok::<_, std::convert::Infallible>(response)
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REVIEW_IDLE)
+        .serve_connection(TokioIo::new(stream), service);
+    Ok(connection.await?)
+}
+
+/// The addresses of `HOST:PORT`, where no host means all addresses, as in Go.
+fn address(text: &str) -> std::io::Result<Vec<SocketAddr>> {
+    match text.strip_prefix(':').map(str::parse::<u16>) {
+        // IPv6 takes IPv4 as well, where there is any.
+        Some(Ok(port)) => Ok(vec![([0u16; 8], port).into(), ([0, 0, 0, 0], port).into()]),
+        _ => text.to_socket_addrs().map(Iterator::collect),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_go_reads_them() {
+        let ports = |text| address(text).map(|found| found.iter().map(SocketAddr::port).collect::<Vec<_>>()).ok();
+        assert_eq!(ports(":8443"), Some(vec![8443, 8443]));
+        assert_eq!(ports("127.0.0.1:8443"), Some(vec![8443]));
+        assert_eq!(ports("[::1]:1"), Some(vec![1]));
+        for bad in ["8443", ":x", "127.0.0.1", "", ":70000"] {
+            assert_eq!(ports(bad), None, "{bad:?}");
+        }
+    }
+}

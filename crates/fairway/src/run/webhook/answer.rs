@@ -1,0 +1,159 @@
+//! One question of the API server: an AdmissionReview in, an AdmissionReview out. Statuses and texts are those of ingress-nginx.
+
+use bytes::Bytes;
+use fairway_controller::Reviewer;
+use fairway_translate::limit::{REVIEW_BODY, REVIEW_TIME};
+use fairway_translate::review::Review;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use k8s_openapi::api::networking::v1::Ingress;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tracing::info;
+
+/// What the API server sends, as far as it matters.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Asked<'a> {
+    api_version: String,
+    kind: String,
+    #[serde(borrow)]
+    request: Option<Question<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Question<'a> {
+    uid: String,
+    kind: Gvk,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    namespace: String,
+    /// Absent when an object is deleted.
+    #[serde(borrow)]
+    object: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Gvk {
+    group: String,
+    version: String,
+    kind: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answered<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    response: Response<'a>,
+}
+
+#[derive(Serialize)]
+struct Response<'a> {
+    uid: &'a str,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Failure<'a>>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    warnings: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Failure<'a> {
+    status: &'static str,
+    message: &'a str,
+    reason: &'static str,
+    code: u16,
+}
+
+/// Why there is no review in the answer.
+type Refused = (StatusCode, &'static str);
+
+/// The response to a request: its status, and its body.
+pub(super) async fn answer(
+    request: Request<Incoming>,
+    reviewer: &Reviewer,
+    turns: &Semaphore,
+) -> (StatusCode, Vec<u8>) {
+    let answered = timeout(REVIEW_TIME, async {
+        // Never closed.
+        let _turn = turns.acquire().await;
+        let body = body(request.into_body()).await?;
+        // Decoding some megabytes would keep the thread from the controller's loop.
+        let decoded = tokio::task::spawn_blocking(move || decode(&body)).await;
+        let question = decoded.map_err(|_| (StatusCode::INTERNAL_SERVER_ERROR, "decoding failed"))??;
+        review(question, reviewer).await
+    });
+    match answered.await {
+        Ok(Ok(body)) => (StatusCode::OK, body),
+        Ok(Err((status, why))) => (status, why.into()),
+        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "no answer in time".into()),
+    }
+}
+
+async fn body(body: Incoming) -> Result<Bytes, Refused> {
+    match Limited::new(body, REVIEW_BODY).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err((StatusCode::PAYLOAD_TOO_LARGE, "the body is too large")),
+        Err(_) => Err((StatusCode::BAD_REQUEST, "the body can't be read")),
+    }
+}
+
+/// A question about an Ingress, or what was wrong with the object.
+struct Decoded {
+    uid: String,
+    name: String,
+    object: Option<Result<Box<Ingress>, String>>,
+}
+
+fn decode(body: &[u8]) -> Result<Decoded, Refused> {
+    let bad = (StatusCode::BAD_REQUEST, "expected an AdmissionReview as JSON");
+    let asked: Asked<'_> = serde_json::from_slice(body).map_err(|_| bad)?;
+    if asked.kind != "AdmissionReview" {
+        return Err(bad);
+    }
+    if asked.api_version != "admission.k8s.io/v1" {
+        return Err((StatusCode::INTERNAL_SERVER_ERROR, "expected an AdmissionReview of admission.k8s.io/v1"));
+    }
+    let Some(Question { uid, kind, name, namespace, object }) = asked.request else { return Err(bad) };
+    if (&*kind.group, &*kind.version, &*kind.kind) != ("networking.k8s.io", "v1", "Ingress") {
+        return Err((StatusCode::INTERNAL_SERVER_ERROR, "expected an Ingress of networking.k8s.io/v1"));
+    }
+    let object = object.filter(|object| object.get() != "null").map(|object| {
+        let mut ingress: Ingress = serde_json::from_str(object.get()).map_err(|error| error.to_string())?;
+        ingress.metadata.namespace.get_or_insert_with(|| namespace.clone());
+        ingress.metadata.name.get_or_insert_with(|| name.clone());
+        Ok(Box::new(ingress))
+    });
+    Ok(Decoded { uid, name: format!("{namespace}/{name}"), object })
+}
+
+async fn review(question: Decoded, reviewer: &Reviewer) -> Result<Vec<u8>, Refused> {
+    let Decoded { uid, name, object } = question;
+    let Review { refusal, warnings } = match object {
+        None => Review::default(),
+        Some(Err(why)) => Review { refusal: Some(why), warnings: Vec::new() },
+        Some(Ok(ingress)) => {
+            let ended = (StatusCode::INTERNAL_SERVER_ERROR, "the controller has ended");
+            reviewer.review(*ingress).await.ok_or(ended)?
+        }
+    };
+    if let Some(why) = &refusal {
+        let (ingress, why) =
+            (fairway_translate::diagnostic::bounded(&name), fairway_translate::diagnostic::bounded(why));
+        info!(ingress, why, "an Ingress was refused");
+    }
+    let status = refusal.as_deref().map(|message| Failure {
+        status: "Failure",
+        message,
+        reason: "BadRequest",
+        code: StatusCode::BAD_REQUEST.as_u16(),
+    });
+    let response = Response { uid: &uid, allowed: status.is_none(), status, warnings: &warnings };
+    let answered = Answered { api_version: "admission.k8s.io/v1", kind: "AdmissionReview", response };
+    serde_json::to_vec(&answered).map_err(|_| (StatusCode::INTERNAL_SERVER_ERROR, "the answer can't be written"))
+}
