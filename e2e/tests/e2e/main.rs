@@ -24,3 +24,4 @@ mod scope;
 mod service;
 mod standing;
 mod status;
+mod validation;

@@ -46,6 +46,11 @@ const CONTEXTS: &[(&str, &str)] = &[
     ("controller.metrics.dashboard.", r#"{"controller":{"metrics":{"dashboard":{"enabled":true}}}}"#),
     ("controller.hostPort.ports.", r#"{"controller":{"hostPort":{"enabled":true}}}"#),
     ("controller.reportNodeInternalIp", r#"{"controller":{"hostNetwork":true}}"#),
+    // With a Secret of the user: what helm makes differs each time.
+    (
+        "controller.validatingWebhook.",
+        r#"{"controller":{"validatingWebhook":{"enabled":true,"certificateSecret":"a","caBundle":"b"}}}"#,
+    ),
     ("controller.gatewayAPI.address", r#"{"controller":{"gatewayAPI":{"enabled":true}}}"#),
     ("controller.gatewayAPI.className", r#"{"controller":{"gatewayAPI":{"enabled":true}}}"#),
     ("controller.scope.namespace", r#"{"controller":{"scope":{"enabled":true}}}"#),

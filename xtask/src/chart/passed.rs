@@ -49,7 +49,7 @@ const PASSED: &[(&str, &str, Place)] = &[
     ("controller.configMapNamespace", r#""other""#, Flag("configmap", "other/ingress-nginx-controller")),
     ("controller.scope.enabled", "true", Flag("watch-namespace", "$(POD_NAMESPACE)")),
     ("controller.scope.namespaceSelector", r#""a=b""#, Flag("watch-namespace-selector", "a=b")),
-    // For the webhook, which doesn't exist.
+    // For a webhook that our own values turn on.
     ("controller.admissionWebhooks.port", "9443", Nowhere),
     ("controller.admissionWebhooks.certificate", r#""/cert""#, Nowhere),
     ("controller.admissionWebhooks.key", r#""/key""#, Nowhere),

@@ -84,7 +84,7 @@ fn warnings(helm: &Helm) -> anyhow::Result<Vec<String>> {
         (json!({"controller": {"config": {"enable-modsecurity": true}}}), vec!["controller.config.enable-modsecurity"]),
         (json!({"controller": {"config": {"enable-modsecurity": "", "use-proxy-protocol": true}}}), vec![]),
         (json!({"controller": {"config": {"otel-sampler": "AlwaysOff", "use-geoip2": true}}}), vec![]),
-        (json!({"controller": {"extraArgs": {"max-buckets": "20"}}}), vec!["controller.extraArgs.max-buckets"]),
+        (json!({"controller": {"extraArgs": {"maxmind-mirror": "a"}}}), vec!["controller.extraArgs.maxmind-mirror"]),
         (json!({"controller": {"extraArgs": {"max-buckets": "100", "profiling": false}}}), vec![]),
         (
             json!({"controller": {"ingressClassResource": {"name": "internal"}}}),

@@ -60,6 +60,11 @@ terminationGracePeriodSeconds. Nothing has to happen between that and the end of
 {{- $port := index $controller.containerPort $name -}}
 {{- if and $port (ne (int $port) $usual) -}}{{- $_ := set $flags (printf "%s-port" $name) (include "fairway.text" $port) -}}{{- end -}}
 {{- end -}}
+{{- if $controller.validatingWebhook.enabled -}}
+{{- $_ := set $flags "validating-webhook" (printf ":%s" (include "fairway.text" $controller.validatingWebhook.port)) -}}
+{{- $_ := set $flags "validating-webhook-certificate" "/etc/fairway/validation/tls.crt" -}}
+{{- $_ := set $flags "validating-webhook-key" "/etc/fairway/validation/tls.key" -}}
+{{- end -}}
 {{- if $controller.gatewayAPI.enabled -}}
 {{- $_ := set $flags "gateway-api" "" -}}
 {{- if ne $controller.gatewayAPI.address "shared" -}}{{- $_ := set $flags "gateway-address" $controller.gatewayAPI.address -}}{{- end -}}

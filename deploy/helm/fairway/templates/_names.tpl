@@ -21,6 +21,11 @@ Fairway is new; any other one may have been made by the ingress-nginx chart, and
 {{- printf "%s-%s" (include "fairway.fullname" .) .Values.controller.name | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
+{{/* The Secret, Service, webhook and policy that check Ingresses as they are stored. */}}
+{{- define "fairway.validation.fullname" -}}
+{{- printf "%s-validation" (include "fairway.fullname" . | trunc 52 | trimSuffix "-") -}}
+{{- end -}}
+
 {{- define "fairway.defaultBackend.fullname" -}}
 {{- printf "%s-%s" (include "fairway.fullname" .) .Values.defaultBackend.name | trunc 63 | trimSuffix "-" -}}
 {{- end -}}

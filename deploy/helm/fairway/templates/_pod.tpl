@@ -117,6 +117,11 @@ image of another name and what is mounted may hold others.
   containerPort: {{ include "fairway.healthPort" . }}
   protocol: TCP
 {{- end }}
+{{- if $controller.validatingWebhook.enabled }}
+- name: validation
+  containerPort: {{ $controller.validatingWebhook.port }}
+  protocol: TCP
+{{- end }}
 {{- range $protocol := list "tcp" "udp" }}
 {{- range $port, $_ := index $.Values $protocol }}
 - name: {{ include "fairway.streamPort" (dict "root" $ "port" $port "protocol" $protocol) }}
@@ -253,13 +258,20 @@ spec:
       resizePolicy: {{- toYaml . | nindent 8 }}
       {{- end }}
       {{- end }}
-      {{- with $controller.extraVolumeMounts }}
+      {{- $mounts := $controller.extraVolumeMounts | default list }}
+      {{- $volumes := $controller.extraVolumes | default list }}
+      {{- if $controller.validatingWebhook.enabled }}
+      {{- $mounts = append $mounts (dict "name" "validation" "mountPath" "/etc/fairway/validation" "readOnly" true) }}
+      {{- $secret := $controller.validatingWebhook.certificateSecret | default (include "fairway.validation.fullname" $root) }}
+      {{- $volumes = append $volumes (dict "name" "validation" "secret" (dict "secretName" $secret)) }}
+      {{- end }}
+      {{- with $mounts }}
       volumeMounts: {{- toYaml . | nindent 8 }}
       {{- end }}
     {{- with $controller.extraContainers }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
-  {{- with $controller.extraVolumes }}
+  {{- with $volumes }}
   volumes: {{- toYaml . | nindent 4 }}
   {{- end }}
 {{- end -}}

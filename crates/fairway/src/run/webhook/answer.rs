@@ -143,8 +143,7 @@ async fn review(question: Decoded, reviewer: &Reviewer) -> Result<Vec<u8>, Refus
         }
     };
     if let Some(why) = &refusal {
-        let (ingress, why) =
-            (fairway_translate::diagnostic::bounded(&name), fairway_translate::diagnostic::bounded(why));
+        let ingress = &*name;
         info!(ingress, why, "an Ingress was refused");
     }
     let status = refusal.as_deref().map(|message| Failure {

@@ -40,7 +40,7 @@ impl Certificates {
         Self { certificate, key, authority, stamps: Vec::new(), tls: None }
     }
 
-    /// Reads files that have changed, and returns what is in force. Files that can't be used leave the last ones in force.
+    /// Reads files that have changed, and returns what is in effect. Files that can't be used leave the last ones in effect.
     pub(super) fn refresh(&mut self) -> Option<TlsAcceptor> {
         let files = [Some(&self.certificate), Some(&self.key), self.authority.as_ref()];
         let stamps: Vec<Stamp> = files.into_iter().flatten().map(|file| stamp(file)).collect();
