@@ -215,6 +215,14 @@ impl Flags {
         }
     }
 
+    /// A number.
+    pub(crate) fn number(&self, name: &str) -> f64 {
+        match self.set.get(name) {
+            Some(FlagValue::Number(value)) => *value,
+            _ => default(name).parse().expect("the default of a number is a number"),
+        }
+    }
+
     /// A duration, in any notation.
     pub(crate) fn time(&self, name: &str) -> Duration {
         match self.set.get(name) {

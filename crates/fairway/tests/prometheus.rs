@@ -107,6 +107,41 @@ async fn every_query_of_the_dashboard_and_the_rules_finds_something() {
     }
 }
 
+/// Prometheus asks for protobuf then, and keeps native buckets beside the classic ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_reads_native_histograms() {
+    let (good, refused) = (Origin::start("good"), Origin::new("refused").fault(Fault::Refuse).start());
+    let api = api_server(good.address(), refused.address(), free_port());
+    let mut run = Run::start_as(fairway(), api.address(), &["--bucket-factor=1.1", "--max-buckets=4"]);
+    let http = run.serving();
+    let prometheus = Prometheus::start(run.admin());
+    for _ in 0..20 {
+        Box::pin(async { Client::connect(http).await.get("good.example", "/").await }).await;
+    }
+    let name = "nginx_ingress_controller_request_duration_seconds";
+    let series = |query: String| async { prometheus.query(&query).await.filter(|found| !found.is_empty()) };
+    let native = eventually("a native histogram with all requests", async || {
+        let found = series(format!("{name}{{ingress=\"good\"}}")).await?.remove(0);
+        (found["histogram"][1]["count"] == "20").then_some(found)
+    })
+    .await;
+    let histogram = &native["histogram"][1];
+    let buckets = histogram["buckets"].as_array().expect("its buckets");
+    assert!((1..=4).contains(&buckets.len()), "{histogram}");
+    let number = |value: &Value| value.as_str().and_then(|text| text.parse::<f64>().ok()).expect("a number");
+    assert_eq!(buckets.iter().map(|bucket| number(&bucket[3])).sum::<f64>(), 20.0, "{histogram}");
+    // What it says is within the bounds of the classic one, which is there too.
+    let classic = series(format!("{name}_bucket{{ingress=\"good\",le=\"+Inf\"}}")).await.expect("classic buckets");
+    assert_eq!(classic[0]["value"][1], "20");
+    let quantile = series(format!("histogram_quantile(1, {name}{{ingress=\"good\"}})")).await.expect("a quantile");
+    let (quantile, sum) = (number(&quantile[0]["value"][1]), number(&histogram["sum"]));
+    assert!(quantile >= sum / 20.0 && quantile < 5.0, "{quantile} of {histogram}");
+    // All others arrive in that format as well.
+    for other in ["nginx_ingress_controller_requests", "fairway_hosts", "fairway_upstream_connections_total"] {
+        assert!(series(other.to_owned()).await.is_some(), "{other}");
+    }
+}
+
 /// An address that was free a moment ago.
 fn free_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port")
@@ -235,6 +270,8 @@ impl Prometheus {
             "rule_files": [repository().join("deploy/helm/fairway/files/alerts.yaml")],
             "scrape_configs": [{
                 "job_name": "fairway",
+                "scrape_native_histograms": true,
+                "always_scrape_classic_histograms": true,
                 "static_configs": [{"targets": [target.to_string()], "labels": labels}],
             }],
         });

@@ -392,10 +392,16 @@ fairway_model::limits! {
             LOG_QUEUE: usize = 1024, Count, "The workers' own buffers grow.", "";
             /// Spans that wait to be sent, whatever `otel-max-queuesize` says.
             SPAN_QUEUE: usize = 65_536, Count, "Spans are dropped.", "`fairway_spans_dropped_total`";
+            /// Spans that wait to be sent, of all workers together.
+            SPAN_BYTES: usize = 16 << 20, Bytes, "Spans are dropped.", "`fairway_spans_dropped_total`";
             /// Longest name of a span.
             SPAN_NAME: usize = 256, Bytes, "The name is cut.", "";
             /// Spans in one message, whatever `otel-max-export-batch-size` says.
             SPAN_BATCH: usize = 8_192, Count, "There are more messages.", "";
+            /// Spans in one message: collectors take 4 MiB.
+            SPAN_MESSAGE: usize = 3 << 20, Bytes, "There are more messages.", "";
+            /// Fields of a head that a collector sends over HTTP/2.
+            SPAN_HEAD: u32 = 16 << 10, Bytes, "The spans count as dropped.", "`fairway_spans_dropped_total`";
             /// Time to send a message of spans and to get its answer.
             SPAN_TIME: Duration = Duration::from_secs(10), Time, "The spans are dropped.", "`fairway_spans_dropped_total`";
             /// Bytes that are read of the answer to a message of spans.
@@ -425,6 +431,8 @@ fairway_model::limits! {
             UNDEFINED_HOSTS: usize = 10_000, Count, "The least recently seen hosts count as the host `_`.", "";
             /// Upper bounds of a histogram (`--time-buckets`, `--length-buckets`, `--size-buckets`).
             METRIC_BUCKETS: usize = 100, Count, "The flag is refused at start.", "";
+            /// Native buckets of a histogram, whatever `--max-buckets` sets.
+            NATIVE_BUCKETS: usize = 500, Count, "The flag counts as this much.", "";
             /// Time for all workers to answer, unless the flag sets another.
             ADMIN_PATIENCE: Duration = Duration::from_secs(10), Time, "500 for `/healthz`, else 503.", "";
             /// Connections to the admin port.

@@ -4,6 +4,7 @@
 mod encode;
 mod export;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread::{self, Thread};
@@ -11,8 +12,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fairway_model::{Collector, TraceContext, Tracing};
 
-use crate::limit::{SPAN_BATCH, SPAN_QUEUE};
+use crate::limit::{SPAN_BATCH, SPAN_BYTES, SPAN_MESSAGE, SPAN_QUEUE};
 use crate::record::RequestRecord;
+
+/// Pause before the thread starts again.
+// No limit: a pause.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The spans of all workers, and where they go.
 #[derive(Debug)]
@@ -82,7 +87,11 @@ impl Spans {
         let this = self.clone();
         let run = move || {
             let _alive = alive;
-            this.export();
+            // Without this thread all spans would be lost until the process ends.
+            while catch_unwind(AssertUnwindSafe(|| this.export())).is_err() {
+                tracing::error!("the thread for spans failed, and starts again");
+                thread::park_timeout(AGAIN);
+            }
         };
         match thread::Builder::new().name("spans".into()).spawn(run) {
             Ok(handle) => {
@@ -130,9 +139,14 @@ impl Spans {
             pending.dropped += 1;
             return;
         }
-        let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (end, start) = (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), pending.bytes.len());
         encode::span(context, record, name, end, &mut pending.bytes);
         let end = pending.bytes.len();
+        if end > SPAN_BYTES.div_ceil(self.workers) {
+            pending.bytes.truncate(start);
+            pending.dropped += 1;
+            return;
+        }
         pending.ends.push(end);
         let full = pending.ends.len() == batch(tracing).div_ceil(self.workers).min(most);
         drop(pending);
@@ -165,8 +179,12 @@ impl Spans {
 
     /// Sends the spans of one worker, a batch at a time.
     fn send(&self, tracing: &Tracing, pending: &EncodedSpans, failing: &mut bool) {
-        let mut start = 0;
-        for ends in pending.ends.chunks(batch(tracing)) {
+        let (mut start, mut waiting) = (0, pending.ends.as_slice());
+        while !waiting.is_empty() {
+            // One span is always small enough.
+            let fit = waiting.partition_point(|end| end - start <= SPAN_MESSAGE).clamp(1, batch(tracing));
+            let (ends, rest) = waiting.split_at(fit.min(waiting.len()));
+            waiting = rest;
             let end = *ends.last().unwrap_or(&start);
             let count = ends.len() as u64;
             let sent = match &tracing.collector {
@@ -227,5 +245,14 @@ mod tests {
         }
         assert_eq!(locked(&buffer.0).ends.len(), 2, "half of the queue is for the other worker");
         assert_eq!(spans.counts(), (0, 3));
+        // Nor what has too many bytes.
+        let (spans, name) = (Spans::new(1), vec![b'a'; 1000]);
+        let (buffer, tracing) = (spans.buffer(), Tracing { queue: u32::MAX, ..Tracing::default() });
+        let enough = SPAN_BYTES / 1000;
+        (0..enough).for_each(|_| spans.record(&buffer, &tracing, &context, &record, &name));
+        assert!(locked(&buffer.0).bytes.len() <= SPAN_BYTES);
+        let kept = locked(&buffer.0).ends.len();
+        assert!(kept < enough, "a span has more bytes than its name");
+        assert_eq!(spans.counts(), (0, (enough - kept) as u64));
     }
 }

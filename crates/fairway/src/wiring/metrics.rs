@@ -1,15 +1,16 @@
 //! What is counted and how it is labelled, by the flags of ingress-nginx.
 
 use clap::ArgMatches;
-use fairway_proxy::metrics::{Buckets, ConstantLabels, Detail, MetricOptions};
+use fairway_proxy::metrics::{Buckets, ConstantLabels, Detail, MetricOptions, NativeBuckets};
 use fairway_translate::options::Options;
 
 use crate::flags::{Flags, UsageError};
 
 /// The options of the command line; `POD_NAME` and `POD_NAMESPACE` identify the pod.
 pub(crate) fn options(matches: &ArgMatches, flags: &Flags, options: &Options) -> Result<MetricOptions, UsageError> {
+    let native = NativeBuckets::new(flags.number("bucket-factor"), flags.int("max-buckets").try_into().unwrap_or(0));
     // A user who chooses the buckets of a histogram wants to see it.
-    let chosen = flags.is_set("length-buckets") || flags.is_set("size-buckets");
+    let chosen = flags.is_set("length-buckets") || flags.is_set("size-buckets") || native.is_some();
     let full = matches.get_one::<String>("metrics-detail").map_or(chosen, |text| text == "full");
     let detail = if full { Detail::Full } else { Detail::Standard };
     let defaults = MetricOptions::default();
@@ -32,6 +33,7 @@ pub(crate) fn options(matches: &ArgMatches, flags: &Flags, options: &Options) ->
         }),
         length_buckets: buckets(flags, "length-buckets")?.unwrap_or(defaults.length_buckets),
         size_buckets: buckets(flags, "size-buckets")?.unwrap_or(defaults.size_buckets),
+        native,
         excluded: defaults.excluded,
     };
     metrics.exclude(excluded.iter().map(String::as_str));

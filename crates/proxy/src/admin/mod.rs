@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | `/healthz` (or as configured) | 200 while traffic is served: workers answer, the first configuration is live, no shutdown has begun; otherwise 500, as in ingress-nginx |
 //! | `/readyz` | 200 while new connections are accepted: as above, and also during the grace period of a shutdown; otherwise 503 |
-//! | `/metrics` | counters in the text format of Prometheus, written as they are read |
+//! | `/metrics` | counters in the text format of Prometheus or in protobuf, written as they are read |
 //! | `/debug/findings` | findings about users' objects, as JSON, by object |
 //! | `/debug/snapshot` | the running configuration, as JSON, without private keys |
 //!
@@ -27,7 +27,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::limit::SCRAPES;
 use crate::metrics::{
-    ConfigStatus, Exposition, LiveRoutes, MetricOptions, Pages, ProcessFigures, ProxyFigures, Totals, WorkerReport,
+    ConfigStatus, Exposition, LiveRoutes, MetricFormat, MetricOptions, Pages, ProcessFigures, ProxyFigures, Totals,
+    WorkerReport,
 };
 
 pub use self::finding::{Finding, FindingSource};
@@ -110,12 +111,13 @@ impl AdminAnswer {
 }
 
 impl AdminSource {
-    async fn answer(&self, path: &[u8], places: &AdminPlaces) -> AdminAnswer {
+    /// `accept` is what the client says about formats.
+    async fn answer(&self, path: &[u8], accept: &str, places: &AdminPlaces) -> AdminAnswer {
         match path {
             // Matched first, so that any path can be configured.
             path if path == self.health_path.as_bytes() => self.health().await,
             b"/readyz" => self.readiness().await,
-            b"/metrics" => self.placed(&places.metrics, self.metrics()).await,
+            b"/metrics" => self.placed(&places.metrics, self.metrics(self.format(accept))).await,
             b"/debug/findings" => self.placed(&places.snapshot, self.findings()).await,
             b"/debug/snapshot" => self.placed(&places.snapshot, self.snapshot()).await,
             _ => AdminAnswer::text(404, "not found"),
@@ -161,7 +163,13 @@ impl AdminSource {
         AdminAnswer::text(200, "ok")
     }
 
-    async fn metrics(&self) -> AdminAnswer {
+    /// The format of metrics for a client. Without native histograms the text says everything, and people can read it.
+    fn format(&self, accept: &str) -> MetricFormat {
+        let protobuf = self.metrics.native.is_some() && crate::metrics::is_preferred(accept);
+        if protobuf { MetricFormat::Protobuf } else { MetricFormat::Text }
+    }
+
+    async fn metrics(&self, format: MetricFormat) -> AdminAnswer {
         let (snapshot, config) = (self.running)();
         // This, the sums and the sorting go through the whole configuration, which may be large.
         let (known, per_host) = (snapshot.clone(), self.metrics.per_host);
@@ -190,10 +198,10 @@ impl AdminSource {
         let pages = move || {
             let process = ProcessFigures::read();
             let findings = source.counts();
-            Exposition { options, totals, snapshot, config, proxy, process, findings }.pages()
+            Exposition { options, totals, snapshot, config, proxy, process, findings }.pages(format)
         };
         match spawn_blocking(pages).await {
-            Ok(pages) => AdminAnswer::new(200, crate::metrics::CONTENT_TYPE, AdminBody::Pages(Box::new(pages))),
+            Ok(pages) => AdminAnswer::new(200, format.content_type(), AdminBody::Pages(Box::new(pages))),
             Err(_) => AdminAnswer::text(500, "cannot write the metrics"),
         }
     }

@@ -102,7 +102,12 @@ async fn serve(
             old: head.version() == Version::Http10,
         };
         let answer = match head.method() {
-            Method::Get | Method::Head => source.answer(head.path().of(&buffer), places).await,
+            Method::Get | Method::Head => {
+                let accept =
+                    head.fields().named(b"accept", &buffer).filter_map(|value| std::str::from_utf8(value).ok());
+                let accept = accept.collect::<Vec<_>>().join(",");
+                source.answer(head.path().of(&buffer), &accept, places).await
+            }
             _ => AdminAnswer::text(405, "only GET and HEAD are answered here"),
         };
         if !timeout(ADMIN_SEND_TIMEOUT, send(&mut stream, answer, how)).await?? {
@@ -183,7 +188,7 @@ async fn send(stream: &mut TcpStream, answer: AdminAnswer, how: Sending) -> io::
                 if chunked {
                     ChunkEncoder::begin(page.len(), &mut out);
                 }
-                stream.write_all_buf(&mut Buf::chain(Buf::chain(out.as_slice(), page.as_bytes()), end)).await?;
+                stream.write_all_buf(&mut Buf::chain(Buf::chain(out.as_slice(), page), end)).await?;
                 out.clear();
                 // A reader as fast as this thread would keep it from serving others.
                 tokio::task::yield_now().await;

@@ -141,12 +141,12 @@ async fn only_a_few_ask_for_the_whole_configuration_at_a_time() {
     // Waits are bounded, a client that doesn't read keeps its place, and the two kinds don't wait for each other.
     source.patience = Duration::from_millis(20);
     let places = AdminPlaces::default();
-    let held = source.answer(b"/debug/snapshot", &places).await;
+    let held = source.answer(b"/debug/snapshot", "", &places).await;
     assert_eq!(held.status, 200);
-    assert_eq!(source.answer(b"/debug/snapshot", &places).await.status, 503);
-    assert_eq!(source.answer(b"/metrics", &places).await.status, 200);
+    assert_eq!(source.answer(b"/debug/snapshot", "", &places).await.status, 503);
+    assert_eq!(source.answer(b"/metrics", "", &places).await.status, 200);
     drop(held);
-    assert_eq!(source.answer(b"/debug/snapshot", &places).await.status, 200);
+    assert_eq!(source.answer(b"/debug/snapshot", "", &places).await.status, 200);
 }
 
 #[tokio::test]

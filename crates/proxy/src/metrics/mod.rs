@@ -10,8 +10,10 @@
 
 mod histogram;
 mod label;
+mod native;
 mod pages;
 mod process;
+mod protobuf;
 mod recent;
 mod report;
 mod series;
@@ -21,10 +23,12 @@ mod worker;
 
 pub use self::histogram::{Buckets, InvalidBuckets};
 pub use self::label::{LiveRoutes, RequestLabels};
+pub use self::native::NativeBuckets;
 pub use self::pages::Pages;
 pub use self::process::ProcessFigures;
+pub(crate) use self::protobuf::is_preferred;
 pub use self::report::{ConfigStatus, Exposition, ProxyFigures};
-pub(crate) use self::text::CONTENT_TYPE;
+pub use self::text::MetricFormat;
 pub use self::totals::Totals;
 pub use self::worker::{ConnectionCounts, Phase, StreamCounts, UpstreamCounts, WorkerMetrics, WorkerReport};
 pub(crate) use self::worker::{PASSED, StreamTally};
@@ -57,6 +61,8 @@ pub struct MetricOptions {
     pub length_buckets: Buckets,
     /// Upper bounds of `bytes_sent` in bytes (`--size-buckets`).
     pub size_buckets: Buckets,
+    /// Native buckets beside these (`--bucket-factor`, `--max-buckets`); a reader gets them in the protobuf format.
+    pub native: Option<NativeBuckets>,
 }
 
 impl Default for MetricOptions {
@@ -72,6 +78,7 @@ impl Default for MetricOptions {
             time_buckets: Buckets::few_times(),
             length_buckets: Buckets::lengths(),
             size_buckets: Buckets::sizes(),
+            native: None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The text served at `/metrics`.
+//! What is served at `/metrics`, in either format.
 //!
 //! With some thousands of routes it is a hundred megabytes long, made from far fewer numbers: it is written one [`Pages::page`]
 //! at a time, as fast as the client reads it, and is never in memory as a whole.
@@ -9,11 +9,12 @@ use std::sync::Arc;
 use fairway_model::{Host, HostPattern, ListenerName};
 
 use super::process::{self, ProcessFigures};
+use super::protobuf::Sample;
 use super::report::Configured;
 use super::series::{Failed, FailureLabels, HISTOGRAMS};
 use super::text::{Labels, Text};
 use super::worker::StreamCounts;
-use super::{ConfigStatus, Exposition, Form, MetricOptions, PREFIX, ProxyFigures, Totals};
+use super::{ConfigStatus, Exposition, Form, MetricFormat, MetricOptions, PREFIX, ProxyFigures, Totals};
 
 /// A page ends with the line that makes it longer than this, in bytes: large enough that one system call per page is cheap, small
 /// enough to be written in a fraction of a millisecond.
@@ -84,15 +85,15 @@ impl Line {
 
 impl Pages {
     /// Prepares the text. The snapshot itself is released here: a slow reader would keep replaced parts of it alive.
-    pub(super) fn new(exposition: Exposition, configured: Configured) -> Self {
+    pub(super) fn new(exposition: Exposition, configured: Configured, format: MetricFormat) -> Self {
         let Exposition { options, totals, snapshot: _, config, proxy, process, findings } = exposition;
-        let mut labels = Labels::default();
+        let mut labels = Labels::new(format);
         labels.push("controller_class", &options.constant.class);
         labels.push("controller_namespace", &options.constant.namespace);
         labels.push("controller_pod", &options.constant.pod);
         Self {
             part: Part::Requests(Line::default()),
-            text: Text::default(),
+            text: Text::new(format),
             constants: labels.len(),
             labels,
             bounds: Vec::new(),
@@ -113,13 +114,13 @@ impl Pages {
         }
     }
 
-    /// The next piece of text, slightly over 64 KiB unless it is the last; `None` at the end.
-    pub fn page(&mut self) -> Option<&str> {
+    /// The next piece, slightly over 64 KiB unless it is the last; `None` at the end.
+    pub fn page(&mut self) -> Option<&[u8]> {
         self.text.clear();
-        while self.text.as_str().len() < PAGE && self.part != Part::End {
+        while self.text.len() < PAGE && self.part != Part::End {
             self.part = self.advance();
         }
-        Some(self.text.as_str()).filter(|text| !text.is_empty())
+        Some(self.text.page()).filter(|page| !page.is_empty())
     }
 
     /// Writes one line, or several that are certainly short.
@@ -171,6 +172,10 @@ impl Pages {
             }
             self.label(route, slot);
         }
+        if self.text.format() == MetricFormat::Protobuf {
+            self.sample(slot, at, form);
+            return Part::Requests(line.of_next_series());
+        }
         let past = line.line.checked_sub(self.bounds.len() + 1);
         let next = match past {
             None => {
@@ -192,6 +197,21 @@ impl Pages {
             }
         };
         Part::Requests(next)
+    }
+
+    /// A histogram or summary of one series, in protobuf. The bucket without bound is implied there.
+    fn sample(&mut self, slot: u32, at: usize, form: Form) {
+        let series = &self.totals.series;
+        let mut total = 0;
+        let mut sums = series.buckets(slot, at).map(|count| {
+            total += count;
+            total
+        });
+        let classic: Vec<(f64, u64)> = series.bounds(at).iter().copied().zip(&mut sums).collect();
+        let count = sums.last().unwrap_or_default();
+        let sample =
+            Sample { sum: series.at(slot).sums[at], count, classic: &classic, native: series.native(slot, at) };
+        self.text.sample(&self.labels, &sample, form == Form::Buckets);
     }
 
     fn request_count(&mut self, line: Line, next_metric: Part) -> Part {
@@ -235,7 +255,7 @@ impl Pages {
             for (state, count) in states {
                 self.labels.truncate(self.constants);
                 self.labels.push("state", state);
-                text.value(&self.labels, count);
+                text.value(&self.labels, *count);
             }
             self.labels.truncate(self.constants);
         };
@@ -308,7 +328,7 @@ impl Pages {
         self.labels.push("build", "fairway");
         self.labels.push("release", env!("CARGO_PKG_VERSION"));
         self.labels.push("repository", env!("CARGO_PKG_REPOSITORY"));
-        self.text.value(&self.labels, 1);
+        self.text.value(&self.labels, 1.0);
         self.labels.truncate(self.constants);
     }
 
@@ -385,7 +405,7 @@ impl Pages {
         text.push("service", &labels.service);
         text.push("reason", labels.reason.as_str());
         text.push("side", labels.reason.side().as_str());
-        self.text.value(text, count);
+        self.text.value(text, *count);
         Part::Failures(at + 1)
     }
 
@@ -399,7 +419,7 @@ impl Pages {
             labels.truncate(self.constants);
             labels.push("severity", severity);
             labels.push("reason", reason);
-            self.text.value(labels, count);
+            self.text.value(labels, *count);
         }
         self.labels.truncate(self.constants);
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use fairway_model::{Action, BackendName, Certificate, Endpoints, Host, Snapshot};
 
 use super::process::ProcessFigures;
-use super::{MetricOptions, Pages, Totals};
+use super::{MetricFormat, MetricOptions, Pages, Totals};
 
 /// What is known about the running configuration.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -81,10 +81,10 @@ pub struct Exposition {
 }
 
 impl Exposition {
-    /// The response in the text format of Prometheus, page by page.
-    pub fn pages(self) -> Pages {
+    /// The response, page by page.
+    pub fn pages(self, format: MetricFormat) -> Pages {
         let configured = Configured::of(&self.snapshot);
-        Pages::new(self, configured)
+        Pages::new(self, configured, format)
     }
 }
 

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::label::RequestLabels;
-use super::{Buckets, Form, MetricOptions};
+use super::native::NativeHistogram;
+use super::{Buckets, Form, MetricOptions, NativeBuckets};
 use crate::http::Method;
 use crate::reason::Reason;
 use crate::record::RequestRecord;
@@ -36,6 +37,8 @@ pub(super) struct Series {
     counts: Vec<u32>,
     /// The multiples of 2^32 in large counts, by index in `counts`.
     carries: HashMap<usize, u64>,
+    /// Native histograms, all of a slot next to each other; empty if there are none.
+    native: Vec<NativeHistogram>,
     /// Failures. Requests that succeed never look here.
     failures: hashbrown::HashMap<FailureKey, u64, foldhash::fast::RandomState>,
 }
@@ -103,6 +106,7 @@ pub(super) enum StatusLabel {
 pub(super) struct Shape {
     histograms: [Histogram; HISTOGRAMS.len()],
     len: usize,
+    native: Option<NativeBuckets>,
 }
 
 /// One histogram of every slot.
@@ -113,6 +117,8 @@ struct Histogram {
     start: usize,
     /// Whether values are counted: not if the histogram is hidden.
     counted: bool,
+    /// Its native buckets, if it has any.
+    native: Option<NativeBuckets>,
 }
 
 impl Series {
@@ -128,6 +134,7 @@ impl Series {
             slots: Vec::new(),
             counts: Vec::new(),
             carries: HashMap::new(),
+            native: Vec::new(),
             failures: Default::default(),
         }
     }
@@ -187,6 +194,9 @@ impl Series {
         let last = self.slots_of(route).last();
         self.slots.push(SeriesSlot { pair, next: NONE, requests: 0, sums: [0.0; HISTOGRAMS.len()] });
         self.counts.resize(self.counts.len() + self.shape.len, 0);
+        if self.shape.native.is_some() {
+            self.native.resize_with(self.native.len() + HISTOGRAMS.len(), NativeHistogram::default);
+        }
         match last {
             Some(last) => self.slots[last as usize].next = new,
             None => self.routes[route as usize].first = new,
@@ -257,9 +267,14 @@ impl Series {
     }
 
     fn count_value(&mut self, slot: u32, histogram: usize, value: f64) {
-        let bucket = self.shape.histograms[histogram].buckets.of(value);
+        let Histogram { buckets, native, .. } = &self.shape.histograms[histogram];
+        let (bucket, native) = (buckets.of(value), *native);
         self.increase(self.place(slot, histogram) + bucket, 1);
         self.slots[slot as usize].sums[histogram] += value;
+        // A bucket that is new allocates now and then; there are few of them, and they are off unless asked for.
+        if let Some(options) = native {
+            self.native[slot as usize * HISTOGRAMS.len() + histogram].observe(value, options);
+        }
     }
 
     /// Upper bounds of a histogram.
@@ -273,6 +288,12 @@ impl Series {
         (start..start + self.bounds(histogram).len() + 1).map(|place| self.count(place))
     }
 
+    /// The native histogram of a slot.
+    pub(super) fn native(&self, slot: u32, histogram: usize) -> Option<(&NativeHistogram, NativeBuckets)> {
+        let options = self.shape.histograms[histogram].native?;
+        Some((self.native.get(slot as usize * HISTOGRAMS.len() + histogram)?, options))
+    }
+
     /// Adds the series of a route of another set, which has the same histograms.
     pub(super) fn add(&mut self, route: u32, other: &Self, theirs: u32) {
         for from in other.slots_of(theirs) {
@@ -281,6 +302,12 @@ impl Series {
             let slot = &mut self.slots[to as usize];
             slot.requests += numbers.requests;
             slot.sums.iter_mut().zip(&numbers.sums).for_each(|(mine, theirs)| *mine += theirs);
+            if let Some(options) = self.shape.native {
+                let (to, from) = (to as usize * HISTOGRAMS.len(), from as usize * HISTOGRAMS.len());
+                for at in 0..HISTOGRAMS.len() {
+                    self.native[to + at].add(&other.native[from + at], options);
+                }
+            }
             let (to, from) = (self.place(to, 0), other.place(from, 0));
             for at in 0..self.shape.len {
                 self.increase(to + at, other.count(from + at));
@@ -373,10 +400,10 @@ impl std::fmt::Display for StatusLabel {
 impl Shape {
     fn new(options: &MetricOptions) -> Self {
         let mut len = 0;
-        let mut place = |buckets: &Buckets, counted| {
+        let mut place = |buckets: &Buckets, counted, native| {
             let start = len;
             len += buckets.count();
-            Histogram { buckets: buckets.clone(), start, counted }
+            Histogram { buckets: buckets.clone(), start, counted, native }
         };
         let (times, lengths, sizes) = (&options.time_buckets, &options.length_buckets, &options.size_buckets);
         let each = [times, times, times, times, lengths, lengths, sizes];
@@ -385,9 +412,11 @@ impl Shape {
         let histograms = each.map(|buckets| {
             let form = options.form(HISTOGRAMS[at]);
             at += 1;
-            place(if form == Form::Buckets { buckets } else { &none }, form != Form::Hidden)
+            let shown = form == Form::Buckets;
+            let native = options.native.filter(|_| shown);
+            place(if shown { buckets } else { &none }, form != Form::Hidden, native)
         });
-        Self { histograms, len }
+        Self { histograms, len, native: options.native }
     }
 }
 

@@ -43,10 +43,10 @@ fn exposition(options: &MetricOptions, snapshot: &Snapshot, reports: Vec<WorkerR
 }
 
 fn rendered(options: &MetricOptions, snapshot: &Snapshot, reports: Vec<WorkerReport>) -> String {
-    let mut pages = exposition(options, snapshot, reports).pages();
+    let mut pages = exposition(options, snapshot, reports).pages(MetricFormat::Text);
     let mut text = String::new();
     while let Some(page) = pages.page() {
-        text.push_str(page);
+        text.push_str(std::str::from_utf8(page).unwrap());
     }
     text
 }
@@ -402,18 +402,56 @@ fn many(metrics: &mut WorkerMetrics, count: usize) -> Snapshot {
     snapshot
 }
 
+/// The length in front of each message, and whether the messages fill the whole.
+fn messages(mut bytes: &[u8]) -> usize {
+    let mut count = 0;
+    while !bytes.is_empty() {
+        let (mut length, mut shift) = (0, 0);
+        while let Some((&byte, rest)) = bytes.split_first() {
+            bytes = rest;
+            length |= usize::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte < 0x80 {
+                break;
+            }
+        }
+        bytes = bytes.get(length..).expect("a message as long as it says");
+        count += 1;
+    }
+    count
+}
+
+#[test]
+fn protobuf_is_written_in_pages_of_whole_messages() {
+    let (options, mut metrics) = worker(|options| {
+        full(options);
+        options.native = NativeBuckets::new(1.1, 100);
+    });
+    let snapshot = many(&mut metrics, 1000);
+    let report = metrics.report(1, &live_of(&snapshot));
+    let mut pages = exposition(&options, &snapshot, vec![report]).pages(MetricFormat::Protobuf);
+    let (mut count, mut longest, mut requests) = (0, 0, 0);
+    while let Some(page) = pages.page() {
+        count += messages(page);
+        longest = longest.max(page.len());
+        requests += page.windows(8).filter(|window| *window == b"requests").count();
+    }
+    assert!(longest < 70_000, "{longest}");
+    assert!(count > 100 && requests > 1, "{count} messages");
+}
+
 #[test]
 fn text_of_any_length_is_written_in_little_memory() {
     let (options, mut metrics) = worker(full);
     let snapshot = many(&mut metrics, 1000);
     let report = metrics.report(1, &live_of(&snapshot));
-    let mut pages = exposition(&options, &snapshot, vec![report]).pages();
+    let mut pages = exposition(&options, &snapshot, vec![report]).pages(MetricFormat::Text);
     let (mut length, mut longest, mut requests) = (0, 0, 0);
     let written = measure(|| {
         while let Some(page) = pages.page() {
             length += page.len();
             longest = longest.max(page.len());
-            requests += page.matches("nginx_ingress_controller_requests{").count();
+            requests += std::str::from_utf8(page).unwrap().matches("nginx_ingress_controller_requests{").count();
         }
     });
     assert_eq!(requests, 1000);

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::time::timeout;
 
-use crate::limit::{SPAN_ANSWER, SPAN_TIME};
+use crate::limit::{SPAN_ANSWER, SPAN_HEAD, SPAN_TIME};
 
 /// The method that takes spans.
 const METHOD: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
@@ -81,7 +81,16 @@ async fn over_http(mut stream: TcpStream, host: &str, message: &[u8]) -> Result<
 
 /// OTLP/gRPC, without TLS.
 async fn over_grpc(stream: TcpStream, host: &str, message: Vec<u8>) -> Result<(), ExportError> {
-    let (mut send, connection) = h2::client::handshake(stream).await?;
+    // A collector needs one stream, a short answer and nothing else; what it may send beyond that is bounded.
+    let (mut send, connection) = h2::client::Builder::new()
+        .enable_push(false)
+        .max_header_list_size(SPAN_HEAD)
+        .initial_window_size(SPAN_ANSWER as u32)
+        .initial_connection_window_size(SPAN_ANSWER as u32)
+        .max_concurrent_reset_streams(1)
+        .max_local_error_reset_streams(Some(1))
+        .handshake::<_, Bytes>(stream)
+        .await?;
     let request = Request::post(format!("http://{host}{METHOD}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")

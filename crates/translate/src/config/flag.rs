@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use crate::value::Value;
-use crate::verdict::Verdict::{self, Differs, Harmless, NotYet, Refused, Same};
+use crate::verdict::Verdict::{self, Differs, Harmless, Refused, Same};
 use crate::verdict::{nearest, sentence};
 
 /// One flag.
@@ -108,7 +108,7 @@ flags! {
     /// Use the API server at this URL.
     "apiserver-host" Text = "": Same;
     /// Let the buckets of native histograms grow by this factor.
-    "bucket-factor" Number = "0": NotYet("there are no native histograms");
+    "bucket-factor" Number = "0": Differs("the protobuf format, which alone has native histograms, is offered only with this flag; a factor above 1 also shows all request histograms, as --metrics-detail full does");
     /// Verify the API server with the certificate authority in this file; read with `--apiserver-host` only.
     "certificate-authority" Text = "": Same;
     /// Read the global settings from this ConfigMap.
@@ -177,7 +177,7 @@ flags! {
     /// Use these buckets for histograms of lengths.
     "length-buckets" List = "10,20,30,40,50,60,70,80,90,100": Differs(BUCKETS);
     /// Limit a native histogram to this number of buckets.
-    "max-buckets" Int = "100": NotYet("there are no native histograms");
+    "max-buckets" Int = "100": Differs("at most 500, which 0 means as well");
     /// Use these geographic databases, with `use-geoip2`.
     "maxmind-edition-ids" List = "GeoLite2-City,GeoLite2-ASN": Differs("an unknown edition is reported and has no values, where ingress-nginx ends");
     /// Use this key to download them.
@@ -326,7 +326,8 @@ mod tests {
         assert!(notice("enable-annotation-validation", "false").is_some_and(|text| text.contains("always checked")));
         assert_eq!(notice("sync-rate-limit", "0.3"), None);
         assert_eq!(notice("tcp-services-configmap", "a/b"), None);
-        assert!(notice("max-buckets", "20").is_some_and(|text| text.starts_with("--max-buckets: not yet")));
+        assert_eq!(notice("max-buckets", "20"), None);
+        assert!(notice("maxmind-mirror", "a").is_some_and(|text| text.starts_with("--maxmind-mirror: refused")));
         assert_eq!(nearest_flag("ingres-class"), Some("ingress-class"));
     }
 }
