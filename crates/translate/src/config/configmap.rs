@@ -260,6 +260,9 @@ configmap! {
             same if has_no_variables;
         /// See the annotation auth-always-set-cookie.
         "global-auth-always-set-cookie" => global_auth_always_set_cookie: bool = "false";
+        /// Logs the questions to authentication services.
+        "enable-auth-access-log" => enable_auth_access_log: bool = "false",
+            [Differs("questions to an authentication service have no lines of their own: the line of the client's request has the outcome, and the log of the service has the same X-Request-ID")], same if KeySpec::is_neutral;
         /// See the annotation auth-snippet.
         "global-auth-snippet" => global_auth_snippet: GlobalAuthSnippet = "", [Differs(SNIPPET)], same if is_read,
             else GlobalAuthSnippet::Unreadable, "paths that global-auth-url would guard answer 503";

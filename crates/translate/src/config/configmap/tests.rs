@@ -138,7 +138,6 @@ fn verdicts_become_diagnostics() {
         |data: &[(&str, &str)]| read(data).1.iter().map(|found| (found.severity, found.reason)).collect::<Vec<_>>();
     assert_eq!(reasons(&[("main-snippet", "x")]), [(Severity::Error, Reason::RefusedConfiguration)]);
     assert_eq!(reasons(&[("enable-syslog", "true")]), []);
-    assert_eq!(reasons(&[("enable-auth-access-log", "true")]), [(Severity::Info, Reason::IneffectiveConfiguration)]);
     assert_eq!(reasons(&[("reuse-port", "true")]), [(Severity::Info, Reason::IneffectiveConfiguration)]);
 }
 
@@ -160,6 +159,8 @@ fn verdicts_follow_the_values() {
         ("max-worker-connections", "16384", "same"),
         ("max-worker-connections", "1024", "differs"),
         ("enable-syslog", "false", "same"),
+        ("enable-auth-access-log", "false", "same"),
+        ("enable-auth-access-log", "true", "differs"),
         ("custom-http-errors", "", "same"),
         ("custom-http-errors", "404", "differs"),
     ] {

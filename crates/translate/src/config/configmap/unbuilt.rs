@@ -59,8 +59,6 @@ unbuilt! {
     "enable-access-log-for-default-backend" = "false": Harmless("requests that no host takes are always logged");
     /// Writes files asynchronously.
     "enable-aio-write" = "true": NGINX_ONLY;
-    /// Logs requests to the authentication service.
-    "enable-auth-access-log" = "false": Harmless("the access log has one line for each request of a client; the log of the authentication service has the same X-Request-ID");
     /// Runs ModSecurity everywhere.
     "enable-modsecurity" = "false": WAF;
     /// Accepts several connections at a time.
