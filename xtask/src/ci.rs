@@ -6,7 +6,9 @@ use crate::console::{Mark, duration};
 use crate::outcome::Outcome;
 use crate::totals::Totals;
 use crate::workspace::Workspace;
-use crate::{alerts, bench, cargo, chart, e2e, framing, fuzz, generated, grpc, h2spec, image, needs, rules, words};
+use crate::{
+    alerts, bench, cargo, chart, e2e, framing, fuzz, generated, grpc, h2spec, image, needs, oauth, rules, words,
+};
 
 type Step = (&'static str, fn(&Workspace) -> anyhow::Result<Outcome>);
 
@@ -23,6 +25,7 @@ const STEPS: &[Step] = &[
     ("alerts", alerts::run),
     ("h2spec", h2spec::run),
     ("grpc", grpc::run),
+    ("oauth", oauth::run),
     ("framing", framing::smoke),
     ("fuzz", fuzz::smoke),
     ("image", image::run),

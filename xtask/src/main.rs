@@ -23,6 +23,7 @@ mod licence;
 mod lock;
 mod matrix;
 mod needs;
+mod oauth;
 mod outcome;
 mod rules;
 mod serving;
@@ -54,6 +55,7 @@ Tasks:
   chart               Renders the Helm chart with every value, and with values files of users
   h2spec              The conformance suite of HTTP/2, in the clear and over TLS
   grpc                The interoperability cases of gRPC, in the clear and over TLS
+  oauth               Signing in through a real oauth2-proxy
   framing [--requests N]
                       N generated requests (500 by default) to four parsers: all see the same ones
   matrix [--python FILE]
@@ -125,6 +127,7 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
         ["framing"] => step(framing::smoke),
         ["framing", "--requests", count] => workspace.console.finish(framing::run(&workspace, count.parse()?)),
         ["grpc"] => step(grpc::run),
+        ["oauth"] => step(oauth::run),
         ["matrix"] => workspace.console.finish(matrix::run(&workspace, "python3")),
         ["matrix", "--python", file] => workspace.console.finish(matrix::run(&workspace, file)),
         ["h2spec"] => step(h2spec::run),

@@ -41,6 +41,7 @@ const TASKS: &[(&str, &[Use])] = &[
     ("chart", &[Use::Build, Use::Tools]),
     ("alerts", &[Use::Build, Use::Tools]),
     ("grpc", &[Use::Build, Use::Tools, Use::Cluster]),
+    ("oauth", &[Use::Build, Use::Tools, Use::Cluster]),
     ("framing", &[Use::Build, Use::Tools, Use::Framing]),
     ("matrix", &[Use::Build, Use::Tools, Use::Framing, Use::Matrix]),
     ("h2spec", &[Use::Build, Use::Tools]),

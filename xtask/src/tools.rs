@@ -62,8 +62,11 @@ const H2SPEC: &str = "h2spec";
 /// The Go module of the interoperability cases of gRPC.
 const GRPC: &str = "grpc";
 
+/// The Go module of an authentication service.
+const AUTH: &str = "auth";
+
 /// The modules of programs that no cluster needs.
-const APART: [&str; 3] = [PROMETHEUS, H2SPEC, GRPC];
+const APART: [&str; 4] = [PROMETHEUS, H2SPEC, GRPC, AUTH];
 
 const MODULES: &[Module] = &[
     Module {
@@ -106,6 +109,12 @@ const MODULES: &[Module] = &[
         make: Make::Build,
     },
     Module {
+        name: AUTH,
+        pinned: "github.com/oauth2-proxy/oauth2-proxy/v7",
+        programs: &[("oauth2-proxy", "github.com/oauth2-proxy/oauth2-proxy/v7")],
+        make: Make::Build,
+    },
+    Module {
         name: PROMETHEUS,
         pinned: "github.com/prometheus/prometheus",
         programs: &[
@@ -134,6 +143,11 @@ pub(crate) fn build_h2spec(workspace: &Workspace) -> anyhow::Result<Outcome> {
 /// Builds client and server of gRPC's interoperability cases if they are missing; a minute.
 pub(crate) fn build_grpc(workspace: &Workspace) -> anyhow::Result<Outcome> {
     build_of(workspace, |module| module.name == GRPC)
+}
+
+/// Builds oauth2-proxy if it is missing; a minute.
+pub(crate) fn build_oauth(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    build_of(workspace, |module| module.name == AUTH)
 }
 
 /// Builds helm if missing: the chart is rendered without a cluster and so without the cluster's programs.
