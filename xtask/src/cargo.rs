@@ -31,6 +31,20 @@ pub(crate) fn clippy(workspace: &Workspace) -> anyhow::Result<Outcome> {
     step(workspace, command.args(["--test", "prometheus", "--locked", "--", "-D", "warnings"]))
 }
 
+/// The build of the README's first command: without the feature `cluster` nothing may be unused, and what is missing must be said.
+pub(crate) fn quick_start(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let of_fairway = ["--package", "fairway", "--no-default-features", "--locked"];
+    let mut command = workspace.cargo();
+    command.arg("clippy").args(of_fairway).args(["--bin", "fairway", "--", "-D", "warnings"]);
+    let outcome = step(workspace, &mut command)?;
+    if outcome.failure.is_some() {
+        return Ok(outcome);
+    }
+    let mut command = workspace.cargo();
+    command.arg("test").args(of_fairway);
+    step(workspace, command.args(["--test", "examples", "--test", "without_cluster"]))
+}
+
 pub(crate) fn doc(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let mut command = workspace.cargo();
     command.args(["doc", "--workspace", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "-D warnings");

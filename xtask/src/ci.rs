@@ -18,6 +18,7 @@ const STEPS: &[Step] = &[
     ("rules", rules::check),
     ("fmt", cargo::fmt),
     ("clippy", cargo::clippy),
+    ("quick-start", cargo::quick_start),
     ("doc", cargo::doc),
     ("test", cargo::test),
     ("gen", generated::check),

@@ -49,6 +49,7 @@ Tasks:
   rules               Direction of dependencies between crates and between modules, banned crates, licences
   fmt                 Formatting
   clippy              Lints of all targets, warnings are errors
+  quick-start         The build of the README's first command, without a Kubernetes client: lints, and tests of what it can do
   doc                 Documentation builds without a warning
   test                All tests, documentation examples included
   image [--build]     Builds target/image/rootfs, what the container image is made of, and runs it (or only builds it)
@@ -118,6 +119,7 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
         ["rules"] => step(rules::check),
         ["fmt"] => step(cargo::fmt),
         ["clippy"] => step(cargo::clippy),
+        ["quick-start"] => step(cargo::quick_start),
         ["doc"] => step(cargo::doc),
         ["test"] => step(cargo::test),
         ["image"] => step(image::run),

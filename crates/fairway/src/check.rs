@@ -15,7 +15,7 @@ use fairway_translate::verdict::Verdict;
 use crate::cli;
 use crate::cluster;
 use crate::flags::Flags;
-use crate::reading::{Missing, Reading, Source, read, read_cluster};
+use crate::reading::{Missing, Reading, Source, read};
 use crate::report;
 use crate::terminal::{Style, Terminal, count, printable};
 use verdicts::{Verdicts, by_ingress, verdicts};
@@ -23,9 +23,10 @@ use verdicts::{Verdicts, by_ingress, verdicts};
 /// Runs the command; it fails if any finding is at least as severe as `--fail-on`.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let flags = Flags::from_matches(matches);
-    let reading = match cluster::asked_for(matches, &flags) {
-        Some(api) => read_cluster(&flags, &api)?,
-        None => read(&cli::all::<PathBuf>(matches, "paths"), &flags, Missing::Told)?,
+    let reading = if cluster::is_named(matches, &flags) {
+        cluster::read(matches, &flags)?
+    } else {
+        read(&cli::all::<PathBuf>(matches, "paths"), &flags, Missing::Told)?
     };
     report(matches, &flags, &reading)
 }
@@ -33,7 +34,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 /// The same for the cluster of the kubeconfig, whether or not a flag selects one.
 pub(crate) fn in_cluster(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let flags = Flags::from_matches(matches);
-    let reading = read_cluster(&flags, &cluster::api(matches, &flags))?;
+    let reading = cluster::read(matches, &flags)?;
     report(matches, &flags, &reading)
 }
 

@@ -1,24 +1,26 @@
-//! The cluster that a command reads: that of a kubeconfig, found as kubectl finds it.
+//! The cluster that a command reads: that of a kubeconfig, found as kubectl finds it. A build without the feature `cluster` has no
+//! Kubernetes client; its commands that need one say how to build it.
 
 use clap::ArgMatches;
-use fairway_controller::ApiConfig;
 
 use crate::flags::Flags;
 
-/// The cluster named on the command line, if any.
-pub(crate) fn asked_for(matches: &ArgMatches, flags: &Flags) -> Option<ApiConfig> {
-    let named = matches.contains_id("context") || flags.is_set("kubeconfig") || flags.is_set("apiserver-host");
-    named.then(|| api(matches, flags))
-}
+#[cfg(feature = "cluster")]
+mod client;
 
-/// The cluster named on the command line, else that of the user's own kubeconfig.
-pub(crate) fn api(matches: &ArgMatches, flags: &Flags) -> ApiConfig {
-    let host = flags.text("apiserver-host");
-    ApiConfig {
-        kubeconfig: flags.text("kubeconfig").map(Into::into),
-        own_kubeconfig: host.is_none(),
-        context: matches.get_one::<String>("context").cloned(),
-        certificate_authority: flags.text("certificate-authority").map(Into::into),
-        host,
-    }
+#[cfg(feature = "cluster")]
+pub(crate) use client::{FINDINGS, events, read};
+
+#[cfg(not(feature = "cluster"))]
+mod absent;
+
+#[cfg(not(feature = "cluster"))]
+pub(crate) use absent::{FINDINGS, events, read, run};
+
+/// An Event that Fairway has written: its time, type, reason, object and message.
+pub(crate) type EventRow = [String; 5];
+
+/// Whether the command line names a cluster.
+pub(crate) fn is_named(matches: &ArgMatches, flags: &Flags) -> bool {
+    matches.contains_id("context") || flags.is_set("kubeconfig") || flags.is_set("apiserver-host")
 }

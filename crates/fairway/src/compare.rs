@@ -33,7 +33,7 @@ use crate::cli;
 use crate::cluster;
 use crate::explain::Explainer;
 use crate::flags::{Flags, UsageError};
-use crate::reading::{Missing, Reading, Source, read, read_cluster};
+use crate::reading::{Missing, Reading, Source, read};
 use crate::terminal::{Terminal, count};
 
 pub(crate) use address::Address;
@@ -157,10 +157,12 @@ fn options(matches: &ArgMatches) -> Result<Options, UsageError> {
 /// The objects that differences are grouped by.
 fn objects(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Option<Reading>> {
     let paths = cli::all::<PathBuf>(matches, "paths");
-    let reading = match cluster::asked_for(matches, flags) {
-        Some(api) => read_cluster(flags, &api)?,
-        None if paths.is_empty() => return Ok(None),
-        None => read(&paths, flags, Missing::Echo)?,
+    let reading = if cluster::is_named(matches, flags) {
+        cluster::read(matches, flags)?
+    } else if paths.is_empty() {
+        return Ok(None);
+    } else {
+        read(&paths, flags, Missing::Echo)?
     };
     let errors = reading.findings.iter().filter(|finding| finding.diagnostic.severity == Severity::Error).count();
     if errors > 0 {

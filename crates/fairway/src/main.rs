@@ -14,6 +14,7 @@ mod open_files;
 mod plugin;
 mod reading;
 mod report;
+#[cfg(feature = "cluster")]
 mod run;
 mod shell;
 mod table;
@@ -51,7 +52,10 @@ fn run() -> anyhow::Result<ExitCode> {
         Some(("check", matches)) => check::main(matches),
         Some(("explain", matches)) => explain::main(matches),
         Some(("compare", matches)) => compare::main(matches),
+        #[cfg(feature = "cluster")]
         Some(("run", matches)) => run::main(matches),
+        #[cfg(not(feature = "cluster"))]
+        Some(("run", _)) => cluster::run(),
         Some(("completions", matches)) => Ok(shell::completions(matches)),
         Some(("man", matches)) => shell::man(matches),
         _ => {

@@ -10,7 +10,7 @@ use fairway_translate::diagnostic::Severity;
 use fairway_translate::objects::{Kind, Object};
 
 use crate::flags::Flags;
-use crate::reading::{Reading, read_cluster};
+use crate::reading::Reading;
 use crate::table::is_implied;
 use crate::terminal::{Style, Terminal, count, printable};
 use crate::{check, cli, cluster, explain};
@@ -30,7 +30,7 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
         Some(("status", matches)) => status(matches),
         Some(("explain", matches)) => {
             let flags = Flags::from_matches(matches);
-            explain::in_cluster(matches, || read_cluster(&flags, &cluster::api(matches, &flags)))
+            explain::in_cluster(matches, || cluster::read(matches, &flags))
         }
         Some(("check", matches)) => check::in_cluster(matches),
         Some(("events", matches)) => events(matches),
@@ -41,7 +41,7 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
 /// Prints one line for each Ingress, and the totals.
 fn status(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let flags = Flags::from_matches(matches);
-    let reading = read_cluster(&flags, &cluster::api(matches, &flags))?;
+    let reading = cluster::read(matches, &flags)?;
     let terminal = Terminal::new();
     terminal.print(&status_text(&reading, terminal));
     Ok(ExitCode::SUCCESS)
@@ -114,18 +114,14 @@ fn status_text(reading: &Reading, terminal: Terminal) -> String {
 fn events(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let flags = Flags::from_matches(matches);
     let namespace = matches.get_one::<String>("namespace").map(String::as_str);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let told = runtime.block_on(async {
-        let client = fairway_controller::connect(&cluster::api(matches, &flags)).await?;
-        anyhow::Ok(fairway_controller::events(client, namespace).await?)
-    })?;
+    let told = cluster::events(matches, &flags, namespace)?;
     let terminal = Terminal::new();
     if told.is_empty() {
         terminal.print("Fairway has written no Events that the cluster still keeps; kubectl fairway check reads all findings anew\n");
         return Ok(ExitCode::SUCCESS);
     }
     let mut rows = vec![["TIME", "TYPE", "REASON", "OBJECT", "MESSAGE"].map(str::to_owned)];
-    rows.extend(told.into_iter().map(|event| [event.time, event.class, event.reason, event.object, event.message]));
+    rows.extend(told);
     terminal.print(&table(&rows, terminal));
     Ok(ExitCode::SUCCESS)
 }

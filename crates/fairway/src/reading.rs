@@ -5,7 +5,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use fairway_controller::{ApiConfig, Cluster};
 use fairway_model::{Origin, Snapshot};
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
 use fairway_translate::gateway::status::ObjectStatus;
@@ -86,29 +85,6 @@ fn about(found: &Diagnostic) -> (Origin, String) {
     (found.origin.clone(), found.field.clone())
 }
 
-/// Reads from a cluster what `fairway run` would read with these flags, and translates it. It writes nothing.
-pub(crate) fn read_cluster(flags: &Flags, api: &ApiConfig) -> anyhow::Result<Reading> {
-    let options = flags.options()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let cluster = runtime.block_on(async {
-        let client = fairway_controller::connect(api).await?;
-        anyhow::Ok(fairway_controller::read(client, &options, jiff::Timestamp::now().as_second()).await?)
-    })?;
-    let Cluster { objects, translation, unreadable, addresses } = cluster;
-    let mut reading = Reading::of(objects, translation, options)?;
-    let unreadable = unreadable.into_iter().map(|diagnostic| Finding { place: None, diagnostic });
-    reading.findings.splice(0..0, unreadable);
-    reading.findings.extend(missing_objects(&reading.objects, &reading.options, Source::Cluster));
-    reading.findings.iter_mut().for_each(|finding| raise(&mut finding.diagnostic));
-    // Objects of a cluster have no locations to sort by.
-    reading.findings.sort_by(|a, b| {
-        let key =
-            |finding: &Finding| (finding.diagnostic.origin.clone(), std::cmp::Reverse(finding.diagnostic.severity));
-        key(a).cmp(&key(b))
-    });
-    Ok(Reading { addresses, ..reading })
-}
-
 /// Objects that flags name and that don't exist.
 pub(crate) fn missing_objects(objects: &Objects, options: &Options, source: Source) -> Vec<Finding> {
     let named = [
@@ -150,7 +126,7 @@ fn nothing(manifests: &Manifests, paths: &[PathBuf]) -> Option<Finding> {
 }
 
 /// Findings that make a route answer 503 are errors for the author of manifests, even where a cluster may resolve them later.
-fn raise(diagnostic: &mut Diagnostic) {
+pub(crate) fn raise(diagnostic: &mut Diagnostic) {
     if diagnostic.severity == Severity::Warning && diagnostic.unserved {
         diagnostic.severity = Severity::Error;
     }

@@ -14,6 +14,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::Form;
+use crate::cluster::FINDINGS;
 
 /// How soon a line may be repeated.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -42,7 +43,7 @@ where
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         // Findings are logged once, and again when they return after being resolved.
-        if *event.metadata().level() != Level::WARN || event.metadata().target() == fairway_controller::FINDINGS {
+        if *event.metadata().level() != Level::WARN || event.metadata().target() == FINDINGS {
             return self.inner.format_event(context, writer, event);
         }
         let mut text = Text(DefaultHasher::new());
