@@ -8,16 +8,15 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::future::pending;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
 
 use fairway_model::ErrorChain;
-use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
+use fairway_translate::diagnostic::Diagnostic;
 use fairway_translate::objects::ObjectKey;
 use jiff::Timestamp;
 use kube::api::PostParams;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
@@ -26,8 +25,10 @@ use crate::api::{ApiServer, CallError, collection};
 use crate::backoff::Backoff;
 use crate::watch::Identity;
 
-/// The component that sends Events.
-pub(crate) const COMPONENT: &str = "fairway";
+mod note;
+
+pub(crate) use note::{COMPONENT, Subject};
+use note::{Note, Period};
 
 /// How soon an object gets a second Event about an outage of its backends. Each further pause is twice as long as the one before.
 const OUTAGE_PAUSE: Duration = Duration::from_secs(60);
@@ -55,16 +56,6 @@ const REMEMBERED: usize = 20_000;
 /// Pause between two Events, so that thousands of faulty objects don't use up our share of the API server.
 const PACE: Duration = Duration::from_millis(20);
 
-/// Longest text, in bytes (the API's own limit).
-const TEXT: usize = 1024;
-
-/// The object that an Event is about.
-#[derive(Clone, Debug)]
-pub(crate) struct Subject {
-    pub(crate) key: ObjectKey,
-    pub(crate) identity: Identity,
-}
-
 /// A message to the sender.
 #[derive(Debug)]
 pub(crate) enum Report {
@@ -76,35 +67,6 @@ pub(crate) enum Report {
     Unreachable(Subject, String),
     /// An object is gone.
     Gone(ObjectKey),
-}
-
-/// One Event.
-#[derive(Clone, Debug, Eq, PartialEq)]
-struct Note {
-    warning: bool,
-    topic: Topic,
-    text: String,
-}
-
-/// What an Event is about.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Topic {
-    /// What holds of an object, with the reason of the diagnostic. Sent once for an object.
-    Finding(Reason),
-    /// That a warning holds no more. Sent once for each version of the object.
-    Resolved,
-    /// That an Ingress of ours was taken into account. Sent once for each version of it.
-    Sync,
-    /// That no endpoint of a backend can be connected to. Sent again as long as it lasts.
-    Outage(Period),
-}
-
-/// How long an outage has been reported, and how often, in seconds since 1970.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Period {
-    first: i64,
-    last: i64,
-    count: u32,
 }
 
 /// An outage of the backends of one object.
@@ -361,120 +323,6 @@ fn is_final(error: &CallError) -> bool {
     error.code().is_some_and(|code| (400..500).contains(&code) && code != 408 && code != 429)
 }
 
-impl Note {
-    fn from_diagnostic(diagnostic: &Diagnostic) -> Self {
-        // Users of ingress-nginx look for the words at the start of this Event.
-        let prefix =
-            if diagnostic.reason == Reason::AnnotationParsingFailed { "Error parsing annotations: " } else { "" };
-        let Diagnostic { field, value, message, .. } = diagnostic;
-        let mut text = String::from(prefix);
-        for (before, part, after) in [("", field, ": "), ("value \"", value, "\": ")] {
-            if !part.is_empty() {
-                text.extend([before, part, after]);
-            }
-        }
-        text.push_str(message);
-        text.truncate(text.floor_char_boundary(TEXT));
-        Self { warning: diagnostic.severity > Severity::Info, topic: Topic::Finding(diagnostic.reason), text }
-    }
-
-    /// The Event of ingress-nginx for each Ingress that it has synced.
-    fn sync() -> Self {
-        Self { warning: false, topic: Topic::Sync, text: "Scheduled for sync".to_owned() }
-    }
-
-    /// Says that a backend can't be reached now.
-    fn outage(mut text: String, period: Period) -> Self {
-        text.truncate(text.floor_char_boundary(TEXT));
-        Self { warning: true, topic: Topic::Outage(period), text }
-    }
-
-    /// The end of a warning.
-    fn resolved(warning: &Self) -> Self {
-        let mut text = format!("resolved: {}: {}", warning.topic.reason(), warning.text);
-        text.truncate(text.floor_char_boundary(TEXT));
-        Self { warning: false, topic: Topic::Resolved, text }
-    }
-
-    /// Equal for what is to be sent once only.
-    fn name_hash(&self, key: &ObjectKey, identity: &Identity) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (key, &identity.uid, self.warning, self.topic.reason(), &self.text).hash(&mut hasher);
-        match self.topic {
-            Topic::Finding(_) => (),
-            Topic::Resolved | Topic::Sync => identity.version.hash(&mut hasher),
-            // Replicas that see the same send it once.
-            Topic::Outage(period) => (period.last / 60).hash(&mut hasher),
-        }
-        hasher.finish()
-    }
-
-    fn event(&self, subject: &Subject, namespace: &str, instance: &str) -> Value {
-        let Subject { key, identity } = subject;
-        // Names have at most 253 characters.
-        let stem = &key.name[..key.name.floor_char_boundary(230)];
-        let name = format!("{stem}.{:016x}", self.name_hash(key, identity));
-        let Period { first, last, count } = self.topic.period();
-        let time = |second: i64| {
-            let time = Timestamp::from_second(second).unwrap_or_default();
-            time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-        };
-        json!({
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"namespace": namespace, "name": name},
-            "involvedObject": {
-                "apiVersion": key.kind.api_version(),
-                "kind": key.kind.as_str(),
-                "namespace": &*key.namespace,
-                "name": &*key.name,
-                "uid": identity.uid,
-                "resourceVersion": identity.version,
-            },
-            "type": if self.warning { "Warning" } else { "Normal" },
-            "reason": self.topic.reason(),
-            "message": self.text,
-            "source": {"component": COMPONENT},
-            "reportingComponent": COMPONENT,
-            "reportingInstance": instance,
-            "firstTimestamp": time(first),
-            "lastTimestamp": time(last),
-            "count": count,
-        })
-    }
-}
-
-impl Topic {
-    /// The word under which the Event is listed.
-    fn reason(self) -> &'static str {
-        match self {
-            Self::Finding(reason) => reason.as_str(),
-            Self::Resolved => "Resolved",
-            Self::Sync => "Sync",
-            Self::Outage(_) => "EndpointsUnreachable",
-        }
-    }
-
-    /// Whether it says what happened, not what holds.
-    fn is_passing(self) -> bool {
-        match self {
-            Self::Finding(_) | Self::Resolved => false,
-            Self::Sync | Self::Outage(_) => true,
-        }
-    }
-
-    /// Since when, and how often. All but outages happen once.
-    fn period(self) -> Period {
-        match self {
-            Self::Outage(period) => period,
-            Self::Finding(_) | Self::Resolved | Self::Sync => {
-                let now = Timestamp::now().as_second();
-                Period { first: now, last: now, count: 1 }
-            }
-        }
-    }
-}
-
 /// Names of sent Events; the older half is forgotten when there are too many.
 #[derive(Default)]
 struct Remembered {
@@ -498,38 +346,6 @@ impl Remembered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fairway_model::Origin;
-    use fairway_translate::objects::Kind;
-
-    fn subject(version: &str) -> Subject {
-        Subject {
-            key: ObjectKey::new(Kind::Ingress, "shop", "web"),
-            identity: Identity { uid: "u1".into(), version: version.into() },
-        }
-    }
-
-    fn note(message: &str) -> Note {
-        let origin = Origin::new("Ingress", "shop", "web");
-        let reason = Reason::AnnotationParsingFailed;
-        Note::from_diagnostic(&Diagnostic::new(Severity::Warning, reason, &origin, "metadata", "5s", message))
-    }
-
-    #[test]
-    fn the_same_finding_has_the_same_name() {
-        let name = |note: &Note, version| note.event(&subject(version), "shop", "pod")["metadata"]["name"].clone();
-        assert_eq!(name(&note("a"), "1"), name(&note("a"), "2"));
-        assert_ne!(name(&note("a"), "1"), name(&note("b"), "1"));
-        assert_ne!(name(&Note::sync(), "1"), name(&Note::sync(), "2"));
-    }
-
-    #[test]
-    fn texts_keep_to_the_limit_of_the_api() {
-        assert_eq!(
-            note("expected seconds").text,
-            "Error parsing annotations: metadata: value \"5s\": expected seconds"
-        );
-        assert!(note(&"é".repeat(2000)).text.len() <= TEXT);
-    }
 
     #[test]
     fn memory_of_names_is_bounded() {

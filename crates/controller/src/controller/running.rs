@@ -1,41 +1,42 @@
 //! A running controller: how it handles each event.
 
 mod lead;
+mod observe;
+mod tell;
 mod translation;
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::RandomState;
 use std::time::Duration;
 
-use super::FINDINGS;
-use fairway_model::{Delta, ErrorChain, Origin};
+use fairway_model::{Delta, ErrorChain};
 use fairway_translate::Translator;
-use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
-use fairway_translate::objects::{Change, Kind, ObjectKey};
+use fairway_translate::diagnostic::Diagnostic;
+use fairway_translate::objects::ObjectKey;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinHandle, JoinSet};
 use tokio::time::Instant;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, warn};
 
 use self::lead::Stage;
+use self::tell::{log, log_resolved};
 use super::RunError;
 use crate::address::{Address, Addresses};
 use crate::api::{ApiServer, CallError};
 use crate::config::{AddressSource, ControllerConfig, Pod};
 use crate::debounce::Debounce;
-use crate::event::{Report, Sender, Subject};
+use crate::event::{Report, Sender};
 use crate::finding::Findings;
 use crate::gateway::{GatewayStatus, GatewayWrite, GatewayWritten};
 use crate::leader::{Candidate, Term};
 use crate::made::{Made, MakeWrite, Making};
 use crate::publish::Publish;
-use crate::reference::{References, fetch, is_referenced};
-use crate::report::Unreachable;
+use crate::reference::{References, fetch};
 use crate::review::Question;
 use crate::source::sources;
 use crate::status::{Status, Write, Written, check_interval};
-use crate::store::{News, Store};
-use crate::watch::{Content, Identity, Message, Seen, Source, Wanted, watch as watch_source};
+use crate::store::Store;
+use crate::watch::{Message, Seen, Source, watch as watch_source};
 
 /// Maximum number of queued messages of watches; a faster watch waits, and its connection with it.
 pub(super) const MESSAGES: usize = 256;
@@ -228,144 +229,6 @@ impl Running {
         self.term.clone()
     }
 
-    /// Handles a message of a watch.
-    pub(super) async fn take(&mut self, source: usize, message: Message) {
-        let Source { kind, wanted, .. } = self.sources[source];
-        match message {
-            Message::Relist => self.store.relist(source),
-            Message::Seen(seen) => self.seen(source, *seen).await,
-            Message::Gone(key) => {
-                let news = self.store.gone(source, &key);
-                self.gone(wanted, news).await;
-            }
-            Message::Listed => {
-                if kind == Kind::IngressClass {
-                    self.read_classes(true);
-                }
-                let news = self.store.listed(source);
-                self.gone(wanted, news).await;
-                self.missing(source);
-                if kind == Kind::ConfigMap && self.translator.is_none() {
-                    self.missing_configmaps(source).await;
-                }
-                debug!(%kind, objects = self.store.count(kind), "list complete");
-            }
-            Message::Absent => {
-                // Objects whose CRD is gone are gone too.
-                self.store.relist(source);
-                let news = self.store.listed(source);
-                self.gone(wanted, news).await;
-            }
-            // Losing the right later doesn't remove the routes.
-            Message::Forbidden if self.store.is_listed(source) => (),
-            Message::Forbidden => {
-                if kind == Kind::IngressClass {
-                    self.read_classes(false);
-                }
-                self.store.listed(source);
-            }
-        }
-        // An empty cluster is also a state to serve.
-        let begins = self.translator.is_none() && self.store.synced() && self.debounce.due().is_none();
-        if self.store.has_changes() || self.rebuild || begins {
-            self.debounce.touch(Instant::now());
-        }
-    }
-
-    async fn seen(&mut self, source: usize, seen: Seen) {
-        match &seen.content {
-            Content::Addresses(addresses) => self.publish_addresses(addresses.clone()),
-            Content::Object { status: Some(status), .. } if self.config.status.is_written() => {
-                self.gateways.seen(&seen.key, &seen.identity, (**status).clone());
-            }
-            Content::Object { shown, .. } if seen.key.kind == Kind::Ingress && self.config.status.is_written() => {
-                self.status.seen(&seen.key, &seen.identity, shown.clone());
-            }
-            _ if is_referenced(seen.key.kind) && self.wants(&seen.key) => {
-                self.references.seen(&seen.key, &seen.identity.version);
-            }
-            _ => (),
-        }
-        if let News::Malformed(key, why) = self.store.seen(source, seen) {
-            self.malformed(key, &why).await;
-        }
-    }
-
-    async fn malformed(&self, key: ObjectKey, why: &str) {
-        let message = format!("{why}; the previous version stays in effect");
-        let found = Diagnostic::new(Severity::Error, Reason::InvalidManifest, &key.origin(), "", "", message);
-        log(&found);
-        // The class of an Ingress that can't be decoded is unknown; it concerns us only if it was ours before.
-        if key.kind != Kind::Ingress || self.serves(&key) {
-            self.report(key, vec![found]).await;
-        }
-    }
-
-    async fn gone(&mut self, wanted: Wanted, news: impl IntoIterator<Item = News>) {
-        for news in news {
-            let News::Gone(key) = news else { continue };
-            if wanted == Wanted::Addresses {
-                self.publish_addresses(Addresses::new());
-                continue;
-            }
-            self.references.drop(&key);
-            self.status.gone(&key);
-            self.gateways.gone(&key);
-            if let Some((namespace, name)) = &self.config.options.configmap
-                && key == ObjectKey::new(Kind::ConfigMap, namespace, name)
-            {
-                warn!(
-                    namespace,
-                    name,
-                    "the ConfigMap of --configmap was deleted: this pod keeps its last content, pods that start now use the defaults"
-                );
-            }
-            self.tell(Report::Gone(key)).await;
-        }
-    }
-
-    /// Sets the addresses that all status shows.
-    fn publish_addresses(&mut self, addresses: Addresses) {
-        self.gateways.publish(&addresses);
-        self.status.publish(addresses);
-    }
-
-    /// Reports a missing Service in front of the proxy, which would otherwise go unnoticed.
-    fn missing(&self, source: usize) {
-        let Source { kind, namespace, name: Some(name), .. } = &self.sources[source] else { return };
-        let namespace = namespace.as_deref().unwrap_or_default();
-        let key = ObjectKey::new(*kind, namespace, name.as_str());
-        if self.store.identity(&key).is_none() {
-            error!(namespace, name, "the Service of --publish-service does not exist: no status is written");
-        }
-    }
-
-    /// Reports, at start, the ConfigMaps of flags that don't exist. They are used once they appear.
-    async fn missing_configmaps(&self, source: usize) {
-        let options = &self.config.options;
-        let covered = self.sources[source].namespace.as_deref();
-        for (flag, named) in [
-            ("--configmap", &options.configmap),
-            ("--tcp-services-configmap", &options.tcp_services),
-            ("--udp-services-configmap", &options.udp_services),
-        ] {
-            let Some((namespace, name)) = named.as_ref().filter(|(of, _)| covered.is_none_or(|only| only == of)) else {
-                continue;
-            };
-            let key = ObjectKey::new(Kind::ConfigMap, namespace, name);
-            if self.store.identity(&key).is_some() {
-                continue;
-            }
-            let message = "there is no such ConfigMap: its settings take effect when it is created";
-            let reason = Reason::InvalidConfiguration;
-            let found = Diagnostic::new(Severity::Warning, reason, &key.origin(), flag, "", message);
-            log(&found);
-            // An Event may be about an object that doesn't exist.
-            let subject = Subject { key, identity: Identity::default() };
-            self.tell(Report::Diagnostics(subject, vec![found])).await;
-        }
-    }
-
     /// Whether an Ingress is ours, live or not yet.
     fn serves(&self, key: &ObjectKey) -> bool {
         self.translator.as_ref().is_some_and(|translator| translator.served().contains(key))
@@ -446,27 +309,6 @@ impl Running {
             Job::Resigned => self.stage = Stage::Left,
         }
         Ok(())
-    }
-
-    async fn fetched(&mut self, key: ObjectKey, result: Result<Option<Seen>, CallError>) {
-        let version = result.as_ref().map(|seen| seen.as_ref().map(|seen| &*seen.identity.version));
-        self.references.ended(key.clone(), version);
-        if !self.wants(&key) {
-            self.references.drop(&key);
-            return;
-        }
-        let Ok(found) = result else { return };
-        match found.map(|seen| seen.content) {
-            None => self.store.content(&key, None),
-            Some(Content::Object { object, fingerprint, .. }) => {
-                self.store.content(&key, Some((Change::Upsert(object), fingerprint)));
-            }
-            Some(Content::Malformed(why)) => self.malformed(key, &why).await,
-            Some(Content::Metadata | Content::Addresses(_)) => (),
-        }
-        if self.store.has_changes() {
-            self.debounce.touch(Instant::now());
-        }
     }
 
     /// When [`tick`](Self::tick) is next due if nothing else happens.
@@ -554,49 +396,4 @@ impl Running {
         }
         self.write();
     }
-
-    fn subject(&self, key: ObjectKey) -> Option<Subject> {
-        let identity = self.store.identity(&key)?.clone();
-        Some(Subject { key, identity })
-    }
-
-    /// Sends all present diagnostics of an object as Events.
-    async fn report(&self, key: ObjectKey, diagnostics: Vec<Diagnostic>) {
-        if let Some(subject) = self.subject(key) {
-            self.tell(Report::Diagnostics(subject, diagnostics)).await;
-        }
-    }
-
-    /// Tells the owner of a route that its backend can't be reached.
-    pub(super) async fn unreachable(&self, report: &Unreachable) {
-        let Origin { kind, namespace, name, .. } = &report.origin;
-        if **kind != *Kind::Ingress.as_str() {
-            return;
-        }
-        if let Some(subject) = self.subject(ObjectKey::new(Kind::Ingress, &**namespace, &**name)) {
-            self.tell(Report::Unreachable(subject, report.text())).await;
-        }
-    }
-
-    async fn tell(&self, report: Report) {
-        // Without a sender of Events there are none; everything else continues.
-        let _ = self.reports.send(report).await;
-    }
-}
-
-fn log(diagnostic: &Diagnostic) {
-    let Diagnostic { origin, severity, reason, field, value, message, .. } = diagnostic;
-    let (kind, namespace, name, severity) = (&*origin.kind, &*origin.namespace, &*origin.name, severity.as_str());
-    if diagnostic.severity == Severity::Info {
-        info!(kind, namespace, name, severity, %reason, field, value, text = message, "finding");
-    } else {
-        warn!(target: FINDINGS, kind, namespace, name, severity, %reason, field, value, text = message, "finding");
-    }
-}
-
-/// Logs that a finding about an object no longer holds.
-fn log_resolved(diagnostic: &Diagnostic) {
-    let Diagnostic { origin, reason, field, .. } = diagnostic;
-    let (kind, namespace, name) = (&*origin.kind, &*origin.namespace, &*origin.name);
-    info!(kind, namespace, name, %reason, field, "finding resolved");
 }
