@@ -102,8 +102,16 @@ struct Driver {
 }
 
 /// Serves a connection of which `early` was read already.
-pub(super) async fn serve(connection: ClientConnection, early: Vec<u8>) {
-    let ClientConnection { facts, stream, deadline, head_due, admission } = connection;
+// What is large is boxed: the future is what an idle connection costs.
+pub(super) async fn serve(connection: Box<ClientConnection>, early: Vec<u8>) {
+    let Some(mut driver) = Box::pin(begin(connection, early)).await else { return };
+    poll_fn(|cx| driver.poll(cx)).await;
+    Box::pin(driver.end()).await;
+}
+
+/// Exchanges the first frames. `None` if the connection is over.
+async fn begin(connection: Box<ClientConnection>, early: Vec<u8>) -> Option<Box<Driver>> {
+    let ClientConnection { facts, stream, deadline, head_due, admission } = *connection;
     let shard = facts.shard.clone();
     let tls = match &stream {
         Downstream::Plain(_) => None,
@@ -115,8 +123,8 @@ pub(super) async fn serve(connection: ClientConnection, early: Vec<u8>) {
         builder(&running).handshake::<_, Block>(Http2Io::new(stream, early, link.clone()))
     };
     deadline.set(head_due);
-    let Some(Ok(mut connection)) = hurried(&shard, &admission, &deadline, handshake).await else { return };
-    let mut driver = Driver {
+    let mut connection = hurried(&shard, &admission, &deadline, handshake).await?.ok()?;
+    Some(Box::new(Driver {
         pings: connection.ping_pong(),
         connection,
         shared: Rc::new(SharedConnection { facts, link }),
@@ -128,9 +136,7 @@ pub(super) async fn serve(connection: ClientConnection, early: Vec<u8>) {
         busy: false,
         seen: (0, None),
         times: Times { idle: head_due, leave: NEVER, ping: NEVER, write: NEVER, head: NEVER },
-    };
-    poll_fn(|cx| driver.poll(cx)).await;
-    driver.end().await;
+    }))
 }
 
 fn builder(live: &Live) -> Builder {
@@ -328,8 +334,8 @@ impl Driver {
     }
 
     /// Lets the streams end, which have lost their connection, before its place is given up.
-    async fn end(self) {
-        let Self { shared, connection, deadline, admission, .. } = self;
+    async fn end(self: Box<Self>) {
+        let Self { shared, connection, deadline, admission, .. } = *self;
         drop(connection);
         deadline.set_after(HTTP2_LEAVE_TIMEOUT);
         poll_fn(|cx| {

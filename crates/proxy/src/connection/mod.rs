@@ -1,5 +1,6 @@
 //! A client's connection, from accept to close: TLS, one request after another, the end. One that speaks HTTP/2 goes on in `http2`.
 
+mod desk;
 mod handshake;
 mod http2;
 mod linger;
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant};
 use fairway_model::Scheme;
 use tokio::net::TcpStream;
 
+pub(crate) use self::desk::Desks;
+use self::desk::Visit;
 use self::handshake::{Greeted, Undecrypted};
 use crate::error::Failure;
 use crate::exchange::{ConnectionFacts, Exchange, Sides, parse_head};
@@ -44,49 +47,98 @@ pub(crate) struct ClientConnection {
     admission: Admission,
 }
 
+/// A connection that was accepted.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) shard: Rc<Shard>,
+    pub(crate) admission: Admission,
+    pub(crate) listener: Rc<OpenListener>,
+    pub(crate) stream: TcpStream,
+    pub(crate) peer: SocketAddr,
+}
+
 /// Serves a connection to its end.
-pub(crate) async fn serve(
-    shard: Rc<Shard>,
-    admission: Admission,
-    listener: Rc<OpenListener>,
-    stream: TcpStream,
-    peer: SocketAddr,
-) {
-    let deadline = Deadline::of_task(shard.timers.clone()).await;
-    admission.set_deadline(&deadline);
-    let mut local = listener.local();
-    if local.ip().is_unspecified() {
-        local = stream.local_addr().unwrap_or(local);
-    }
-    let head_due = shard.timers.after(shard.running().snapshot.settings().header_timeout);
-    let arrival = Arrival::new(peer, local, listener.scheme());
-    let proxied = listener.accepts_proxy();
-    let mut connection = ClientConnection {
-        facts: ConnectionFacts::new(shard, listener, arrival),
-        head_due,
-        admission,
-        stream: Downstream::Plain(stream),
-        deadline,
-    };
-    if proxied && !connection.receive_proxy_header().await {
+// What is large is boxed: the future is what an idle connection costs.
+pub(crate) async fn serve(accepted: Box<Accepted>, desks: Rc<Desks>) {
+    let mut connection = accepted.begin().await;
+    if connection.facts.listener.accepts_proxy() && !Box::pin(connection.receive_proxy_header()).await {
         return;
     }
     if connection.facts.arrival.scheme == Scheme::Https {
-        match connection.handshake().await {
-            Some(stream) => connection = stream,
+        match Box::pin(connection.handshake()).await {
+            Some(encrypted) => connection = encrypted,
             None => return,
         }
     }
-    let early = if connection.chose_http2() { Some(Vec::new()) } else { connection.run().await };
-    if let Some(early) = early {
-        // Boxed: it would otherwise take room in every connection.
-        Box::pin(http2::serve(connection, early)).await;
+    let speaks_http2 =
+        if connection.chose_http2() { Some((connection, Vec::new())) } else { run(connection, &desks).await };
+    drop(desks);
+    if let Some((connection, early)) = speaks_http2 {
+        http2::serve(connection, early).await;
+    }
+}
+
+impl Accepted {
+    async fn begin(self: Box<Self>) -> Box<ClientConnection> {
+        let deadline = Deadline::of_task(self.shard.timers.clone()).await;
+        let Self { shard, admission, listener, stream, peer } = *self;
+        admission.set_deadline(&deadline);
+        let mut local = listener.local();
+        if local.ip().is_unspecified() {
+            local = stream.local_addr().unwrap_or(local);
+        }
+        let head_due = shard.timers.after(shard.running().snapshot.settings().header_timeout);
+        let arrival = Arrival::new(peer, local, listener.scheme());
+        Box::new(ClientConnection {
+            facts: ConnectionFacts::new(shard, listener, arrival),
+            head_due,
+            admission,
+            stream: Downstream::Plain(stream),
+            deadline,
+        })
+    }
+}
+
+/// Serves requests over HTTP/1. If the client turns out to speak HTTP/2, returns the connection and what was read of it.
+async fn run(mut connection: Box<ClientConnection>, desks: &Desks) -> Option<(Box<ClientConnection>, Vec<u8>)> {
+    let mut waiting: Option<Box<Work>> = None;
+    loop {
+        let pipelined = waiting.is_some();
+        let mut work = match waiting.take() {
+            Some(work) => work,
+            None => connection.next_request().await?,
+        };
+        if !connection.facts.had_request() && connection.knows_http2(&mut work).await? {
+            let early = work.inbound.filled().to_vec();
+            connection.facts.shard.store.give_back(work);
+            return Some((connection, early));
+        }
+        let served = desks.serve(Visit { connection, work, matter: pipelined }).await;
+        let after = served.matter;
+        (connection, work) = (served.connection, served.work);
+        if after != After::Keep {
+            connection.end(work, after).await;
+            return None;
+        }
+        work.inbound.release();
+        work.from_upstream.clear();
+        work.to_client.clear();
+        work.to_upstream.clear();
+        if work.inbound.is_empty() {
+            connection.facts.shard.store.give_back(work);
+        } else if connection.facts.shard.store.recede(&mut work) {
+            waiting = Some(work);
+        } else {
+            // A client must send again what it sent behind a request and got no response to (RFC 9112, 9.3.2).
+            connection.end(work, After::Linger).await;
+            return None;
+        }
     }
 }
 
 impl ClientConnection {
     /// The TLS handshake, within its deadline. `None` if it failed; a client that speaks plain HTTP gets an answer that says so.
-    async fn handshake(mut self) -> Option<Self> {
+    async fn handshake(mut self: Box<Self>) -> Option<Box<Self>> {
         let configs = self.facts.listener.tls()?.current();
         self.deadline.set(self.head_due);
         let Downstream::Plain(tcp) = self.stream else { return None };
@@ -132,62 +184,15 @@ impl ClientConnection {
         matches!(&self.stream, Downstream::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(tls::HTTP2))
     }
 
-    /// Serves requests over HTTP/1. If the client turns out to speak HTTP/2, returns what was read of it.
-    async fn run(&mut self) -> Option<Vec<u8>> {
-        let mut waiting: Option<Box<Work>> = None;
-        loop {
-            let pipelined = waiting.is_some();
-            let mut work = match waiting.take() {
-                Some(work) => work,
-                None => match self.next_request().await {
-                    Some(work) => work,
-                    None => break,
-                },
-            };
-            if !self.facts.had_request() && self.knows_http2(&mut work).await? {
-                let early = work.inbound.filled().to_vec();
-                self.facts.shard.store.give_back(work);
-                return Some(early);
-            }
-            match self.request(&mut work, pipelined).await {
-                After::Keep => {
-                    work.inbound.release();
-                    work.from_upstream.clear();
-                    work.to_client.clear();
-                    work.to_upstream.clear();
-                    if work.inbound.is_empty() {
-                        self.facts.shard.store.give_back(work);
-                    } else if self.facts.shard.store.recede(&mut work) {
-                        waiting = Some(work);
-                    } else {
-                        // A client must send again what it sent behind a request and got no response to (RFC 9112, 9.3.2).
-                        self.linger(&mut work).await;
-                        self.facts.shard.store.give_back(work);
-                        break;
-                    }
-                }
-                After::Close => {
-                    if self.has_unread(&mut work).await {
-                        self.linger(&mut work).await;
-                    } else {
-                        self.finish().await;
-                    }
-                    self.facts.shard.store.give_back(work);
-                    break;
-                }
-                After::Linger => {
-                    self.linger(&mut work).await;
-                    self.facts.shard.store.give_back(work);
-                    break;
-                }
-                After::Reset => {
-                    let _ = socket2::SockRef::from(self.stream.tcp()).set_linger(Some(Duration::ZERO));
-                    self.facts.shard.store.give_back(work);
-                    break;
-                }
-            }
+    /// Ends the connection after its last request.
+    async fn end(&mut self, mut work: Box<Work>, after: After) {
+        match after {
+            After::Linger => self.linger(&mut work).await,
+            After::Reset => drop(socket2::SockRef::from(self.stream.tcp()).set_linger(Some(Duration::ZERO))),
+            After::Keep | After::Close if self.has_unread(&mut work).await => self.linger(&mut work).await,
+            After::Keep | After::Close => self.finish().await,
         }
-        None
+        self.facts.shard.store.give_back(work);
     }
 
     /// Whether a new connection without TLS begins as one of HTTP/2 does; `None` if it is over before that is certain.
@@ -365,11 +370,12 @@ async fn hurried<F: Future>(shard: &Shard, admission: &Admission, deadline: &Dea
     while_admitted(admission, deadline, polled).await
 }
 
-/// Size of a connection's future, which is its memory while it is idle.
+/// Size of a connection's future while it is idle, and with what a request under way takes besides.
 #[cfg(test)]
-pub(crate) fn future_size() -> usize {
-    fn size_of_output<A, B, C, D, E, F: Future>(_: impl FnOnce(A, B, C, D, E) -> F) -> usize {
+pub(crate) fn future_sizes() -> (usize, usize) {
+    fn size_of_output<A, B, F: Future>(_: impl FnOnce(A, B) -> F) -> usize {
         size_of::<F>()
     }
-    size_of_output(serve)
+    let idle = size_of_output(serve) + size_of::<ClientConnection>();
+    (idle, idle + desk::desk_size())
 }

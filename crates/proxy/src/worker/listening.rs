@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 
 use super::Worker;
 use super::accept::accept;
-use crate::connection;
+use crate::connection::{self, Accepted};
 use crate::l4::{OpenStream, tcp, udp};
 use crate::net::listener::{AnyListener, Bound, OpenListener};
 
@@ -24,14 +24,15 @@ impl Worker {
             (AnyListener::Http(resource), Bound::Tcp(socket)) => {
                 let (open, socket) = OpenListener::new(resource, socket, &self.certificates)?;
                 let open = Rc::new(open);
-                let (shard, serving) = (self.shard.clone(), open.clone());
+                let (shard, serving, desks) = (self.shard.clone(), open.clone(), self.desks.clone());
                 let task = tokio::task::spawn_local(async move {
                     accept(&shard, serving.gate(), socket, |stream, peer| {
                         // A peer that names its clients acts for many: they are counted once they are known.
                         let named = serving.accepts_proxy().then(|| shard.admit_proxy());
                         if let Some(admission) = named.or_else(|| shard.admit(peer)) {
-                            let (shard, open) = (shard.clone(), serving.clone());
-                            tokio::task::spawn_local(connection::serve(shard, admission, open, stream, peer));
+                            let (shard, listener) = (shard.clone(), serving.clone());
+                            let accepted = Box::new(Accepted { shard, admission, listener, stream, peer });
+                            tokio::task::spawn_local(connection::serve(accepted, desks.clone()));
                         }
                     })
                     .await;

@@ -190,9 +190,9 @@ fn nor_do_the_heads_of_a_pipeline_pile_up() {
 
 #[test]
 fn an_idle_connection_is_small() {
-    let size = crate::connection::future_size();
-    // One allocation for the task, which holds this and little else.
-    assert!(size <= 2816, "{size} bytes");
+    let (idle, busy) = crate::connection::future_sizes();
+    assert!(idle <= 640, "{idle} bytes");
+    assert!(busy <= 3072, "{busy} bytes");
 }
 
 fn local() -> crate::net::resolve::AddressPolicy {
