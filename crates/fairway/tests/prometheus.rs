@@ -119,7 +119,8 @@ async fn prometheus_reads_native_histograms() {
         Box::pin(async { Client::connect(http).await.get("good.example", "/").await }).await;
     }
     let name = "nginx_ingress_controller_request_duration_seconds";
-    let series = |query: String| async { prometheus.query(&query).await.filter(|found| !found.is_empty()) };
+    let found_by = &prometheus;
+    let series = |query: String| async move { found_by.query(&query).await.filter(|found| !found.is_empty()) };
     let native = eventually("a native histogram with all requests", async || {
         let found = series(format!("{name}{{ingress=\"good\"}}")).await?.remove(0);
         (found["histogram"][1]["count"] == "20").then_some(found)

@@ -48,7 +48,7 @@ fn authelia(request: &Request) -> Reply {
     let field = |name: &str| request.headers().get(name).unwrap_or_default().to_owned();
     if !request.target.starts_with("/api/authz/auth-request") {
         return Reply::status(303)
-            .header("set-cookie", &format!("{COOKIE}; Path=/; HttpOnly"))
+            .header("set-cookie", format!("{COOKIE}; Path=/; HttpOnly"))
             .header("location", "http://app.example/orders?id=7");
     }
     let url = field("x-original-url");

@@ -48,6 +48,8 @@ pub struct Collector {
     pub port: NonZeroU16,
     /// Whether it is spoken to over HTTP/1.1; over gRPC otherwise.
     pub http: bool,
+    /// The file with the authorities that its certificate must come from; without TLS there is none.
+    pub authorities: Option<Box<str>>,
 }
 
 /// Which traces are sampled.

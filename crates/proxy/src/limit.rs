@@ -402,6 +402,8 @@ fairway_model::limits! {
             SPAN_MESSAGE: usize = 3 << 20, Bytes, "There are more messages.", "";
             /// Fields of a head that a collector sends over HTTP/2.
             SPAN_HEAD: u32 = 16 << 10, Bytes, "The spans count as dropped.", "`fairway_spans_dropped_total`";
+            /// The file with the authorities of a collector.
+            SPAN_AUTHORITIES: u64 = 4 << 20, Bytes, "The spans are dropped.", "`fairway_spans_dropped_total`";
             /// Time to send a message of spans and to get its answer.
             SPAN_TIME: Duration = Duration::from_secs(10), Time, "The spans are dropped.", "`fairway_spans_dropped_total`";
             /// Bytes that are read of the answer to a message of spans.

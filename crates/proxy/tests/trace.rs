@@ -11,7 +11,7 @@ use std::time::Duration;
 use fairway_model::{
     Collector, FieldEdit, Filter, ForwardPolicy, Resource, Route, Sampler, Settings, Template, TraceRule, Tracing,
 };
-use fairway_testkit::{Origin, Reply, eventually};
+use fairway_testkit::{Ca, Origin, Reply, eventually};
 use http::Response;
 use support::h2_origin::{Call, H2Origin};
 use support::log::{Lines, logging};
@@ -41,7 +41,7 @@ fn with(tracing: Tracing) -> Resource {
 
 fn collector(address: std::net::SocketAddr, http: bool) -> Tracing {
     let port = address.port().try_into().unwrap();
-    let collector = Some(Collector { host: "127.0.0.1".into(), port, http });
+    let collector = Some(Collector { host: "127.0.0.1".into(), port, http, authorities: None });
     Tracing { collector, delay: Duration::from_millis(50), service: "shop".into(), ..Tracing::default() }
 }
 
@@ -182,6 +182,25 @@ async fn spans_go_over_http_too_and_the_last_ones_before_the_end() {
     assert_eq!((seen.len(), &*seen[0].method, &*seen[0].target), (1, "POST", "/v1/traces"));
     assert_eq!(seen[0].header("content-type"), Some("application/x-protobuf"));
     assert_eq!(spans(&seen[0].body).len(), 1);
+}
+
+#[tokio::test]
+async fn a_collector_with_tls_gets_spans_if_an_authority_of_the_file_says_who_it_is() {
+    let (ca, other) = (Ca::new("collector"), Ca::new("other"));
+    for (trusted, expected) in [(&ca, 1), (&other, 0)] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), trusted.pem()).unwrap();
+        let server = Origin::new("collector").tls(&ca.leaf(&["127.0.0.1"])).reply(Reply::ok()).start();
+        let origin = Origin::start("a");
+        let port = server.port().try_into().unwrap();
+        let authorities = Some(file.path().to_str().unwrap().into());
+        let collector = Some(Collector { host: "127.0.0.1".into(), port, http: true, authorities });
+        let tracing = Tracing { collector, delay: Duration::from_secs(600), ..Tracing::default() };
+        let proxy = start(&origin, traced(trusting()), tracing);
+        proxy.connect().await.get(HOST, "/").await;
+        tokio::task::spawn_blocking(move || proxy.proxy.stop_now()).await.unwrap();
+        assert_eq!(server.requests(), expected);
+    }
 }
 
 type Fields = HashMap<u64, Vec<u8>>;

@@ -46,9 +46,9 @@ fairway_model::limits! {
             /// The answer to a review, from the first byte of the request. The API server waits as long as the webhook's `timeoutSeconds`.
             REVIEW_TIME: Duration = Duration::from_millis(900), Time, "500; the `failurePolicy` of the webhook decides.", "";
             /// The body of a review. The API server takes objects of up to 3 MiB.
-            REVIEW_BODY: usize = 9 << 20, Bytes, "413", "";
+            REVIEW_BODY: usize = 9 << 20, Bytes, "413.", "";
             /// Reviews at a time; others wait for their turn, within the time above.
-            REVIEWS: usize = 4, Count, "500", "";
+            REVIEWS: usize = 4, Count, "500.", "";
             /// Connections. The API server has a few.
             REVIEW_CONNECTIONS: usize = 64, Count, "The oldest one is closed.", "";
             /// A TLS handshake, and the time that a connection may be idle.

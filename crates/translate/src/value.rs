@@ -39,8 +39,8 @@ pub use network::{AccessList, IpList};
 pub use replacement::{BlockedValues, ConnectionHeader, CookieRewrite, RedirectPart};
 pub use size::{FieldCount, HeaderBuffers, Size};
 pub use text::{
-    AppRoot, CanaryHeader, CanaryPattern, CertificatePage, CommonName, CookieDomain, CookieName, CookiePath,
-    ForwardedPrefix, HashKey, HeaderName, HostOrAddress, LogFormat, ObjectRef, OperationName, RedirectUrl,
+    AppRoot, CanaryHeader, CanaryPattern, CertificatePage, CollectorHost, CommonName, CookieDomain, CookieName,
+    CookiePath, ForwardedPrefix, HashKey, HeaderName, HostOrAddress, LogFormat, ObjectRef, OperationName, RedirectUrl,
     RewriteTarget, SecretName, ServerName, ServiceName, SpanName, Text, Vhost,
 };
 pub use time::{GoDuration, NginxTime, Seconds, SignedSeconds};

@@ -64,7 +64,7 @@ impl Webhook {
         let Self { listener, mut certificates } = self;
         let listener = TcpListener::from_std(listener)?;
         info!(address = %listener.local_addr()?, "admission webhook");
-        let shared = Arc::new(Shared { reviewer, turns: Semaphore::new(REVIEWS) });
+        let shared = Arc::new(WebhookState { reviewer, turns: Semaphore::new(REVIEWS) });
         let mut open: VecDeque<AbortHandle> = VecDeque::new();
         loop {
             let stream = match listener.accept().await {
@@ -96,13 +96,13 @@ impl Webhook {
 
 /// What all connections use.
 #[derive(Debug)]
-struct Shared {
+struct WebhookState {
     reviewer: Reviewer,
     /// Bounds the memory for bodies.
     turns: Semaphore,
 }
 
-async fn serve(stream: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn serve(stream: TcpStream, tls: TlsAcceptor, shared: Arc<WebhookState>) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
     let stream = timeout(REVIEW_IDLE, tls.accept(stream)).await??;
     let service = service_fn(move |request| {

@@ -16,6 +16,7 @@ const FINEST: i32 = 8;
 const COARSEST: i32 = -4;
 
 /// Values up to this one, 2^-128, count as zero.
+// No limit: that of Prometheus's library.
 pub(super) const ZERO_THRESHOLD: f64 = f64::from_bits((1023 - 128) << 52);
 
 /// How native histograms are kept.

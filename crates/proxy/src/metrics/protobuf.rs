@@ -9,9 +9,16 @@ use super::native::{NativeBuckets, NativeHistogram, ZERO_THRESHOLD};
 pub(crate) const CONTENT_TYPE: &str =
     "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
 
-/// Wire types.
+/// The wire type of numbers.
+// No limit: a number of the format, as are the next two.
 const VARINT: u64 = 0;
+
+/// The wire type of doubles.
+// No limit: see above.
 const FIXED: u64 = 1;
+
+/// The wire type of texts and messages.
+// No limit: see above.
 const BYTES: u64 = 2;
 
 /// The current family: name, help and kind in front, then its metrics.

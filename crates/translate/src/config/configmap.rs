@@ -20,12 +20,12 @@ use crate::diagnostic::{Diagnostic, Reason, Severity, bounded};
 use crate::limit;
 use crate::snippet::{self, GlobalAuthSnippet, HttpSnippet, LocationSnippet, MainSnippet, ServerSnippet};
 use crate::value::{
-    AccessList, AuthCacheDuration, AuthMethod, AuthRedirect, BlockedValues, BrotliLevel, CommaList, CookieRewrite,
-    ErrorStatus, FieldCount, GlobalAuthUrl, GoDuration, GzipLevel, HashKey, HeaderBuffers, HeaderName, HeaderNames,
-    HostOrAddress, HttpRedirectCode, IpList, LoadBalance, LogFormat, MediaTypes, NextUpstream, NginxTime, ObjectRef,
-    OtelSampler, PortNumber, RedirectParam, RedirectPart, ReplacedStatuses, RiskLevel, SamplerRatio, Seconds,
-    SessionTicketKey, SignInUrl, Size, SpanName, Switch, TlsCiphers, TlsGroups, TlsProtocols, UriPatterns, UserAgents,
-    Value, WorkerProcesses,
+    AccessList, AuthCacheDuration, AuthMethod, AuthRedirect, BlockedValues, BrotliLevel, CollectorHost, CommaList,
+    CookieRewrite, ErrorStatus, FieldCount, GlobalAuthUrl, GoDuration, GzipLevel, HashKey, HeaderBuffers, HeaderName,
+    HeaderNames, HostOrAddress, HttpRedirectCode, IpList, LoadBalance, LogFormat, MediaTypes, NextUpstream, NginxTime,
+    ObjectRef, OtelSampler, PortNumber, RedirectParam, RedirectPart, ReplacedStatuses, RiskLevel, SamplerRatio,
+    Seconds, SessionTicketKey, SignInUrl, Size, SpanName, Switch, TlsCiphers, TlsGroups, TlsProtocols, UriPatterns,
+    UserAgents, Value, WorkerProcesses,
 };
 use crate::verdict::Verdict::{self, Differs};
 use crate::verdict::{nearest, same_words};
@@ -533,9 +533,11 @@ configmap! {
         "opentelemetry-trust-incoming-span" => opentelemetry_trust_incoming_span: bool = "true";
         /// The name of spans, with variables; the path of the rule if it is empty.
         "opentelemetry-operation-name" => opentelemetry_operation_name: Option<SpanName> = "";
-        /// The host that receives spans by OTLP, every few seconds; without it none are sent, and the context goes on all the same.
-        "otlp-collector-host" => otlp_collector_host: Option<HostOrAddress> = "";
-        /// Its port. Spans are sent over gRPC without TLS, to port 4318 over HTTP.
+        /// The host that receives spans by OTLP, every few seconds; without it none are sent, and the context goes on all the same. After
+        /// `https://` or `grpcs://` TLS is spoken, with a certificate by an authority in `/etc/ssl/certs/ca-certificates.crt`, which the image does
+        /// not have: mount it.
+        "otlp-collector-host" => otlp_collector_host: Option<CollectorHost> = "";
+        /// Its port. Spans are sent over gRPC, to port 4318 over HTTP.
         "otlp-collector-port" => otlp_collector_port: PortNumber = "4317",
             [Differs("port 4318, which is that of OTLP over HTTP, is spoken to so")], same if |_, value| value.trim() != "4318";
         /// `service.name` of spans.

@@ -238,12 +238,15 @@ fn geo(config: &GlobalConfig, options: &Options) -> GeoSettings {
 /// How requests are traced.
 fn tracing(config: &GlobalConfig) -> Tracing {
     const HTTP: u16 = 4318;
+    /// Where Debian has those of the system.
+    const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
     let port = config.otlp_collector_port.0;
     Tracing {
-        collector: config.otlp_collector_host.as_ref().map(|host| Collector {
-            host: host.as_str().into(),
-            port,
-            http: port.get() == HTTP,
+        collector: config.otlp_collector_host.as_ref().map(|host| {
+            let (scheme, host) = host.as_str().split_once("://").unwrap_or(("", host.as_str()));
+            let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+            let authorities = matches!(scheme, "https" | "grpcs").then(|| AUTHORITIES.into());
+            Collector { host: bare.into(), port, http: port.get() == HTTP, authorities }
         }),
         service: config.otel_service_name.as_str().into(),
         sampler: match config.otel_sampler {

@@ -192,8 +192,6 @@ fn excludes(new: &Part, old: &Part) -> bool {
     if old.owner.age.leaving {
         return false;
     }
-    match (new.annotations.canary.enabled, old.annotations.canary.enabled) {
-        (Some(true), Some(true)) | (None, None) => true,
-        _ => false,
-    }
+    let canaries = (new.annotations.canary.enabled, old.annotations.canary.enabled);
+    matches!(canaries, (Some(true), Some(true)) | (None, None))
 }

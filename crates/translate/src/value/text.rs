@@ -143,6 +143,14 @@ texts! {
         all(bare, |byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte))
     };
 
+    /// The host that receives spans, with TLS or without.
+    CollectorHost("a host name or an address, after `https://` or `grpcs://` for TLS"): |text| {
+        let text = text.trim();
+        let schemes = ["https://", "grpcs://", "http://", "grpc://"];
+        let host = schemes.iter().find_map(|scheme| text.strip_prefix(scheme)).unwrap_or(text);
+        HostOrAddress::parse(host).map(|_| text.to_owned())
+    };
+
     /// The name of a span.
     OperationName("letters, digits, `_` and `-`"):
         |text| all(text.trim(), |byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));

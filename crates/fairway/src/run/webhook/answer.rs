@@ -17,15 +17,15 @@ use tracing::info;
 /// What the API server sends, as far as it matters.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Asked<'a> {
+struct AdmissionRequest<'a> {
     api_version: String,
     kind: String,
     #[serde(borrow)]
-    request: Option<Question<'a>>,
+    request: Option<AdmissionQuestion<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Question<'a> {
+struct AdmissionQuestion<'a> {
     uid: String,
     kind: Gvk,
     #[serde(default)]
@@ -46,24 +46,24 @@ struct Gvk {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Answered<'a> {
+struct AdmissionReview<'a> {
     api_version: &'static str,
     kind: &'static str,
-    response: Response<'a>,
+    response: AdmissionAnswer<'a>,
 }
 
 #[derive(Serialize)]
-struct Response<'a> {
+struct AdmissionAnswer<'a> {
     uid: &'a str,
     allowed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<Failure<'a>>,
+    status: Option<ReviewFailure<'a>>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     warnings: &'a [String],
 }
 
 #[derive(Serialize)]
-struct Failure<'a> {
+struct ReviewFailure<'a> {
     status: &'static str,
     message: &'a str,
     reason: &'static str,
@@ -71,7 +71,7 @@ struct Failure<'a> {
 }
 
 /// Why there is no review in the answer.
-type Refused = (StatusCode, &'static str);
+type NoReview = (StatusCode, &'static str);
 
 /// The response to a request: its status, and its body.
 pub(super) async fn answer(
@@ -95,7 +95,7 @@ pub(super) async fn answer(
     }
 }
 
-async fn body(body: Incoming) -> Result<Bytes, Refused> {
+async fn body(body: Incoming) -> Result<Bytes, NoReview> {
     match Limited::new(body, REVIEW_BODY).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err((StatusCode::PAYLOAD_TOO_LARGE, "the body is too large")),
@@ -110,16 +110,16 @@ struct Decoded {
     object: Option<Result<Box<Ingress>, String>>,
 }
 
-fn decode(body: &[u8]) -> Result<Decoded, Refused> {
+fn decode(body: &[u8]) -> Result<Decoded, NoReview> {
     let bad = (StatusCode::BAD_REQUEST, "expected an AdmissionReview as JSON");
-    let asked: Asked<'_> = serde_json::from_slice(body).map_err(|_| bad)?;
+    let asked: AdmissionRequest<'_> = serde_json::from_slice(body).map_err(|_| bad)?;
     if asked.kind != "AdmissionReview" {
         return Err(bad);
     }
     if asked.api_version != "admission.k8s.io/v1" {
         return Err((StatusCode::INTERNAL_SERVER_ERROR, "expected an AdmissionReview of admission.k8s.io/v1"));
     }
-    let Some(Question { uid, kind, name, namespace, object }) = asked.request else { return Err(bad) };
+    let Some(AdmissionQuestion { uid, kind, name, namespace, object }) = asked.request else { return Err(bad) };
     if (&*kind.group, &*kind.version, &*kind.kind) != ("networking.k8s.io", "v1", "Ingress") {
         return Err((StatusCode::INTERNAL_SERVER_ERROR, "expected an Ingress of networking.k8s.io/v1"));
     }
@@ -132,7 +132,7 @@ fn decode(body: &[u8]) -> Result<Decoded, Refused> {
     Ok(Decoded { uid, name: format!("{namespace}/{name}"), object })
 }
 
-async fn review(question: Decoded, reviewer: &Reviewer) -> Result<Vec<u8>, Refused> {
+async fn review(question: Decoded, reviewer: &Reviewer) -> Result<Vec<u8>, NoReview> {
     let Decoded { uid, name, object } = question;
     let Review { refusal, warnings } = match object {
         None => Review::default(),
@@ -146,13 +146,13 @@ async fn review(question: Decoded, reviewer: &Reviewer) -> Result<Vec<u8>, Refus
         let ingress = &*name;
         info!(ingress, why, "an Ingress was refused");
     }
-    let status = refusal.as_deref().map(|message| Failure {
+    let status = refusal.as_deref().map(|message| ReviewFailure {
         status: "Failure",
         message,
         reason: "BadRequest",
         code: StatusCode::BAD_REQUEST.as_u16(),
     });
-    let response = Response { uid: &uid, allowed: status.is_none(), status, warnings: &warnings };
-    let answered = Answered { api_version: "admission.k8s.io/v1", kind: "AdmissionReview", response };
+    let response = AdmissionAnswer { uid: &uid, allowed: status.is_none(), status, warnings: &warnings };
+    let answered = AdmissionReview { api_version: "admission.k8s.io/v1", kind: "AdmissionReview", response };
     serde_json::to_vec(&answered).map_err(|_| (StatusCode::INTERNAL_SERVER_ERROR, "the answer can't be written"))
 }

@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{error, info};
 
 /// What a file was like when it was read.
-type Stamp = Option<(SystemTime, u64)>;
+type FileStamp = Option<(SystemTime, u64)>;
 
 /// Largest file that is read.
 const FILE: u64 = 1 << 20;
@@ -25,7 +25,7 @@ pub(super) struct Certificates {
     key: PathBuf,
     /// Whose certificates clients must show; without it they need none.
     authority: Option<PathBuf>,
-    stamps: Vec<Stamp>,
+    stamps: Vec<FileStamp>,
     tls: Option<TlsAcceptor>,
 }
 
@@ -43,7 +43,7 @@ impl Certificates {
     /// Reads files that have changed, and returns what is in effect. Files that can't be used leave the last ones in effect.
     pub(super) fn refresh(&mut self) -> Option<TlsAcceptor> {
         let files = [Some(&self.certificate), Some(&self.key), self.authority.as_ref()];
-        let stamps: Vec<Stamp> = files.into_iter().flatten().map(|file| stamp(file)).collect();
+        let stamps: Vec<FileStamp> = files.into_iter().flatten().map(|file| stamp(file)).collect();
         if stamps != self.stamps {
             self.stamps = stamps;
             match self.read() {
@@ -99,7 +99,7 @@ fn text(file: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 /// Follows links: the kubelet renews the files of a Secret by turning a link.
-fn stamp(file: &Path) -> Stamp {
+fn stamp(file: &Path) -> FileStamp {
     let found = fs::metadata(file).ok()?;
     Some((found.modified().ok()?, found.len()))
 }
