@@ -208,3 +208,18 @@ fn answer_all(mut stream: TcpStream) {
 fn free_port() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a free port")?.local_addr()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_about_performance_says_what_a_request_may_cost() {
+        let page = include_str!("../../../docs/performance.md");
+        for Scenario { name, allowed, .. } in SCENARIOS {
+            let count = *allowed as u64;
+            let cell = format!("| {},{:03} |", count / 1000, count % 1000);
+            assert!(page.contains(&cell), "{name}: {cell}");
+        }
+    }
+}
