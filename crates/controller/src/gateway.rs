@@ -29,6 +29,9 @@ const WRITES: Writes = Writes {
     again: "when the object changes",
 };
 
+/// Conditions that are there only while they hold.
+const FLEETING: [&str; 2] = ["InsecureFrontendValidationMode", "PartiallyInvalid"];
+
 /// The status of all objects of the Gateway API.
 #[derive(Debug, Default)]
 pub(crate) struct GatewayStatus {
@@ -218,34 +221,46 @@ impl Writing<'_> {
                 status.insert("conditions".into(), self.conditions(&shown["conditions"], &json!(conditions)));
                 status.insert("listeners".into(), self.listeners(shown, listeners));
             }
-            // Only routes have entries of ours among those of others.
-            wanted if matches!(key.kind, Kind::HTTPRoute | Kind::GRPCRoute) => {
-                let ours = match wanted {
-                    Some(ObjectStatus::Route { parents }) => &parents[..],
-                    _ => &[],
+            // Routes and policies have entries of ours among those of others.
+            wanted if key.kind == Kind::BackendTLSPolicy => {
+                let ours: Vec<_> = match wanted {
+                    Some(ObjectStatus::Policy { ancestors }) => {
+                        ancestors.iter().map(|one| (json!(one.ancestor_ref), json!(one.conditions))).collect()
+                    }
+                    _ => Vec::new(),
                 };
-                let is_theirs = |entry: &&Value| entry["controllerName"] != CONTROLLER;
-                let mut merged: Vec<Value> = entries(&shown["parents"]).filter(is_theirs).cloned().collect();
-                let foreign = merged.len();
-                for parent in ours {
-                    let reference = json!(parent.parent_ref);
-                    let before = entries(&shown["parents"])
-                        .find(|entry| entry["controllerName"] == CONTROLLER && entry["parentRef"] == reference);
-                    let before = before.map_or(&Value::Null, |before| &before["conditions"]);
-                    merged.push(json!({
-                        "parentRef": reference,
-                        "controllerName": CONTROLLER,
-                        "conditions": self.conditions(before, &json!(parent.conditions)),
-                    }));
-                }
-                let had_ours = entries(&shown["parents"]).count() > foreign;
-                if had_ours || !ours.is_empty() {
-                    status.insert("parents".into(), merged.into());
-                }
+                self.merge(&mut status, shown, ("ancestors", "ancestorRef"), &ours);
+            }
+            wanted if matches!(key.kind, Kind::HTTPRoute | Kind::GRPCRoute) => {
+                let ours: Vec<_> = match wanted {
+                    Some(ObjectStatus::Route { parents }) => {
+                        parents.iter().map(|one| (json!(one.parent_ref), json!(one.conditions))).collect()
+                    }
+                    _ => Vec::new(),
+                };
+                self.merge(&mut status, shown, ("parents", "parentRef"), &ours);
             }
             _ => {}
         }
         Value::Object(status)
+    }
+
+    /// Puts our entries beside those of others. Each has the name of what it is about in a field.
+    fn merge(&self, status: &mut Map<String, Value>, shown: &Value, names: (&str, &str), ours: &[(Value, Value)]) {
+        let (list, field) = names;
+        let is_ours = |entry: &&Value| entry["controllerName"] == CONTROLLER;
+        let mut merged: Vec<Value> = entries(&shown[list]).filter(|entry| !is_ours(entry)).cloned().collect();
+        let foreign = merged.len();
+        for (reference, conditions) in ours {
+            let before = entries(&shown[list]).filter(is_ours).find(|entry| entry[field] == *reference);
+            let before = before.map_or(&Value::Null, |before| &before["conditions"]);
+            let conditions = self.conditions(before, conditions);
+            merged.push(json!({field: reference, "controllerName": CONTROLLER, "conditions": conditions}));
+        }
+        let had_ours = entries(&shown[list]).count() > foreign;
+        if had_ours || !ours.is_empty() {
+            status.insert(list.into(), merged.into());
+        }
     }
 
     /// The status of listeners, with the conditions that others have written.
@@ -273,7 +288,8 @@ impl Writing<'_> {
         };
         let is_ours = |kind: &Value| entries(ours).find(|one| one["type"] == *kind);
         // A condition that holds only sometimes goes when it doesn't.
-        let fleeting = |one: &&Value| one["type"] != "PartiallyInvalid" || is_ours(&one["type"]).is_some();
+        let lasts = |one: &Value| FLEETING.iter().all(|kind| one["type"] != *kind);
+        let fleeting = |one: &&Value| lasts(one) || is_ours(&one["type"]).is_some();
         let mut merged: Vec<Value> = entries(shown)
             .filter(fleeting)
             .map(|before| is_ours(&before["type"]).map_or_else(|| before.clone(), complete))

@@ -94,6 +94,7 @@ pub(crate) fn plural(kind: Kind) -> &'static str {
         Kind::Namespace => "namespaces",
         Kind::GatewayClass => "gatewayclasses",
         Kind::Gateway => "gateways",
+        Kind::BackendTLSPolicy => "backendtlspolicies",
         Kind::ListenerSet => "listenersets",
         Kind::HTTPRoute => "httproutes",
         Kind::GRPCRoute => "grpcroutes",

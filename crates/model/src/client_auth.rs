@@ -1,7 +1,7 @@
 //! Client certificates: what a host asks for, and what is known about the one that a client showed.
 //!
 //! The TLS layer asks for a certificate and accepts any, so that a client without a good one gets an HTTP response
-//! that says so. Invariant: only [`decide`](crate::decision::decide) admits a request to a host that asks for one.
+//! that says so, unless the host wants it to fail in the handshake. Invariant: only [`decide`](crate::decision::decide) admits a request to a host that asks for one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,6 +31,9 @@ pub struct ClientAuth {
     pub error_page: Option<CertificateErrorPage>,
     /// Whether backends get the certificate itself.
     pub passes_certificate: bool,
+    /// Whether a client without a good certificate fails in the handshake already, instead of getting a response.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_handshake: bool,
 }
 
 /// Whether a client may come without a certificate, or with one of an unknown authority.
@@ -42,6 +45,8 @@ pub enum ClientAuthMode {
     Optional,
     /// None, or any that is not bad otherwise: the authority may be unknown.
     AnyAuthority,
+    /// None, or any, however bad: it is asked for, and backends are told what it is worth.
+    Unverified,
 }
 
 /// What a client without a good certificate gets.
@@ -123,6 +128,7 @@ impl ClientAuth {
         if let Some(identity) = identity {
             match (&identity.verified, self.mode) {
                 (Verified::Missing, ClientAuthMode::Required) => return Err(Inadmissible::Missing),
+                (Verified::Failed(_), ClientAuthMode::Unverified) => {}
                 (Verified::Failed(_), ClientAuthMode::AnyAuthority) if identity.of_unknown_authority => {}
                 (Verified::Failed(_), _) => return Err(Inadmissible::Refused),
                 (Verified::Missing | Verified::Success, _) => {}
@@ -149,6 +155,7 @@ mod tests {
             subject: subject.map(|text| text.parse().unwrap()),
             error_page: None,
             passes_certificate: false,
+            in_handshake: false,
         }
     }
 

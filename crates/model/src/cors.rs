@@ -114,28 +114,26 @@ impl Cors {
     pub fn of_gateway(origins: Origins, rules: &CorsRules<'_>) -> Self {
         let CorsRules { credentials, methods, headers, exposed, max_age } = *rules;
         // With credentials, `*` would be read as a name.
-        let list = |names: &[String], asked: &str| {
-            let any = names.iter().any(|name| name == "*");
-            let names = if any { "*".to_owned() } else { names.join(", ") };
-            if any && credentials { asked.to_owned() } else { names }
+        let list = |names: &[String], asked: &str| match names.iter().any(|name| name == "*") {
+            true if credentials => Some(Template::parse(asked)),
+            true => Some(Template::of_literal("*")),
+            false => (!names.is_empty()).then(|| Template::of_literal(&names.join(", "))),
         };
-        let origin = if origins == Origins::Any && !credentials { "*" } else { "$http_origin" };
-        let exposed = exposed.join(", ");
-        let mut fields = sets(&[
-            ("Access-Control-Allow-Origin", origin),
-            ("Access-Control-Allow-Credentials", if credentials { "true" } else { "" }),
-            ("Access-Control-Expose-Headers", &exposed),
+        let any = origins == Origins::Any && !credentials;
+        let origin = if any { Template::of_literal("*") } else { Template::parse("$http_origin") };
+        let mut fields = templates([
+            ("Access-Control-Allow-Origin", Some(origin)),
+            ("Access-Control-Allow-Credentials", credentials.then(|| Template::of_literal("true"))),
+            ("Access-Control-Expose-Headers", (!exposed.is_empty()).then(|| Template::of_literal(&exposed.join(", ")))),
         ]);
-        if origin != "*"
-            && let Ok(vary) = "Vary".try_into()
-        {
+        if !any && let Ok(vary) = "Vary".try_into() {
             // A cache must not give it to another origin.
             fields.push(FieldEdit::new(vary, Change::Add(Template::of_literal("Origin"))));
         }
-        let preflight = sets(&[
-            ("Access-Control-Allow-Methods", &list(methods, "$http_access_control_request_method")),
-            ("Access-Control-Allow-Headers", &list(headers, "$http_access_control_request_headers")),
-            ("Access-Control-Max-Age", &max_age.to_string()),
+        let preflight = templates([
+            ("Access-Control-Allow-Methods", list(methods, "$http_access_control_request_method")),
+            ("Access-Control-Allow-Headers", list(headers, "$http_access_control_request_headers")),
+            ("Access-Control-Max-Age", Some(Template::of_literal(&max_age.to_string()))),
         ]);
         Self { origins, fields, preflight: Some(preflight) }
     }
@@ -171,6 +169,13 @@ impl Cors {
 fn sets(fields: &[(&str, &str)]) -> Vec<FieldEdit> {
     let set = fields.iter().filter(|(_, value)| !value.is_empty());
     set.filter_map(|(name, value)| FieldEdit::set(name, value).ok()).collect()
+}
+
+/// Sets those of these fields that have a value.
+fn templates<const N: usize>(fields: [(&str, Option<Template>); N]) -> Vec<FieldEdit> {
+    let set =
+        |(name, value): (&str, Option<Template>)| Some(FieldEdit::new(name.try_into().ok()?, Change::Set(value?)));
+    fields.into_iter().filter_map(set).collect()
 }
 
 #[cfg(test)]

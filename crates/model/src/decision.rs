@@ -19,10 +19,11 @@ use std::sync::Arc;
 use crate::client::{Arrival, ClientView};
 use crate::path::{self, InvalidPath};
 use crate::{
-    Action, AuthAnswer, AuthGiven, Backend, BackendName, Backends, BasicAuth, CanaryChoice, ClientAuth, ClientIdentity,
-    ClientLimits, Cors, ErrorPages, ErrorResponse, Excess, ExternalAuth, FieldEdit, FieldRules, Fields, Filter,
-    Forward, GeoVariable, Host, Mirror, Protocol, Refusal, RequestView, Respond, ResponseRewrites, Route, Scheme,
-    Snapshot, SnippetEdits, TableName, Target, TooLong, TraceContext, UpstreamProtocol, UpstreamTls, canonical_host,
+    Action, AuthAnswer, AuthGiven, Backend, BackendName, Backends, BasicAuth, CanaryChoice, Choice, ClientAuth,
+    ClientIdentity, ClientLimits, Cors, ErrorPages, ErrorResponse, Excess, ExternalAuth, FieldEdit, FieldRules, Fields,
+    Filter, Forward, GeoVariable, Host, Mirror, Protocol, Refusal, RequestView, Respond, ResponseRewrites, Route,
+    Scheme, Snapshot, SnippetEdits, TableName, Target, TooLong, TraceContext, UpstreamProtocol, UpstreamTls,
+    canonical_host,
 };
 
 pub use self::message::{Expand, RequestEdits, ResponseEdits};
@@ -64,6 +65,12 @@ pub trait Facts {
     /// Appends what the geographic databases say about a client; nothing by default.
     fn geo(&self, variable: GeoVariable, client: IpAddr, out: &mut Vec<u8>) {
         let _ = (variable, client, out);
+    }
+
+    /// Whether the client's TLS connection was made for another listener of the port than this one.
+    fn is_for_another(&self, listener: &str) -> bool {
+        let _ = listener;
+        false
     }
 
     /// Counts a request of a client, and returns the limit that it exceeds. Nothing is counted by default.
@@ -207,6 +214,8 @@ pub struct Forwarding<'s> {
     pub open: bool,
     /// The filters for this backend.
     filters: &'s [Filter],
+    /// TLS to its endpoints, if not that of the policy.
+    own_tls: Option<&'s Arc<UpstreamTls>>,
     /// The scheme of the client's connection.
     scheme: Scheme,
 }
@@ -217,7 +226,7 @@ impl<'s> Forwarding<'s> {
     pub fn tls(&self, backend: &Backend) -> Option<&'s Arc<UpstreamTls>> {
         let policy = &*self.rule.policy;
         let clear = policy.protocol == UpstreamProtocol::LikeClient && self.scheme == Scheme::Http;
-        policy.tls.as_ref().filter(|_| !clear && self.follows_policy(backend))
+        self.own_tls.or(policy.tls.as_ref()).filter(|_| !clear && self.follows_policy(backend))
     }
 
     /// Whether the endpoints of the backend are spoken to in HTTP/2.
@@ -530,7 +539,7 @@ impl<'s> Plan<'s> {
 
     /// To a backend beside that of the request.
     fn to(&self, rule: &'s Forward, backend: &'s BackendName) -> Forwarding<'s> {
-        Forwarding { rule, backend, in_place_of: None, open: true, filters: &[], scheme: self.scheme }
+        Forwarding { rule, backend, in_place_of: None, open: true, filters: &[], own_tls: None, scheme: self.scheme }
     }
 
     /// The filters for the chosen backend.
@@ -681,6 +690,10 @@ fn find<'s, 'a, F: Fields<'a>>(
     scratch.target.extend_from_slice(path.forwarded);
     let name = requested_name(head, &mut scratch.host).ok_or(Failure::Host)?;
     let Some(mut host) = snapshot.host(table, name).map(|host| &**host) else { return Ok(()) };
+    if host.listener().is_some_and(|listener| facts.is_for_another(listener)) {
+        plan.host = Some(host);
+        return Err(Failure::Misdirected);
+    }
     let client = scratch.client.address();
     loop {
         plan.host = Some(host);
@@ -905,9 +918,11 @@ fn choose<'s, 'a, F: Fields<'a>>(
     if let Some(chosen) = plan.chosen {
         return Ok(chosen);
     }
-    let (first, filters) = forward.backends.choose(|| facts.random()).ok_or(Failure::NoBackend)?;
+    let Choice { backend: first, filters, tls: own_tls } =
+        forward.backends.choose(|| facts.random()).ok_or(Failure::NoBackend)?;
     let scheme = plan.scheme;
-    let chosen = |backend, in_place_of, open| Forwarding { rule: forward, backend, in_place_of, open, filters, scheme };
+    let chosen =
+        |backend, in_place_of, open| Forwarding { rule: forward, backend, in_place_of, open, filters, own_tls, scheme };
     let found = if facts.is_open(first) {
         if let Backends::Canary(canary) = &forward.backends {
             plan.canary = Some(canary.choose(head, facts));

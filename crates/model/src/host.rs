@@ -25,6 +25,7 @@ pub struct Host {
     ciphers: Option<Arc<HostCiphers>>,
     passthrough: Option<Arc<Passthrough>>,
     onward: Option<Box<Onward>>,
+    listener: Option<Arc<str>>,
     routes: Arc<Routes>,
 }
 
@@ -77,8 +78,21 @@ impl Host {
             ciphers: None,
             passthrough: None,
             onward: None,
+            listener: None,
             routes,
         }
+    }
+
+    /// Adds the listener of the Gateway that it belongs to. Of several on a port, a TLS connection is for the one that has the name
+    /// in its hello, and requests on it to hosts of another one are misdirected.
+    #[must_use]
+    pub fn with_listener(self, listener: Option<Arc<str>>) -> Self {
+        Self { listener, ..self }
+    }
+
+    /// The listener that it belongs to, if it is told apart from others on the port.
+    pub fn listener(&self) -> Option<&Arc<str>> {
+        self.listener.as_ref()
     }
 
     /// Adds where requests go on that no route takes.
@@ -364,6 +378,8 @@ struct HostData {
     passthrough: Option<Arc<Passthrough>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     onward: Option<Box<Onward>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    listener: Option<Arc<str>>,
     routes: Vec<Route>,
 }
 
@@ -375,7 +391,7 @@ impl From<HostData> for Host {
             .with_alternative_certificate(data.alternative_certificate)
             .with_passthrough(data.passthrough)
             .with_ciphers(data.ciphers);
-        Self { onward: data.onward, ..host }
+        Self { onward: data.onward, listener: data.listener, ..host }
     }
 }
 
@@ -390,11 +406,23 @@ impl From<Host> for HostData {
             ciphers,
             passthrough,
             onward,
+            listener,
             routes,
         } = host;
         let routes = routes.list.clone();
         let host = pattern;
-        Self { table, host, certificate, alternative_certificate, client_auth, ciphers, passthrough, onward, routes }
+        Self {
+            table,
+            host,
+            certificate,
+            alternative_certificate,
+            client_auth,
+            ciphers,
+            passthrough,
+            onward,
+            listener,
+            routes,
+        }
     }
 }
 

@@ -18,8 +18,9 @@ pub struct Fraction {
 pub struct Mirror {
     /// The destination: its backend, its Host field, the time to connect, and TLS.
     pub forward: Forward,
-    /// The target of a copy.
-    pub target: Template,
+    /// The target of a copy; `None` for that of the request as its backend gets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Template>,
     /// Whether a copy has the body. Then it is read first, and a request with a longer one than there is memory for is not copied.
     pub body: bool,
     /// The part of the requests that is copied, by chance; `None` for all.

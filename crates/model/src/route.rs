@@ -13,7 +13,7 @@ use crate::capture::with_groups;
 use crate::path::{InvalidPath, canonicalize_configured};
 use crate::{
     BackendName, Canary, CaptureTemplate, Conditions, ConfiguredName, Fields, Filter, ForwardPolicy, Hostname, Origin,
-    PathReplacement, RequestView, Scheme, TooLong, TraceRule,
+    PathReplacement, RequestView, Scheme, TooLong, TraceRule, UpstreamTls,
 };
 
 /// One path of an Ingress rule, or a route derived from it (the answer for a missing slash, the implicit `/` of a
@@ -432,6 +432,20 @@ pub struct WeightedBackend {
     /// path.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<Filter>,
+    /// TLS to its endpoints, where that of the policy is not for all backends of the rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Arc<UpstreamTls>>,
+}
+
+/// What was chosen among the backends of a rule.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Choice<'a> {
+    /// The backend.
+    pub backend: &'a BackendName,
+    /// The filters for it.
+    pub filters: &'a [Filter],
+    /// TLS of its own.
+    pub tls: Option<&'a Arc<UpstreamTls>>,
 }
 
 impl Backends {
@@ -448,10 +462,11 @@ impl Backends {
 
     /// Chooses one of the backends by weight, and the main one of a canary, with the filters for it; `random` is called only if there is
     /// a choice. `None` if all weights are 0, or for the share without a valid backend.
-    pub fn choose(&self, random: impl FnOnce() -> u64) -> Option<(&BackendName, &[Filter])> {
+    pub fn choose(&self, random: impl FnOnce() -> u64) -> Option<Choice<'_>> {
+        let only = |backend| Some(Choice { backend, filters: &[], tls: None });
         let (list, invalid) = match self {
-            Self::One(name) => return Some((name, &[])),
-            Self::Canary(canary) => return Some((&canary.main, &[])),
+            Self::One(name) => return only(name),
+            Self::Canary(canary) => return only(&canary.main),
             Self::Weighted(list) => (list, 0),
             Self::Partial { valid, invalid } => (valid, *invalid),
         };
@@ -459,7 +474,7 @@ impl Backends {
         let wide = u128::from(random()) * u128::from(total);
         let mut at = (wide >> 64) as u64;
         list.iter().find_map(|share| match at.checked_sub(u64::from(share.weight)) {
-            None => Some((&share.backend, &share.filters[..])),
+            None => Some(Choice { backend: &share.backend, filters: &share.filters, tls: share.tls.as_ref() }),
             Some(rest) => {
                 at = rest;
                 None

@@ -18,6 +18,9 @@ pub struct UpstreamTls {
     pub sni: bool,
     /// Which certificates to accept.
     pub trust: Trust,
+    /// Names of which a verified certificate must have one, in place of [`name`](Self::name); none if that one counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alternative_names: Vec<AlternativeName>,
     /// Client certificate for endpoints that ask for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificate: Option<CertificateName>,
@@ -36,6 +39,15 @@ pub enum Trust {
     Anyone,
     /// Certificates signed by one of these authorities that have the right name.
     Authorities(Arc<[Authority]>),
+}
+
+/// A subject alternative name of a certificate.
+#[derive(Clone, Debug, Eq, PartialEq, Hash, Serialize, Deserialize)]
+pub enum AlternativeName {
+    /// A DNS name, which a wildcard of the certificate may cover.
+    Dns(Box<str>),
+    /// A URI, byte for byte.
+    Uri(Box<str>),
 }
 
 /// The certificate of an authority, in DER.

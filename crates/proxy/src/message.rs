@@ -66,8 +66,8 @@ impl<'a> UpstreamRequest<'a> {
     }
 
     /// Makes it a copy for another destination, with a body of this length, or without one.
-    pub(crate) fn turn_into_copy(&mut self, target: &'a [u8], length: Option<u64>) {
-        self.target = target;
+    pub(crate) fn turn_into_copy(&mut self, target: Option<&'a [u8]>, length: Option<u64>) {
+        self.target = target.unwrap_or(self.target);
         self.framing = Framing::None;
         self.measured = length;
         self.edits.reframed = true;

@@ -39,6 +39,8 @@ pub(crate) struct Origin<'a> {
     pub(crate) table: &'a TableName,
     /// What the client has shown, if it was asked for a certificate.
     pub(crate) asked: Option<&'a Asked>,
+    /// The listener that the name in its hello chose; empty if that is of none, `None` if there was no name.
+    pub(crate) listener: Option<&'a str>,
 }
 
 impl Facts for WorkerFacts<'_> {
@@ -58,6 +60,10 @@ impl Facts for WorkerFacts<'_> {
     fn client_identity(&mut self, wanted: Option<&Arc<ClientAuth>>) -> Option<Arc<ClientIdentity>> {
         let origin = self.origin?;
         origin.asked?.identity(&self.live.snapshot, origin.table, wanted)
+    }
+
+    fn is_for_another(&self, listener: &str) -> bool {
+        self.origin.and_then(|origin| origin.listener).is_some_and(|chosen| chosen != listener)
     }
 
     fn geo(&self, variable: GeoVariable, client: IpAddr, out: &mut Vec<u8>) {

@@ -30,6 +30,7 @@ fn auth(ca: &Ca) -> ClientAuth {
         subject: None,
         error_page: None,
         passes_certificate: false,
+        in_handshake: false,
     }
 }
 
@@ -283,6 +284,71 @@ async fn a_coalesced_connection_for_a_host_with_other_demands_is_misdirected() {
     assert_eq!(status(&asked, "same.example").await, 200, "what it asks for is the same");
     assert_eq!(status(&asked, "plain.example").await, 421);
     assert_eq!(origin.requests(), 4, "no other request reached the backend");
+}
+
+#[tokio::test]
+async fn a_handshake_without_a_good_certificate_fails_if_the_host_wants_it() {
+    let site = start(|auth| auth.in_handshake = true);
+    let strange = Ca::new("other").leaf(&["client"]);
+    let good = site.ca.leaf(&["client"]);
+    for (leaf, is_good) in [(None, false), (Some(&strange), false), (Some(&good), true)] {
+        for client in [client(leaf).only_tls12(), client(leaf).only_tls13()] {
+            let outcome = match client.try_connect(site.proxy.https).await {
+                // With TLS 1.3 the client has finished before the alert comes.
+                Ok(mut connection) => {
+                    let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+                    connection.try_send(request).await.ok();
+                    connection.try_read_response().await.map(|response| response.status).ok()
+                }
+                Err(_) => None,
+            };
+            assert_eq!(outcome, is_good.then_some(200));
+        }
+    }
+    assert_eq!(site.origin.requests(), 2);
+}
+
+#[tokio::test]
+async fn any_certificate_is_let_in_where_none_is_verified() {
+    let site = start(|auth| auth.mode = ClientAuthMode::Unverified);
+    let expired = site.ca.certificate(&["client"]).expired().issue();
+    let strange = Ca::new("other").leaf(&["client"]);
+    let good = site.ca.leaf(&["client"]);
+    assert_eq!(site.outcome(None).await, told(200, "NONE"));
+    assert_eq!(site.outcome(Some(&good)).await, told(200, "SUCCESS"));
+    assert_eq!(site.outcome(Some(&expired)).await, told(200, "FAILED:certificate has expired"));
+    let (status, verdict) = site.outcome(Some(&strange)).await;
+    assert!(status == 200 && verdict.is_some_and(|verdict| verdict.starts_with("FAILED:")));
+}
+
+#[tokio::test]
+async fn a_request_to_a_host_of_another_listener_is_misdirected() {
+    let origin = Origin::start("a");
+    let of_listener = |name: &str, listener: Option<&str>| {
+        let routes = vec![route("/", forward("web", ForwardPolicy::default()))];
+        let host = Host::new(table(), HostPattern::parse(name).unwrap(), routes);
+        Resource::from(host.with_listener(listener.map(Into::into)))
+    };
+    let mut resources = backend("web", &[origin.address()]);
+    resources.extend([of_listener("a.example", Some("one")), of_listener("b.example", Some("one"))]);
+    resources.extend([of_listener("c.example", Some("two")), of_listener("free.example", None)]);
+    let proxy = TestProxy::start(resources);
+    let cases = [
+        (Some("a.example"), "a.example", 200),
+        (Some("a.example"), "b.example", 200),
+        (Some("a.example"), "c.example", 421),
+        (Some("a.example"), "free.example", 200),
+        (Some("free.example"), "a.example", 421),
+        (Some("unknown.example"), "a.example", 421),
+        (None, "a.example", 200),
+    ];
+    for (named, host, status) in cases {
+        let client = TlsClient::unverified(named.unwrap_or(HOST));
+        let client = if named.is_none() { client.without_sni() } else { client };
+        let mut connection = client.connect(proxy.https).await;
+        assert_eq!(connection.get(host, "/").await.status, status, "{named:?} {host}");
+    }
+    assert_eq!(proxy.connect().await.get("c.example", "/").await.status, 200, "in the clear nothing is named");
 }
 
 #[tokio::test]

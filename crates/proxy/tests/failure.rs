@@ -374,6 +374,7 @@ async fn a_client_without_the_certificate_that_its_host_demands() {
         subject: None,
         error_page: None,
         passes_certificate: false,
+        in_handshake: false,
     };
     let pattern = HostPattern::parse(HOST).expect("a host pattern");
     let guarded = Host::new(table(), pattern, vec![route("/", forward("web", ForwardPolicy::default()))]);

@@ -4,7 +4,7 @@ mod support;
 
 use std::num::NonZeroUsize;
 
-use fairway_model::{Filter, Forward, ForwardPolicy, Fraction, Mirror, Resource, Template};
+use fairway_model::{Filter, Forward, ForwardPolicy, Fraction, Mirror, PathReplacement, Resource, Template};
 use fairway_proxy::ProxyConfig;
 use fairway_testkit::{Client, Fault, Origin, Reply, eventually};
 use support::http2::H2;
@@ -19,7 +19,7 @@ fn mirror(backend: &str, body: bool) -> Filter {
             session_cookie_path: None,
             policy: ForwardPolicy { upstream_host, ..ForwardPolicy::default() }.into(),
         },
-        target: Template::parse("/copy$request_uri"),
+        target: Some(Template::parse("/copy$request_uri")),
         body,
         fraction: None,
     }))
@@ -207,7 +207,7 @@ async fn each_mirror_gets_its_part_of_the_requests() {
                 session_cookie_path: None,
                 policy: ForwardPolicy::default().into(),
             },
-            target: Template::parse("$request_uri"),
+            target: Some(Template::parse("$request_uri")),
             body: true,
             fraction: Some(Fraction { numerator, denominator: 100 }),
         }))
@@ -229,4 +229,19 @@ async fn each_mirror_gets_its_part_of_the_requests() {
     let some = others.next_request().await;
     assert_eq!((&*some.head.start, &*some.body), ("POST /a HTTP/1.1", &b"body"[..]));
     assert!(others.requests() < 64);
+}
+
+#[tokio::test]
+async fn a_copy_without_a_target_of_its_own_has_the_one_that_the_backend_gets() {
+    let (web, copies) = (Origin::start("web"), Origin::start("copies"));
+    let Filter::Mirror(mut copy) = mirror("default/copies:80", false) else { panic!("a mirror") };
+    copy.target = None;
+    let filters = vec![Filter::Mirror(copy), Filter::ReplacePath { with: PathReplacement::Full("/new".into()) }];
+    let mut resources = backend("web", &[web.address()]);
+    resources.extend(backend("copies", &[copies.address()]));
+    resources.push(host(HOST, vec![filtered(route("/", forward("web", ForwardPolicy::default())), filters)]));
+    let proxy = start(resources);
+    assert_eq!(proxy.connect().await.get(HOST, "/old?a=b").await.status, 200);
+    assert_eq!(web.next_request().await.head.start, "GET /new?a=b HTTP/1.1");
+    assert_eq!(copies.next_request().await.head.start, "GET /new?a=b HTTP/1.1");
 }

@@ -5,7 +5,10 @@ mod support;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use fairway_model::{Authority, ForwardPolicy, Resource, Retry, RetryOn, TlsVersions, Trust, UpstreamTls};
+use fairway_model::{
+    Action, AlternativeName, Authority, Backends, ForwardPolicy, Resource, Retry, RetryOn, TlsVersions, Trust,
+    UpstreamTls, WeightedBackend,
+};
 use fairway_proxy::ProxyConfig;
 use fairway_testkit::{Ca, Fault, Leaf, Origin, Reply, Request, When};
 use support::{HOST, TestProxy, backend, certificate, config, forward, host, route};
@@ -227,4 +230,55 @@ async fn tunnels_and_early_answers_pass_over_tls() {
     assert!(client.read_exact(text.len()).await == text.as_bytes());
     client.half_close().await;
     client.read_to_end().await;
+}
+
+#[tokio::test]
+async fn one_of_the_alternative_names_is_enough_and_the_name_that_is_sent_does_not_count() {
+    let ca = Ca::new("root");
+    let origin = Origin::new("a").tls(&ca.certificate(&["backend.example"]).uri("spiffe://cluster/ns/shop").issue());
+    let origin = origin.start();
+    let dns = |name: &str| AlternativeName::Dns(name.into());
+    let uri = |name: &str| AlternativeName::Uri(name.into());
+    let with = |sent: &str, names: &[AlternativeName], ca: &Ca| {
+        Some(UpstreamTls { trust: trust(ca), alternative_names: names.to_vec(), ..named(sent) })
+    };
+    let ways = [
+        with("sent.example", &[dns("other.example"), dns("backend.example")], &ca),
+        with("sent.example", &[uri("spiffe://cluster/ns/shop")], &ca),
+        with("backend.example", &[dns("other.example")], &ca),
+        with("sent.example", &[uri("spiffe://cluster/ns/shop/x"), uri("backend.example")], &ca),
+        with("sent.example", &[dns("backend.example")], &Ca::new("another root")),
+    ];
+    let proxy = proxy(&origin, &ways, Vec::new());
+    for (way, expected) in [200, 200, 502, 502, 502].into_iter().enumerate() {
+        assert_eq!(status(&proxy, way).await, expected, "{way}");
+    }
+    assert!(origin.seen().iter().all(|request| request.sni.as_deref() == Some("sent.example")));
+}
+
+#[tokio::test]
+async fn backends_of_one_rule_are_each_spoken_to_in_their_own_way() {
+    let ca = Ca::new("root");
+    let (secure, plain) = (Origin::new("secure").tls(&leaf(&ca)).start(), Origin::start("plain"));
+    let mut resources = backend("secure", &[secure.address()]);
+    resources.extend(backend("plain", &[plain.address()]));
+    let tls = UpstreamTls { trust: trust(&ca), ..named("backend.example") };
+    let share = |name: &str, tls: Option<UpstreamTls>| WeightedBackend {
+        backend: name.into(),
+        weight: 1,
+        filters: Vec::new(),
+        tls: tls.map(Arc::new),
+    };
+    let mut action = forward("secure", ForwardPolicy::default());
+    if let Action::Forward(forward) = &mut action {
+        forward.backends =
+            Backends::Weighted(vec![share("default/secure:80", Some(tls)), share("default/plain:80", None)]);
+    }
+    resources.push(host(HOST, vec![route("/", action)]));
+    let proxy = TestProxy::start(resources);
+    let mut client = proxy.connect().await;
+    while secure.requests() == 0 || plain.requests() == 0 {
+        assert_eq!(client.get(HOST, "/").await.status, 200);
+    }
+    assert_eq!(secure.seen()[0].sni.as_deref(), Some("backend.example"));
 }

@@ -141,6 +141,13 @@ impl LeafBuilder<'_> {
         self
     }
 
+    /// Adds a URI to its names.
+    pub fn uri(mut self, uri: &str) -> Self {
+        let uri = uri.try_into().expect("a URI in ASCII");
+        self.params.subject_alt_names.push(rcgen::SanType::URI(uri));
+        self
+    }
+
     /// Pairs it with the private key of another certificate.
     pub fn mismatched_key(mut self) -> Self {
         self.mismatched = true;

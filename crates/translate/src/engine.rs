@@ -267,7 +267,7 @@ impl Translator {
         ingresses.settle(inputs, Owned { hosts, backends, secrets, config_maps }, dirty, out, extent);
         let stream_ports = streams.tcp_ports();
         let of_gateways = GatewayInputs { objects, options, streams: &stream_ports };
-        gateways.read(of_gateways, GatewayOwned { backends, secrets }, dirty, out);
+        gateways.read(of_gateways, GatewayOwned { backends, secrets, config_maps }, dirty, out);
         secrets.settle(objects, dirty, out);
         dirty.gateway_certificates |= dirty.secret_owners.iter().any(|(owner, _)| owner.kind == Kind::Gateway);
         config_maps.settle(objects, dirty);
@@ -455,6 +455,9 @@ impl Translator {
             Kind::HTTPRoute | Kind::GRPCRoute => {
                 dirty.gateway_routes.insert(key);
             }
+            Kind::BackendTLSPolicy => {
+                dirty.backend_policies.insert(key);
+            }
             Kind::Secret => {
                 if self.secrets.contains(&key) {
                     dirty.secrets.insert(key);
@@ -463,6 +466,7 @@ impl Translator {
             Kind::ConfigMap => {
                 dirty.streams |= self.streams.wants(&key);
                 dirty.config |= self.global.update(&key, after.as_ref());
+                self.gateways.touch_config_map(&key, dirty);
                 if self.config_maps.contains(&key) {
                     dirty.config_maps.insert(key);
                 }
@@ -501,6 +505,9 @@ fn means_the_same(before: &Object, after: &Object) -> bool {
         }
         (Object::GatewayClass(a), Object::GatewayClass(b)) => Arc::ptr_eq(a, b) || a.spec == b.spec,
         (Object::Gateway(a), Object::Gateway(b)) => {
+            Arc::ptr_eq(a, b) || a.spec == b.spec && same_life(&a.metadata, &b.metadata)
+        }
+        (Object::BackendTLSPolicy(a), Object::BackendTLSPolicy(b)) => {
             Arc::ptr_eq(a, b) || a.spec == b.spec && same_life(&a.metadata, &b.metadata)
         }
         (Object::ListenerSet(a), Object::ListenerSet(b)) => {

@@ -6,6 +6,8 @@
 
 pub mod api;
 mod attach;
+mod backend_tls;
+mod frontend;
 mod grant;
 mod host;
 mod listener;

@@ -26,12 +26,14 @@ const SERVED: [&str; 7] = [
 ];
 
 /// Rights about the Gateway API in every namespace that is served.
-const GATEWAYS: [&str; 9] = [
+const GATEWAYS: [&str; 11] = [
+    "list watch backendtlspolicies",
     "list watch gateways",
     "list watch grpcroutes",
     "list watch httproutes",
     "list watch listenersets",
     "list watch referencegrants",
+    "patch backendtlspolicies/status",
     "patch gateways/status",
     "patch grpcroutes/status",
     "patch httproutes/status",

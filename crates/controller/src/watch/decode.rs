@@ -178,6 +178,7 @@ fn object(kind: Kind, text: &str, hasher: &RandomState) -> serde_json::Result<(O
         Kind::ConfigMap => slim(lenient::<ConfigMap>(text)?, hasher),
         Kind::GatewayClass => slim(lenient::<api::GatewayClass>(text)?, hasher),
         Kind::Gateway => slim(lenient::<api::Gateway>(text)?, hasher),
+        Kind::BackendTLSPolicy => slim(lenient::<api::BackendTLSPolicy>(text)?, hasher),
         Kind::ListenerSet => slim(lenient::<api::ListenerSet>(text)?, hasher),
         Kind::HTTPRoute => slim(lenient::<api::HTTPRoute>(text)?, hasher),
         Kind::GRPCRoute => slim(lenient::<api::GRPCRoute>(text)?, hasher),

@@ -17,6 +17,9 @@ pub(super) fn lines(status: &ObjectStatus) -> Vec<(bool, String)> {
             });
             [own].into_iter().chain(of_listeners).collect()
         }
+        ObjectStatus::Policy { ancestors } => {
+            ancestors.iter().map(|one| line(&format!("at {}: ", one.ancestor_ref.name), &one.conditions)).collect()
+        }
         ObjectStatus::Route { parents } => parents
             .iter()
             .map(|parent| {
@@ -31,9 +34,10 @@ pub(super) fn lines(status: &ObjectStatus) -> Vec<(bool, String)> {
 }
 
 fn line(place: &str, conditions: &[Condition]) -> (bool, String) {
-    // These two are bad news when they hold.
+    // These are bad news when they hold.
     let is_good = |one: &&Condition| {
-        one.holds != matches!(one.kind, "Conflicted" | "PartiallyInvalid") && one.reason != "ListenersNotValid"
+        one.holds != matches!(one.kind, "Conflicted" | "PartiallyInvalid" | "InsecureFrontendValidationMode")
+            && one.reason != "ListenersNotValid"
     };
     let bad: Vec<_> = conditions.iter().filter(|one| !is_good(one)).map(ToString::to_string).collect();
     if !bad.is_empty() {

@@ -667,6 +667,7 @@ fn asks(auth: &ClientAuth) -> String {
     let mode = match auth.mode {
         ClientAuthMode::Required => "requires a client certificate of",
         ClientAuthMode::Optional => "asks for a client certificate of",
+        ClientAuthMode::Unverified => "asks for a client certificate, accepts any, and knows",
         ClientAuthMode::AnyAuthority => "asks for a client certificate of any authority, and knows",
     };
     let lists = match auth.revocation_lists.len() {

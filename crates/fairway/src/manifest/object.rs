@@ -123,7 +123,9 @@ impl Reader<'_> {
         }
         // The API server serves these in both versions, which have the same fields.
         let version = match version {
-            "gateway.networking.k8s.io/v1beta1" if !matches!(kind, "GRPCRoute" | "ListenerSet") => {
+            "gateway.networking.k8s.io/v1beta1"
+                if !matches!(kind, "GRPCRoute" | "ListenerSet" | "BackendTLSPolicy") =>
+            {
                 "gateway.networking.k8s.io/v1"
             }
             other => other,
@@ -147,6 +149,7 @@ impl Reader<'_> {
             }
             Some(Kind::GatewayClass) => self.object::<api::GatewayClass>(node, Kind::GatewayClass, |_| {}),
             Some(Kind::Gateway) => self.object::<api::Gateway>(node, Kind::Gateway, |_| {}),
+            Some(Kind::BackendTLSPolicy) => self.object::<api::BackendTLSPolicy>(node, Kind::BackendTLSPolicy, |_| {}),
             Some(Kind::ListenerSet) => self.object::<api::ListenerSet>(node, Kind::ListenerSet, |_| {}),
             Some(Kind::HTTPRoute) => self.object::<api::HTTPRoute>(node, Kind::HTTPRoute, |_| {}),
             Some(Kind::GRPCRoute) => self.object::<api::GRPCRoute>(node, Kind::GRPCRoute, |_| {}),

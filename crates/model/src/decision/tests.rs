@@ -255,15 +255,16 @@ fn weights_are_shares() {
         backend: name.into(),
         weight,
         filters: Vec::new(),
+        tls: None,
     });
     let backends = Backends::Weighted(list.to_vec());
-    let chosen = |random: u64| backends.choose(|| random).map(|(name, _)| name.as_str());
+    let chosen = |random: u64| backends.choose(|| random).map(|choice| choice.backend.as_str());
     let quarter = u64::MAX / 4;
     assert_eq!(
         [chosen(0), chosen(quarter - 1), chosen(quarter + 2), chosen(u64::MAX)].map(Option::unwrap),
         ["a", "a", "c", "c"]
     );
-    let none = WeightedBackend { backend: "a".into(), weight: 0, filters: Vec::new() };
+    let none = WeightedBackend { backend: "a".into(), weight: 0, filters: Vec::new(), tls: None };
     assert_eq!(Backends::Weighted(vec![none]).choose(|| 7), None);
     assert_eq!(Backends::Weighted(Vec::new()).choose(|| 7), None);
 }
@@ -431,6 +432,7 @@ fn the_chosen_backend_has_filters_of_its_own() {
         backend: name.into(),
         weight,
         filters: vec![edit(name), Filter::ReplacePath { with: crate::PathReplacement::Prefix(with.into()) }],
+        tls: None,
     };
     for (weights, expected) in [((1, 0), ("web", "/one/x?q")), ((0, 1), ("fallback", "/two/x?q"))] {
         let backends = Backends::Weighted(vec![share("web", weights.0, "/one"), share("empty", weights.1, "/two")]);

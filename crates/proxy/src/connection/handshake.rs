@@ -50,7 +50,7 @@ pub(super) enum HandshakeError {
 /// What became of a connection once its client's hello was read.
 pub(super) enum Greeted {
     /// TLS ends here. If the host that the client names asks for client certificates, what the client has shown comes along.
-    Accepted(Box<TlsStream<TcpStream>>, Option<Box<Asked>>),
+    Accepted(Box<TlsStream<TcpStream>>, Option<Box<Asked>>, Option<Arc<str>>),
     /// TLS passes through.
     Undecrypted(Undecrypted),
 }
@@ -111,6 +111,7 @@ pub(super) async fn accept(
         return Err(HandshakeError::UnknownName);
     }
     let of_host = configs.of_host(server_name.as_bytes());
+    let chosen = if server_name.is_empty() { None } else { configs.listener(server_name.as_bytes()) };
     let configs = of_host.as_ref().map_or(configs, |own| &own.configs);
     let config = configs.choose(hello.client_hello().alpn(), http2).clone();
     let stream = StartHandshake::from_parts(hello, stream).into_stream(config).await?;
@@ -118,7 +119,7 @@ pub(super) async fn accept(
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         Box::new(Asked::new(policy, server_name.as_bytes(), chain))
     });
-    Ok(Greeted::Accepted(Box::new(stream), asked))
+    Ok(Greeted::Accepted(Box::new(stream), asked, chosen))
 }
 
 /// Reads the hello; everything read is appended to `received`.

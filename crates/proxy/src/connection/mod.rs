@@ -165,7 +165,8 @@ impl ClientConnection {
                 Box::pin(pass(self.facts, self.admission, self.deadline, passing)).await;
                 None
             }
-            Ok(Greeted::Accepted(stream, asked)) => {
+            Ok(Greeted::Accepted(stream, asked, chosen)) => {
+                self.facts.chosen = chosen;
                 self.facts.arrival.asked_for_certificate = asked.is_some();
                 self.facts.asked = asked;
                 self.stream = Downstream::Tls(stream);

@@ -135,8 +135,12 @@ impl<'a> Exchange<'a> {
         let (live, facts, scratch) = (self.live, self.facts, &mut *self.scratch);
         let Some(head) = self.client.head() else { return (plan, None) };
         facts.listener.with_resource(|listener| {
-            let origin =
-                pipeline::Origin { arrival: &facts.arrival, table: &listener.table, asked: facts.asked.as_deref() };
+            let origin = pipeline::Origin {
+                arrival: &facts.arrival,
+                table: &listener.table,
+                asked: facts.asked.as_deref(),
+                listener: facts.chosen.as_deref(),
+            };
             pipeline::decide(
                 &facts.shard,
                 live,

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_model::client::Arrival;
@@ -27,6 +28,8 @@ pub(crate) struct ConnectionFacts {
     pub(crate) arrival: Arrival,
     /// What the client has shown, if it was asked for a certificate.
     pub(crate) asked: Option<Box<Asked>>,
+    /// The listener that the name in its hello chose; empty if that is of none, `None` if there was no name.
+    pub(crate) chosen: Option<Arc<str>>,
     /// Its number, unique in the process.
     pub(crate) number: u64,
     /// The fields about the client that every request to an endpoint carries, once known.
@@ -43,6 +46,7 @@ impl ConnectionFacts {
         Self {
             arrival,
             asked: None,
+            chosen: None,
             number: shard.next_number(),
             family: FamilyFields::default(),
             proxied: None,

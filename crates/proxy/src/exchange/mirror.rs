@@ -130,13 +130,15 @@ impl Exchange<'_> {
         let body = if has_body { self.client.whole_data()? } else { Vec::new() };
         let way = shard.upstreams.ways.for_own(live, forwarding, &service).ok()?;
         let mut target = Vec::new();
-        self.expand_template(Serves::Request, &mirror.target, &mut target).ok()?;
+        if let Some(template) = &mirror.target {
+            self.expand_template(Serves::Request, template, &mut target).ok()?;
+        }
         let (received, plan) = (self.client.head()?, self.plan.as_ref()?);
         let mut head = Vec::new();
         let written = service.with_backend(|backend| {
             let scratch = &self.scratch.decision;
             let mut request = UpstreamRequest::new(live, received, plan, forwarding, backend, scratch);
-            request.turn_into_copy(&target, has_body.then_some(body.len() as u64));
+            request.turn_into_copy(mirror.target.as_ref().map(|_| &target[..]), has_body.then_some(body.len() as u64));
             write_request(&request, &mut head, &mut OfExchange(self, Serves::Request))
         });
         written.ok()?;

@@ -175,10 +175,11 @@ impl<'a> Exchange<'a> {
         self.dispatched = dispatched;
         self.client.begin(self.facts.may_keep(self.live));
         let (live, scratch) = (self.live, &mut *self.scratch);
-        let ConnectionFacts { shard, arrival, asked, .. } = self.facts;
+        let ConnectionFacts { shard, arrival, asked, chosen, .. } = self.facts;
         let Some(head) = self.client.head() else { return self.client.after() };
         let (plan, service) = self.facts.listener.with_resource(|listener| {
-            let origin = pipeline::Origin { arrival, table: &listener.table, asked: asked.as_deref() };
+            let (table, asked) = (&listener.table, asked.as_deref());
+            let origin = pipeline::Origin { arrival, table, asked, listener: chosen.as_deref() };
             pipeline::decide(shard, live, head, origin, Start::Head, &mut scratch.decision, &mut scratch.open)
         });
         self.plan = Some(plan);

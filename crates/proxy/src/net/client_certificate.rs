@@ -1,7 +1,7 @@
 //! Client certificates: asked for by the host that a client names in its hello, verified after the handshake.
 //!
 //! The handshake accepts any certificate of which the client has the key, so that one that is missing or not good gets an HTTP
-//! response. The chain is verified once for each connection, resumed ones included, and again if what the host asks for changes:
+//! response, unless the host wants the handshake to fail. The chain is verified once for each connection, resumed ones included, and again if what the host asks for changes:
 //! a session carries certificates over, never a verdict.
 
 mod name;
@@ -11,7 +11,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
-use fairway_model::{ClientAuth, ClientIdentity, Snapshot, TableName, Verified};
+use fairway_model::{ClientAuth, ClientAuthMode, ClientIdentity, Snapshot, TableName, Verified};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, aws_lc_rs as provider};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
@@ -42,8 +42,17 @@ impl ClientPolicy {
 
     /// What the TLS layer uses.
     pub(super) fn asking(self: &Arc<Self>) -> Arc<dyn ClientCertVerifier> {
+        let strict = self.auth.in_handshake && self.auth.mode == ClientAuthMode::Required;
+        if let Some(verifier) = self.verifier.as_ref().filter(|_| strict) {
+            return verifier.clone();
+        }
         let hints = self.verifier.as_ref().map(|verifier| verifier.root_hint_subjects().to_vec());
-        Arc::new(AnyOfClient { hints: hints.unwrap_or_default(), provider: provider::default_provider() })
+        // Without a verifier no certificate is good.
+        Arc::new(AnyOfClient {
+            refuses: strict,
+            hints: hints.unwrap_or_default(),
+            provider: provider::default_provider(),
+        })
     }
 
     fn identity(&self, chain: &[CertificateDer<'static>]) -> ClientIdentity {
@@ -210,6 +219,8 @@ fn is_same(one: &Arc<ClientAuth>, other: &Arc<ClientAuth>) -> bool {
 /// Asks for a certificate and accepts any, or none, but only from a client that has its key.
 #[derive(Debug)]
 struct AnyOfClient {
+    /// Whether the handshake fails all the same.
+    refuses: bool,
     /// The names of the authorities, by which browsers choose what they offer.
     hints: Vec<DistinguishedName>,
     provider: CryptoProvider,
@@ -217,7 +228,7 @@ struct AnyOfClient {
 
 impl ClientCertVerifier for AnyOfClient {
     fn client_auth_mandatory(&self) -> bool {
-        false
+        self.refuses
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
@@ -230,6 +241,9 @@ impl ClientCertVerifier for AnyOfClient {
         _: &[CertificateDer<'_>],
         _: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
+        if self.refuses {
+            return Err(CertificateError::ApplicationVerificationFailure.into());
+        }
         Ok(ClientCertVerified::assertion())
     }
 

@@ -163,7 +163,7 @@ pub(super) fn lasting_scope(table: &TableName, auth: Option<&ClientAuth>) -> [u8
     };
     add(table.as_str().as_bytes());
     if let Some(auth) = auth {
-        add(format!("{:?} {}", auth.mode, auth.depth).as_bytes());
+        add(format!("{:?} {} {}", auth.mode, auth.depth, auth.in_handshake).as_bytes());
         for der in auth.authorities.iter().chain(auth.revocation_lists.iter()) {
             add(der.der());
         }

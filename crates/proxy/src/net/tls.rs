@@ -101,6 +101,14 @@ impl ServerConfigs {
     }
 
     /// The configurations for clients that name a host with its own.
+    /// The listener that a name chooses; empty if it is of none.
+    pub(crate) fn listener(&self, server_name: &[u8]) -> Option<Arc<str>> {
+        let snapshot = self.certificates.snapshot();
+        let chosen = snapshot.host(&self.table, server_name).and_then(|host| host.listener().cloned());
+        Some(chosen.unwrap_or_default())
+    }
+
+    /// The configurations for a host with its own. An empty name is that of a client that names none.
     pub(crate) fn of_host(&self, server_name: &[u8]) -> Option<Arc<HostConfigs>> {
         self.certificates.of_host(&self.table, server_name)
     }

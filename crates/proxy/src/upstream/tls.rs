@@ -3,12 +3,18 @@
 use std::sync::Arc;
 
 use fairway_model::decision::Forwarding;
-use fairway_model::{Backend, Certificate, TlsVersions, Trust, UpstreamTls};
-use rustls::client::WebPkiServerVerifier;
+use fairway_model::{AlternativeName, Backend, Certificate, TlsVersions, Trust, UpstreamTls};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion, version};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion,
+    version,
+};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::net::tls::restrict;
 
@@ -91,9 +97,20 @@ impl TlsWay {
             Trust::Authorities(authorities) => {
                 let mut roots = RootCertStore::empty();
                 roots.add_parsable_certificates(authorities.iter().map(|root| CertificateDer::from(root.der())));
-                WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+                let roots = Arc::new(roots);
+                let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone())
                     .build()
-                    .map_err(|_| InvalidTls::Authorities)?
+                    .map_err(|_| InvalidTls::Authorities)?;
+                if tls.alternative_names.is_empty() {
+                    verifier
+                } else {
+                    Arc::new(Named {
+                        names: tls.alternative_names.clone(),
+                        roots,
+                        verifier,
+                        provider: provider.clone(),
+                    })
+                }
             }
         };
         let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions);
@@ -128,6 +145,73 @@ pub(crate) fn unverified(protocols: &[&[u8]]) -> Arc<ClientConfig> {
     config.enable_sni = false;
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     Arc::new(config)
+}
+
+/// Accepts certificates of the authorities that have one of these names. The name that is sent does not count.
+#[derive(Debug)]
+struct Named {
+    names: Vec<AlternativeName>,
+    roots: Arc<RootCertStore>,
+    /// Checks signatures.
+    verifier: Arc<WebPkiServerVerifier>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Named {
+    fn is_named(&self, certificate: &ParsedCertificate<'_>, der: &CertificateDer<'_>) -> bool {
+        self.names.iter().any(|name| match name {
+            AlternativeName::Dns(name) => ServerName::try_from(&**name)
+                .is_ok_and(|name| rustls::client::verify_server_name(certificate, &name).is_ok()),
+            AlternativeName::Uri(uri) => {
+                let Ok((_, parsed)) = X509Certificate::from_der(der) else { return false };
+                let Ok(Some(names)) = parsed.subject_alternative_name() else { return false };
+                names.value.general_names.iter().any(|name| matches!(name, GeneralName::URI(found) if *found == &**uri))
+            }
+        })
+    }
+}
+
+impl ServerCertVerifier for Named {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        let roots = &self.roots;
+        verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, algorithms)?;
+        if self.is_named(&certificate, end_entity) {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(CertificateError::NotValidForName.into())
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
 }
 
 /// Accepts every certificate. It doesn't even check that the endpoint has the key of its certificate: any certificate is accepted

@@ -37,6 +37,8 @@ pub(crate) struct Dirty {
     pub(crate) hosts: BTreeSet<HostPattern>,
     /// Classes, Gateways, grants, or what they depend on.
     pub(crate) gateways: bool,
+    /// BackendTLSPolicies, or ConfigMaps that they name.
+    pub(crate) backend_policies: BTreeSet<ObjectKey>,
     /// Routes of the Gateway API.
     pub(crate) gateway_routes: BTreeSet<ObjectKey>,
     /// Whether a certificate of a Gateway has changed.

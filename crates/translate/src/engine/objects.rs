@@ -15,7 +15,7 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::{Deserialize, Serialize};
 
-use crate::gateway::api::{GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant};
+use crate::gateway::api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant};
 
 pub use ingress::StoredIngress;
 
@@ -35,7 +35,7 @@ macro_rules! kinds {
             pub fn is_of_gateway_api(self) -> bool {
                 matches!(
                     self,
-                    Self::GatewayClass | Self::Gateway | Self::ListenerSet | Self::HTTPRoute | Self::GRPCRoute | Self::ReferenceGrant
+                    Self::GatewayClass | Self::Gateway | Self::ListenerSet | Self::HTTPRoute | Self::GRPCRoute | Self::ReferenceGrant | Self::BackendTLSPolicy
                 )
             }
 
@@ -119,12 +119,12 @@ macro_rules! objects {
 
 kinds! {
     Ingress IngressClass Service EndpointSlice Secret ConfigMap Namespace
-    GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute ReferenceGrant
+    GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute ReferenceGrant BackendTLSPolicy
 }
 
 objects! {
     IngressClass Service EndpointSlice Secret ConfigMap Namespace
-    GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute ReferenceGrant
+    GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute ReferenceGrant BackendTLSPolicy
 }
 
 impl fmt::Display for Kind {

@@ -64,6 +64,7 @@ kind!(Gateway, "gateways", NamespaceResourceScope, GatewaySpec);
 kind!(HTTPRoute, "httproutes", NamespaceResourceScope, HTTPRouteSpec);
 kind!(GRPCRoute, "grpcroutes", NamespaceResourceScope, GRPCRouteSpec);
 kind!(ReferenceGrant, "referencegrants", NamespaceResourceScope, ReferenceGrantSpec);
+kind!(BackendTLSPolicy, "backendtlspolicies", NamespaceResourceScope, BackendTLSPolicySpec);
 kind!(ListenerSet, "listenersets", NamespaceResourceScope, ListenerSetSpec);
 
 macro_rules! record {
@@ -470,6 +471,35 @@ record! {
         method: Option<String>,
     }
     /// See the API.
+    BackendTLSPolicySpec {
+        /// What it is for.
+        target_refs: Vec<PolicyTarget>,
+        /// How certificates of endpoints are verified.
+        validation: BackendTlsValidation,
+        /// For the controller.
+        options: BTreeMap<String, String>,
+    }
+    /// See the API.
+    PolicyTarget {
+        /// API group.
+        group: String,
+        /// Kind.
+        kind: String,
+        /// Name.
+        name: String,
+        /// The name of a port of a Service; all by default.
+        section_name: Option<String>,
+    }
+    /// See the API.
+    SubjectAltName {
+        /// Type, which says which of the others is there.
+        r#type: String,
+        /// DNS name.
+        hostname: Option<String>,
+        /// URI.
+        uri: Option<String>,
+    }
+    /// See the API.
     ListenerSetSpec {
         /// The Gateway that it adds to.
         parent_ref: ObjectReference,
@@ -501,6 +531,24 @@ record! {
         /// Name; any by default.
         name: Option<String>,
     }
+}
+
+/// See the API.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BackendTlsValidation {
+    /// Authorities.
+    #[serde(skip_serializing_if = "is_empty")]
+    pub ca_certificate_refs: Vec<LocalReference>,
+    /// Authorities that everybody knows, in place of them.
+    #[serde(rename = "wellKnownCACertificates", skip_serializing_if = "is_empty")]
+    pub well_known_ca_certificates: Option<String>,
+    /// The name that is sent, and that the certificate must have if there are no others.
+    #[serde(skip_serializing_if = "is_empty")]
+    pub hostname: String,
+    /// Names of which the certificate must have one.
+    #[serde(skip_serializing_if = "is_empty")]
+    pub subject_alt_names: Vec<SubjectAltName>,
 }
 
 /// A value that is not read. All are equal.

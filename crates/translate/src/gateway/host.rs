@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fairway_model::{
-    Action, CertificateName, Host, HostPattern, Location, Onward, Origin, PathMatch, Route, TableName,
+    Action, Backends, CertificateName, ClientAuth, Filter, Forward, ForwardPolicy, Host, HostPattern, Location, Onward,
+    Origin, PathMatch, Route, TableName, UpstreamTls,
 };
 use jiff::Timestamp;
 
-use super::attach::{ListenerId, NameRank, is_within};
+use super::attach::{ListenerId, NameRank, is_within, text};
 use crate::objects::ObjectKey;
 
 /// Which of two routes with equal matches is served: the older one, then the first of the alphabet (Gateway API, HTTPRouteRule).
@@ -52,6 +53,10 @@ pub(super) struct OpenListener {
     pub(super) serves: bool,
     pub(super) certificate: Option<CertificateName>,
     pub(super) alternative: Option<CertificateName>,
+    /// The client certificates that it asks for.
+    pub(super) client_auth: Option<Arc<ClientAuth>>,
+    /// The certificate that it shows to backends.
+    pub(super) shown: Option<CertificateName>,
 }
 
 /// The hosts on one port.
@@ -61,6 +66,8 @@ pub(super) struct PortTable {
     pub(super) listeners: Vec<OpenListener>,
     /// Whether Ingresses are served on the port too.
     pub(super) shared: bool,
+    /// Whether TLS is spoken there.
+    pub(super) secure: bool,
     /// The port that redirects name; `None` if the client's own is right.
     pub(super) named_port: Option<u16>,
     /// Which routes each host has, in order.
@@ -135,15 +142,21 @@ impl PortTable {
         let holds = self.listeners.iter().filter(|listener| is_within(pattern, &listener.hostname));
         // A request belongs to one listener, the most specific.
         let owner = holds.min_by_key(|listener| listener.hostname.by_precision());
+        let below = beneath.host.filter(|_| self.shared);
+        let demanded = below.and_then(|below| below.client_auth());
+        let asked = owner.and_then(|owner| owner.client_auth.as_ref());
+        // Where an Ingress demands other client certificates, both demands can't be met: the Ingress keeps its host.
+        let is_torn = demanded.is_some() && asked.is_some() && demanded != asked;
         let own = self
             .routes
             .get(pattern)
             .into_iter()
             .flatten()
+            .filter(|_| !is_torn)
             .filter(|((_, _, listener), _)| owner.is_some_and(|owner| owner.serves && owner.id == *listener));
         let mut tiers: BTreeMap<NameRank, Vec<(Option<RouteAge>, Route)>> = BTreeMap::new();
         for ((rank, age, _), routes) in own {
-            let routes = routes.iter().map(|route| (Some(age.clone()), self.on_this_port(route)));
+            let routes = routes.iter().map(|route| (Some(age.clone()), self.on_this_port(route, owner)));
             tiers.entry(*rank).or_default().extend(routes);
         }
         let is_barrier = owner.is_some_and(|owner| owner.hostname == *pattern);
@@ -155,7 +168,6 @@ impl PortTable {
         if tiers.is_empty() {
             tiers.push(Vec::new());
         }
-        let below = beneath.host.filter(|_| self.shared);
         let last = tiers.len() - 1;
         for route in below.into_iter().flat_map(|host| host.routes()) {
             // What no user wrote comes last, whatever its age.
@@ -190,13 +202,17 @@ impl PortTable {
         };
         let host = next?.with_certificate(certificate).with_alternative_certificate(alternative);
         // What restricts the host holds for all of its routes.
-        let host = host.with_client_auth(below.and_then(|below| below.client_auth().cloned()));
+        let host = host.with_client_auth(demanded.or(asked).cloned());
+        let host = host.with_listener(owner.filter(|_| self.secure).map(|owner| text(&owner.hostname).into()));
         Some(host.with_passthrough(below.and_then(|below| below.passthrough().cloned())))
     }
 
     /// A redirect that keeps scheme and port of the request names the port of the listener.
-    fn on_this_port(&self, route: &Route) -> Route {
+    fn on_this_port(&self, route: &Route, owner: Option<&OpenListener>) -> Route {
         let mut route = route.clone();
+        if let Some(certificate) = owner.and_then(|owner| owner.shown.as_ref()) {
+            show(&mut route, certificate);
+        }
         if let Action::Redirect(redirect) = &mut route.action
             && let Location::Parts(parts) = &mut redirect.location
             && parts.scheme.is_none()
@@ -204,6 +220,29 @@ impl PortTable {
             parts.port = parts.port.or(self.named_port);
         }
         route
+    }
+}
+
+/// Makes a route show a certificate to the backends that it reaches over TLS.
+fn show(route: &mut Route, certificate: &CertificateName) {
+    let shown = |tls: &Arc<UpstreamTls>| {
+        Arc::new(UpstreamTls { client_certificate: Some(certificate.clone()), ..(**tls).clone() })
+    };
+    let show = |forward: &mut Forward| {
+        if let Some(tls) = &forward.policy.tls {
+            forward.policy = Arc::new(ForwardPolicy { tls: Some(shown(tls)), ..(*forward.policy).clone() });
+        }
+        if let Backends::Weighted(list) | Backends::Partial { valid: list, .. } = &mut forward.backends {
+            list.iter_mut().filter_map(|share| share.tls.as_mut()).for_each(|tls| *tls = shown(tls));
+        }
+    };
+    if let Action::Forward(forward) = &mut route.action {
+        show(forward);
+    }
+    for filter in &mut route.filters {
+        if let Filter::Mirror(mirror) = filter {
+            show(&mut mirror.forward);
+        }
     }
 }
 

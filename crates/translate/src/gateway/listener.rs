@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fairway_model::{HostPattern, Scheme};
+use fairway_model::{ClientAuth, HostPattern, Scheme};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::api::{GROUP, Gateway, GatewayListener, RouteNamespaces};
+use super::frontend::{self, Frontend};
 use super::grant;
 use super::host::RouteAge;
 use super::place::{self, Place};
@@ -29,6 +30,12 @@ pub(super) struct GatewayPart {
     pub(super) turn: RouteAge,
     /// Its own, then those of the ListenerSets that it admits.
     pub(super) listeners: Vec<ListenerPart>,
+    /// The ConfigMaps of the authorities of client certificates.
+    pub(super) config_maps: BTreeSet<ObjectKey>,
+    /// Whether clients without a good certificate are let in although one is asked for.
+    pub(super) is_insecure: bool,
+    /// The Secret with the certificate that is shown to backends.
+    pub(super) client_certificate: Option<Result<ObjectKey, Shortcoming>>,
     /// What it asks for if the shared address won't do.
     pub(super) own: Option<OwnAddress>,
     /// Why the Gateway as a whole is not accepted.
@@ -67,6 +74,8 @@ pub(super) struct ListenerPart {
     pub(super) namespaces: Namespaces,
     /// The Secrets of its certificates that it may refer to.
     pub(super) secrets: Vec<ObjectKey>,
+    /// The client certificates that it asks for.
+    pub(super) client_auth: Option<Arc<ClientAuth>>,
     /// What keeps it from being accepted.
     pub(super) fault: Option<Shortcoming>,
     /// Whether that is a conflict with another listener.
@@ -117,7 +126,17 @@ pub(super) fn read(
     });
     let own_turn = (turn.clone(), None);
     let listeners = gateway.spec.listeners.iter().map(|one| read_listener(key, &own_turn, gateway, one, objects));
-    GatewayPart { key: key.clone(), age, listeners: listeners.collect(), turn, own, fault }
+    GatewayPart {
+        key: key.clone(),
+        age,
+        listeners: listeners.collect(),
+        turn,
+        config_maps: frontend::config_maps(gateway, objects),
+        is_insecure: frontend::is_insecure(gateway),
+        client_certificate: frontend::client_certificate(gateway, objects),
+        own,
+        fault,
+    }
 }
 
 /// Reads a listener of the Gateway or of a ListenerSet.
@@ -145,11 +164,11 @@ pub(super) fn read_listener(
             "tls.mode: Passthrough needs the protocol TLS, which is not built yet",
         ));
     }
-    let validation = gateway.spec.tls.as_ref().and_then(|tls| tls.frontend.as_ref());
-    if scheme == Some(Scheme::Https) && validation.is_some() {
-        let message = "spec.tls.frontend: client certificates can't be asked for yet, and nobody is let in without";
-        fault = Some(Shortcoming::new("UnsupportedValue", message));
-    }
+    let Frontend { auth, unresolved, fault: uncertified } = match scheme {
+        Some(Scheme::Https) => frontend::frontend(gateway, listener.port, objects),
+        _ => Frontend::default(),
+    };
+    fault = fault.or(uncertified);
     let port = u16::try_from(listener.port).unwrap_or_default();
     if port == 0 {
         fault =
@@ -163,7 +182,7 @@ pub(super) fn read_listener(
         let message = format!("hostname: {} is no host name", listener.hostname.as_deref().unwrap_or_default());
         fault = Some(Shortcoming::new("UnsupportedValue", message));
     }
-    let mut unresolved = None;
+    let mut unresolved = unresolved;
     let asked = listener.allowed_routes.as_ref().map(|allowed| &allowed.kinds[..]).unwrap_or_default();
     let served = |kind: &Kind| scheme.is_some() && HTTP_KINDS.contains(kind);
     let mut kinds: Vec<Kind> = HTTP_KINDS.into_iter().filter(served).collect();
@@ -175,7 +194,7 @@ pub(super) fn read_listener(
         if let Some(unknown) = asked.iter().find(|one| known(one).is_none()) {
             let message =
                 format!("allowedRoutes.kinds: {} can't attach to a listener for {}", unknown.kind, listener.protocol);
-            unresolved = Some(Shortcoming::new("InvalidRouteKinds", message));
+            unresolved.get_or_insert(Shortcoming::new("InvalidRouteKinds", message));
         }
         kinds.retain(|kind| asked.iter().filter_map(known).any(|one| one == *kind));
     }
@@ -216,6 +235,7 @@ pub(super) fn read_listener(
         kinds,
         namespaces,
         secrets,
+        client_auth: auth,
         fault,
         conflicted: false,
         unresolved,

@@ -3,6 +3,7 @@
 //! A changed class, Gateway, grant or namespace is rare, and everything is judged again; a changed route or Service costs only the
 //! routes concerned.
 
+mod policy;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::CONTROLLER;
 use super::api::{GROUP, ParentReference};
 use super::attach::{self, Attaching, ListenerId, judge};
+use super::backend_tls::BackendPolicies;
 use super::host::{Beneath, OpenListener, PortTable, RouteAge, Settled};
 use super::listener::{self, GatewayPart};
 use super::listener_set::{self, Parents, SetPart};
@@ -29,7 +31,8 @@ use crate::ingress::Hosts;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::options::Options;
 use crate::resource::backend::BackendKey;
-use crate::resource::{Age, BackendWishes, Backends, Owner, Secrets};
+use crate::resource::certificate::certificate_name;
+use crate::resource::{Age, BackendWishes, Backends, ConfigMaps, Owner, Secrets};
 
 /// All objects of the Gateway API.
 #[derive(Debug, Default)]
@@ -41,6 +44,7 @@ pub(crate) struct Gateways {
     ages: BTreeMap<ObjectKey, RouteAge>,
     /// The routes whose result depends on a Service.
     services: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    policies_of_backends: BackendPolicies,
     /// How many routes each listener has taken.
     attached: BTreeMap<ListenerId, usize>,
     /// What listeners have, and what of it is open.
@@ -75,12 +79,20 @@ pub(crate) struct GatewayInputs<'a> {
 pub(crate) struct GatewayOwned<'a> {
     pub(crate) backends: &'a mut Backends,
     pub(crate) secrets: &'a mut Secrets,
+    pub(crate) config_maps: &'a mut ConfigMaps,
 }
 
 impl Gateways {
     /// Marks the routes that depend on a Service.
     pub(crate) fn touch_service(&self, service: &ObjectKey, dirty: &mut Dirty) {
         dirty.gateway_routes.extend(self.services.get(service).into_iter().flatten().cloned());
+        dirty.gateway_statuses.extend(self.policies_of_backends.for_service(service).cloned());
+    }
+
+    /// Marks what depends on a ConfigMap.
+    pub(crate) fn touch_config_map(&self, key: &ObjectKey, dirty: &mut Dirty) {
+        self.policies_of_backends.touch_config_map(key, dirty);
+        dirty.gateways |= self.gateways.values().any(|part| part.config_maps.contains(key));
     }
 
     /// The ports that are open for Gateways.
@@ -143,6 +155,12 @@ impl Gateways {
             for kind in route::KINDS {
                 routes.extend(inputs.objects.of_kind(kind).map(|(key, _)| key.clone()));
             }
+            // Namespaces may be served now that were not, and the other way round.
+            let policies = inputs.objects.of_kind(Kind::BackendTLSPolicy);
+            dirty.backend_policies.extend(policies.map(|(key, _)| key.clone()));
+        }
+        for key in std::mem::take(&mut dirty.backend_policies) {
+            routes.extend(self.read_policy(&key, inputs, &mut owned, dirty, out));
         }
         for key in routes {
             self.read_route(key, inputs, &mut owned, dirty);
@@ -263,6 +281,8 @@ impl Gateways {
         for (key, owner) in std::mem::take(&mut self.owners) {
             let secrets = self.gateways.get(&key).into_iter().flat_map(secrets_of).collect::<BTreeSet<_>>();
             secrets.into_iter().for_each(|secret| owned.secrets.detach(secret, &owner.age, dirty, out));
+            let maps = self.gateways.get(&key).into_iter().flat_map(|part| &part.config_maps);
+            maps.for_each(|map| owned.config_maps.detach(map, &owner.age, dirty, out));
         }
         dirty.reports.extend(self.gateways.keys().cloned());
         self.gateways = parts.into_iter().map(|part| (part.key.clone(), part)).collect();
@@ -270,6 +290,7 @@ impl Gateways {
             let owner = Arc::new(Owner { key: key.clone(), age: part.age.clone(), wishes: Arc::default() });
             let secrets: BTreeSet<_> = secrets_of(part).collect();
             secrets.into_iter().for_each(|secret| owned.secrets.attach(secret, &owner, dirty, out));
+            part.config_maps.iter().for_each(|map| owned.config_maps.attach(map, &owner, dirty, out));
             self.owners.insert(key.clone(), owner);
         }
         dirty.reports.extend(self.gateways.keys().cloned());
@@ -318,6 +339,7 @@ impl Gateways {
         }
         for service in &part.services {
             self.services.entry(service.clone()).or_default().insert(key.clone());
+            dirty.gateway_statuses.extend(self.policies_of_backends.for_service(service).cloned());
         }
         let mut listeners = BTreeSet::new();
         for one in &part.attachments {
@@ -340,6 +362,7 @@ impl Gateways {
             owned.backends.detach(backend, &part.owner.age, dirty);
         }
         for service in &part.services {
+            dirty.gateway_statuses.extend(self.policies_of_backends.for_service(service).cloned());
             if let Some(routes) = self.services.get_mut(service) {
                 routes.remove(key);
                 if routes.is_empty() {
@@ -390,7 +413,7 @@ impl Gateways {
         }
         let is_ours = text.parents().iter().any(ours);
         let rules = match is_ours {
-            true => route::rules(key, text, objects, options, &mut self.policies),
+            true => route::rules(key, text, objects, options, &self.policies_of_backends, &mut self.policies),
             false if findings.is_empty() => return None,
             false => RouteRules::default(),
         };
@@ -495,6 +518,10 @@ impl Gateways {
                         status
                     })
                 }
+                Kind::BackendTLSPolicy => self.policy_status(&key, inputs.objects).map(|(status, findings)| {
+                    self.findings.insert(key.clone(), findings);
+                    status
+                }),
                 Kind::ListenerSet => {
                     let found = self.sets.get(&key).map(|part| self.set_status(&key, part, secrets));
                     found.map(|(status, findings)| {
@@ -529,6 +556,12 @@ impl Gateways {
                 serves: listener.scheme == Some(Scheme::Http) || !good.is_empty(),
                 certificate: good.first().map(|good| good.certificate.name.clone()),
                 alternative: other.map(|good| good.certificate.name.clone()),
+                client_auth: listener.client_auth.clone(),
+                // Backends that demand a certificate that can't be had are not reached: no certificate has this name.
+                shown: gateway.client_certificate.as_ref().map(|found| match found {
+                    Ok(secret) => certificate_name(secret),
+                    Err(_) => "refused".into(),
+                }),
             });
         }
         for place in self.places.keys() {
@@ -537,6 +570,7 @@ impl Gateways {
         for (place, table) in &mut self.tables {
             let scheme = self.places.get(place);
             table.shared = scheme.is_some() && place.is_of_ingresses();
+            table.secure = scheme == Some(&Scheme::Https);
             let door = match scheme {
                 Some(Scheme::Https) => options.https.first(),
                 _ => options.http.first(),
@@ -581,7 +615,8 @@ fn class_status(class: &super::api::GatewayClass) -> ObjectStatus {
 }
 
 fn secrets_of(part: &GatewayPart) -> impl Iterator<Item = &ObjectKey> {
-    part.listeners.iter().flat_map(|listener| &listener.secrets)
+    let shown = part.client_certificate.iter().flatten();
+    part.listeners.iter().flat_map(|listener| &listener.secrets).chain(shown)
 }
 
 /// Each backend once: an owner is attached once.
@@ -628,6 +663,7 @@ fn metadata(object: &Object) -> &ObjectMeta {
         Object::GRPCRoute(route) => &route.metadata,
         Object::Gateway(gateway) => &gateway.metadata,
         Object::ListenerSet(set) => &set.metadata,
+        Object::BackendTLSPolicy(policy) => &policy.metadata,
         _ => &NOTHING,
     }
 }

@@ -9,6 +9,7 @@ use fairway_model::{
 
 use super::api::{GRPCRoute, GRPCRouteMatch, HTTPRoute, HTTPRouteMatch, ParentReference, ValueMatcher};
 use super::attach::Attachment;
+use super::backend_tls::BackendPolicies;
 use super::listener;
 use super::rule::{BuiltRule, RuleMatch, RuleReader, RuleText};
 use super::status::{ParentStatus, Shortcoming};
@@ -101,10 +102,11 @@ pub(super) fn rules(
     text: RouteText<'_>,
     objects: &Objects,
     options: &Options,
+    tls: &BackendPolicies,
     policies: &mut Shared<ForwardPolicy>,
 ) -> RouteRules {
     let origin = key.origin();
-    let mut reader = RuleReader { key, origin: &origin, objects, options, policies };
+    let mut reader = RuleReader { key, origin: &origin, objects, options, tls, policies };
     let mut rules = RouteRules::default();
     match text {
         RouteText::Http(route) => {

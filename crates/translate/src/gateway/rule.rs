@@ -4,22 +4,25 @@
 //! without a part of it.
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_model::{
     Action, Backends, ByteLimit, Conditions, Cors, CorsRules, FieldEdit, Filter, Forward, ForwardPolicy, Fraction,
     Location, Mirror, Origin, Origins, PathMatch, PathReplacement, Redirect, Respond, Retry, RetryOn, Route, Scheme,
-    Template, UpstreamProtocol, UrlParts, WeightedBackend,
+    Template, UpstreamProtocol, UpstreamTls, UrlParts, WeightedBackend,
 };
 
 use super::api::{
     BackendReference, CorsFilter, HTTPRouteFilter, HeaderModifier, PathModifier, RequestMirror, RequestRedirect,
     RouteRetry, Timeouts, UrlRewrite,
 };
+use super::backend_tls::BackendPolicies;
 use super::grant;
 use super::status::Shortcoming;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::shared::Shared;
+use crate::limit;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::options::Options;
 use crate::resource::backend::BackendKey;
@@ -33,6 +36,8 @@ pub(super) struct RuleReader<'a> {
     pub(super) origin: &'a Origin,
     pub(super) objects: &'a Objects,
     pub(super) options: &'a Options,
+    /// How Services are spoken to over TLS.
+    pub(super) tls: &'a BackendPolicies,
     /// Most rules have the same policy.
     pub(super) policies: &'a mut Shared<ForwardPolicy>,
 }
@@ -87,6 +92,8 @@ struct ValidBackend {
     key: BackendKey,
     weight: u32,
     http2: bool,
+    /// TLS to it, or why it can't be had: then it is as good as invalid.
+    tls: Result<Option<Arc<UpstreamTls>>, String>,
     /// What is done with the requests that go there, if there are others.
     effects: Effects,
 }
@@ -193,16 +200,25 @@ impl RuleReader<'_> {
 
     /// A mirror without a valid backend gets nothing, and the requests are served.
     fn mirror(&mut self, mirror: &RequestMirror, field: &str, effects: &mut Effects, built: &mut BuiltRule) {
+        if effects.mirrors.len() == limit::RULE_MIRRORS {
+            let message = format!("a rule copies requests to at most {} backends", limit::RULE_MIRRORS);
+            return self.refuse(field, Shortcoming::new("UnsupportedValue", message), built);
+        }
         let found = self.backend(&mirror.backend_ref, built).and_then(|backend| match backend.http2 {
             true => Err((
                 Reason::UnsupportedBackend,
                 Shortcoming::new("UnsupportedProtocol", "copies of requests are sent over HTTP/1.1 only"),
             )),
-            false => Ok(backend.key),
+            false => Ok((backend.key, backend.tls)),
         });
         let field = format!("{field}.backendRef");
-        let key = match found {
-            Ok(key) => key,
+        let (key, tls) = match found {
+            Ok((key, Ok(tls))) => (key, tls),
+            Ok((_, Err(why))) => {
+                let (message, reason) = (format!("{why}; it gets no copies of requests"), Reason::BackendPolicyRefused);
+                built.findings.push(self.finding(Severity::Warning, reason, &field, &mirror.backend_ref.name, message));
+                return;
+            }
             Err((reason, fault)) => {
                 let message = format!("{}; it gets no copies of requests", fault.message);
                 let name = &mirror.backend_ref.name;
@@ -218,7 +234,7 @@ impl RuleReader<'_> {
             (None, Some(percent)) => Some((number(percent), 100)),
             (None, None) => None,
         };
-        let policy = ForwardPolicy { max_body: ByteLimit::NONE, ..ForwardPolicy::default() };
+        let policy = ForwardPolicy { max_body: ByteLimit::NONE, tls, ..ForwardPolicy::default() };
         let forward = Forward {
             backends: key.name().into(),
             fallback: None,
@@ -228,7 +244,7 @@ impl RuleReader<'_> {
         built.backends.push((key, field));
         effects.mirrors.push(Mirror {
             forward,
-            target: Template::parse("$request_uri"),
+            target: None,
             body: true,
             fraction: fraction.map(|(numerator, denominator)| Fraction { numerator, denominator }),
         });
@@ -279,6 +295,13 @@ impl RuleReader<'_> {
                 _ => Ok(backend),
             });
             match found {
+                Ok(ValidBackend { tls: Err(why), .. }) => {
+                    invalid = invalid.saturating_add(weight);
+                    let message = format!("{why}; its share of the requests answers {}", self.failure());
+                    let reason = Reason::BackendPolicyRefused;
+                    let finding = self.finding(Severity::Error, reason, &field, &reference.name, message);
+                    built.findings.push(finding.unserved());
+                }
                 Ok(mut backend) => {
                     let filters = format!("{field}.filters");
                     if only {
@@ -330,8 +353,11 @@ impl RuleReader<'_> {
         if valid.iter().any(replaces_prefix) {
             self.check_prefixes(rule, &format!("{field}.backendRefs"), built);
         }
+        let tls = |one: &ValidBackend| one.tls.clone().ok().flatten();
+        let common = tls(&valid[0]);
+        let differ = valid.iter().any(|one| tls(one) != common);
         let policy = match self.policy(rule, valid[0].http2, effects) {
-            Ok(policy) => policy,
+            Ok(policy) => ForwardPolicy { tls: common.filter(|_| !differ), ..policy },
             Err((part, message)) => {
                 self.refuse(&format!("{field}.{part}"), Shortcoming::new("UnsupportedValue", message), built);
                 ForwardPolicy::default()
@@ -343,6 +369,7 @@ impl RuleReader<'_> {
             let share = |one: ValidBackend| WeightedBackend {
                 backend: one.key.name(),
                 weight: one.weight,
+                tls: tls(&one).filter(|_| differ),
                 filters: one.effects.into_filters(),
             };
             let mut list: Vec<_> = valid.into_iter().map(share).collect();
@@ -350,7 +377,8 @@ impl RuleReader<'_> {
                 0 => Backends::Weighted(list),
                 // A backend that does not exist answers 503.
                 _ if self.key.kind == Kind::GRPCRoute => {
-                    let invalid = WeightedBackend { backend: "invalid".into(), weight: invalid, filters: Vec::new() };
+                    let invalid =
+                        WeightedBackend { backend: "invalid".into(), weight: invalid, filters: Vec::new(), tls: None };
                     list.push(invalid);
                     Backends::Weighted(list)
                 }
@@ -397,7 +425,7 @@ impl RuleReader<'_> {
             let http2 = self.key.kind == Kind::GRPCRoute;
             let message = format!("there is no Service {namespace}/{}", one.name);
             return if stands_in {
-                Ok(ValidBackend { key, weight, http2, effects })
+                Ok(ValidBackend { key, weight, http2, tls: Ok(None), effects })
             } else {
                 Err((Reason::ServiceNotFound, Shortcoming::new("BackendNotFound", message)))
             };
@@ -408,15 +436,16 @@ impl RuleReader<'_> {
             return Err((Reason::UnsupportedBackend, Shortcoming::new("InvalidKind", message)));
         }
         let found = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default().iter().find(|it| it.port == port);
+        let tls = self.tls.tls(&service, found.and_then(|port| port.name.as_deref())).cloned().transpose();
         let http2 = match found.and_then(|port| port.app_protocol.as_deref()) {
-            Some("kubernetes.io/wss") => {
+            Some("kubernetes.io/wss") if tls == Ok(None) => {
                 let message = format!("port {port} of Service {namespace}/{}: kubernetes.io/wss needs TLS", one.name);
                 return Err((Reason::UnsupportedBackend, Shortcoming::new("UnsupportedProtocol", message)));
             }
             Some("kubernetes.io/h2c") => true,
             _ => self.key.kind == Kind::GRPCRoute,
         };
-        Ok(ValidBackend { key, weight, http2, effects })
+        Ok(ValidBackend { key, weight, http2, tls, effects })
     }
 
     /// Time limits and retries.

@@ -103,6 +103,11 @@ pub enum ObjectStatus {
         /// Its listeners, in the order of the spec.
         listeners: Vec<ListenerStatus>,
     },
+    /// Of a policy.
+    Policy {
+        /// The Gateways at which it counts.
+        ancestors: Vec<AncestorStatus>,
+    },
     /// Of a route.
     Route {
         /// Its parents that are ours, in the order of the spec.
@@ -162,14 +167,32 @@ pub struct ParentStatus {
 
 impl Eq for ParentStatus {}
 
+/// The status of a policy at one Gateway.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AncestorStatus {
+    /// The Gateway.
+    pub ancestor_ref: ParentReference,
+    /// Its conditions.
+    pub conditions: Vec<Condition>,
+}
+
+impl Eq for AncestorStatus {}
+
 /// The features that hold in whole, as the conformance suite names them, sorted.
 pub(crate) const FEATURES: &[Feature] = &[
+    Feature { name: "BackendTLSPolicy" },
+    Feature { name: "BackendTLSPolicySANValidation" },
     Feature { name: "GRPCRoute" },
     Feature { name: "GRPCRouteNamedRouteRule" },
     Feature { name: "GRPCRouteRequestHeaderModifier" },
     Feature { name: "Gateway" },
     Feature { name: "GatewayAddressEmpty" },
+    Feature { name: "GatewayBackendClientCertificate" },
+    Feature { name: "GatewayFrontendClientCertificateValidation" },
+    Feature { name: "GatewayFrontendClientCertificateValidationInsecureFallback" },
     Feature { name: "GatewayHTTPListenerIsolation" },
+    Feature { name: "GatewayHTTPSListenerDetectMisdirectedRequests" },
     Feature { name: "GatewayInfrastructure" },
     Feature { name: "GatewayPort8080" },
     Feature { name: "GatewayRouteHostnameIntersectionPrecedence" },

@@ -43,6 +43,7 @@ pub(super) fn build(
                 url => CertificateErrorPage::Url(url.into()),
             }),
             passes_certificate: annotations.pass_certificate.unwrap_or(false),
+            in_handshake: false,
         }))
     };
     Some(build())

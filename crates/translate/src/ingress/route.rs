@@ -487,7 +487,7 @@ fn mirror(part: &Part, config: &GlobalConfig, policies: &mut Policies) -> Option
     let policy = policies.0.of(ForwardPolicy { upstream_host: Some(Template::parse(host)), tls, ..(*plain).clone() });
     let forward = Forward { backends: backend.name().into(), fallback: None, session_cookie_path: None, policy };
     let body = own.mirror_body != Some(Switch::Off);
-    Some(Filter::Mirror(Box::new(Mirror { forward, target: url.target.clone(), body, fraction: None })))
+    Some(Filter::Mirror(Box::new(Mirror { forward, target: Some(url.target.clone()), body, fraction: None })))
 }
 
 /// The filter that replaces errors. A list of the Ingress replaces that of the ConfigMap, and only with such a list does the Service of

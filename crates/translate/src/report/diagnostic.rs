@@ -145,6 +145,8 @@ reasons! {
     ListenerConflict,
     /// The Gateway that a ListenerSet names does not take it: it is not accepted itself, or admits no set of that namespace.
     ListenerSetRefused,
+    /// A BackendTLSPolicy that is not applied, in whole or in part.
+    BackendPolicyRefused,
 }
 
 impl Serialize for Reason {

@@ -105,7 +105,9 @@ impl ReportInputs<'_> {
                 }
                 found
             }
-            Kind::Gateway | Kind::ListenerSet | Kind::HTTPRoute | Kind::GRPCRoute => self.of_gateway_api(key),
+            Kind::BackendTLSPolicy | Kind::Gateway | Kind::ListenerSet | Kind::HTTPRoute | Kind::GRPCRoute => {
+                self.of_gateway_api(key)
+            }
             Kind::IngressClass | Kind::EndpointSlice | Kind::Namespace | Kind::GatewayClass | Kind::ReferenceGrant => {
                 Vec::new()
             }

@@ -15,7 +15,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
-pub(crate) use self::backend::{BackendSecret, read as read_backend};
+pub(crate) use self::backend::{BackendSecret, authorities, read as read_backend};
 use crate::limit;
 use crate::objects::ObjectKey;
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use fairway_translate::gateway::api::{GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant};
+use fairway_translate::gateway::api::{
+    BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant,
+};
 use fairway_translate::objects::{Kind, Object, ObjectKey, Objects};
 use fairway_translate::options::{Development, GatewayAddressing, Options};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
@@ -166,7 +168,7 @@ fn object(value: Value) -> Result<Object, Failed> {
     }
     Ok(read!(
         Ingress IngressClass Service EndpointSlice Secret ConfigMap Namespace
-        GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute ReferenceGrant
+        GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute ReferenceGrant BackendTLSPolicy
     ))
 }
 

@@ -104,6 +104,11 @@ fn lines_of(status: &ObjectStatus) -> Vec<Value> {
             add("", conditions);
             lines.extend(listeners.iter().flat_map(lines_of_listener));
         }
+        ObjectStatus::Policy { ancestors } => {
+            for one in ancestors {
+                add(&format!("{} ", one.ancestor_ref.name), &one.conditions);
+            }
+        }
         ObjectStatus::Route { parents } => {
             for parent in parents {
                 let section = parent.parent_ref.section_name.as_deref().map(|name| format!("#{name}"));

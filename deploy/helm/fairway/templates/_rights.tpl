@@ -47,9 +47,9 @@ the condition of its version.
 {{- end }}
 {{- if $duties.gateways }}
 {{- $routes := list "httproutes" "grpcroutes" }}
-{{ include "fairway.rule" (dict "group" "gateway.networking.k8s.io" "resources" (concat (list "gateways" "listenersets") $routes (list "referencegrants")) "verbs" $read) }}
+{{ include "fairway.rule" (dict "group" "gateway.networking.k8s.io" "resources" (concat (list "gateways" "listenersets" "backendtlspolicies") $routes (list "referencegrants")) "verbs" $read) }}
 {{- if $duties.status }}
-{{- $written := list "gateways/status" "listenersets/status" }}
+{{- $written := list "gateways/status" "listenersets/status" "backendtlspolicies/status" }}
 {{- range $routes }}{{- $written = append $written (printf "%s/status" .) }}{{- end }}
 {{ include "fairway.rule" (dict "group" "gateway.networking.k8s.io" "resources" $written "verbs" (list "patch")) }}
 {{- if $duties.addresses }}

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt::Arguments;
 
 use fairway_translate::gateway::api::{
-    BackendReference, GRPCRoute, GRPCRouteMatch, Gateway, GatewayClass, GatewayListener, HTTPRoute, HTTPRouteFilter,
-    HTTPRouteMatch, HTTPRouteRule, HeaderModifier, ListenerSet, ParentReference, PathModifier, ReferenceGrant,
-    ValueMatcher,
+    BackendReference, BackendTLSPolicy, GRPCRoute, GRPCRouteMatch, Gateway, GatewayClass, GatewayListener, HTTPRoute,
+    HTTPRouteFilter, HTTPRouteMatch, HTTPRouteRule, HeaderModifier, ListenerSet, ParentReference, PathModifier,
+    ReferenceGrant, ValueMatcher,
 };
 use fairway_translate::gateway::{duration, is_shorter};
 
@@ -80,6 +80,35 @@ impl Validate for Gateway {
             number => found.too_many(format_args!("spec.listeners"), number, 64),
         }
         listeners(&self.spec.listeners, found);
+    }
+}
+
+impl Validate for BackendTLSPolicy {
+    const NAMES: Names = Names::Subdomain;
+
+    fn validate(&self, found: &mut Refusals) {
+        match self.spec.target_refs.len() {
+            0 => found.required(format_args!("spec.targetRefs"), "at least one"),
+            1..=16 => {}
+            number => found.too_many(format_args!("spec.targetRefs"), number, 16),
+        }
+        let validation = &self.spec.validation;
+        match &*validation.hostname {
+            "" => found.required(format_args!("spec.validation.hostname"), ""),
+            name => hostname(format_args!("spec.validation.hostname"), name, found),
+        }
+        let (refs, known) = (validation.ca_certificate_refs.len(), validation.well_known_ca_certificates.as_deref());
+        if (refs > 0) == known.is_some_and(|known| !known.is_empty()) {
+            let message = "must have exactly one of caCertificateRefs and wellKnownCACertificates";
+            found.invalid(format_args!("spec.validation"), "", message);
+        }
+        if refs > 16 {
+            found.too_many(format_args!("spec.validation.caCertificateRefs"), refs, 16);
+        }
+        let names = validation.subject_alt_names.len();
+        if names > 5 {
+            found.too_many(format_args!("spec.validation.subjectAltNames"), names, 5);
+        }
     }
 }
 

@@ -62,14 +62,31 @@ impl Gateways {
             let message = format!("{}; the Gateway can't be reached", fault.message);
             findings.push(Diagnostic::new(Severity::Error, Reason::UnsupportedValue, &origin, "spec", "", message));
         }
-        let conditions = vec![
+        let shown = part.client_certificate.as_ref().and_then(|found| match found {
+            Ok(secret) => {
+                let why = unusable(secret, secrets)?;
+                let message = format!("spec.tls.backend.clientCertificateRef: {why}");
+                Some(Shortcoming::new("InvalidClientCertificateRef", message))
+            }
+            Err(fault) => Some(fault.clone()),
+        });
+        if let Some(fault) = &shown {
+            let reason =
+                if fault.reason == "RefNotPermitted" { Reason::ForbiddenReference } else { Reason::InvalidSecret };
+            let message = format!("{}; backends are not reached over TLS", fault.message);
+            findings.push(Diagnostic::new(Severity::Error, reason, &origin, "spec.tls.backend", "", message));
+        }
+        let of_listeners = unresolved.map(|fault| Shortcoming::new("ListenersNotResolved", fault.message));
+        let mut conditions = vec![
             accepted,
             Condition::of("Programmed", (programmed == 0).then_some(&invalid).or(unreachable)),
-            Condition::of(
-                "ResolvedRefs",
-                unresolved.map(|fault| Shortcoming::new("ListenersNotResolved", fault.message)).as_ref(),
-            ),
+            Condition::of("ResolvedRefs", shown.as_ref().or(of_listeners.as_ref())),
         ];
+        if part.is_insecure {
+            let message = "spec.tls.frontend: clients are let in without a good certificate (AllowInsecureFallback)";
+            let fault = Shortcoming::new("ConfigurationChanged", message);
+            conditions.push(Condition::new("InsecureFrontendValidationMode", true, &fault));
+        }
         let addresses = own.map(|own| own.addresses.clone());
         let attached = |(_, set): &(&ObjectKey, &SetPart)| set.gateway == part.key && set.fault.is_none();
         let is_accepted =
@@ -191,11 +208,14 @@ fn serves(part: &GatewayPart, listener: &ListenerPart, secrets: &Secrets) -> boo
 
 /// Why the first of a listener's certificates that is not in order isn't.
 fn certificate_shortcoming(listener: &ListenerPart, secrets: &Secrets) -> Option<Shortcoming> {
-    listener.secrets.iter().find_map(|key| {
-        let message = match secrets.standing(key)?.problem? {
-            CertificateProblem::Missing => format!("there is no Secret {}/{}", key.namespace, key.name),
-            CertificateProblem::Unusable(why) => format!("Secret {}/{}: {why}", key.namespace, key.name),
-        };
-        Some(Shortcoming::new("InvalidCertificateRef", message))
+    let why = listener.secrets.iter().find_map(|key| unusable(key, secrets))?;
+    Some(Shortcoming::new("InvalidCertificateRef", why))
+}
+
+/// Why the certificate of a Secret is not in order.
+fn unusable(key: &ObjectKey, secrets: &Secrets) -> Option<String> {
+    Some(match secrets.standing(key)?.problem? {
+        CertificateProblem::Missing => format!("there is no Secret {}/{}", key.namespace, key.name),
+        CertificateProblem::Unusable(why) => format!("Secret {}/{}: {why}", key.namespace, key.name),
     })
 }

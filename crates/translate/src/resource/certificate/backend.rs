@@ -51,7 +51,8 @@ fn revocation_lists(pem: &[u8]) -> Result<Arc<[Authority]>, Unusable> {
     if found.is_empty() { Err("ca.crl holds no revocation list".into()) } else { Ok(found.into()) }
 }
 
-fn authorities(pem: &[u8]) -> Result<Arc<[Authority]>, Unusable> {
+/// The certificates of authorities.
+pub(crate) fn authorities(pem: &[u8]) -> Result<Arc<[Authority]>, Unusable> {
     let mut found = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|_| "ca.crt holds no certificates in PEM form".to_owned())?;

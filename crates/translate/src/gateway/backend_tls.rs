@@ -1,0 +1,304 @@
+//! BackendTLSPolicies: how the endpoints of a Service are spoken to over TLS.
+//!
+//! A policy that can't be applied makes its backend invalid: its share of the requests gets an error, and nothing goes there in the clear.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use fairway_model::{AlternativeName, Authority, Hostname, Trust, UpstreamTls};
+
+use super::api::{BackendTLSPolicy, BackendTLSPolicySpec, GROUP, ParentReference, PolicyTarget};
+use super::host::RouteAge;
+use super::status::{AncestorStatus, Condition, Shortcoming};
+use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::engine::dirty::{Dirty, Output};
+use crate::engine::shared::Shared;
+use crate::objects::{Kind, Object, ObjectKey, Objects};
+use crate::resource::certificate::authorities;
+use crate::resource::{ConfigMaps, Owner};
+
+/// Most Gateways that the status of a policy may name.
+const ANCESTORS: usize = 16;
+
+/// TLS to a backend, or why it can't be had.
+pub(super) type BackendTls = Result<Arc<UpstreamTls>, String>;
+
+/// All policies, by the Services that they are for.
+#[derive(Debug, Default)]
+pub(super) struct BackendPolicies {
+    policies: BTreeMap<ObjectKey, PolicyPart>,
+    /// The policies of each Service, oldest first.
+    targets: BTreeMap<ObjectKey, BTreeSet<RouteAge>>,
+    /// The policies that depend on a ConfigMap.
+    config_maps: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    values: Shared<UpstreamTls>,
+}
+
+/// One policy.
+#[derive(Debug)]
+struct PolicyPart {
+    owner: Arc<Owner>,
+    turn: RouteAge,
+    targets: Vec<Target>,
+    config_maps: BTreeSet<ObjectKey>,
+    tls: BackendTls,
+    /// Why it is not accepted, as far as that does not depend on others.
+    fault: Option<Shortcoming>,
+    /// The first reference to an authority that can't be followed.
+    unresolved: Option<Shortcoming>,
+}
+
+/// What a policy is for.
+#[derive(Debug)]
+struct Target {
+    service: ObjectKey,
+    /// The name of a port; all ports without it.
+    section: Option<Arc<str>>,
+}
+
+impl BackendPolicies {
+    /// Marks the policies that depend on a ConfigMap.
+    pub(super) fn touch_config_map(&self, key: &ObjectKey, dirty: &mut Dirty) {
+        dirty.backend_policies.extend(self.config_maps.get(key).into_iter().flatten().cloned());
+    }
+
+    /// The policies for a Service.
+    pub(super) fn for_service(&self, service: &ObjectKey) -> impl Iterator<Item = &ObjectKey> {
+        self.targets.get(service).into_iter().flatten().map(RouteAge::key)
+    }
+
+    /// How a port of a Service is spoken to; `None` if no policy is for it. One for the port comes before one for the whole Service.
+    pub(super) fn tls(&self, service: &ObjectKey, port: Option<&str>) -> Option<&BackendTls> {
+        let port = port.filter(|name| !name.is_empty());
+        let winner = port.and_then(|_| self.winner(service, port)).or_else(|| self.winner(service, None))?;
+        Some(&winner.tls)
+    }
+
+    /// The oldest of the policies for exactly this.
+    fn winner(&self, service: &ObjectKey, section: Option<&str>) -> Option<&PolicyPart> {
+        let is_for = |part: &&PolicyPart| {
+            part.targets.iter().any(|target| target.service == *service && target.section.as_deref() == section)
+        };
+        self.for_service(service).filter_map(|key| self.policies.get(key)).find(is_for)
+    }
+
+    /// Reads a policy again. Returns the Services that it was or is for.
+    pub(super) fn read(
+        &mut self,
+        key: &ObjectKey,
+        found: Option<(Arc<Owner>, RouteAge, &BackendTLSPolicy)>,
+        objects: &Objects,
+        config_maps: &mut ConfigMaps,
+        dirty: &mut Dirty,
+        out: &mut Output,
+    ) -> BTreeSet<ObjectKey> {
+        let mut services = BTreeSet::new();
+        if let Some(before) = self.policies.remove(key) {
+            for map in &before.config_maps {
+                config_maps.detach(map, &before.owner.age, dirty, out);
+                remove(&mut self.config_maps, map, key);
+            }
+            for target in before.targets {
+                remove(&mut self.targets, &target.service, &before.turn);
+                services.insert(target.service);
+            }
+        }
+        let Some((owner, turn, policy)) = found else { return services };
+        let part = self.part(key, owner, turn, &policy.spec, objects);
+        for map in &part.config_maps {
+            config_maps.attach(map, &part.owner, dirty, out);
+            self.config_maps.entry(map.clone()).or_default().insert(key.clone());
+        }
+        for target in &part.targets {
+            self.targets.entry(target.service.clone()).or_default().insert(part.turn.clone());
+            services.insert(target.service.clone());
+        }
+        self.policies.insert(key.clone(), part);
+        services
+    }
+
+    fn part(
+        &mut self,
+        key: &ObjectKey,
+        owner: Arc<Owner>,
+        turn: RouteAge,
+        spec: &BackendTLSPolicySpec,
+        objects: &Objects,
+    ) -> PolicyPart {
+        let target = |one: &PolicyTarget| {
+            (one.group.is_empty() && one.kind == Kind::Service.as_str()).then(|| Target {
+                service: ObjectKey::new(Kind::Service, &*key.namespace, &*one.name),
+                section: one.section_name.as_deref().filter(|name| !name.is_empty()).map(Into::into),
+            })
+        };
+        let mut config_maps = BTreeSet::new();
+        let (authorities, unresolved) = trusted(key, spec, objects, &mut config_maps);
+        let built = built(spec, authorities, unresolved.as_ref());
+        let fault = built.as_ref().err().cloned();
+        PolicyPart {
+            targets: spec.target_refs.iter().filter_map(target).collect(),
+            tls: built.map(|tls| self.values.of(tls)).map_err(|fault| format!("{key}: {}", fault.message)),
+            owner,
+            turn,
+            config_maps,
+            fault,
+            unresolved,
+        }
+    }
+
+    /// The status of a policy at the Gateways through which its Services are reached, and the findings about it. `reached` says
+    /// through which Gateways a Service is.
+    pub(super) fn status(
+        &self,
+        key: &ObjectKey,
+        objects: &Objects,
+        reached: impl Fn(&ObjectKey) -> BTreeSet<ObjectKey>,
+    ) -> Option<(Vec<AncestorStatus>, Vec<Diagnostic>)> {
+        let part = self.policies.get(key)?;
+        let mut findings = Vec::new();
+        let mut found: BTreeMap<ObjectKey, Option<Shortcoming>> = BTreeMap::new();
+        let origin = key.origin();
+        for (at, target) in part.targets.iter().enumerate() {
+            let fault = part.fault.clone().or_else(|| self.fault_at(part, target, objects));
+            if let Some(fault) = &fault {
+                let message = match fault.reason {
+                    "Conflicted" | "TargetNotFound" => format!("{}; the policy is not applied there", fault.message),
+                    _ => format!("{}; requests to the Service answer 500", fault.message),
+                };
+                let field = format!("spec.targetRefs[{at}]");
+                let (severity, reason) = (Severity::Error, Reason::BackendPolicyRefused);
+                findings.push(Diagnostic::new(severity, reason, &origin, field, &target.service.name, message));
+            }
+            for gateway in reached(&target.service) {
+                let known = found.entry(gateway).or_default();
+                *known = known.take().or_else(|| fault.clone());
+            }
+        }
+        if let Some(fault) = part.unresolved.as_ref().filter(|_| part.fault.is_none()) {
+            let (severity, reason) = (Severity::Warning, Reason::BackendPolicyRefused);
+            let message = format!("{}; it is left out", fault.message);
+            findings.push(Diagnostic::new(severity, reason, &origin, "spec.validation", "", message));
+        }
+        let ancestors = found.into_iter().take(ANCESTORS).map(|(gateway, fault)| AncestorStatus {
+            ancestor_ref: ParentReference {
+                group: Some(GROUP.to_owned()),
+                kind: Some(Kind::Gateway.as_str().to_owned()),
+                namespace: Some(gateway.namespace.to_string()),
+                name: gateway.name.to_string(),
+                ..ParentReference::default()
+            },
+            conditions: vec![
+                Condition::of("Accepted", fault.as_ref()),
+                Condition::of("ResolvedRefs", part.unresolved.as_ref()),
+            ],
+        });
+        Some((ancestors.collect(), findings))
+    }
+
+    /// Why a policy is not applied to one of its targets.
+    fn fault_at(&self, part: &PolicyPart, target: &Target, objects: &Objects) -> Option<Shortcoming> {
+        let Target { service, section } = target;
+        let missing = |what: String| Some(Shortcoming::new("TargetNotFound", what));
+        let Some(Object::Service(object)) = objects.get(service) else {
+            return missing(format!("there is no Service {}/{}", service.namespace, service.name));
+        };
+        let mut ports = object.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+        if let Some(section) = section
+            && !ports.any(|port| port.name.as_deref() == Some(section))
+        {
+            return missing(format!("Service {}/{} has no port {section}", service.namespace, service.name));
+        }
+        let winner = self.winner(service, section.as_deref()).filter(|winner| winner.turn != part.turn)?;
+        Some(Shortcoming::new("Conflicted", format!("{}, which is older, is for the same", winner.turn.key())))
+    }
+}
+
+/// The authorities of a policy, with the first reference that can't be followed. All ConfigMaps that it names are recorded.
+fn trusted(
+    key: &ObjectKey,
+    spec: &BackendTLSPolicySpec,
+    objects: &Objects,
+    config_maps: &mut BTreeSet<ObjectKey>,
+) -> (Vec<Authority>, Option<Shortcoming>) {
+    let (mut trusted, mut unresolved) = (Vec::new(), None);
+    for (at, one) in spec.validation.ca_certificate_refs.iter().enumerate() {
+        let field = format!("spec.validation.caCertificateRefs[{at}]");
+        let found = if !one.group.is_empty() || one.kind != Kind::ConfigMap.as_str() {
+            let message = format!("{field}: expected a ConfigMap, found {} {}", one.kind, one.name);
+            Err(Shortcoming::new("InvalidKind", message))
+        } else {
+            let map = ObjectKey::new(Kind::ConfigMap, &*key.namespace, &*one.name);
+            let found = of_config_map(&map, objects);
+            config_maps.insert(map);
+            found.map_err(|why| Shortcoming::new("InvalidCACertificateRef", format!("{field}: {why}")))
+        };
+        match found {
+            Ok(found) => trusted.extend(found.iter().cloned()),
+            Err(fault) => {
+                unresolved.get_or_insert(fault);
+            }
+        }
+    }
+    (trusted, unresolved)
+}
+
+/// The authorities in the key `ca.crt` of a ConfigMap. What is gone is trusted no longer.
+pub(super) fn of_config_map(key: &ObjectKey, objects: &Objects) -> Result<Arc<[Authority]>, String> {
+    let Some(Object::ConfigMap(map)) = objects.get(key) else {
+        return Err(format!("there is no ConfigMap {}/{}", key.namespace, key.name));
+    };
+    let named = |why: &str| format!("ConfigMap {}/{}: {why}", key.namespace, key.name);
+    let text = map.data.as_ref().and_then(|data| data.get("ca.crt")).ok_or_else(|| named("expected the key ca.crt"))?;
+    authorities(text.as_bytes()).map_err(|why| named(&why))
+}
+
+fn built(
+    spec: &BackendTLSPolicySpec,
+    trusted: Vec<Authority>,
+    unresolved: Option<&Shortcoming>,
+) -> Result<UpstreamTls, Shortcoming> {
+    let invalid = |message: String| Err(Shortcoming::new("Invalid", message));
+    let validation = &spec.validation;
+    if let Some(known) = &validation.well_known_ca_certificates {
+        return invalid(format!(
+            "spec.validation.wellKnownCACertificates: {known} is not supported; expected caCertificateRefs"
+        ));
+    }
+    if trusted.is_empty() {
+        let message = unresolved.map_or("spec.validation: no authority is named", |fault| &fault.message);
+        return Err(Shortcoming::new("NoValidCACertificate", message));
+    }
+    let Ok(name) = validation.hostname.parse::<Hostname>() else {
+        return invalid(format!("spec.validation.hostname: {:?} is no host name", validation.hostname));
+    };
+    let mut alternative_names = Vec::new();
+    for (at, one) in validation.subject_alt_names.iter().enumerate() {
+        let field = format!("spec.validation.subjectAltNames[{at}]");
+        alternative_names.push(match (&*one.r#type, &one.hostname, &one.uri) {
+            ("Hostname", Some(name), _) => match name.parse::<Hostname>() {
+                Ok(name) => AlternativeName::Dns(name.as_str().into()),
+                Err(_) => return invalid(format!("{field}.hostname: {name:?} is no host name")),
+            },
+            ("URI", _, Some(uri)) => AlternativeName::Uri(uri.as_str().into()),
+            (other, ..) => {
+                return invalid(format!("{field}: expected Hostname or URI with its value, found {other}"));
+            }
+        });
+    }
+    Ok(UpstreamTls {
+        name: Some(name.as_str().into()),
+        sni: true,
+        trust: Trust::Authorities(trusted.into()),
+        alternative_names,
+        ..UpstreamTls::default()
+    })
+}
+
+fn remove<K: Ord, V: Ord>(of: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {
+    if let Some(values) = of.get_mut(key) {
+        values.remove(value);
+        if values.is_empty() {
+            of.remove(key);
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! BackendTLSPolicies among the objects of the Gateway API: what is read again when one changes, and where it counts.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{GatewayInputs, GatewayOwned, Gateways, age, is_in_scope, turn};
+use crate::diagnostic::Diagnostic;
+use crate::engine::dirty::{Dirty, Output};
+use crate::gateway::status::ObjectStatus;
+use crate::objects::{Object, ObjectKey, Objects};
+use crate::resource::{BackendWishes, Owner};
+
+impl Gateways {
+    /// Reads a policy. Returns the routes that depend on it.
+    pub(super) fn read_policy(
+        &mut self,
+        key: &ObjectKey,
+        inputs: GatewayInputs<'_>,
+        owned: &mut GatewayOwned<'_>,
+        dirty: &mut Dirty,
+        out: &mut Output,
+    ) -> BTreeSet<ObjectKey> {
+        let GatewayInputs { objects, options, .. } = inputs;
+        let found = match objects.get(key) {
+            Some(object @ Object::BackendTLSPolicy(policy)) if is_in_scope(key, objects, options) => {
+                let age = age(key, &policy.metadata, objects);
+                let owner = Owner { key: key.clone(), age, wishes: Arc::new(BackendWishes::default()) };
+                Some((Arc::new(owner), turn(key, object, objects), &**policy))
+            }
+            _ => None,
+        };
+        let policies = &mut self.policies_of_backends;
+        let services = policies.read(key, found, objects, owned.config_maps, dirty, out);
+        self.findings.remove(key);
+        dirty.reports.insert(key.clone());
+        dirty.gateway_statuses.insert(key.clone());
+        // Of several policies for the same, another one may count now.
+        dirty.gateway_statuses.extend(services.iter().flat_map(|service| policies.for_service(service)).cloned());
+        services.iter().filter_map(|service| self.services.get(service)).flatten().cloned().collect()
+    }
+
+    /// The status of a policy, and the findings about it.
+    pub(super) fn policy_status(&self, key: &ObjectKey, objects: &Objects) -> Option<(ObjectStatus, Vec<Diagnostic>)> {
+        let parents = self.parents_of_routes();
+        let reached = |service: &ObjectKey| {
+            let routes = self.services.get(service).into_iter().flatten().filter_map(|route| self.routes.get(route));
+            let listeners = routes.flat_map(|route| &route.attachments).map(|one| &one.listener.holder);
+            listeners.filter_map(|holder| Some(parents.gateway_of(holder)?.key.clone())).collect()
+        };
+        let (ancestors, findings) = self.policies_of_backends.status(key, objects, reached)?;
+        Some((ObjectStatus::Policy { ancestors }, findings))
+    }
+}
