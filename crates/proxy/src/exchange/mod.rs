@@ -223,6 +223,9 @@ impl<'a> Exchange<'a> {
         self.scratch.decision.client = ClientView::of_connection(&self.facts.arrival);
         self.scratch.decision.identity = None;
         self.scratch.decision.trace = None;
+        self.scratch.decision.variables = None;
+        self.scratch.decision.given = None;
+        self.scratch.decision.query = None;
         self.fail(failure).await;
         self.complete = true;
         self.client.after()
