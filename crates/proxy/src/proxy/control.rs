@@ -80,7 +80,7 @@ impl PreparedControl {
         mut self,
         source: AdminSource,
         follow: impl FnOnce(mpsc::Receiver<Resolved>) -> F,
-        others: impl Future<Output = ()> + Send + 'static,
+        others: impl FnOnce() + Send + 'static,
     ) -> io::Result<Control>
     where
         F: Future<Output = ()> + Send + 'static,
@@ -99,7 +99,7 @@ impl PreparedControl {
                 if let Some(following) = following {
                     tokio::spawn(following);
                 }
-                tokio::spawn(others);
+                others();
                 let _ = stopped.await;
             });
             runtime.shutdown_background();

@@ -237,9 +237,16 @@ impl Proxy {
         };
         let geo = publisher.clone().follow_geo();
         let control = control
-            .run(source, |changes| publisher.follow(changes), async {
-                tokio::join!(probing.run(newest), stapling.run(), geo);
-            })
+            .run(
+                source,
+                |changes| publisher.follow(changes),
+                move || {
+                    // A task each: a panic in one must not end the others.
+                    tokio::spawn(probing.run(newest));
+                    tokio::spawn(stapling.run());
+                    tokio::spawn(geo);
+                },
+            )
             .map_err(StartError::Thread)?;
         Ok(Self { shared, threads, log, lifecycle, admin: address, control: Some(control) })
     }
