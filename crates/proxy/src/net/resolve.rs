@@ -107,6 +107,12 @@ impl AddressPolicy {
         !own && (!is_special(ip) || self.allowed.contains(ip))
     }
 
+    /// Whether a certificate may name an address as its OCSP responder: one on the Internet, at the port of HTTP, or an allowed one.
+    pub(crate) fn admits_responder(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        self.admits(address) && (self.allowed.contains(ip) || (address.port() == 80 && !is_private(ip)))
+    }
+
     /// Whether an endpoint may have an address: the same rules as for names, except that other machines may use the port of our
     /// own listener, as pods of a second controller do.
     pub fn admits_endpoint(&self, address: SocketAddr) -> bool {
@@ -157,6 +163,14 @@ fn addresses(set: &EndpointSet) -> &[Endpoint] {
 /// Whether an address belongs to this machine: only its own addresses can be bound.
 fn is_local(address: IpAddr) -> bool {
     !matches!(UdpSocket::bind((address, 0)), Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable)
+}
+
+/// Whether an address belongs to a private network (RFC 1918, 6598, 4193).
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.is_private() || (v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64),
+        IpAddr::V6(v6) => v6.is_unique_local(),
+    }
 }
 
 impl Resolver {

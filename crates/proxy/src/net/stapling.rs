@@ -92,9 +92,12 @@ impl Stapling {
     pub(crate) async fn run(mut self) {
         let mut known: HashMap<CertificateName, AskedAbout> = HashMap::new();
         let mut due: BTreeSet<(Instant, CertificateName)> = BTreeSet::new();
+        // When staples expire. Those that were replaced before that are looked at in vain.
+        let mut ends: BTreeSet<(Instant, CertificateName)> = BTreeSet::new();
         let mut fetches: JoinSet<Fetched> = JoinSet::new();
         loop {
             let next = due.first().map(|(due, _)| *due);
+            let end = ends.first().map(|(end, _)| *end);
             let may_ask = fetches.len() < OCSP_AT_ONCE;
             let wake = tokio::select! {
                 wanted = self.wanted.recv() => {
@@ -121,7 +124,17 @@ impl Stapling {
                         continue;
                     }
                     let wait = self.take(one, fetched.answer);
+                    if let Some(until) = one.until {
+                        ends.insert((Instant::now() + left(until), name.clone()));
+                    }
                     (name, wait)
+                }
+                () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => {
+                    let Some((_, name)) = ends.pop_first() else { continue };
+                    if let Some(one) = known.get_mut(&name) {
+                        self.expire(one);
+                    }
+                    continue;
                 }
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if may_ask && next.is_some() => {
                     let Some((_, name)) = due.pop_first() else { continue };
@@ -177,7 +190,7 @@ impl Stapling {
         }
     }
 
-    /// Staples an answer, or takes one away that has expired; returns when to ask again.
+    /// Staples an answer; returns when to ask again. Without one, what was stapled holds until it expires.
     fn take(&self, one: &mut AskedAbout, answer: Result<(Vec<u8>, Option<i64>), FetchError>) -> Duration {
         self.counts.fetches.fetch_add(1, Ordering::Relaxed);
         let Some(certificates) = self.certificates.upgrade() else { return OCSP_LONGEST_PAUSE };
@@ -187,8 +200,7 @@ impl Stapling {
                 one.pause = OCSP_SHORTEST_PAUSE;
                 let until = until.unwrap_or_else(|| now() + OCSP_UNDATED.as_secs().cast_signed());
                 one.until = certificates.staple(&one.certificate, Some(response)).then_some(until);
-                let left = Duration::from_secs(until.saturating_sub(now()).unsigned_abs());
-                (left / 2).clamp(OCSP_SHORTEST_PAUSE, OCSP_LONGEST_PAUSE)
+                (left(until) / 2).clamp(OCSP_SHORTEST_PAUSE, OCSP_LONGEST_PAUSE)
             }
             Err(error) => {
                 self.counts.failures.fetch_add(1, Ordering::Relaxed);
@@ -197,16 +209,7 @@ impl Stapling {
                 tracing::warn!(namespace, name, responder, %error, "no OCSP response is stapled");
                 let wait = one.pause;
                 one.pause = (one.pause * 2).min(OCSP_LONGEST_PAUSE);
-                // What was stapled holds until it expires; then clients would refuse it.
-                match one.until.map(|until| until.saturating_sub(now())) {
-                    Some(left) if left <= 0 => {
-                        certificates.staple(&one.certificate, None);
-                        one.until = None;
-                        wait
-                    }
-                    Some(left) => wait.min(Duration::from_secs(left.unsigned_abs())),
-                    None => wait,
-                }
+                wait
             }
         };
         match (had, one.until.is_some()) {
@@ -215,6 +218,17 @@ impl Stapling {
             _ => 0,
         };
         wait
+    }
+
+    /// Takes a staple away that has expired: clients would refuse it.
+    fn expire(&self, one: &mut AskedAbout) {
+        if one.until.is_some_and(|until| until <= now()) {
+            if let Some(certificates) = self.certificates.upgrade() {
+                certificates.staple(&one.certificate, None);
+            }
+            self.ended(one);
+            one.until = None;
+        }
     }
 
     fn ended(&self, one: &AskedAbout) {
@@ -235,8 +249,8 @@ async fn fetch(question: &Question, policy: &AddressPolicy) -> Result<Vec<u8>, F
     let mut refused = None;
     let mut connected = None;
     for address in lookup_host(target).await? {
-        // The URL is a user's: it must not lead where a backend couldn't.
-        if policy.admits(address) {
+        // The URL is a user's, and what it leads to gets a request from inside.
+        if policy.admits_responder(address) {
             connected = Some(TcpStream::connect(address).await?);
             break;
         }
@@ -284,6 +298,11 @@ fn body(answer: &[u8], ended: bool) -> Result<Option<&[u8]>, FetchError> {
         Some(length) => rest.get(..length),
         None => ended.then_some(rest),
     })
+}
+
+/// The time that is left until a moment, a fraction of a second more at most.
+fn left(until: i64) -> Duration {
+    Duration::from_secs(until.saturating_sub(now()).max(0).unsigned_abs())
 }
 
 fn now() -> i64 {

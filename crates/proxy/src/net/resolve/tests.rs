@@ -178,6 +178,31 @@ fn special_addresses_are_recognised_in_every_form() {
 }
 
 #[test]
+fn certificates_may_not_send_questions_into_private_networks() {
+    let policy = AddressPolicy::default();
+    let admits = |policy: &AddressPolicy, address: &str| policy.admits_responder(address.parse().unwrap());
+    for address in ["8.8.8.8:80", "[2001:db8::1]:80", "100.63.0.1:80", "100.128.0.1:80"] {
+        assert!(admits(&policy, address), "{address}");
+    }
+    let refused = [
+        "8.8.8.8:8080",
+        "10.0.0.1:80",
+        "172.16.0.1:80",
+        "192.168.1.1:80",
+        "100.64.0.1:80",
+        "127.0.0.1:80",
+        "169.254.1.1:80",
+        "[fd00::1]:80",
+        "[::ffff:10.0.0.1]:80",
+    ];
+    for address in refused {
+        assert!(!admits(&policy, address), "{address}");
+    }
+    let lenient = AddressPolicy { allowed: ["10.0.0.0/8".parse().unwrap()].into_iter().collect(), ..policy };
+    assert!(admits(&lenient, "10.0.0.1:8080") && !admits(&lenient, "192.168.1.1:80"));
+}
+
+#[test]
 fn endpoints_may_be_neither_on_this_machine_nor_at_metadata_services() {
     let policy =
         |loopback_endpoints| AddressPolicy { own: vec![own()], loopback_endpoints, ..AddressPolicy::default() };
