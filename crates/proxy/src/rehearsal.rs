@@ -342,6 +342,7 @@ impl<'a> Rehearsing<'a, '_> {
             hash_key: &key,
             tried: &[],
             ejected: &[],
+            unhealthy: &[],
             now: Instant::now(),
         });
         pick.map(|pick| pick.endpoint)

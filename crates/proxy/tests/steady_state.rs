@@ -77,7 +77,7 @@ fn choosing_an_endpoint() {
                 let now = Instant::now();
                 let mut tried: [SocketAddr; 1] = [([10, 0, 0, 1], 80).into()];
                 for session in [None, Some(&b"1795244400.123.31.22|x"[..])] {
-                    let first = Ask { session, hash_key: b"/a", tried: &[], ejected: &[], now };
+                    let first = Ask { session, hash_key: b"/a", tried: &[], ejected: &[], unhealthy: &[], now };
                     let pick = balancer.pick(&first).expect("there are endpoints");
                     tried[0] = pick.endpoint;
                     let second = balancer.pick(&Ask { tried: &tried, ..first }).expect("there are endpoints");

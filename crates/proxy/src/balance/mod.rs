@@ -48,6 +48,8 @@ pub struct Ask<'a> {
     pub tried: &'a [SocketAddr],
     /// Endpoints that fail at present. New requests and sessions avoid them as long as there is another one.
     pub ejected: &'a [SocketAddr],
+    /// Those of them that health checks call unhealthy. Sessions leave them, too, if there is another one.
+    pub unhealthy: &'a [SocketAddr],
     /// The current time.
     pub now: Instant,
 }
@@ -174,8 +176,11 @@ impl Balancer {
             return self.choose(ask).map(|node| self.picked(node, None));
         };
         if let Some(node) = ask.session.and_then(|value| sessions.find(value)) {
-            let failed = ask.tried.contains(&self.nodes[node as usize].address);
-            if !failed || !sessions.change_on_failure() {
+            let address = &self.nodes[node as usize].address;
+            let sound = |at: &u32| !ask.unhealthy.contains(&self.nodes[*at as usize].address);
+            let left = ask.unhealthy.contains(address) && self.open.iter().any(sound)
+                || ask.tried.contains(address) && sessions.change_on_failure();
+            if !left {
                 return Some(self.picked(node, None));
             }
         }

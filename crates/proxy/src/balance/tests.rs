@@ -43,7 +43,7 @@ fn ready(count: u8) -> Vec<Endpoint> {
 }
 
 fn ask(now: Instant) -> Ask<'static> {
-    Ask { session: None, hash_key: b"", tried: &[], ejected: &[], now }
+    Ask { session: None, hash_key: b"", tried: &[], ejected: &[], unhealthy: &[], now }
 }
 
 fn balancer(balance: Balance, affinity: Option<(AffinityMode, bool)>, endpoints: &[Endpoint]) -> Balancer {
@@ -270,6 +270,26 @@ fn a_persistent_session_names_its_endpoint() {
 }
 
 #[test]
+fn a_session_leaves_an_unhealthy_endpoint_if_there_is_another_one() {
+    for mode in [AffinityMode::Balanced, AffinityMode::Persistent] {
+        let mut balancer = balancer(Balance::RoundRobin, Some((mode, false)), &ready(2));
+        let pick = balancer.pick(&ask(Instant::now())).unwrap();
+        let value = cookie(pick.session.unwrap());
+        let session = Ask { session: Some(&value), ..ask(Instant::now()) };
+        let one = [pick.endpoint];
+        let failing = Ask { ejected: &one, ..session };
+        assert_eq!(balancer.pick(&failing).unwrap().endpoint, pick.endpoint, "it may answer the next request");
+        let moved = balancer.pick(&Ask { unhealthy: &one, ..failing }).unwrap();
+        assert_ne!(moved.endpoint, pick.endpoint);
+        assert!(moved.session.is_some());
+        let both = [pick.endpoint, moved.endpoint];
+        let all = Ask { ejected: &both, unhealthy: &both, ..session };
+        let stays = balancer.pick(&all).unwrap();
+        assert_eq!((stays.endpoint, stays.session), (pick.endpoint, None), "none is better");
+    }
+}
+
+#[test]
 fn failure_moves_a_session_only_where_it_may() {
     for mode in [AffinityMode::Balanced, AffinityMode::Persistent] {
         let mut stays = balancer(Balance::RoundRobin, Some((mode, false)), &ready(4));
@@ -345,7 +365,7 @@ proptest! {
             let fresh = open.iter().any(|each| !tried.contains(each));
             let sound = open.iter().any(|each| !tried.contains(each) && !ejected.contains(each));
             for key in 0..20u8 {
-                let ask = Ask { session: None, hash_key: &[key], tried: &tried, ejected: &ejected, now };
+                let ask = Ask { session: None, hash_key: &[key], tried: &tried, ejected: &ejected, unhealthy: &[], now };
                 match balancer.pick(&ask) {
                     None => prop_assert!(open.is_empty()),
                     Some(pick) => {

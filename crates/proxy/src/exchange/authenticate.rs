@@ -259,7 +259,7 @@ impl<'a> Exchange<'a> {
     ) -> Result<(), Failure> {
         let serves = Serves::Authentication(auth);
         let tried = &self.scratch.tried;
-        let ask = Ask { session: None, hash_key: b"", tried, ejected: &[], now: Instant::now() };
+        let ask = Ask { session: None, hash_key: b"", tried, ejected: &[], unhealthy: &[], now: Instant::now() };
         let pick = service.pick(|_| ask).ok_or(Failure::NoEndpoint)?;
         let mut attempt = Attempt::new(service, pick, Instant::now());
         let mut asked = self.attempt(serves, forwarding, service, way, &mut attempt, false).await;

@@ -169,7 +169,7 @@ async fn deliver(copy: &RequestCopy) -> Option<()> {
     let RequestCopy { place: CopyPlace { shard, service, .. }, way, .. } = copy;
     let deadline = Deadline::of_task(shard.timers.clone()).await;
     let end = shard.timers.after(MIRROR_TIME);
-    let ask = Ask { session: None, hash_key: &[], tried: &[], ejected: &[], now: Instant::now() };
+    let ask = Ask { session: None, hash_key: &[], tried: &[], ejected: &[], unhealthy: &[], now: Instant::now() };
     let pick = service.pick_for_copy(&ask)?;
     let _counted = service.begin(&pick);
     let opened =

@@ -217,6 +217,7 @@ impl Exchange<'_> {
             hash_key: &key,
             tried: &self.scratch.tried,
             ejected: &[],
+            unhealthy: &[],
             now: self.dispatched,
         });
         self.scratch.value = key;

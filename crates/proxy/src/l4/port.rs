@@ -147,8 +147,14 @@ impl StreamSession {
             IpAddr::V6(v6) => v6.octets(),
         };
         let tried = &self.record.tried;
-        let pick =
-            service.pick(|_| Ask { session: None, hash_key: &client, tried, ejected: &[], now: Instant::now() })?;
+        let pick = service.pick(|_| Ask {
+            session: None,
+            hash_key: &client,
+            tried,
+            ejected: &[],
+            unhealthy: &[],
+            now: Instant::now(),
+        })?;
         if tried.contains(&pick.endpoint) {
             return None;
         }

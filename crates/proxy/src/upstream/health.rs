@@ -109,18 +109,23 @@ impl Health {
         Self { shared: board.of(name), version: 0, lists: HealthLists::default(), ejected: Vec::new() }
     }
 
-    /// The endpoints to pass over.
-    pub(crate) fn ejected(&mut self, now: Instant) -> &[SocketAddr] {
+    /// The endpoints to pass over, and those of them that health checks call unhealthy.
+    pub(crate) fn avoided(&mut self, now: Instant) -> (&[SocketAddr], &[SocketAddr]) {
         self.refresh();
         let HealthLists { failing, unhealthy } = &self.lists;
         if failing.is_empty() {
-            return unhealthy;
+            return (unhealthy, unhealthy);
         }
         self.ejected.clear();
         let passed_over = |one: &&Suspect| one.until.is_some_and(|until| now < until);
         self.ejected.extend(failing.iter().filter(passed_over).map(|one| one.address));
         self.ejected.extend_from_slice(unhealthy);
-        &self.ejected
+        (&self.ejected, unhealthy)
+    }
+
+    #[cfg(test)]
+    fn ejected(&mut self, now: Instant) -> &[SocketAddr] {
+        self.avoided(now).0
     }
 
     /// Notes which endpoint was chosen. If its time is over, this request is a trial: until it ends, this worker sends no other

@@ -161,7 +161,8 @@ impl Service {
         let cookie = backend.affinity.as_ref().map(|affinity| &*affinity.cookie.name);
         let (ask, mut health) = (ask(cookie), self.health.borrow_mut());
         let now = ask.now;
-        let pick = self.balancer.borrow_mut().pick(&Ask { ejected: health.ejected(now), ..ask })?;
+        let (ejected, unhealthy) = health.avoided(now);
+        let pick = self.balancer.borrow_mut().pick(&Ask { ejected, unhealthy, ..ask })?;
         health.chosen(pick.endpoint, now);
         Some(pick)
     }
@@ -170,7 +171,8 @@ impl Service {
     pub(crate) fn pick_for_copy(&self, ask: &Ask<'_>) -> Option<Pick> {
         let mut health = self.health.borrow_mut();
         let now = ask.now;
-        self.balancer.borrow_mut().pick(&Ask { ejected: health.ejected(now), ..*ask })
+        let (ejected, unhealthy) = health.avoided(now);
+        self.balancer.borrow_mut().pick(&Ask { ejected, unhealthy, ..*ask })
     }
 
     /// Counts a request to a chosen endpoint for as long as the result lives; `None` if no choice depends on it.
