@@ -268,6 +268,10 @@ fairway_model::limits! {
             EJECTION_LONGEST: Duration = Duration::from_secs(30), Time, "One request of each worker tries it.", "";
             /// Health checks under way at a time (`fairway.dev/health-check`).
             HEALTH_CHECKS: usize = 64, Count, "Further ones wait.", "`fairway_health_checks_total`";
+            /// Health checks of the endpoints of one namespace under way at a time: others are checked whatever those do.
+            HEALTH_CHECKS_OF_ONE: usize = 16, Count, "Further ones wait.", "`fairway_health_checks_total`";
+            /// Time for the answer to a health check, whatever `fairway.dev/health-check-timeout` says.
+            HEALTH_TIMEOUT: Duration = Duration::from_secs(60), Time, "The check has failed.", "`fairway_health_check_failures_total`";
             /// Endpoints whose health is checked.
             HEALTH_CHECKED: usize = 16_384, Count, "Further ones count as healthy.", "`fairway_health_checked_endpoints`";
             /// The longest that the first check of a new endpoint waits: a rollout is not a burst of checks.

@@ -2,11 +2,14 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use fairway_model::{Backend, Delta, ForwardPolicy, HealthCheck, Probe, Resource, ResourceName, Retry};
+use fairway_model::{
+    Backend, Delta, Endpoint, EndpointSet, Endpoints, ForwardPolicy, HealthCheck, Probe, Resource, ResourceName, Retry,
+};
 use fairway_proxy::ProxyConfig;
 use fairway_testkit::{Ca, Client, Origin, OriginBuilder, Reply, eventually};
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
@@ -186,4 +189,42 @@ async fn services_of_grpc_are_asked_by_their_own_protocol() {
         proxy.publish([probe("shop.Unknown")]).await;
         metric(&proxy, "health_unhealthy_endpoints", "1").await;
     }
+}
+
+/// More endpoints than are checked at a time accept connections and never answer.
+#[tokio::test]
+async fn silent_endpoints_of_one_namespace_keep_no_other_one_waiting() {
+    let silent: Vec<_> = (0..100).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+    let addresses: Vec<_> = silent.iter().map(|listener| listener.local_addr().expect("an address")).collect();
+    let check = |name: &str| {
+        let check = HealthCheck {
+            probe: http(),
+            tls: false,
+            interval: Duration::from_millis(20),
+            timeout: Duration::from_secs(3600),
+            unhealthy_after: 1,
+            healthy_after: 1,
+        };
+        Resource::from(Backend { name: name.into(), health_check: Some(Box::new(check)), ..backend_alone("web") })
+    };
+    let set = |name: &str, addresses: &[std::net::SocketAddr]| {
+        let endpoints = addresses.iter().map(|address| Endpoint::ready(*address)).collect();
+        Resource::from(EndpointSet { backend: name.into(), endpoints: Endpoints::Addresses(endpoints) })
+    };
+    let proxy = TestProxy::start_with([check("one/web:80"), set("one/web:80", &addresses)], admin());
+    metric(&proxy, "health_checked_endpoints", "100").await;
+    for listener in &silent {
+        listener.set_nonblocking(true).expect("a socket");
+    }
+    let held = RefCell::new(Vec::new());
+    eventually("as many checks as one namespace may have", async || {
+        held.borrow_mut().extend(silent.iter().filter_map(|listener| listener.accept().ok()));
+        held.borrow().len() >= 16
+    })
+    .await;
+    let bad = switched("bad", &Arc::new(AtomicBool::new(false))).start();
+    proxy.publish([check("other/web:80"), set("other/web:80", &[bad.address()])]).await;
+    metric(&proxy, "health_unhealthy_endpoints", "1").await;
+    held.borrow_mut().extend(silent.iter().filter_map(|listener| listener.accept().ok()));
+    assert_eq!(held.borrow().len(), 16, "the others wait");
 }

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::limit::HEALTH_HEAD;
+use crate::limit::{HEALTH_HEAD, HEALTH_TIMEOUT};
 use crate::upstream::unverified;
 
 /// The `User-Agent` of a check.
@@ -80,7 +80,7 @@ impl Asking {
             let stream = TlsConnector::from(config.clone()).connect(name, stream).await?;
             question(&check.probe, stream, address, "https").await
         };
-        tokio::time::timeout(check.timeout, answer).await.unwrap_or(Err(BadAnswer::Late))
+        tokio::time::timeout(check.timeout.min(HEALTH_TIMEOUT), answer).await.unwrap_or(Err(BadAnswer::Late))
     }
 }
 

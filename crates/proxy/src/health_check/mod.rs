@@ -7,7 +7,7 @@
 
 mod ask;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,11 +15,11 @@ use std::time::Duration;
 
 use fairway_model::{BackendName, Delta, EndpointState, HealthCheck, Resource, ResourceName};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use self::ask::{Asking, BadAnswer};
-use crate::limit::{HEALTH_CHECKED, HEALTH_CHECKS, HEALTH_FIRST};
+use crate::limit::{HEALTH_CHECKED, HEALTH_CHECKS, HEALTH_CHECKS_OF_ONE, HEALTH_FIRST};
 use crate::live::Live;
 use crate::random::Rng;
 use crate::upstream::{HealthBoard, SharedHealth, endpoints};
@@ -131,6 +131,8 @@ impl Probing {
             due: BTreeSet::new(),
             asking: Asking::default(),
             checks: JoinSet::new(),
+            under_way: HashMap::new(),
+            shares: HashMap::new(),
             rng: Rng::from_os(),
             next_id: 0,
             endpoints: 0,
@@ -144,7 +146,10 @@ impl Probing {
                     _ => return,
                 },
                 // One that panicked is lost with its endpoint's turn; the next change of the backend brings it back.
-                Some(ended) = task.checks.join_next() => if let Ok(ended) = ended { task.take(ended); },
+                Some(ended) = task.checks.join_next_with_id() => match ended {
+                    Ok((id, ended)) => { task.end(id); task.take(ended); }
+                    Err(panicked) => task.end(panicked.id()),
+                },
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if may_ask && next.is_some() => task.ask(),
             }
         }
@@ -159,10 +164,22 @@ struct CheckTask {
     due: BTreeSet<(Instant, BackendName, SocketAddr)>,
     asking: Asking,
     checks: JoinSet<EndedCheck>,
+    /// The namespaces of these checks.
+    under_way: HashMap<task::Id, Box<str>>,
+    /// What each namespace has under way, so that none holds all the room with endpoints that don't answer.
+    shares: HashMap<Box<str>, Share>,
     rng: Rng,
     next_id: u64,
     /// Endpoints of all backends.
     endpoints: usize,
+}
+
+/// The checks of one namespace.
+#[derive(Debug, Default)]
+struct Share {
+    under_way: usize,
+    /// Endpoints whose check is due and begins when another ends, with the numbers that they had.
+    waiting: VecDeque<(BackendName, SocketAddr, u64)>,
 }
 
 struct CheckedBackend {
@@ -253,7 +270,36 @@ impl CheckTask {
         let Some(endpoint) = checked.endpoints.get_mut(&address) else { return };
         endpoint.due = None;
         let (asking, check, id) = (self.asking.clone(), checked.check.clone(), endpoint.id);
-        self.checks.spawn(async move { EndedCheck { found: asking.ask(&check, address).await, backend, address, id } });
+        let namespace = namespace(&backend);
+        let share = self.shares.entry(namespace.into()).or_default();
+        if share.under_way >= HEALTH_CHECKS_OF_ONE {
+            share.waiting.push_back((backend, address, id));
+            return;
+        }
+        share.under_way += 1;
+        let namespace = namespace.into();
+        let check = async move { EndedCheck { found: asking.ask(&check, address).await, backend, address, id } };
+        self.under_way.insert(self.checks.spawn(check).id(), namespace);
+    }
+
+    /// Lets the next check of the same namespace begin.
+    fn end(&mut self, ended: task::Id) {
+        let Some(namespace) = self.under_way.remove(&ended) else { return };
+        let Some(share) = self.shares.get_mut(&namespace) else { return };
+        share.under_way -= 1;
+        while let Some((name, address, id)) = share.waiting.pop_front() {
+            let Some(backend) = self.backends.get_mut(&name) else { continue };
+            // Otherwise it was removed meanwhile.
+            if let Some(endpoint) = backend.endpoints.get_mut(&address).filter(|endpoint| endpoint.id == id) {
+                let due = Instant::now();
+                endpoint.due = Some(due);
+                self.due.insert((due, name, address));
+                return;
+            }
+        }
+        if share.under_way == 0 {
+            self.shares.remove(&namespace);
+        }
     }
 
     /// Takes the answer of an endpoint.
@@ -317,6 +363,11 @@ impl CheckedEndpoint {
         }
         turns
     }
+}
+
+/// The namespace that a backend belongs to.
+fn namespace(name: &BackendName) -> &str {
+    name.as_str().split_once('/').map_or("", |(namespace, _)| namespace)
 }
 
 /// A random part of a time.
