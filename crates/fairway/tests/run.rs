@@ -158,9 +158,9 @@ fn what_cannot_be_carried_out_is_told() {
 #[test]
 fn flags_that_change_nothing_are_answered() {
     let any = ["--http-port=0", "--https-port=0", "--healthz-port=0", "--kubeconfig=/nowhere"];
-    let unbuilt = ["--profiling", "--sync-period=1s", "--bucket-factor=1.1", "--ingress-class=x"];
+    let unbuilt = ["--profiling", "--sync-period=1s", "--maxmind-mirror=x", "--ingress-class=x"];
     let (log, _) = complaint(&[&any[..], &unbuilt].concat());
-    for (flag, level) in [("profiling", " INFO "), ("sync-period", " INFO "), ("bucket-factor", " WARN ")] {
+    for (flag, level) in [("profiling", " INFO "), ("sync-period", " INFO "), ("maxmind-mirror", " WARN ")] {
         let line = log.lines().find(|line| line.contains(&format!("flag=\"{flag}\"")));
         assert!(line.is_some_and(|line| line.contains(level) && line.contains("note=")), "{flag}: {log}");
     }
