@@ -208,7 +208,7 @@ async fn a_fallback_is_spoken_to_in_the_clear() {
     resources.extend(backend("fallback", &[fallback.address()]));
     let policy = ForwardPolicy { tls: Some(Arc::new(UpstreamTls::default())), ..ForwardPolicy::default() };
     let mut action = forward("web", policy);
-    if let fairway_model::Action::Forward(forward) = &mut action {
+    if let Action::Forward(forward) = &mut action {
         forward.fallback = Some("default/fallback:80".into());
     }
     resources.push(host(HOST, vec![route("/", action)]));
