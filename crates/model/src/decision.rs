@@ -19,10 +19,10 @@ use std::sync::Arc;
 use crate::client::{Arrival, ClientView};
 use crate::path::{self, InvalidPath};
 use crate::{
-    Action, AuthAnswer, AuthGiven, Backend, BackendName, Backends, BasicAuth, CanaryChoice, Choice, ClientAuth,
-    ClientIdentity, ClientLimits, Cors, ErrorPages, ErrorResponse, Excess, ExternalAuth, FieldEdit, FieldRules, Fields,
-    Filter, Forward, GeoVariable, Host, Mirror, Protocol, Refusal, RequestView, Respond, ResponseRewrites, Route,
-    Scheme, Snapshot, SnippetEdits, TableName, Target, TooLong, TraceContext, UpstreamProtocol, UpstreamTls,
+    Action, AuthAnswer, AuthGiven, Backend, BackendName, Backends, BasicAuth, CanaryChoice, ClientAuth, ClientIdentity,
+    ClientLimits, Cors, ErrorPages, ErrorResponse, Excess, ExternalAuth, FieldEdit, FieldRules, Fields, Filter,
+    Forward, GeoVariable, Host, Mirror, Protocol, Refusal, RequestView, Respond, ResponseRewrites, Route, Scheme,
+    Snapshot, SnippetEdits, TableName, Target, TooLong, TraceContext, UpstreamProtocol, UpstreamTls, WeightedBackend,
     canonical_host,
 };
 
@@ -212,10 +212,8 @@ pub struct Forwarding<'s> {
     /// Whether it had an endpoint for new requests. If not, only a terminating endpoint can take the request, for an
     /// existing session.
     pub open: bool,
-    /// The filters for this backend.
-    filters: &'s [Filter],
-    /// TLS to its endpoints, if not that of the policy.
-    own_tls: Option<&'s Arc<UpstreamTls>>,
+    /// What is particular to this backend among those of the rule.
+    share: Option<&'s WeightedBackend>,
     /// The scheme of the client's connection.
     scheme: Scheme,
 }
@@ -226,7 +224,15 @@ impl<'s> Forwarding<'s> {
     pub fn tls(&self, backend: &Backend) -> Option<&'s Arc<UpstreamTls>> {
         let policy = &*self.rule.policy;
         let clear = policy.protocol == UpstreamProtocol::LikeClient && self.scheme == Scheme::Http;
-        self.own_tls.or(policy.tls.as_ref()).filter(|_| !clear && self.follows_policy(backend))
+        self.share
+            .and_then(|share| share.tls.as_ref())
+            .or(policy.tls.as_ref())
+            .filter(|_| !clear && self.follows_policy(backend))
+    }
+
+    /// The filters for the chosen backend.
+    fn filters(self) -> &'s [Filter] {
+        self.share.map_or(&[], |share| &share.filters)
     }
 
     /// Whether the endpoints of the backend are spoken to in HTTP/2.
@@ -539,12 +545,12 @@ impl<'s> Plan<'s> {
 
     /// To a backend beside that of the request.
     fn to(&self, rule: &'s Forward, backend: &'s BackendName) -> Forwarding<'s> {
-        Forwarding { rule, backend, in_place_of: None, open: true, filters: &[], own_tls: None, scheme: self.scheme }
+        Forwarding { rule, backend, in_place_of: None, open: true, share: None, scheme: self.scheme }
     }
 
     /// The filters for the chosen backend.
     fn of_backend(&self) -> &'s [Filter] {
-        self.chosen.map_or(&[], |chosen| chosen.filters)
+        self.chosen.map_or(&[], Forwarding::filters)
     }
 
     /// Why all requests are refused, if the answer is a refusal.
@@ -889,7 +895,7 @@ fn send<'s, 'a, F: Fields<'a>>(
         return Err(Failure::BodyTooLarge);
     }
     let chosen = choose(forward, &received.head, facts, plan)?;
-    for filter in chosen.filters {
+    for filter in chosen.filters() {
         match filter {
             Filter::ReplacePath { with } => {
                 target::replace(with, route, snapshot.settings().head_buffers.total as usize, scratch)?;
@@ -918,11 +924,9 @@ fn choose<'s, 'a, F: Fields<'a>>(
     if let Some(chosen) = plan.chosen {
         return Ok(chosen);
     }
-    let Choice { backend: first, filters, tls: own_tls } =
-        forward.backends.choose(|| facts.random()).ok_or(Failure::NoBackend)?;
+    let (first, share) = forward.backends.choose(|| facts.random()).ok_or(Failure::NoBackend)?;
     let scheme = plan.scheme;
-    let chosen =
-        |backend, in_place_of, open| Forwarding { rule: forward, backend, in_place_of, open, filters, own_tls, scheme };
+    let chosen = |backend, in_place_of, open| Forwarding { rule: forward, backend, in_place_of, open, share, scheme };
     let found = if facts.is_open(first) {
         if let Backends::Canary(canary) = &forward.backends {
             plan.canary = Some(canary.choose(head, facts));

@@ -107,8 +107,8 @@ pub use policy::{Bandwidth, ByteLimit, ForwardPolicy, RequestBuffering, Retry, R
 pub use request::{FieldLine, FieldSink, Fields, HostAndPort, RequestView, Target};
 pub use response_rewrite::{CookieFlags, Cookies, Replacement, ResponseRewrites};
 pub use route::{
-    Action, Backends, Body, Choice, Forward, InvalidPathMatch, Location, PathMatch, PathRegex, Redirect, RedirectBase,
-    Respond, Route, UrlParts, WeightedBackend,
+    Action, Backends, Body, Forward, InvalidPathMatch, Location, PathMatch, PathRegex, Redirect, RedirectBase, Respond,
+    Route, UrlParts, WeightedBackend,
 };
 pub use settings::{
     AccessLog, ForwardedHeaders, HeadBuffers, Http2Settings, LogEscape, Settings, Syslog, UpstreamKeepalive,

@@ -437,17 +437,6 @@ pub struct WeightedBackend {
     pub tls: Option<Arc<UpstreamTls>>,
 }
 
-/// What was chosen among the backends of a rule.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Choice<'a> {
-    /// The backend.
-    pub backend: &'a BackendName,
-    /// The filters for it.
-    pub filters: &'a [Filter],
-    /// TLS of its own.
-    pub tls: Option<&'a Arc<UpstreamTls>>,
-}
-
 impl Backends {
     /// The names of all backends.
     pub fn names(&self) -> impl Iterator<Item = &BackendName> {
@@ -460,13 +449,12 @@ impl Backends {
         one.into_iter().chain(list.iter().map(|share| &share.backend)).chain(alternative)
     }
 
-    /// Chooses one of the backends by weight, and the main one of a canary, with the filters for it; `random` is called only if there is
+    /// Chooses one of the backends by weight, and the main one of a canary, with what is particular to it; `random` is called only if there is
     /// a choice. `None` if all weights are 0, or for the share without a valid backend.
-    pub fn choose(&self, random: impl FnOnce() -> u64) -> Option<Choice<'_>> {
-        let only = |backend| Some(Choice { backend, filters: &[], tls: None });
+    pub fn choose(&self, random: impl FnOnce() -> u64) -> Option<(&BackendName, Option<&WeightedBackend>)> {
         let (list, invalid) = match self {
-            Self::One(name) => return only(name),
-            Self::Canary(canary) => return only(&canary.main),
+            Self::One(name) => return Some((name, None)),
+            Self::Canary(canary) => return Some((&canary.main, None)),
             Self::Weighted(list) => (list, 0),
             Self::Partial { valid, invalid } => (valid, *invalid),
         };
@@ -474,7 +462,7 @@ impl Backends {
         let wide = u128::from(random()) * u128::from(total);
         let mut at = (wide >> 64) as u64;
         list.iter().find_map(|share| match at.checked_sub(u64::from(share.weight)) {
-            None => Some(Choice { backend: &share.backend, filters: &share.filters, tls: share.tls.as_ref() }),
+            None => Some((&share.backend, Some(share))),
             Some(rest) => {
                 at = rest;
                 None

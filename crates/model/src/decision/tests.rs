@@ -258,7 +258,7 @@ fn weights_are_shares() {
         tls: None,
     });
     let backends = Backends::Weighted(list.to_vec());
-    let chosen = |random: u64| backends.choose(|| random).map(|choice| choice.backend.as_str());
+    let chosen = |random: u64| backends.choose(|| random).map(|(name, _)| name.as_str());
     let quarter = u64::MAX / 4;
     assert_eq!(
         [chosen(0), chosen(quarter - 1), chosen(quarter + 2), chosen(u64::MAX)].map(Option::unwrap),

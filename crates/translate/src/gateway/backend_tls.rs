@@ -21,7 +21,7 @@ use crate::resource::{ConfigMaps, Owner};
 const ANCESTORS: usize = 16;
 
 /// TLS to a backend, or why it can't be had.
-pub(super) type BackendTls = Result<Arc<UpstreamTls>, String>;
+pub(super) type PolicyTls = Result<Arc<UpstreamTls>, String>;
 
 /// All policies, by the Services that they are for.
 #[derive(Debug, Default)]
@@ -39,9 +39,9 @@ pub(super) struct BackendPolicies {
 struct PolicyPart {
     owner: Arc<Owner>,
     turn: RouteAge,
-    targets: Vec<Target>,
+    targets: Vec<PolicyFor>,
     config_maps: BTreeSet<ObjectKey>,
-    tls: BackendTls,
+    tls: PolicyTls,
     /// Why it is not accepted, as far as that does not depend on others.
     fault: Option<Shortcoming>,
     /// The first reference to an authority that can't be followed.
@@ -50,7 +50,7 @@ struct PolicyPart {
 
 /// What a policy is for.
 #[derive(Debug)]
-struct Target {
+struct PolicyFor {
     service: ObjectKey,
     /// The name of a port; all ports without it.
     section: Option<Arc<str>>,
@@ -68,7 +68,7 @@ impl BackendPolicies {
     }
 
     /// How a port of a Service is spoken to; `None` if no policy is for it. One for the port comes before one for the whole Service.
-    pub(super) fn tls(&self, service: &ObjectKey, port: Option<&str>) -> Option<&BackendTls> {
+    pub(super) fn tls(&self, service: &ObjectKey, port: Option<&str>) -> Option<&PolicyTls> {
         let port = port.filter(|name| !name.is_empty());
         let winner = port.and_then(|_| self.winner(service, port)).or_else(|| self.winner(service, None))?;
         Some(&winner.tls)
@@ -126,7 +126,7 @@ impl BackendPolicies {
         objects: &Objects,
     ) -> PolicyPart {
         let target = |one: &PolicyTarget| {
-            (one.group.is_empty() && one.kind == Kind::Service.as_str()).then(|| Target {
+            (one.group.is_empty() && one.kind == Kind::Service.as_str()).then(|| PolicyFor {
                 service: ObjectKey::new(Kind::Service, &*key.namespace, &*one.name),
                 section: one.section_name.as_deref().filter(|name| !name.is_empty()).map(Into::into),
             })
@@ -196,8 +196,8 @@ impl BackendPolicies {
     }
 
     /// Why a policy is not applied to one of its targets.
-    fn fault_at(&self, part: &PolicyPart, target: &Target, objects: &Objects) -> Option<Shortcoming> {
-        let Target { service, section } = target;
+    fn fault_at(&self, part: &PolicyPart, target: &PolicyFor, objects: &Objects) -> Option<Shortcoming> {
+        let PolicyFor { service, section } = target;
         let missing = |what: String| Some(Shortcoming::new("TargetNotFound", what));
         let Some(Object::Service(object)) = objects.get(service) else {
             return missing(format!("there is no Service {}/{}", service.namespace, service.name));
