@@ -316,6 +316,7 @@ impl Failure {
 
 /// The point at which a decision starts.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::large_enum_variant, reason = "passed once for each step of a decision; a box would be an allocation")]
 pub enum Start<'s> {
     /// At the request head.
     Head,
