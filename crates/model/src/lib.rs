@@ -119,7 +119,8 @@ pub use snippet::{
     SnippetStep, SnippetTest, Substitution, VariableMap,
 };
 pub use stream::{
-    StreamListener, StreamLog, StreamRetry, StreamSegment, StreamSettings, StreamTemplate, StreamVariable, Transport,
+    StreamBackends, StreamListener, StreamLog, StreamRetry, StreamSegment, StreamSettings, StreamShare, StreamTemplate,
+    StreamVariable, Transport,
 };
 pub use template::{Segment, Template, Variable};
 pub use tls::{HostCiphers, KeyGroup, TicketKey, TlsCipher, TlsSettings};

@@ -184,11 +184,11 @@ impl Snapshot {
     }
 
     /// What a TLS connection passes to whose client asks for this server name, in canonical form: the most specific host with
-    /// the name decides. `None` if TLS ends at the proxy, as it does for clients that name no host.
+    /// the name decides. `None` if requests are read, as they are for clients that name no host where Ingresses are served.
     pub fn passthrough(&self, table: &TableName, server_name: &[u8]) -> Option<&Arc<Passthrough>> {
         let own = self.tables.get(table)?;
         match own.beneath() {
-            None => own.patterns(server_name).next()?.passthrough(),
+            None => own.patterns(server_name).next().or(own.any.as_ref())?.passthrough(),
             Some(_) => self.host(table, server_name).filter(|_| !server_name.is_empty())?.passthrough(),
         }
     }

@@ -10,20 +10,106 @@ use serde::{Deserialize, Serialize};
 use crate::template::{Piece, pieces};
 use crate::{BackendName, ListenerName, LogEscape, Origin};
 
-/// An address whose connections or datagrams all go to one backend. It shares its namespace with
+/// An address whose connections or datagrams go to a backend. It shares its namespace with
 /// [`Listener`](crate::Listener).
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct StreamListener {
     /// Its name, for example `tcp-9000`.
     pub name: ListenerName,
-    /// The entry of the ConfigMap.
+    /// The entry of the ConfigMap, or the listener of the Gateway.
     pub origin: Origin,
     /// Address that accepts connections or datagrams.
     pub address: SocketAddr,
     /// The transport protocol.
     pub transport: Transport,
     /// The destination. Without endpoints, connections are closed and datagrams dropped.
-    pub backend: BackendName,
+    pub backend: StreamBackends,
+}
+
+/// Where connections or sessions go. Each goes to one backend, and stays there.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum StreamBackends {
+    /// One backend gets all of them.
+    One(BackendName),
+    /// Each backend gets its share; without any, they are closed or dropped.
+    Weighted(Arc<[StreamShare]>),
+}
+
+/// A backend that gets a share of the connections.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct StreamShare {
+    /// The backend; `None` for connections that are closed, because the reference to their backend is invalid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<BackendName>,
+    /// Its share in proportion to the others; 0 for none.
+    pub weight: u32,
+}
+
+impl StreamBackends {
+    /// The destination of those that lead nowhere.
+    pub fn none() -> Self {
+        Self::Weighted(Arc::new([]))
+    }
+
+    /// The backend of a new connection, by 64 random bits.
+    pub fn choose(&self, bits: impl FnOnce() -> u64) -> Option<&BackendName> {
+        let shares = match self {
+            Self::One(backend) => return Some(backend),
+            Self::Weighted(shares) => shares,
+        };
+        let total: u64 = shares.iter().map(|share| u64::from(share.weight)).sum();
+        if total == 0 {
+            return None;
+        }
+        let mut at = ((u128::from(bits()) * u128::from(total)) >> 64) as u64;
+        let chosen = shares.iter().find(|share| {
+            let weight = u64::from(share.weight);
+            let found = at < weight;
+            at = at.saturating_sub(weight);
+            found
+        });
+        chosen?.backend.as_ref()
+    }
+
+    /// The backends that may be chosen.
+    pub fn names(&self) -> impl Iterator<Item = &BackendName> {
+        let (one, shares) = match self {
+            Self::One(backend) => (Some(backend), &[][..]),
+            Self::Weighted(shares) => (None, &shares[..]),
+        };
+        let weighted = shares.iter().filter(|share| share.weight > 0).filter_map(|share| share.backend.as_ref());
+        one.into_iter().chain(weighted)
+    }
+}
+
+/// `a/b:80/tcp`, `a/b:80/tcp (7), nowhere (2)` or `nowhere`.
+impl fmt::Display for StreamBackends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shares = match self {
+            Self::One(backend) => return backend.fmt(f),
+            Self::Weighted(shares) if shares.is_empty() => return f.write_str("nowhere"),
+            Self::Weighted(shares) => shares,
+        };
+        for (at, share) in shares.iter().enumerate() {
+            let between = if at == 0 { "" } else { ", " };
+            let name = share.backend.as_ref().map_or("nowhere", BackendName::as_str);
+            write!(f, "{between}{name} ({})", share.weight)?;
+        }
+        Ok(())
+    }
+}
+
+impl From<BackendName> for StreamBackends {
+    fn from(backend: BackendName) -> Self {
+        Self::One(backend)
+    }
+}
+
+impl From<&str> for StreamBackends {
+    fn from(backend: &str) -> Self {
+        Self::One(backend.into())
+    }
 }
 
 /// The transport protocol of a [`StreamListener`].
@@ -219,7 +305,7 @@ variables! {
     TimeLocal = "time_local", "time in the common log format.";
     TimeIso8601 = "time_iso8601", "time as `2026-11-21T07:00:00+00:00`.";
     Msec = "msec", "seconds since 1970 with milliseconds.";
-    Protocol = "protocol", "`TCP` or `UDP`; `TLS` for a connection that is passed through.";
+    Protocol = "protocol", "`TCP` or `UDP`; `TLS` for a connection that its server name leads to a backend.";
     Status = "status", "200, 400 for a bad PROXY header, 502 when no endpoint was reached.";
     BytesSent = "bytes_sent", "bytes sent to the client.";
     BytesReceived = "bytes_received", "bytes received from the client.";
@@ -236,6 +322,22 @@ variables! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_backend_gets_its_share_and_nothing_without_weight_is_chosen() {
+        let share = |backend: Option<&str>, weight| StreamShare { backend: backend.map(Into::into), weight };
+        let all = [share(Some("a"), 7), share(Some("b"), 0), share(None, 2), share(Some("c"), 1)];
+        let shares = StreamBackends::Weighted(Arc::new(all));
+        let chosen: Vec<_> =
+            (0..10).map(|at| shares.choose(|| at * (u64::MAX / 10) + 10).map(ToString::to_string)).collect();
+        let expected = [[Some("a"); 7].as_slice(), &[None, None, Some("c")]].concat();
+        assert_eq!(chosen.iter().map(Option::as_deref).collect::<Vec<_>>(), expected);
+        assert_eq!(shares.names().map(ToString::to_string).collect::<Vec<_>>(), ["a", "c"]);
+        assert_eq!(StreamBackends::none().choose(|| 0), None);
+        assert_eq!(StreamBackends::Weighted(Arc::new([share(Some("a"), 0)])).choose(|| 0), None);
+        let text = serde_json::to_string(&shares).unwrap();
+        assert_eq!(serde_json::from_str::<StreamBackends>(&text).unwrap(), shares);
+    }
 
     #[test]
     fn the_default_format_has_no_unknown_names() {

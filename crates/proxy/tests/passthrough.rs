@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_model::{
-    ForwardPolicy, Host, HostPattern, Listener, Origin as Owner, Passthrough, Resource, Scheme, Settings,
-    StreamSettings, StreamTemplate,
+    Authority, ClientAuth, ClientAuthMode, ForwardPolicy, Host, HostPattern, Listener, Origin as Owner, Passthrough,
+    Resource, Scheme, Settings, StreamBackends, StreamSettings, StreamTemplate,
 };
 use fairway_proxy::{Drained, ProxyConfig};
 use fairway_testkit::{Ca, Client, Origin, TlsClient, eventually, within};
@@ -26,10 +26,19 @@ fn passing(name: &str, service: &str, send_proxy: bool) -> Resource {
         origin: Owner::new("Ingress", "default", "app"),
         backend: Some(format!("default/{service}:80").as_str().into()),
         send_proxy,
+        terminate: false,
     };
     let routes = vec![route("/", forward(service, ForwardPolicy::default()))];
     let host = Host::new(table(), HostPattern::parse(name).unwrap(), routes);
     Resource::from(host.with_passthrough(Some(Arc::new(passthrough))))
+}
+
+/// A host whose TLS ends at the proxy, with what it carries passing to a Service.
+fn ending(name: &str, backend: StreamBackends, send_proxy: bool) -> Host {
+    let origin = Owner::new("TLSRoute", "default", "app");
+    let passthrough = Passthrough { origin, backend: Some(backend), send_proxy, terminate: true };
+    let host = Host::new(table(), HostPattern::parse(name).unwrap(), Vec::new());
+    host.with_certificate(Some("own".into())).with_passthrough(Some(Arc::new(passthrough)))
 }
 
 fn one_worker() -> ProxyConfig {
@@ -355,4 +364,74 @@ async fn silence_ends_a_connection_and_draining_waits_for_it() {
     client.send(&bytes).await;
     let _server = endpoint.accept().await;
     client.drain().await;
+}
+
+#[tokio::test]
+async fn tls_that_ends_at_the_proxy_leads_to_an_endpoint_without_it() {
+    let ca = Ca::new("root");
+    let leaf = ca.leaf(&[HOST, "as-is.example"]);
+    let (endpoint, secure) = (Endpoint::start().await, Origin::new("secure").tls(&leaf).start());
+    let mut resources = backend("web", &[endpoint.address]);
+    resources.extend(backend("secure", &[secure.address()]));
+    let host = ending(HOST, "default/web:80".into(), true);
+    resources.extend([certificate("own", &leaf), host.into(), passing("as-is.example", "secure", false)]);
+    let proxy = TestProxy::start(resources);
+    // Both on one port, by the name.
+    let mut other = TlsClient::new(&ca, "as-is.example").connect(proxy.https).await;
+    assert_eq!(other.get("as-is.example", "/").await.echo().origin, "secure");
+    let mut client = TlsClient::new(&ca, HOST).alpn(&["h2", "http/1.1"]).connect(proxy.https).await;
+    assert_eq!((client.tls().alpn.as_deref(), client.tls().chain.as_slice()), (None, leaf.chain()));
+    let mut server = endpoint.accept().await;
+    let mut line = Vec::new();
+    while !line.ends_with(b"\r\n") {
+        line.extend(read(&mut server, 1).await);
+    }
+    assert!(line.starts_with(b"PROXY TCP4 127.0.0.1 127.0.0.1 "), "{line:?}");
+    // The server may speak first, and what is sent needs no meaning.
+    server.write_all(b"hello").await.unwrap();
+    assert_eq!(client.read_exact(5).await, b"hello");
+    let large = vec![b'x'; 1 << 20];
+    let (_, received) = tokio::join!(client.send(&large), read(&mut server, large.len()));
+    assert!(received == large, "every byte");
+    client.half_close().await;
+    assert_eq!(within("the end", server.read(&mut [0; 1])).await.unwrap(), 0);
+    server.write_all(b"bye").await.unwrap();
+    drop(server);
+    assert_eq!(client.read_to_end().await, b"bye");
+}
+
+#[tokio::test]
+async fn what_demands_a_client_certificate_is_not_passed_without_one() {
+    let ca = Ca::new("root");
+    let endpoint = Endpoint::start().await;
+    let mut resources = backend("web", &[endpoint.address]);
+    let auth = ClientAuth {
+        mode: ClientAuthMode::Required,
+        authorities: [Authority::new(ca.der().to_vec())].into(),
+        revocation_lists: [].into(),
+        depth: 1,
+        subject: None,
+        error_page: None,
+        passes_certificate: false,
+    };
+    let host = ending(HOST, "default/web:80".into(), false).with_client_auth(Some(auth.into()));
+    resources.extend([certificate("own", &ca.leaf(&[HOST])), host.into()]);
+    let proxy = TestProxy::start(resources);
+    let mut client = Client::connect(proxy.https).await;
+    client.send(hello(HOST)).await;
+    assert_eq!(client.read_exact(2).await, [21, 3], "an alert");
+    client.drain().await;
+    endpoint.is_untouched().await;
+}
+
+#[tokio::test]
+async fn a_host_that_leads_nowhere_closes_the_connection_in_the_handshake() {
+    let proxy = TestProxy::start([ending(HOST, StreamBackends::none(), false).into()]);
+    let origin = Owner::new("Gateway", "default", "gw");
+    let nowhere = Passthrough { origin, backend: None, send_proxy: false, terminate: false };
+    let any = Host::new(table(), HostPattern::Any, Vec::new()).with_passthrough(Some(nowhere.into()));
+    proxy.publish([any.into()]).await;
+    let mut client = Client::connect(proxy.https).await;
+    client.send(hello("unknown.example")).await;
+    assert!(client.read_to_end().await.is_empty(), "nothing but the end");
 }

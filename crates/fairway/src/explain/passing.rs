@@ -16,8 +16,10 @@ impl Teller<'_> {
 
     /// Turns the account of a request that is decrypted into that of one that passes through.
     pub(super) fn passing(&self, passthrough: &Passthrough, account: Account) -> Account {
-        let backend = passthrough.backend.as_ref().and_then(|name| self.reading.snapshot.backend(name));
-        let endpoints = passthrough.backend.as_ref().map(|name| self.endpoints(name)).unwrap_or_default();
+        // Of several by weight, the first stands for all.
+        let name = passthrough.backend.as_ref().and_then(|backends| backends.names().next());
+        let backend = name.and_then(|name| self.reading.snapshot.backend(name));
+        let endpoints = name.map(|name| self.endpoints(name)).unwrap_or_default();
         let by = owner(&passthrough.origin);
         let (status, why) = match backend {
             Some(backend) if !self.has_endpoint(passthrough) => (
@@ -29,16 +31,28 @@ impl Teller<'_> {
             ),
             Some(backend) => (
                 By::Backend,
-                format!(
-                    "TLS passes undecrypted to {}, port {}, by ssl-passthrough of {by}",
-                    backend.origin, backend.port
-                ),
+                match (passthrough.terminate, &*passthrough.origin.kind) {
+                    (true, _) => format!(
+                        "TLS ends at the proxy, and what it carries goes to {}, port {}, by {by}",
+                        backend.origin, backend.port
+                    ),
+                    (false, "Ingress") => format!(
+                        "TLS passes undecrypted to {}, port {}, by ssl-passthrough of {by}",
+                        backend.origin, backend.port
+                    ),
+                    (false, _) => {
+                        format!("TLS passes undecrypted to {}, port {}, by {by}", backend.origin, backend.port)
+                    }
+                },
             ),
             None => (
                 By::Nothing,
-                format!(
-                    "TLS is passed through by {by}, but the host has no path / with a Service; the connection is closed"
-                ),
+                match &*passthrough.origin.kind {
+                    "Ingress" => format!(
+                        "TLS is passed through by {by}, but the host has no path / with a Service; the connection is closed"
+                    ),
+                    _ => format!("{by} has no TLSRoute for the name that leads to a Service; the connection is closed"),
+                },
             ),
         };
         let (file, line) = place(backend.and_then(|backend| self.reading.manifests.place(&backend.origin)));
@@ -46,7 +60,7 @@ impl Teller<'_> {
             answer: Answer { status: None, location: None, by: status, reason: None, why },
             passthrough: Some(PassedThrough {
                 object: by,
-                backend: passthrough.backend.as_ref().map(ToString::to_string),
+                backend: name.map(ToString::to_string),
                 service: backend.map(|backend| backend.origin.to_string()).unwrap_or_default(),
                 port: backend.map(|backend| backend.port.to_string()).unwrap_or_default(),
                 file,
@@ -66,10 +80,12 @@ impl Teller<'_> {
     }
 
     fn has_endpoint(&self, passthrough: &Passthrough) -> bool {
-        let set = passthrough.backend.as_ref().and_then(|name| self.reading.snapshot.endpoint_set(name));
-        set.is_some_and(|set| match &set.endpoints {
-            Endpoints::Addresses(list) => !list.is_empty(),
-            Endpoints::Name { .. } => true,
+        let mut sets = passthrough.backend.iter().flat_map(|backends| backends.names());
+        sets.any(|name| {
+            self.reading.snapshot.endpoint_set(name).is_some_and(|set| match &set.endpoints {
+                Endpoints::Addresses(list) => !list.is_empty(),
+                Endpoints::Name { .. } => true,
+            })
         })
     }
 }

@@ -170,8 +170,12 @@ fn a_host_without_certificate_uses_that_of_the_wildcard_around_it() {
 #[test]
 fn passthrough_follows_the_most_specific_host() {
     let passing = |pattern: &str, backend: &str| -> Resource {
-        let passthrough =
-            Passthrough { origin: Origin::new("Ingress", "a", "b"), backend: Some(backend.into()), send_proxy: false };
+        let passthrough = Passthrough {
+            origin: Origin::new("Ingress", "a", "b"),
+            backend: Some(backend.into()),
+            send_proxy: false,
+            terminate: false,
+        };
         let host = Host::new("t".into(), HostPattern::parse(pattern).unwrap(), Vec::new());
         host.with_passthrough(Some(passthrough.into())).into()
     };

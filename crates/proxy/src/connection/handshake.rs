@@ -18,7 +18,7 @@ use tokio_rustls::server::{StartHandshake, TlsStream};
 use crate::net::client_certificate::Asked;
 use crate::net::client_hello;
 use crate::net::tls::{ServerConfigs, canonical};
-use crate::stream::ReadInto;
+use crate::stream::{Downstream, ReadInto};
 
 /// A fatal `unrecognized_name` in a record of its own (RFC 8446 5.1 and 6).
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
@@ -51,15 +51,15 @@ pub(super) enum HandshakeError {
 pub(super) enum Greeted {
     /// TLS ends here. If the host that the client names asks for client certificates, what the client has shown comes along.
     Accepted(Box<TlsStream<TcpStream>>, Option<Box<Asked>>, Option<Arc<str>>),
-    /// TLS passes through.
-    Undecrypted(Undecrypted),
+    /// It leads to a backend, and no request is read.
+    Passing(Leaving),
 }
 
-/// A connection whose TLS passes through.
-pub(super) struct Undecrypted {
-    /// The connection: nothing has been sent on it.
-    pub(super) client: TcpStream,
-    /// Everything that was received on it.
+/// A connection that leads to a backend.
+pub(super) struct Leaving {
+    /// The connection: without TLS if that passes through, and then nothing has been sent on it.
+    pub(super) client: Downstream,
+    /// Everything that was received on it, unless TLS ends here.
     pub(super) received: Vec<u8>,
     /// The host that the client names, in canonical form.
     pub(super) server_name: Box<str>,
@@ -74,7 +74,7 @@ struct Refused {
     alert: Vec<u8>,
 }
 
-/// Accepts TLS on a connection, unless the host that the client names has it passed through; `http2` says whether HTTP/2 is offered.
+/// Accepts TLS on a connection, unless the host that the client names has it passed through as it is; `http2` says whether HTTP/2 is offered.
 ///
 /// # Errors
 /// See [`HandshakeError`]; the client has already received the alert.
@@ -92,18 +92,21 @@ pub(super) async fn accept(
                 && let Some(name) = client_hello::server_name(&received)
                 && let Some(name) = canonical_host(&name, &mut Vec::new())
                 && let Some(passthrough) = configs.passthrough(name)
+                && !passthrough.terminate
             {
                 let server_name = String::from_utf8_lossy(name).into();
-                return Ok(Greeted::Undecrypted(Undecrypted { client: stream, received, server_name, passthrough }));
+                let client = Downstream::Plain(stream);
+                return Ok(Greeted::Passing(Leaving { client, received, server_name, passthrough }));
             }
             stream.write_all(&alert).await?;
             return Err(error);
         }
     };
     let server_name = hello.client_hello().server_name().map(canonical).unwrap_or_default();
-    if let Some(passthrough) = configs.passthrough(server_name.as_bytes()) {
-        let server_name = server_name.into();
-        return Ok(Greeted::Undecrypted(Undecrypted { client: stream, received, server_name, passthrough }));
+    let passthrough = configs.passthrough(server_name.as_bytes());
+    if let Some(passthrough) = passthrough.clone().filter(|passthrough| !passthrough.terminate) {
+        let (server_name, client) = (server_name.into(), Downstream::Plain(stream));
+        return Ok(Greeted::Passing(Leaving { client, received, server_name, passthrough }));
     }
     drop(received);
     if configs.rejects(server_name.as_bytes()) {
@@ -113,6 +116,18 @@ pub(super) async fn accept(
     let of_host = configs.of_host(server_name.as_bytes());
     let chosen = if server_name.is_empty() { None } else { configs.listener(server_name.as_bytes()) };
     let configs = of_host.as_ref().map_or(configs, |own| &own.configs);
+    if let Some(passthrough) = passthrough {
+        // Only requests are judged by the certificates of their clients.
+        if of_host.as_ref().is_some_and(|own| own.policy.is_some()) {
+            stream.write_all(&UNRECOGNIZED_NAME).await?;
+            return Err(HandshakeError::UnknownName);
+        }
+        let server_name = server_name.into();
+        // What the backend speaks is not known, so no protocol is agreed on.
+        let tls = StartHandshake::from_parts(hello, stream).into_stream(configs.without_protocol().clone()).await?;
+        let client = Downstream::Tls(Box::new(tls));
+        return Ok(Greeted::Passing(Leaving { client, received: Vec::new(), server_name, passthrough }));
+    }
     let config = configs.choose(hello.client_hello().alpn(), http2).clone();
     let stream = StartHandshake::from_parts(hello, stream).into_stream(config).await?;
     let asked = of_host.and_then(|own| own.policy.clone()).map(|policy| {

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 
 pub(crate) use self::desk::Desks;
 use self::desk::Visit;
-use self::handshake::{Greeted, Undecrypted};
+use self::handshake::{Greeted, Leaving};
 use crate::error::Failure;
 use crate::exchange::{ConnectionFacts, Exchange, Sides, parse_head};
 use crate::http::{After, Parsed};
@@ -159,7 +159,7 @@ impl ClientConnection {
         let http2 = self.facts.shard.running().snapshot.settings().http2.offered;
         let accepting = Box::pin(handshake::accept(tcp, &configs, http2));
         match hurried(&self.facts.shard, &self.admission, &self.deadline, accepting).await? {
-            Ok(Greeted::Undecrypted(passing)) => {
+            Ok(Greeted::Passing(passing)) => {
                 drop(configs);
                 // Boxed: it would otherwise take room in every connection.
                 Box::pin(pass(self.facts, self.admission, self.deadline, passing)).await;
@@ -342,8 +342,8 @@ impl ClientConnection {
 }
 
 /// Passes a TLS connection to an endpoint until it ends.
-async fn pass(facts: ConnectionFacts, admission: Admission, deadline: Deadline, passing: Undecrypted) {
-    let Undecrypted { client, received, server_name, passthrough } = passing;
+async fn pass(facts: ConnectionFacts, admission: Admission, deadline: Deadline, passing: Leaving) {
+    let Leaving { client, received, server_name, passthrough } = passing;
     let destination = facts.proxied().map_or(facts.arrival.local, |proxied| proxied.destination);
     let passed = Passed {
         client,

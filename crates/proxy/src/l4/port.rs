@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use fairway_model::{BackendName, ListenerName, StreamListener, StreamRetry, Transport};
+use fairway_model::{BackendName, ListenerName, StreamBackends, StreamListener, StreamRetry, Transport};
 
 use crate::access_log::StreamRecord;
 use crate::balance::{Ask, Pick, TryOutcome};
@@ -121,6 +121,11 @@ impl StreamSession {
             upstream_name: Arc::default(),
         };
         Self { shard: shard.clone(), tally: tally.clone(), record, logged: true }
+    }
+
+    /// The backend that it goes to, by its weight.
+    pub(super) fn backend(&self, backends: &StreamBackends) -> Option<BackendName> {
+        backends.choose(|| self.shard.rng.borrow_mut().bits()).cloned()
     }
 
     /// The next endpoint to try; `None` if there is none or the policy allows no more. No endpoint is tried twice.

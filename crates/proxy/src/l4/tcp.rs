@@ -1,4 +1,5 @@
-//! A connection of a TCP service, from accept to close, and a TLS connection that is passed through, from its client's hello to close.
+//! A connection of a TCP service, from accept to close, and a TLS connection that its server name leads to a backend, from its client's
+//! hello to close.
 //!
 //! Each side may end its direction and still receive, as if there were no proxy. A failure on one side resets the other, so that
 //! a truncated transfer never looks complete.
@@ -21,6 +22,7 @@ use crate::metrics::{PASSED, Phase};
 use crate::net::proxy_protocol::{self, Decoded, Ends};
 use crate::shard::connect::{self, ConnectError};
 use crate::shard::{Admission, Shard, while_admitted};
+use crate::stream::Downstream;
 use crate::timer::{Deadline, within};
 
 /// Serves a connection to its end.
@@ -37,24 +39,24 @@ pub(crate) async fn serve(
     }
 }
 
-/// A TLS connection that is passed through.
+/// A TLS connection that its server name leads to a backend.
 #[derive(Debug)]
 pub(crate) struct Passed {
-    /// The client's connection.
-    pub(crate) client: TcpStream,
+    /// The client's connection. If TLS ends here, its handshake is over.
+    pub(crate) client: Downstream,
     /// The client, and the address that it connected to.
     pub(crate) ends: Ends,
     /// The listener that accepted it.
     pub(crate) listener: ListenerName,
     /// The host that the client asks for, in canonical form.
     pub(crate) server_name: Box<str>,
-    /// All that was read from the client: its hello, and perhaps more.
+    /// All that was read from the client: its hello, and perhaps more. Empty if TLS ends here.
     pub(crate) hello: Vec<u8>,
     /// Where it leads.
     pub(crate) passthrough: Arc<Passthrough>,
 }
 
-/// Passes a TLS connection to an endpoint, byte for byte, to its end.
+/// Passes a TLS connection, or what it carries, to an endpoint, byte for byte, to its end.
 pub(crate) async fn pass(shard: Rc<Shard>, mut admission: Admission, deadline: Deadline, passed: Passed) {
     if let Some(mut passing) = Box::pin(begin_passed(shard, &mut admission, deadline, passed)).await {
         passing.run().await;
@@ -74,7 +76,8 @@ async fn begin_passed(
     session.record.server_name = server_name;
     session.record.received = hello.len() as u64;
     tally.count(|counts| counts.received += hello.len() as u64);
-    let destination = Destination { backend: passthrough.backend.as_ref()?, send_proxy: passthrough.send_proxy };
+    let backend = session.backend(passthrough.backend.as_ref()?)?;
+    let destination = Destination { backend: &backend, send_proxy: passthrough.send_proxy };
     let connection = TcpConnection { session, deadline, ends, client, received: hello, to_up: Direction::strict() };
     connection.begin(admission, &destination, &settings).await
 }
@@ -99,7 +102,7 @@ async fn begin(
         session: open.begin(&shard, peer, local),
         deadline,
         ends: Ends { source: peer, destination: local },
-        client: stream,
+        client: Downstream::Plain(stream),
         received: Vec::new(),
         to_up: Direction::strict(),
     };
@@ -108,7 +111,11 @@ async fn begin(
         connection.to_up.release(&shard.store);
         return None;
     }
-    connection.begin(admission, &Destination { backend: &resource.backend, send_proxy }, &settings).await
+    let Some(backend) = connection.session.backend(&resource.backend) else {
+        connection.to_up.release(&shard.store);
+        return None;
+    };
+    connection.begin(admission, &Destination { backend: &backend, send_proxy }, &settings).await
 }
 
 /// Where a connection leads.
@@ -124,7 +131,7 @@ struct TcpConnection {
     deadline: Deadline,
     /// The client, and the address that it connected to: taken from the PROXY header if there is one.
     ends: Ends,
-    client: TcpStream,
+    client: Downstream,
     /// What was read of the client before there was an endpoint, and is counted as received.
     received: Vec<u8>,
     /// From the client to the endpoint.
@@ -135,7 +142,7 @@ struct TcpConnection {
 struct Passing {
     session: StreamSession,
     deadline: Deadline,
-    client: TcpStream,
+    client: Downstream,
     endpoint: TcpStream,
     to_up: Direction,
     to_down: Direction,
@@ -236,7 +243,7 @@ impl Passing {
         self.to_up.release(&shard.store);
         self.to_down.release(&shard.store);
         if ended == Ended::Broken {
-            for stream in [&self.client, &self.endpoint] {
+            for stream in [self.client.tcp(), &self.endpoint] {
                 let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
             }
         }

@@ -254,8 +254,10 @@ fn begin(
     let settings = running.snapshot.settings().streams.clone();
     let local = SocketAddr::new(client.local.unwrap_or(port.local.ip()), port.local.port());
     let mut session = open.begin(shard, client.address, local);
+    let backend = session.backend(&resource.backend);
     let (socket, endpoint) = loop {
-        let Some((service, pick)) = session.choose(&resource.backend, settings.retry.as_ref()) else {
+        let next = backend.as_ref().and_then(|backend| session.choose(backend, settings.retry.as_ref()));
+        let Some((service, pick)) = next else {
             session.logged = open.logs_drop();
             return Ok(None);
         };
@@ -370,8 +372,11 @@ impl UdpSession {
         if self.version.replace(running.version) == running.version {
             return true;
         }
-        let service = shard.upstreams.service(&running, &open.resource().backend, &shard.rng);
-        service.is_some_and(|service| service.knows(&running, self.endpoint))
+        let knows = |backend| {
+            let service = shard.upstreams.service(&running, backend, &shard.rng);
+            service.is_some_and(|service| service.knows(&running, self.endpoint))
+        };
+        open.resource().backend.names().any(knows)
     }
 
     /// Sends a datagram of the client, bypassing the event loop, which does not know yet that a new socket is writable.

@@ -95,7 +95,12 @@ impl ServerConfigs {
             && !self.certificates.snapshot().host(&self.table, server_name).is_some_and(is_named)
     }
 
-    /// Where the connection of a client passes to that names this host, if TLS does not end here.
+    /// The configuration for connections of which nothing is known but their server name.
+    pub(crate) fn without_protocol(&self) -> &Arc<ServerConfig> {
+        &self.without_protocol
+    }
+
+    /// Where the connection of a client passes to that names this host, if no requests are read from it.
     pub(crate) fn passthrough(&self, server_name: &[u8]) -> Option<Arc<Passthrough>> {
         self.certificates.snapshot().passthrough(&self.table, server_name).cloned()
     }

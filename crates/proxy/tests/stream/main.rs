@@ -9,6 +9,7 @@ mod session;
 mod support;
 mod tcp;
 mod udp;
+mod weight;
 
 /// A line of the metrics of the only listener.
 fn series(name: &str, protocol: &str, value: u64) -> String {

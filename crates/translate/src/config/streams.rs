@@ -120,7 +120,7 @@ impl Side {
                     origin: origin.section(service.port.to_string()),
                     address,
                     transport: service.transport,
-                    backend: service.backend.name(),
+                    backend: service.backend.name().into(),
                 };
                 listeners.insert(name, listener);
             }

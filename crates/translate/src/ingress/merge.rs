@@ -233,8 +233,8 @@ impl<'a> Merging<'a> {
             self.diagnostics.entry(other.owner.key.clone()).or_default().push(found);
         }
         let send_proxy = part.annotations.hosts.passthrough_proxy == Some(true);
-        let backend = backend.map(BackendKey::name);
-        let passthrough = Passthrough { origin: part.origin.clone(), backend, send_proxy };
+        let backend = backend.map(|backend| backend.name().into());
+        let passthrough = Passthrough { origin: part.origin.clone(), backend, send_proxy, terminate: false };
         Some(passthrough.into())
     }
 
