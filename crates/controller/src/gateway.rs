@@ -231,7 +231,7 @@ impl Writing<'_> {
                 };
                 self.merge(&mut status, shown, ("ancestors", "ancestorRef"), &ours);
             }
-            wanted if matches!(key.kind, Kind::HTTPRoute | Kind::GRPCRoute) => {
+            wanted if key.kind.is_route() => {
                 let ours: Vec<_> = match wanted {
                     Some(ObjectStatus::Route { parents }) => {
                         parents.iter().map(|one| (json!(one.parent_ref), json!(one.conditions))).collect()

@@ -98,6 +98,9 @@ pub(crate) fn plural(kind: Kind) -> &'static str {
         Kind::ListenerSet => "listenersets",
         Kind::HTTPRoute => "httproutes",
         Kind::GRPCRoute => "grpcroutes",
+        Kind::TLSRoute => "tlsroutes",
+        Kind::TCPRoute => "tcproutes",
+        Kind::UDPRoute => "udproutes",
         Kind::ReferenceGrant => "referencegrants",
     }
 }

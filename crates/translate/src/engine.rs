@@ -265,7 +265,7 @@ impl Translator {
         streams.settle(streams::StreamInputs { objects, config, options }, backends, dirty, out);
         let inputs = reader::IngressInputs { objects, rules: &global.rules, options };
         ingresses.settle(inputs, Owned { hosts, backends, secrets, config_maps }, dirty, out, extent);
-        let stream_ports = streams.tcp_ports();
+        let stream_ports = streams.ports();
         let of_gateways = GatewayInputs { objects, options, streams: &stream_ports };
         gateways.read(of_gateways, GatewayOwned { backends, secrets, config_maps }, dirty, out);
         secrets.settle(objects, dirty, out);
@@ -452,7 +452,7 @@ impl Translator {
                 }
             }
             Kind::GatewayClass | Kind::Gateway | Kind::ListenerSet | Kind::ReferenceGrant => dirty.gateways = true,
-            Kind::HTTPRoute | Kind::GRPCRoute => {
+            Kind::HTTPRoute | Kind::GRPCRoute | Kind::TLSRoute | Kind::TCPRoute | Kind::UDPRoute => {
                 dirty.gateway_routes.insert(key);
             }
             Kind::BackendTLSPolicy => {
@@ -517,6 +517,15 @@ fn means_the_same(before: &Object, after: &Object) -> bool {
             Arc::ptr_eq(a, b) || a.spec == b.spec && same_life(&a.metadata, &b.metadata)
         }
         (Object::GRPCRoute(a), Object::GRPCRoute(b)) => {
+            Arc::ptr_eq(a, b) || a.spec == b.spec && same_life(&a.metadata, &b.metadata)
+        }
+        (Object::TLSRoute(a), Object::TLSRoute(b)) => {
+            Arc::ptr_eq(a, b) || a.spec == b.spec && same_life(&a.metadata, &b.metadata)
+        }
+        (Object::TCPRoute(a), Object::TCPRoute(b)) => {
+            Arc::ptr_eq(a, b) || a.spec == b.spec && same_life(&a.metadata, &b.metadata)
+        }
+        (Object::UDPRoute(a), Object::UDPRoute(b)) => {
             Arc::ptr_eq(a, b) || a.spec == b.spec && same_life(&a.metadata, &b.metadata)
         }
         (Object::ReferenceGrant(a), Object::ReferenceGrant(b)) => Arc::ptr_eq(a, b) || a.spec == b.spec,

@@ -18,8 +18,9 @@ mod route;
 mod rule;
 mod service;
 pub mod status;
+mod stream;
 
-pub(crate) use place::PortInUse;
+pub(crate) use place::{PortInUse, StreamPorts, Traffic};
 pub(crate) use reader::{GatewayInputs, GatewayOwned, Gateways};
 pub use rule::{duration, is_shorter};
 pub(crate) use service::alike;

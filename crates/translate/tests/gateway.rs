@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fairway_model::Snapshot;
-use fairway_translate::gateway::api::{Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant};
+use fairway_translate::gateway::api::{
+    Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute, UDPRoute,
+};
 use fairway_translate::objects::{Change, Object, ObjectKey, Objects};
 use fairway_translate::options::GatewayAddressing;
 use fairway_translate::{Options, Translator, translate};
@@ -17,6 +19,7 @@ use serde_json::{Value, json};
 const NOW: i64 = 1_767_225_600;
 const NAMESPACES: [&str; 2] = ["a", "b"];
 const HOSTS: [&str; 6] = ["a.example", "*.example", "b.c.example", "*.c.example", "*.other", "bad host"];
+const PROTOCOLS: [&str; 6] = ["HTTP", "HTTPS", "TLS", "TLS", "TCP", "UDP"];
 const PATHS: [&str; 5] = ["/", "/foo", "/foo/", "/foo/bar", "/a%zz"];
 
 fn read<T: serde::de::DeserializeOwned + Into<Object>>(value: Value) -> Object {
@@ -56,27 +59,38 @@ fn route() -> impl Strategy<Value = Object> {
             })
         });
     (
-        (0..2usize, 0..3u32, 0..4u32),
+        (0..2usize, 0..3u32, 0..4u32, 0..8u32),
         hosts(),
         prop::collection::vec(parent, 1..3),
         prop::option::of(prop::collection::vec(rule, 0..3)),
     )
-        .prop_map(|((namespace, name, created), hosts, parents, rules)| {
-            read::<HTTPRoute>(json!({
-                "metadata": metadata(namespace, format!("r{name}"), created),
-                "spec": {"parentRefs": parents, "hostnames": hosts, "rules": rules},
-            }))
+        .prop_map(|((namespace, name, created, kind), hosts, parents, rules)| {
+            let metadata = metadata(namespace, format!("r{name}"), created);
+            // The rules of the others have backends only.
+            let plain: Vec<_> =
+                rules.iter().flatten().map(|rule: &Value| json!({"backendRefs": rule["backendRefs"]})).collect();
+            let stream = json!({"metadata": metadata, "spec": {"parentRefs": parents, "rules": plain}});
+            match kind {
+                0 => read::<TCPRoute>(stream),
+                1 => read::<UDPRoute>(stream),
+                2..4 => read::<TLSRoute>(
+                    json!({"metadata": metadata, "spec": {"parentRefs": parents, "hostnames": hosts, "rules": plain}}),
+                ),
+                _ => read::<HTTPRoute>(
+                    json!({"metadata": metadata, "spec": {"parentRefs": parents, "hostnames": hosts, "rules": rules}}),
+                ),
+            }
         })
 }
 
 fn other() -> impl Strategy<Value = Object> {
-    let listener = (0..3usize, prop::option::of(prop::sample::select(&HOSTS[..])), 0..3usize, any::<bool>());
+    let listener = (0..3usize, prop::option::of(prop::sample::select(&HOSTS[..])), 0..3usize, 0..PROTOCOLS.len());
     let listeners = prop::collection::vec(listener, 0..4).prop_map(|listeners| {
-        let one = |(at, (port, hostname, from, tls)): (usize, (usize, Option<&str>, usize, bool))| {
+        let one = |(at, (port, hostname, from, protocol)): (usize, (usize, Option<&str>, usize, usize))| {
             let from = ["Same", "All", "Selector"][from];
             json!({
                 "name": format!("l{at}"), "port": ([80, 8080, 443][port]), "hostname": hostname,
-                "protocol": if tls { "HTTPS" } else { "HTTP" },
+                "protocol": PROTOCOLS[protocol], "tls": {"mode": if protocol == 2 { "Passthrough" } else { "Terminate" }},
                 "allowedRoutes": {"namespaces": {"from": from, "selector": {"matchLabels": {"in": "yes"}}}},
             })
         };
@@ -147,7 +161,10 @@ fn other() -> impl Strategy<Value = Object> {
                 "labels": {"app.kubernetes.io/managed-by": "fairway", "gateway.networking.k8s.io/gateway-name": "g"},
                 "annotations": {"fairway.dev/gateway": format!("g{name}")},
             },
-            "spec": {"type": "LoadBalancer", "ports": [{"port": 80, "targetPort": port}, {"port": 443, "targetPort": 20000}]},
+            "spec": {"type": "LoadBalancer", "ports": [
+                {"port": 80, "targetPort": port}, {"port": 443, "targetPort": 20000},
+                {"port": 80, "targetPort": 20001, "protocol": "UDP"},
+            ]},
             "status": {"loadBalancer": {"ingress": ingress}},
         }))
     });

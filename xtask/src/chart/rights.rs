@@ -26,18 +26,24 @@ const SERVED: [&str; 7] = [
 ];
 
 /// Rights about the Gateway API in every namespace that is served.
-const GATEWAYS: [&str; 11] = [
+const GATEWAYS: [&str; 17] = [
     "list watch backendtlspolicies",
     "list watch gateways",
     "list watch grpcroutes",
     "list watch httproutes",
     "list watch listenersets",
     "list watch referencegrants",
+    "list watch tcproutes",
+    "list watch tlsroutes",
+    "list watch udproutes",
     "patch backendtlspolicies/status",
     "patch gateways/status",
     "patch grpcroutes/status",
     "patch httproutes/status",
     "patch listenersets/status",
+    "patch tcproutes/status",
+    "patch tlsroutes/status",
+    "patch udproutes/status",
 ];
 
 /// Rights about the Services of Gateways with an address of their own.

@@ -182,6 +182,9 @@ fn object(kind: Kind, text: &str, hasher: &RandomState) -> serde_json::Result<(O
         Kind::ListenerSet => slim(lenient::<api::ListenerSet>(text)?, hasher),
         Kind::HTTPRoute => slim(lenient::<api::HTTPRoute>(text)?, hasher),
         Kind::GRPCRoute => slim(lenient::<api::GRPCRoute>(text)?, hasher),
+        Kind::TLSRoute => slim(lenient::<api::TLSRoute>(text)?, hasher),
+        Kind::TCPRoute => slim(lenient::<api::TCPRoute>(text)?, hasher),
+        Kind::UDPRoute => slim(lenient::<api::UDPRoute>(text)?, hasher),
         Kind::ReferenceGrant => slim(lenient::<api::ReferenceGrant>(text)?, hasher),
     };
     Ok((object, fingerprint, shown))

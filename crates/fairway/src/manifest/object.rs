@@ -124,7 +124,7 @@ impl Reader<'_> {
         // The API server serves these in both versions, which have the same fields.
         let version = match version {
             "gateway.networking.k8s.io/v1beta1"
-                if !matches!(kind, "GRPCRoute" | "ListenerSet" | "BackendTLSPolicy") =>
+                if matches!(kind, "GatewayClass" | "Gateway" | "HTTPRoute" | "ReferenceGrant") =>
             {
                 "gateway.networking.k8s.io/v1"
             }
@@ -153,6 +153,9 @@ impl Reader<'_> {
             Some(Kind::ListenerSet) => self.object::<api::ListenerSet>(node, Kind::ListenerSet, |_| {}),
             Some(Kind::HTTPRoute) => self.object::<api::HTTPRoute>(node, Kind::HTTPRoute, |_| {}),
             Some(Kind::GRPCRoute) => self.object::<api::GRPCRoute>(node, Kind::GRPCRoute, |_| {}),
+            Some(Kind::TLSRoute) => self.object::<api::TLSRoute>(node, Kind::TLSRoute, |_| {}),
+            Some(Kind::TCPRoute) => self.object::<api::TCPRoute>(node, Kind::TCPRoute, |_| {}),
+            Some(Kind::UDPRoute) => self.object::<api::UDPRoute>(node, Kind::UDPRoute, |_| {}),
             Some(Kind::ReferenceGrant) => self.object::<api::ReferenceGrant>(node, Kind::ReferenceGrant, |_| {}),
             None => self.other(node, version, kind),
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use fairway_model::{Listener, ListenerName, Resource, ResourceName, Settings, TableName};
+use fairway_model::{Listener, ListenerName, Resource, ResourceName, Settings, StreamListener, TableName, Transport};
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use crate::annotation::Rules;
@@ -13,7 +13,7 @@ use crate::configmap::GlobalConfig;
 use crate::diagnostic::Diagnostic;
 use crate::engine::dirty::{Dirty, Output};
 use crate::engine::service_of;
-use crate::gateway::PortInUse;
+use crate::gateway::{PortInUse, Traffic};
 use crate::ingress::external_auth;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::options::Options;
@@ -35,6 +35,8 @@ pub(crate) struct Global {
     retained: BTreeMap<ObjectKey, Arc<ConfigMap>>,
     settings: Option<Settings>,
     listeners: BTreeMap<ListenerName, Listener>,
+    /// The ports of Gateways that are passed on.
+    streams: BTreeMap<ListenerName, StreamListener>,
     /// Findings about these ConfigMaps.
     pub(crate) diagnostics: BTreeMap<ObjectKey, Vec<Diagnostic>>,
 }
@@ -62,6 +64,7 @@ impl Global {
             retained: BTreeMap::new(),
             settings: None,
             listeners: BTreeMap::new(),
+            streams: BTreeMap::new(),
             diagnostics: BTreeMap::new(),
         }
     }
@@ -205,14 +208,36 @@ impl Global {
             return;
         }
         let mut all = settings::listeners(&self.config, inputs.options, inputs.table);
+        let mut streams = BTreeMap::new();
         for port in gateways {
-            if port.is_shared() {
-                let same = all.iter_mut().filter(|listener| listener.scheme == port.scheme);
-                same.filter(|listener| listener.table == *inputs.table).for_each(|it| it.table = port.table());
-            } else {
-                all.extend(settings::listeners_of(port, &self.config));
+            match &port.traffic {
+                Traffic::Named(scheme) if port.is_shared() => {
+                    let same = all.iter_mut().filter(|listener| listener.scheme == *scheme);
+                    same.filter(|listener| listener.table == *inputs.table).for_each(|it| it.table = port.table());
+                }
+                Traffic::Named(scheme) => all.extend(settings::listeners_of(port, *scheme, &self.config)),
+                Traffic::Stream { origin, backends } => {
+                    for (count, address) in (1..).zip(settings::addresses(&port.addresses, &self.config)) {
+                        let transport = match port.is_udp() {
+                            true => Transport::Udp,
+                            false => Transport::Tcp { accept_proxy: self.config.use_proxy_protocol, send_proxy: false },
+                        };
+                        let (name, backend) = (port.listener(count), backends.clone());
+                        let listener =
+                            StreamListener { name: name.clone(), origin: origin.clone(), address, transport, backend };
+                        streams.insert(name, listener);
+                    }
+                }
             }
         }
+        for (name, listener) in &streams {
+            if self.streams.get(name) != Some(listener) {
+                out.upserts.push(Resource::from(listener.clone()));
+            }
+        }
+        let gone = self.streams.keys().filter(|name| !streams.contains_key(*name)).cloned();
+        out.removals.extend(gone.map(ResourceName::StreamListener));
+        self.streams = streams;
         let listeners: BTreeMap<ListenerName, Listener> =
             all.into_iter().map(|listener| (listener.name.clone(), listener)).collect();
         for (name, listener) in &listeners {

@@ -372,11 +372,11 @@ pub(crate) fn listeners(config: &GlobalConfig, options: &Options, table: &TableN
 }
 
 /// The listeners of a port that only Gateways use.
-pub(crate) fn listeners_of(port: &PortInUse, config: &GlobalConfig) -> impl Iterator<Item = Listener> {
-    (1..).zip(addresses(&port.addresses, config)).map(|(count, address)| Listener {
+pub(crate) fn listeners_of(port: &PortInUse, scheme: Scheme, config: &GlobalConfig) -> impl Iterator<Item = Listener> {
+    (1..).zip(addresses(&port.addresses, config)).map(move |(count, address)| Listener {
         name: port.listener(count),
         address,
-        scheme: port.scheme,
+        scheme,
         table: port.table(),
         accept_proxy: config.use_proxy_protocol,
     })

@@ -10,6 +10,7 @@ use crate::config::settings;
 use crate::config::stream::{self, StreamService};
 use crate::diagnostic::Diagnostic;
 use crate::engine::dirty::{Dirty, Output};
+use crate::gateway::StreamPorts;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::options::Options;
 use crate::resource::Backends;
@@ -64,9 +65,11 @@ impl Streams {
         }
     }
 
-    /// The ports of TCP services.
-    pub(crate) fn tcp_ports(&self) -> BTreeSet<u16> {
-        self.0[0].services.iter().map(|service| service.port).collect()
+    /// The ports of TCP and UDP services.
+    pub(crate) fn ports(&self) -> StreamPorts {
+        let [tcp, udp] = &self.0;
+        let of = |side: &Side| side.services.iter().map(|service| service.port).collect();
+        StreamPorts { tcp: of(tcp), udp: of(udp) }
     }
 
     /// The findings about a ConfigMap of TCP or UDP services.

@@ -15,7 +15,10 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::{Deserialize, Serialize};
 
-use crate::gateway::api::{BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant};
+use crate::gateway::api::{
+    BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
+    UDPRoute,
+};
 
 pub use ingress::StoredIngress;
 
@@ -33,9 +36,15 @@ macro_rules! kinds {
 
             /// Whether it is one of the Gateway API, whose CRDs a cluster may lack.
             pub fn is_of_gateway_api(self) -> bool {
+                self.is_route()
+                    || matches!(self, Self::GatewayClass | Self::Gateway | Self::ListenerSet | Self::ReferenceGrant | Self::BackendTLSPolicy)
+            }
+
+            /// Whether it is a route of the Gateway API.
+            pub fn is_route(self) -> bool {
                 matches!(
                     self,
-                    Self::GatewayClass | Self::Gateway | Self::ListenerSet | Self::HTTPRoute | Self::GRPCRoute | Self::ReferenceGrant | Self::BackendTLSPolicy
+                    Self::HTTPRoute | Self::GRPCRoute | Self::TLSRoute | Self::TCPRoute | Self::UDPRoute
                 )
             }
 
@@ -119,12 +128,12 @@ macro_rules! objects {
 
 kinds! {
     Ingress IngressClass Service EndpointSlice Secret ConfigMap Namespace
-    GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute ReferenceGrant BackendTLSPolicy
+    GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute TLSRoute TCPRoute UDPRoute ReferenceGrant BackendTLSPolicy
 }
 
 objects! {
     IngressClass Service EndpointSlice Secret ConfigMap Namespace
-    GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute ReferenceGrant BackendTLSPolicy
+    GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute TLSRoute TCPRoute UDPRoute ReferenceGrant BackendTLSPolicy
 }
 
 impl fmt::Display for Kind {

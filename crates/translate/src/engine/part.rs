@@ -200,7 +200,7 @@ fn key(change: &Change) -> ObjectKey {
 
 /// Whether objects of a kind make hosts of what they refer to.
 fn refers(kind: Kind) -> bool {
-    matches!(kind, Kind::Ingress | Kind::HTTPRoute | Kind::GRPCRoute)
+    kind == Kind::Ingress || kind.is_route()
 }
 
 /// The queue in which the upsert of an object waits: that of its namespace, or the unnamed one for what any namespace can refer to.

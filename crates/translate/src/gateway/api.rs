@@ -63,6 +63,9 @@ kind!(GatewayClass, "gatewayclasses", ClusterResourceScope, GatewayClassSpec);
 kind!(Gateway, "gateways", NamespaceResourceScope, GatewaySpec);
 kind!(HTTPRoute, "httproutes", NamespaceResourceScope, HTTPRouteSpec);
 kind!(GRPCRoute, "grpcroutes", NamespaceResourceScope, GRPCRouteSpec);
+kind!(TLSRoute, "tlsroutes", NamespaceResourceScope, TLSRouteSpec);
+kind!(TCPRoute, "tcproutes", NamespaceResourceScope, StreamRouteSpec);
+kind!(UDPRoute, "udproutes", NamespaceResourceScope, StreamRouteSpec);
 kind!(ReferenceGrant, "referencegrants", NamespaceResourceScope, ReferenceGrantSpec);
 kind!(BackendTLSPolicy, "backendtlspolicies", NamespaceResourceScope, BackendTLSPolicySpec);
 kind!(ListenerSet, "listenersets", NamespaceResourceScope, ListenerSetSpec);
@@ -505,6 +508,29 @@ record! {
         parent_ref: ObjectReference,
         /// What it adds.
         listeners: Vec<GatewayListener>,
+    }
+    /// See the API.
+    TLSRouteSpec {
+        /// Where it attaches.
+        parent_refs: Vec<ParentReference>,
+        /// Server names.
+        hostnames: Vec<String>,
+        /// Rules; there is one.
+        rules: Vec<StreamRule>,
+    }
+    /// Of a TCPRoute or UDPRoute.
+    StreamRouteSpec {
+        /// Where it attaches.
+        parent_refs: Vec<ParentReference>,
+        /// Rules; there is one.
+        rules: Vec<StreamRule>,
+    }
+    /// A rule of a TLSRoute, TCPRoute or UDPRoute.
+    StreamRule {
+        /// Name.
+        name: Option<String>,
+        /// Where it leads.
+        backend_refs: Vec<BackendReference>,
     }
     /// See the API.
     ReferenceGrantSpec {

@@ -104,13 +104,13 @@ fn listeners(
         return Err(Shortcoming::new("NotAllowedByListeners", message));
     }
     let mut attached = Vec::new();
-    for listener in &left {
+    for (listener, port) in left.iter().filter_map(|listener| Some((listener, listener.at()?))) {
         let any = [HostPattern::Any];
         for own in route.hostnames.unwrap_or(&any) {
             if let Some(pattern) = intersection(&listener.hostname, own) {
                 attached.push(Attachment {
                     listener: ListenerId { holder: holder.clone(), name: listener.name.clone() },
-                    place: gateway.place(listener.port),
+                    place: gateway.place(port),
                     pattern,
                     rank: own.by_precision(),
                 });

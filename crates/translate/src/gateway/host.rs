@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use fairway_model::{
     Action, Backends, CertificateName, ClientAuth, Filter, Forward, ForwardPolicy, Host, HostPattern, Location, Onward,
-    Origin, PathMatch, Route, TableName, UpstreamTls,
+    Origin, Passthrough, PathMatch, Route, StreamBackends, TableName, UpstreamTls,
 };
 use jiff::Timestamp;
 
 use super::attach::{ListenerId, NameRank, is_within, text};
+use super::route::Carried;
+use super::stream::{Passage, Protocol};
 use crate::objects::ObjectKey;
 
 /// Which of two routes with equal matches is served: the older one, then the first of the alphabet (Gateway API, HTTPRouteRule).
@@ -49,6 +51,7 @@ impl RouteAge {
 pub(super) struct OpenListener {
     pub(super) id: ListenerId,
     pub(super) hostname: HostPattern,
+    pub(super) protocol: Protocol,
     /// Whether its routes are served. If not, requests to it get 404, and no other listener gets them.
     pub(super) serves: bool,
     pub(super) certificate: Option<CertificateName>,
@@ -57,6 +60,12 @@ pub(super) struct OpenListener {
     pub(super) client_auth: Option<Arc<ClientAuth>>,
     /// The certificate that it shows to backends.
     pub(super) shown: Option<CertificateName>,
+}
+
+impl OpenListener {
+    fn origin(&self) -> Origin {
+        self.id.holder.origin().section(self.id.name.to_string())
+    }
 }
 
 /// The hosts on one port.
@@ -71,7 +80,7 @@ pub(super) struct PortTable {
     /// The port that redirects name; `None` if the client's own is right.
     pub(super) named_port: Option<u16>,
     /// Which routes each host has, in order.
-    routes: BTreeMap<HostPattern, BTreeMap<RouteTurn, Arc<[Route]>>>,
+    routes: BTreeMap<HostPattern, BTreeMap<RouteTurn, Carried>>,
     published: BTreeMap<HostPattern, Arc<Host>>,
 }
 
@@ -92,10 +101,10 @@ impl PortTable {
         rank: NameRank,
         age: &RouteAge,
         listener: &ListenerId,
-        routes: &Arc<[Route]>,
+        carried: &Carried,
     ) {
         let turn = (rank, age.clone(), listener.clone());
-        self.routes.entry(pattern.clone()).or_default().insert(turn, routes.clone());
+        self.routes.entry(pattern.clone()).or_default().insert(turn, carried.clone());
     }
 
     pub(super) fn remove(&mut self, pattern: &HostPattern, rank: NameRank, age: &RouteAge, listener: &ListenerId) {
@@ -111,7 +120,7 @@ impl PortTable {
     pub(super) fn names(&self) -> BTreeSet<HostPattern> {
         let named = self.routes.keys().chain(self.published.keys());
         let own = self.listeners.iter().map(|listener| &listener.hostname);
-        named.chain(own).cloned().chain(self.shared.then_some(HostPattern::Any)).collect()
+        named.chain(own).cloned().chain((self.shared || self.only_passes()).then_some(HostPattern::Any)).collect()
     }
 
     /// Whether the name has a host, so that a change of the Ingresses beneath it matters.
@@ -138,11 +147,71 @@ impl PortTable {
         }
     }
 
-    fn build(&self, table: &TableName, pattern: &HostPattern, beneath: &Beneath<'_>) -> Option<Host> {
+    /// Whether no connection is read, so that one for a name that no listener has leads nowhere.
+    fn only_passes(&self) -> bool {
+        let passes = |listener: &OpenListener| matches!(listener.protocol, Protocol::Tls { .. });
+        !self.shared && !self.listeners.is_empty() && self.listeners.iter().all(passes)
+    }
+
+    /// The listener that a request or connection for a name belongs to: the most specific.
+    fn owner(&self, pattern: &HostPattern) -> Option<&OpenListener> {
         let holds = self.listeners.iter().filter(|listener| is_within(pattern, &listener.hostname));
-        // A request belongs to one listener, the most specific.
-        let owner = holds.min_by_key(|listener| listener.hostname.by_precision());
+        holds.min_by_key(|listener| listener.hostname.by_precision())
+    }
+
+    /// The passage of the first route that a listener has under a name.
+    fn passage(&self, owner: &OpenListener, pattern: &HostPattern) -> Option<&Passage> {
+        let own = self.routes.get(pattern)?.iter().filter(|((_, _, listener), _)| owner.id == *listener);
+        own.filter(|_| owner.serves).find_map(|(_, carried)| match carried {
+            Carried::Stream(passage) => Some(&**passage),
+            Carried::Requests(_) | Carried::Nothing => None,
+        })
+    }
+
+    /// The only listener of a port that is passed on whatever it carries, and where its oldest route leads.
+    pub(super) fn stream(&self) -> Option<(Origin, StreamBackends)> {
+        let listener = self.listeners.first()?;
+        let passage = self.passage(listener, &HostPattern::Any);
+        Some((listener.origin(), passage.map_or_else(StreamBackends::none, |passage| passage.backends.clone())))
+    }
+
+    /// What becomes of TLS connections for a name, if they are passed on.
+    fn passes(&self, pattern: &HostPattern) -> Option<Passthrough> {
+        let nowhere = |origin| Passthrough { origin, backend: None, send_proxy: false, terminate: false };
+        let owner = match self.owner(pattern) {
+            Some(owner) => owner,
+            None if *pattern == HostPattern::Any && self.only_passes() => {
+                return Some(nowhere(self.listeners.first()?.origin()));
+            }
+            None => return None,
+        };
+        let Protocol::Tls { terminate } = owner.protocol else { return None };
+        let passage = match self.passage(owner, pattern) {
+            Some(passage) if terminate && passage.secured => return Some(nowhere(passage.origin.clone())),
+            Some(passage) => passage,
+            // Under other names the routes for wider ones follow.
+            None if owner.hostname == *pattern => return Some(nowhere(owner.origin())),
+            None => return None,
+        };
+        let backend = Some(passage.backends.clone());
+        Some(Passthrough { origin: passage.origin.clone(), backend, send_proxy: false, terminate })
+    }
+
+    fn build(&self, table: &TableName, pattern: &HostPattern, beneath: &Beneath<'_>) -> Option<Host> {
+        if self.listeners.iter().any(|listener| matches!(listener.protocol, Protocol::Tcp | Protocol::Udp)) {
+            return None;
+        }
+        let owner = self.owner(pattern);
+        let is_ground = self.shared && *pattern == HostPattern::Any;
         let below = beneath.host.filter(|_| self.shared);
+        // An Ingress that has the name keeps it, and all of its paths.
+        let passes = self.passes(pattern).filter(|_| below.is_none() || is_ground);
+        if let Some(passes) = passes.clone().filter(|_| !is_ground) {
+            let host = Host::new(table.clone(), pattern.clone(), Vec::new()).with_passthrough(Some(passes.into()));
+            let certificate = owner.and_then(|owner| owner.certificate.clone());
+            let alternative = owner.and_then(|owner| owner.alternative.clone());
+            return Some(host.with_certificate(certificate).with_alternative_certificate(alternative));
+        }
         let demanded = below.and_then(|below| below.client_auth());
         let asked = owner.and_then(|owner| owner.client_auth.as_ref());
         // Where an Ingress demands other client certificates, both demands can't be met: the Ingress keeps its host.
@@ -155,12 +224,12 @@ impl PortTable {
             .filter(|_| !is_torn)
             .filter(|((_, _, listener), _)| owner.is_some_and(|owner| owner.serves && owner.id == *listener));
         let mut tiers: BTreeMap<NameRank, Vec<(Option<RouteAge>, Route)>> = BTreeMap::new();
-        for ((rank, age, _), routes) in own {
+        for ((rank, age, _), carried) in own {
+            let Carried::Requests(routes) = carried else { continue };
             let routes = routes.iter().map(|route| (Some(age.clone()), self.on_this_port(route, owner)));
             tiers.entry(*rank).or_default().extend(routes);
         }
         let is_barrier = owner.is_some_and(|owner| owner.hostname == *pattern);
-        let is_ground = self.shared && *pattern == HostPattern::Any;
         if tiers.is_empty() && !is_barrier && !is_ground {
             return None;
         }
@@ -204,7 +273,8 @@ impl PortTable {
         // What restricts the host holds for all of its routes.
         let host = host.with_client_auth(demanded.or(asked).cloned());
         let host = host.with_listener(owner.filter(|_| self.secure).map(|owner| text(&owner.hostname).into()));
-        Some(host.with_passthrough(below.and_then(|below| below.passthrough().cloned())))
+        let passes = passes.filter(|passes| !passes.terminate || host.client_auth().is_none()).map(Arc::new);
+        Some(host.with_passthrough(passes.or_else(|| below.and_then(|below| below.passthrough().cloned()))))
     }
 
     /// A redirect that keeps scheme and port of the request names the port of the listener.

@@ -3,23 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fairway_model::{ClientAuth, HostPattern, Scheme};
+use fairway_model::{ClientAuth, HostPattern};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::api::{GROUP, Gateway, GatewayListener, RouteNamespaces};
 use super::frontend::{self, Frontend};
 use super::grant;
 use super::host::RouteAge;
-use super::place::{self, Place};
+use super::place::{self, Place, Port, StreamPorts};
 use super::service::OwnAddress;
 use super::status::Shortcoming;
+use super::stream::{Door, Protocol};
 use crate::limit;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::options::Options;
 use crate::resource::Age;
-
-/// The kinds of route that HTTP and HTTPS listeners take.
-pub(super) const HTTP_KINDS: [Kind; 2] = [Kind::HTTPRoute, Kind::GRPCRoute];
+use crate::resource::backend::Layer;
 
 /// A Gateway of ours.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,7 +43,7 @@ pub(super) struct GatewayPart {
 
 impl GatewayPart {
     /// Where one of its ports is.
-    pub(super) fn place(&self, port: u16) -> Place {
+    pub(super) fn place(&self, port: Port) -> Place {
         Place { gateway: self.own.as_ref().map(|_| self.key.clone()), port }
     }
 
@@ -66,8 +65,8 @@ pub(super) struct ListenerPart {
     pub(super) turn: ListenerTurn,
     pub(super) name: Arc<str>,
     pub(super) port: u16,
-    /// `None` for a protocol that is not served.
-    pub(super) scheme: Option<Scheme>,
+    /// `None` for one that is not served.
+    pub(super) protocol: Option<Protocol>,
     pub(super) hostname: HostPattern,
     /// The kinds of route that it takes.
     pub(super) kinds: Vec<Kind>,
@@ -82,6 +81,13 @@ pub(super) struct ListenerPart {
     pub(super) conflicted: bool,
     /// The first reference that can't be followed; those to Secrets as such are judged later.
     pub(super) unresolved: Option<Shortcoming>,
+}
+
+impl ListenerPart {
+    /// Its port; `None` if it has no protocol that is served.
+    pub(super) fn at(&self) -> Option<Port> {
+        Some(self.protocol?.port(self.port))
+    }
 }
 
 /// The namespaces whose routes may attach.
@@ -147,25 +153,16 @@ pub(super) fn read_listener(
     listener: &GatewayListener,
     objects: &Objects,
 ) -> ListenerPart {
-    let scheme = match &*listener.protocol {
-        "HTTP" => Some(Scheme::Http),
-        "HTTPS" => Some(Scheme::Https),
-        _ => None,
-    };
-    let mut fault = scheme.is_none().then(|| {
-        Shortcoming::new(
-            "UnsupportedProtocol",
-            format!("protocol: expected HTTP or HTTPS, found {}", listener.protocol),
-        )
+    let protocol = Protocol::of(listener);
+    let mut fault = protocol.is_none().then(|| {
+        let message = format!("protocol: expected HTTP, HTTPS, TLS, TCP or UDP, found {}", listener.protocol);
+        Shortcoming::new("UnsupportedProtocol", message)
     });
-    if listener.passes_through() && scheme.is_some() {
-        fault = Some(Shortcoming::new(
-            "UnsupportedValue",
-            "tls.mode: Passthrough needs the protocol TLS, which is not built yet",
-        ));
+    if listener.passes_through() && matches!(protocol, Some(Protocol::Http | Protocol::Https)) {
+        fault = Some(Shortcoming::new("UnsupportedValue", "tls.mode: Passthrough needs the protocol TLS"));
     }
-    let Frontend { auth, unresolved, fault: uncertified } = match scheme {
-        Some(Scheme::Https) => frontend::frontend(gateway, listener.port, objects),
+    let Frontend { auth, unresolved, fault: uncertified } = match protocol {
+        Some(Protocol::Https) => frontend::frontend(gateway, listener.port, objects),
         _ => Frontend::default(),
     };
     fault = fault.or(uncertified);
@@ -184,12 +181,12 @@ pub(super) fn read_listener(
     }
     let mut unresolved = unresolved;
     let asked = listener.allowed_routes.as_ref().map(|allowed| &allowed.kinds[..]).unwrap_or_default();
-    let served = |kind: &Kind| scheme.is_some() && HTTP_KINDS.contains(kind);
-    let mut kinds: Vec<Kind> = HTTP_KINDS.into_iter().filter(served).collect();
+    let taken = protocol.map(Protocol::kinds).unwrap_or_default();
+    let mut kinds = taken.to_vec();
     if !asked.is_empty() {
         let known = |one: &super::api::RouteGroupKind| {
             let group = one.group.as_deref().unwrap_or(GROUP);
-            HTTP_KINDS.into_iter().find(|kind| group == GROUP && kind.as_str() == one.kind).filter(served)
+            taken.iter().copied().find(|kind| group == GROUP && kind.as_str() == one.kind)
         };
         if let Some(unknown) = asked.iter().find(|one| known(one).is_none()) {
             let message =
@@ -201,7 +198,7 @@ pub(super) fn read_listener(
     let rule = listener.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
     let namespaces = Namespaces::of(rule, "Same");
     let mut secrets = Vec::new();
-    if scheme == Some(Scheme::Https) {
+    if protocol.is_some_and(Protocol::ends_tls) {
         let references = listener.tls.as_ref().map(|tls| &tls.certificate_refs[..]).unwrap_or_default();
         if references.is_empty() {
             let fault =
@@ -230,7 +227,7 @@ pub(super) fn read_listener(
         turn: turn.clone(),
         name: listener.name.as_str().into(),
         port,
-        scheme,
+        protocol,
         hostname: hostname.unwrap_or(HostPattern::Any),
         kinds,
         namespaces,
@@ -254,11 +251,7 @@ pub(super) fn pattern(name: &str) -> Option<HostPattern> {
 ///
 /// Within a Gateway no listener wins a conflict, but what ListenerSets add comes after what was there. Between Gateways that share an
 /// address the older one wins, so that a new Gateway changes nobody's traffic. The same holds when there are too many ports.
-pub(super) fn arrange(
-    gateways: &mut [GatewayPart],
-    options: &Options,
-    streams: &BTreeSet<u16>,
-) -> BTreeMap<Place, Scheme> {
+pub(super) fn arrange(gateways: &mut [GatewayPart], options: &Options, streams: &StreamPorts) -> BTreeMap<Place, Door> {
     for gateway in gateways.iter_mut() {
         conflicts_within(gateway);
     }
@@ -268,23 +261,26 @@ pub(super) fn arrange(
         turns.extend(good.map(|(index, listener)| (listener.turn.clone(), at, index)));
     }
     turns.sort();
-    let most_own = place::pool(options, streams).count();
-    let (mut shared, mut own) = (0, 0);
+    let most_own = |layer| place::pool(layer, options, streams).count();
+    let mut counts: BTreeMap<Option<Layer>, usize> = BTreeMap::new();
     let mut of_namespace: BTreeMap<Arc<str>, usize> = BTreeMap::new();
-    let mut taken: BTreeMap<Place, (Scheme, ObjectKey, BTreeMap<HostPattern, ObjectKey>)> = BTreeMap::new();
+    let mut taken: BTreeMap<Place, (Door, ObjectKey, BTreeMap<HostPattern, ObjectKey>)> = BTreeMap::new();
     for (_, at, index) in turns {
-        let place = gateways[at].place(gateways[at].listeners[index].port);
+        let Some(protocol) = gateways[at].listeners[index].protocol else { continue };
+        let place = gateways[at].place(protocol.port(gateways[at].listeners[index].port));
         let listener = &mut gateways[at].listeners[index];
-        let Some(scheme) = listener.scheme else { continue };
-        if let Some(fault) = place.unavailable(scheme, options, streams) {
+        let door = protocol.door();
+        if let Some(fault) = place.unavailable(door, options, streams) {
             listener.fault = Some(fault);
             continue;
         }
         if !taken.contains_key(&place) {
-            let (count, most, whose) = match place.gateway {
-                Some(_) => (&mut own, most_own, "of their own (--gateway-ports)"),
-                None => (&mut shared, limit::GATEWAY_PORTS, "of the shared address"),
+            let layer = place.port.layer;
+            let (pool, most, whose) = match place.gateway {
+                Some(_) => (Some(layer), most_own(layer), "of their own (--gateway-ports)"),
+                None => (None, limit::GATEWAY_PORTS, "of the shared address"),
             };
+            let count = counts.entry(pool).or_default();
             let in_namespace = of_namespace.entry(listener.holder.namespace.clone()).or_default();
             let port = listener.port;
             let message = if *in_namespace >= limit::NAMESPACE_PORTS {
@@ -306,11 +302,16 @@ pub(super) fn arrange(
             *in_namespace += 1;
         }
         let (theirs, first, hosts) =
-            taken.entry(place).or_insert_with(|| (scheme, listener.holder.clone(), BTreeMap::new()));
-        if *theirs != scheme {
+            taken.entry(place).or_insert_with(|| (door, listener.holder.clone(), BTreeMap::new()));
+        if *theirs != door {
             let message = format!("port {}: {first}, which comes before it, has another protocol there", listener.port);
             listener.fault = Some(Shortcoming::new("ProtocolConflict", message));
             listener.conflicted = true;
+            continue;
+        }
+        if let (Some(other), Door::Stream) = (hosts.get(&listener.hostname), door) {
+            let message = format!("port {}: {other}, which comes before it, has it", listener.port);
+            listener.fault = Some(Shortcoming::new("PortUnavailable", message));
             continue;
         }
         if let Some(other) = hosts.get(&listener.hostname) {
@@ -324,16 +325,17 @@ pub(super) fn arrange(
         }
         hosts.insert(listener.hostname.clone(), listener.holder.clone());
     }
-    taken.into_iter().map(|(place, (scheme, ..))| (place, scheme)).collect()
+    taken.into_iter().map(|(place, (door, ..))| (place, door)).collect()
 }
 
 fn conflicts_within(gateway: &mut GatewayPart) {
     let listeners = &gateway.listeners;
     let conflict = |one: &ListenerPart| {
         let others =
-            || gateway.listeners_of(&gateway.key).filter(|other| other.port == one.port && other.name != one.name);
-        let others = || others().filter(|other| other.scheme.is_some());
-        if let Some(other) = others().find(|other| other.scheme != one.scheme) {
+            || gateway.listeners_of(&gateway.key).filter(|other| other.at() == one.at() && other.name != one.name);
+        let door = |listener: &ListenerPart| listener.protocol.map(Protocol::door);
+        let others = || others().filter(|other| other.protocol.is_some());
+        if let Some(other) = others().find(|other| door(other) != door(one)) {
             let message = format!("port {}: listener {} has another protocol", one.port, other.name);
             return Some(Shortcoming::new("ProtocolConflict", message));
         }
@@ -341,7 +343,7 @@ fn conflicts_within(gateway: &mut GatewayPart) {
         let message = format!("port {}, hostname {}: listener {} has the same", one.port, one.hostname, other.name);
         Some(Shortcoming::new("HostnameConflict", message))
     };
-    let judged = |one: &ListenerPart| one.scheme.filter(|_| one.holder == gateway.key).and_then(|_| conflict(one));
+    let judged = |one: &ListenerPart| one.protocol.filter(|_| one.holder == gateway.key).and_then(|_| conflict(one));
     let found: Vec<_> = listeners.iter().map(judged).collect();
     for (listener, fault) in gateway.listeners.iter_mut().zip(found) {
         if let Some(fault) = fault.filter(|_| listener.fault.is_none()) {

@@ -7,18 +7,35 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 
-use fairway_model::{ListenerName, Scheme, TableName};
+use fairway_model::{ListenerName, Origin, Scheme, StreamBackends, TableName};
 
 use super::status::Shortcoming;
+use super::stream::Door;
 use crate::objects::ObjectKey;
 use crate::options::Options;
+use crate::resource::backend::Layer;
 
 /// A port, as Gateways name it, of one address.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Place {
     /// The Gateway whose address it is; `None` for the shared one.
     pub(super) gateway: Option<ObjectKey>,
-    pub(super) port: u16,
+    pub(super) port: Port,
+}
+
+/// A port. TCP and UDP may use the same number.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Port {
+    /// TCP or UDP.
+    pub(super) layer: Layer,
+    pub(super) number: u16,
+}
+
+/// Ports that TCP and UDP services of ConfigMaps have.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StreamPorts {
+    pub(crate) tcp: BTreeSet<u16>,
+    pub(crate) udp: BTreeSet<u16>,
 }
 
 impl Place {
@@ -29,24 +46,19 @@ impl Place {
 
     /// Whether Ingresses are served there too.
     pub(super) fn is_of_ingresses(&self) -> bool {
-        self.gateway.is_none() && of_ingresses(self.port).is_some()
+        self.gateway.is_none() && self.port.of_ingresses().is_some()
     }
 
     /// Why it can't be opened.
-    pub(super) fn unavailable(
-        &self,
-        scheme: Scheme,
-        options: &Options,
-        streams: &BTreeSet<u16>,
-    ) -> Option<Shortcoming> {
-        let port = self.port;
+    pub(super) fn unavailable(&self, door: Door, options: &Options, streams: &StreamPorts) -> Option<Shortcoming> {
+        let port = self.port.number;
         let fault = |message: String| Some(Shortcoming::new("PortUnavailable", format!("port {port}: {message}")));
         if self.gateway.is_some() {
             return None;
         }
-        if let Some(other) = of_ingresses(port) {
+        if let Some(other) = self.port.of_ingresses() {
             let message = || fault(format!("it is open for {other}, which Ingresses use there"));
-            return if other == scheme { None } else { message() };
+            return if door == Door::Named(other) { None } else { message() };
         }
         // On a developer's machine another port stands for it.
         if options.development.is_some() {
@@ -56,16 +68,17 @@ impl Place {
             let (first, last) = (options.gateway_ports.start(), options.gateway_ports.end());
             return fault(format!("{first} to {last} are for Gateways with an address of their own (--gateway-ports)"));
         }
-        taken(port, options, streams).and_then(fault)
+        taken(self.port, options, streams).and_then(fault)
     }
 }
 
 /// `gateway-80`, or `gateway-namespace/name-80`.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = self.port.number;
         match &self.gateway {
-            None => write!(f, "gateway-{}", self.port),
-            Some(ObjectKey { namespace, name, .. }) => write!(f, "gateway-{namespace}/{name}-{}", self.port),
+            None => write!(f, "gateway-{number}"),
+            Some(ObjectKey { namespace, name, .. }) => write!(f, "gateway-{namespace}/{name}-{number}"),
         }
     }
 }
@@ -74,9 +87,23 @@ impl fmt::Display for Place {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct PortInUse {
     pub(super) place: Place,
-    pub(crate) scheme: Scheme,
+    pub(crate) traffic: Traffic,
     /// Where it is open; empty if it is a port of the Ingresses, which is open anyway.
     pub(crate) addresses: Vec<SocketAddr>,
+}
+
+/// What arrives at a port.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Traffic {
+    /// Connections whose client names a host.
+    Named(Scheme),
+    /// Connections or datagrams that are passed on.
+    Stream {
+        /// The listener of the Gateway.
+        origin: Origin,
+        /// Where they go.
+        backends: StreamBackends,
+    },
 }
 
 impl PortInUse {
@@ -90,35 +117,57 @@ impl PortInUse {
         self.place.is_of_ingresses()
     }
 
-    /// The name of the listener for one of its addresses, counted from 1.
+    /// Whether its datagrams are those of UDP.
+    pub(crate) fn is_udp(&self) -> bool {
+        self.place.port.layer == Layer::Udp
+    }
+
+    /// The name of the listener for one of its addresses, counted from 1. A port that is passed on has another name than one for
+    /// requests: both kinds of listener share their names, and one may follow the other.
     pub(crate) fn listener(&self, count: usize) -> ListenerName {
+        let place = &self.place;
+        let name = match (&self.traffic, self.is_udp()) {
+            (Traffic::Named(_), _) => place.to_string(),
+            (Traffic::Stream { .. }, false) => format!("tcp-{place}"),
+            (Traffic::Stream { .. }, true) => format!("udp-{place}"),
+        };
         match count {
-            1 => self.place.to_string().into(),
-            _ => format!("{}-{count}", self.place).into(),
+            1 => name.into(),
+            _ => format!("{name}-{count}").into(),
         }
     }
 }
 
-/// The scheme of a port that Ingresses have, as Gateways name it.
-fn of_ingresses(port: u16) -> Option<Scheme> {
-    [Scheme::Http, Scheme::Https].into_iter().find(|scheme| scheme.default_port() == port)
+impl Port {
+    /// The scheme of a port that Ingresses have, as Gateways name it.
+    fn of_ingresses(self) -> Option<Scheme> {
+        let has = |scheme: &Scheme| self.layer == Layer::Tcp && scheme.default_port() == self.number;
+        [Scheme::Http, Scheme::Https].into_iter().find(has)
+    }
 }
 
 /// What has a port of the process, if Gateways can't.
-fn taken(port: u16, options: &Options, streams: &BTreeSet<u16>) -> Option<String> {
+fn taken(port: Port, options: &Options, streams: &StreamPorts) -> Option<String> {
+    let Port { layer, number: port } = port;
     if let Some(flag) = options.reserved_ports.get(&port) {
         return Some(format!("it is reserved (--{flag})"));
     }
     let mut doors = options.http.iter().chain(&options.https);
-    if doors.any(|address| address.port() == port) {
+    if layer == Layer::Tcp && doors.any(|address| address.port() == port) {
         return Some("it is the port on which the proxy takes the requests for 80 or 443".to_owned());
     }
+    let streams = if layer == Layer::Udp { &streams.udp } else { &streams.tcp };
     streams.contains(&port).then(|| "a TCP or UDP service has it".to_owned())
 }
 
 /// The ports of the process that ports of Gateways' own addresses may lead to.
-pub(super) fn pool<'a>(options: &'a Options, streams: &'a BTreeSet<u16>) -> impl Iterator<Item = u16> + 'a {
-    options.gateway_ports.clone().filter(|port| taken(*port, options, streams).is_none())
+pub(super) fn pool<'a>(
+    layer: Layer,
+    options: &'a Options,
+    streams: &'a StreamPorts,
+) -> impl Iterator<Item = Port> + 'a {
+    let ports = options.gateway_ports.clone().map(move |number| Port { layer, number });
+    ports.filter(|port| taken(*port, options, streams).is_none())
 }
 
 /// The same port on all addresses of the proxy.
@@ -129,16 +178,18 @@ pub(super) fn everywhere(port: u16, options: &Options) -> Vec<SocketAddr> {
 
 /// The port that stands for that of a Gateway on a developer's machine, where small ports need rights, and ports of other programs
 /// collide. `open` are those in use.
-pub(super) fn local(port: u16, options: &Options, open: &mut BTreeSet<u16>) -> u16 {
+pub(super) fn local(port: Port, options: &Options, open: &mut BTreeSet<Port>) -> u16 {
+    let Port { layer, number: port } = port;
     // The user asked for free ports.
     if options.http.iter().all(|address| address.port() == 0) {
         return 0;
     }
     let doors = || options.http.iter().chain(&options.https);
-    let is_free = |port: &u16| doors().all(|address| address.port() != *port) && !open.contains(port);
+    let is_free =
+        |port: &u16| doors().all(|address| address.port() != *port) && !open.contains(&Port { layer, number: *port });
     let wanted = if port < 1024 { port + 8000 } else { port };
     let candidates = (0..=60u16).map(|step| wanted.checked_add(step * 1000).unwrap_or(wanted - step));
     let free = candidates.into_iter().find(is_free).unwrap_or(wanted);
-    open.insert(free);
+    open.insert(Port { layer, number: free });
     free
 }

@@ -9,7 +9,7 @@ mod status;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fairway_model::{ForwardPolicy, HostPattern, Origin, Resource, ResourceName, Scheme, TableName};
+use fairway_model::{ForwardPolicy, HostPattern, Origin, Resource, ResourceName, Scheme, StreamBackends, TableName};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -20,17 +20,18 @@ use super::backend_tls::BackendPolicies;
 use super::host::{Beneath, OpenListener, PortTable, RouteAge, Settled};
 use super::listener::{self, GatewayPart};
 use super::listener_set::{self, Parents, SetPart};
-use super::place::{self, Place, PortInUse};
+use super::place::{self, Place, Port, PortInUse, StreamPorts, Traffic};
 use super::route::{self, RoutePart, RouteRules, RouteText};
 use super::service::{self, Make, OwnService};
 use super::status::{Condition, FEATURES, ObjectStatus, ParentStatus, Shortcoming};
+use super::stream::Door;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::dirty::{Dirty, Output};
 use crate::engine::shared::Shared;
 use crate::ingress::Hosts;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::options::Options;
-use crate::resource::backend::BackendKey;
+use crate::resource::backend::{BackendKey, Layer};
 use crate::resource::certificate::certificate_name;
 use crate::resource::{Age, BackendWishes, Backends, ConfigMaps, Owner, Secrets};
 
@@ -48,7 +49,7 @@ pub(crate) struct Gateways {
     /// How many routes each listener has taken.
     attached: BTreeMap<ListenerId, usize>,
     /// What listeners have, and what of it is open.
-    places: BTreeMap<Place, Scheme>,
+    places: BTreeMap<Place, Door>,
     ports: Vec<PortInUse>,
     /// What Gateways with an address of their own have.
     own: BTreeMap<ObjectKey, OwnService>,
@@ -71,8 +72,8 @@ pub(crate) struct Gateways {
 pub(crate) struct GatewayInputs<'a> {
     pub(crate) objects: &'a Objects,
     pub(crate) options: &'a Options,
-    /// Ports that TCP services have.
-    pub(crate) streams: &'a BTreeSet<u16>,
+    /// Ports that TCP and UDP services have.
+    pub(crate) streams: &'a StreamPorts,
 }
 
 /// What its objects own.
@@ -152,7 +153,7 @@ impl Gateways {
             self.read_gateways(inputs, &mut owned, dirty, out);
             self.judge = true;
             routes.extend(self.routes.keys().cloned());
-            for kind in route::KINDS {
+            for kind in route::kinds() {
                 routes.extend(inputs.objects.of_kind(kind).map(|(key, _)| key.clone()));
             }
             // Namespaces may be served now that were not, and the other way round.
@@ -179,7 +180,8 @@ impl Gateways {
         parts.sort_by(|one, other| one.age.cmp(&other.age));
         let with_own = parts.iter().filter_map(|part| Some((*part, part.own.as_ref()?)));
         let with_own: Vec<_> = with_own.filter(|_| options.development.is_none()).collect();
-        let mut free: BTreeSet<u16> = place::pool(options, streams).collect();
+        let pool = |layer| place::pool(layer, options, streams);
+        let mut free: BTreeSet<Port> = pool(Layer::Tcp).chain(pool(Layer::Udp)).collect();
         // What a Service has stays, unless an older Gateway has it too.
         for (part, own) in &with_own {
             let service = match objects.get(&service::key(&part.key, own.class())) {
@@ -190,16 +192,17 @@ impl Gateways {
                 |service: &&Service| service::is_made(service) && service::made_for(service) == Some(&*part.key.name);
             for (port, target) in service::held(service.filter(is_own)) {
                 let place = part.place(port);
-                if self.places.contains_key(&place) && free.remove(&target) {
+                if self.places.contains_key(&place) && free.remove(&Port { number: target, ..port }) {
                     ports.insert(place, target);
                 }
             }
         }
         for place in self.places.keys().filter(|place| place.gateway.is_some()) {
             if !ports.contains_key(place)
-                && let Some(port) = free.pop_first()
+                && let Some(port) = free.iter().find(|port| port.layer == place.port.layer).copied()
             {
-                ports.insert(place.clone(), port);
+                free.remove(&port);
+                ports.insert(place.clone(), port.number);
             }
         }
         let proxy = service::proxy_endpoints(objects, options);
@@ -228,15 +231,15 @@ impl Gateways {
             .retain(|key| matches!(objects.get(key), Some(Object::Service(found)) if service::is_made(found)));
         self.services_made.extend(services);
         let mut open = BTreeSet::new();
-        let in_use = self.places.iter().filter_map(|(place, scheme)| {
+        let in_use = self.places.iter().filter_map(|(place, door)| {
             let port = match &place.gateway {
                 _ if place.is_of_ingresses() => None,
                 _ if options.development.is_some() => Some(place::local(place.port, options, &mut open)),
-                None => Some(place.port),
+                None => Some(place.port.number),
                 Some(gateway) => Some(*own.get(gateway)?.ports.get(&place.port)?),
             };
             let addresses = port.map(|port| place::everywhere(port, options)).unwrap_or_default();
-            Some(PortInUse { place: place.clone(), scheme: *scheme, addresses })
+            Some(PortInUse { place: place.clone(), traffic: self.traffic(place, *door), addresses })
         });
         let in_use: Vec<_> = in_use.collect();
         if self.ports != in_use {
@@ -344,7 +347,7 @@ impl Gateways {
         let mut listeners = BTreeSet::new();
         for one in &part.attachments {
             let table = self.tables.entry(one.place.clone()).or_default();
-            table.insert(&one.pattern, one.rank, &age, &one.listener, &part.routes);
+            table.insert(&one.pattern, one.rank, &age, &one.listener, &part.carried);
             self.hosts.insert((one.place.clone(), one.pattern.clone()));
             listeners.insert(&one.listener);
         }
@@ -412,7 +415,7 @@ impl Gateways {
             }
         }
         let is_ours = text.parents().iter().any(ours);
-        let rules = match is_ours {
+        let mut rules = match is_ours {
             true => route::rules(key, text, objects, options, &self.policies_of_backends, &mut self.policies),
             false if findings.is_empty() => return None,
             false => RouteRules::default(),
@@ -446,13 +449,14 @@ impl Gateways {
             parents.push(ParentStatus { parent_ref: with_defaults(parent), conditions });
             attachments.extend(judgement.into_iter().flatten());
         }
+        let carried = rules.carried();
         findings.extend(rules.findings);
         let metadata = metadata(object);
         let owner =
             Owner { key: key.clone(), age: age(key, metadata, objects), wishes: Arc::new(BackendWishes::default()) };
         let part = RoutePart {
             owner: Arc::new(owner),
-            routes: rules.routes.into(),
+            carried,
             attachments,
             parents,
             backends: rules.backends,
@@ -497,7 +501,11 @@ impl Gateways {
             let sequence = inputs.objects.sequence(&key).unwrap_or(u64::MAX);
             Some(RouteAge::of(&key, object.created(), sequence, false))
         };
-        for (place, pattern) in std::mem::take(&mut self.hosts) {
+        let due = std::mem::take(&mut self.hosts);
+        if self.places.iter().any(|(place, door)| *door == Door::Stream && due.iter().any(|(due, _)| due == place)) {
+            self.direct(dirty);
+        }
+        for (place, pattern) in due {
             let Some(own) = self.tables.get_mut(&place) else { continue };
             let beneath = Beneath { host: below.published(&pattern), table, age: &age };
             match own.settle(&place.table(), &pattern, &beneath) {
@@ -539,21 +547,47 @@ impl Gateways {
         }
     }
 
+    /// What arrives at a port.
+    fn traffic(&self, place: &Place, door: Door) -> Traffic {
+        match door {
+            Door::Named(scheme) => Traffic::Named(scheme),
+            Door::Stream => {
+                let found = self.tables.get(place).and_then(PortTable::stream);
+                let nowhere = || (Origin::built_in("gateway"), StreamBackends::none());
+                let (origin, backends) = found.unwrap_or_else(nowhere);
+                Traffic::Stream { origin, backends }
+            }
+        }
+    }
+
+    /// Leads what arrives at ports to where routes say now.
+    fn direct(&mut self, dirty: &mut Dirty) {
+        let mut ports = std::mem::take(&mut self.ports);
+        for port in &mut ports {
+            let Some(door) = self.places.get(&port.place) else { continue };
+            let traffic = self.traffic(&port.place, *door);
+            if port.traffic != traffic {
+                port.traffic = traffic;
+                dirty.listeners = true;
+            }
+        }
+        self.ports = ports;
+    }
+
     /// The listeners that take part in choosing one, place by place.
     fn open_listeners(&mut self, options: &Options, secrets: &Secrets) {
         let mut open: BTreeMap<Place, Vec<OpenListener>> = BTreeMap::new();
         let accepted = self.gateways.values().filter(|gateway| gateway.fault.is_none());
         for (gateway, listener) in accepted.flat_map(|gateway| gateway.listeners.iter().map(move |one| (gateway, one)))
         {
-            if listener.fault.is_some() {
-                continue;
-            }
+            let Some(protocol) = listener.protocol.filter(|_| listener.fault.is_none()) else { continue };
             let good: Vec<_> = listener.secrets.iter().filter_map(|secret| secrets.good(secret)).collect();
             let other = good.first().and_then(|first| good.iter().find(|other| other.key_kind != first.key_kind));
-            open.entry(gateway.place(listener.port)).or_default().push(OpenListener {
+            open.entry(gateway.place(protocol.port(listener.port))).or_default().push(OpenListener {
                 id: ListenerId { holder: listener.holder.clone(), name: listener.name.clone() },
                 hostname: listener.hostname.clone(),
-                serves: listener.scheme == Some(Scheme::Http) || !good.is_empty(),
+                protocol,
+                serves: !protocol.ends_tls() || !good.is_empty(),
                 certificate: good.first().map(|good| good.certificate.name.clone()),
                 alternative: other.map(|good| good.certificate.name.clone()),
                 client_auth: listener.client_auth.clone(),
@@ -568,16 +602,16 @@ impl Gateways {
             self.tables.entry(place.clone()).or_default();
         }
         for (place, table) in &mut self.tables {
-            let scheme = self.places.get(place);
-            table.shared = scheme.is_some() && place.is_of_ingresses();
-            table.secure = scheme == Some(&Scheme::Https);
-            let door = match scheme {
-                Some(Scheme::Https) => options.https.first(),
+            let own = self.places.get(place);
+            table.shared = own.is_some() && place.is_of_ingresses();
+            table.secure = own == Some(&Door::Named(Scheme::Https));
+            let door = match own {
+                Some(Door::Named(Scheme::Https)) => options.https.first(),
                 _ => options.http.first(),
             };
             let local = || self.ports.iter().find(|open| open.place == *place).and_then(|open| open.addresses.first());
             let number = match options.development {
-                None => Some(place.port),
+                None => Some(place.port.number),
                 Some(_) => local().or(door).map(std::net::SocketAddr::port),
             };
             table.named_port = number.filter(|number| *number != 0);
@@ -661,6 +695,9 @@ fn metadata(object: &Object) -> &ObjectMeta {
     match object {
         Object::HTTPRoute(route) => &route.metadata,
         Object::GRPCRoute(route) => &route.metadata,
+        Object::TLSRoute(route) => &route.metadata,
+        Object::TCPRoute(route) => &route.metadata,
+        Object::UDPRoute(route) => &route.metadata,
         Object::Gateway(gateway) => &gateway.metadata,
         Object::ListenerSet(set) => &set.metadata,
         Object::BackendTLSPolicy(policy) => &policy.metadata,

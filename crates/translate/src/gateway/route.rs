@@ -7,12 +7,15 @@ use fairway_model::{
     ArgumentMatch, Conditions, FieldMatch, ForwardPolicy, HostPattern, Origin, PathMatch, Route, ValueMatch,
 };
 
-use super::api::{GRPCRoute, GRPCRouteMatch, HTTPRoute, HTTPRouteMatch, ParentReference, ValueMatcher};
+use super::api::{
+    GRPCRoute, GRPCRouteMatch, HTTPRoute, HTTPRouteMatch, ParentReference, StreamRouteSpec, TLSRoute, ValueMatcher,
+};
 use super::attach::Attachment;
 use super::backend_tls::BackendPolicies;
 use super::listener;
 use super::rule::{BuiltRule, RuleMatch, RuleReader, RuleText};
 use super::status::{ParentStatus, Shortcoming};
+use super::stream::Passage;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::shared::Shared;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
@@ -24,8 +27,8 @@ use crate::resource::backend::BackendKey;
 #[derive(Debug)]
 pub(super) struct RoutePart {
     pub(super) owner: Arc<Owner>,
-    /// Its rules, in order.
-    pub(super) routes: Arc<[Route]>,
+    /// What it does with what it takes.
+    pub(super) carried: Carried,
     /// Where they are served.
     pub(super) attachments: BTreeSet<Attachment>,
     pub(super) parents: Vec<ParentStatus>,
@@ -39,12 +42,28 @@ pub(super) struct RoutePart {
 pub(super) enum RouteText<'a> {
     Http(&'a HTTPRoute),
     Grpc(&'a GRPCRoute),
+    Tls(&'a TLSRoute),
+    /// A TCPRoute or UDPRoute.
+    Stream(&'a StreamRouteSpec),
+}
+
+/// What a route does with what it takes.
+#[derive(Clone, Debug)]
+pub(super) enum Carried {
+    /// Requests: its rules, in order.
+    Requests(Arc<[Route]>),
+    /// Connections or datagrams.
+    Stream(Arc<Passage>),
+    /// Nothing: it has no rule.
+    Nothing,
 }
 
 /// The rules of a route, ready for the model.
 #[derive(Debug, Default)]
 pub(super) struct RouteRules {
     pub(super) routes: Vec<Route>,
+    /// Where connections or datagrams go, in place of routes.
+    pub(super) passage: Option<Passage>,
     pub(super) backends: Vec<(BackendKey, String)>,
     pub(super) services: BTreeSet<ObjectKey>,
     pub(super) unresolved: Option<Shortcoming>,
@@ -59,6 +78,9 @@ impl<'a> RouteText<'a> {
         match object {
             Object::HTTPRoute(route) => Some(Self::Http(route)),
             Object::GRPCRoute(route) => Some(Self::Grpc(route)),
+            Object::TLSRoute(route) => Some(Self::Tls(route)),
+            Object::TCPRoute(route) => Some(Self::Stream(&route.spec)),
+            Object::UDPRoute(route) => Some(Self::Stream(&route.spec)),
             _ => None,
         }
     }
@@ -67,6 +89,8 @@ impl<'a> RouteText<'a> {
         match self {
             Self::Http(route) => &route.spec.parent_refs,
             Self::Grpc(route) => &route.spec.parent_refs,
+            Self::Tls(route) => &route.spec.parent_refs,
+            Self::Stream(route) => &route.parent_refs,
         }
     }
 
@@ -74,6 +98,8 @@ impl<'a> RouteText<'a> {
         match self {
             Self::Http(route) => &route.spec.hostnames,
             Self::Grpc(route) => &route.spec.hostnames,
+            Self::Tls(route) => &route.spec.hostnames,
+            Self::Stream(_) => &[],
         }
     }
 
@@ -135,6 +161,14 @@ pub(super) fn rules(
                 rules.add(&mut reader, text, &rule.matches, grpc_match, GRPCRouteMatch::default());
             }
         }
+        RouteText::Tls(TLSRoute { spec: super::api::TLSRouteSpec { rules: all, .. }, .. })
+        | RouteText::Stream(StreamRouteSpec { rules: all, .. }) => {
+            if let Some(rule) = all.first() {
+                let (passage, built) = reader.passage(0, rule);
+                rules.passage = Some(passage);
+                rules.gather(built);
+            }
+        }
     }
     rules
 }
@@ -170,6 +204,10 @@ impl RouteRules {
                 .refused
                 .get_or_insert(Shortcoming::new("UnsupportedValue", format!("Dropped Rule: {field}: {message}")));
         }
+        self.gather(built);
+    }
+
+    fn gather(&mut self, built: BuiltRule) {
         let BuiltRule { routes, backends, services, unresolved, refused, findings } = built;
         self.routes.extend(routes);
         self.backends.extend(backends);
@@ -178,6 +216,15 @@ impl RouteRules {
         self.refused.extend(refused);
         self.findings.extend(findings);
         self.count += 1;
+    }
+
+    /// What the route does.
+    pub(super) fn carried(&mut self) -> Carried {
+        match (self.passage.take(), std::mem::take(&mut self.routes)) {
+            (Some(passage), _) => Carried::Stream(passage.into()),
+            (None, routes) if routes.is_empty() => Carried::Nothing,
+            (None, routes) => Carried::Requests(routes.into()),
+        }
     }
 }
 
@@ -265,4 +312,6 @@ fn values(
 }
 
 /// The kinds of object that are read here.
-pub(super) const KINDS: [Kind; 2] = listener::HTTP_KINDS;
+pub(super) fn kinds() -> impl Iterator<Item = Kind> {
+    Kind::ALL.iter().copied().filter(|kind| kind.is_route())
+}

@@ -20,12 +20,13 @@ use super::api::{
 use super::backend_tls::BackendPolicies;
 use super::grant;
 use super::status::Shortcoming;
+use super::stream;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::shared::Shared;
 use crate::limit;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::options::Options;
-use crate::resource::backend::BackendKey;
+use crate::resource::backend::{BackendKey, Layer};
 
 /// Stands for "no time limit": a day short of what a deadline can hold is of no use to anyone.
 const ENDLESS: Duration = Duration::from_secs(365 * 86_400);
@@ -88,12 +89,12 @@ struct Effects {
 }
 
 /// A valid reference to a backend.
-struct ValidBackend {
-    key: BackendKey,
+pub(super) struct ValidBackend {
+    pub(super) key: BackendKey,
     weight: u32,
     http2: bool,
     /// TLS to it, or why it can't be had: then it is as good as invalid.
-    tls: Result<Option<Arc<UpstreamTls>>, String>,
+    pub(super) tls: Result<Option<Arc<UpstreamTls>>, String>,
     /// What is done with the requests that go there, if there are others.
     effects: Effects,
 }
@@ -394,7 +395,11 @@ impl RuleReader<'_> {
     }
 
     /// Follows a reference to a backend: first its kind, then permission, then existence.
-    fn backend(&self, one: &BackendReference, built: &mut BuiltRule) -> Result<ValidBackend, (Reason, Shortcoming)> {
+    pub(super) fn backend(
+        &self,
+        one: &BackendReference,
+        built: &mut BuiltRule,
+    ) -> Result<ValidBackend, (Reason, Shortcoming)> {
         let (group, kind) = (one.group.as_deref().unwrap_or_default(), one.kind.as_deref().unwrap_or("Service"));
         if !group.is_empty() || kind != "Service" {
             let group = if group.is_empty() { String::new() } else { format!(" of {group}") };
@@ -415,7 +420,7 @@ impl RuleReader<'_> {
         let Some(port) = one.port else {
             return Err((Reason::InvalidBackend, Shortcoming::new("InvalidKind", "port: a Service needs a port")));
         };
-        let key = BackendKey::of_gateway(namespace, &one.name, port);
+        let key = BackendKey::of_gateway(namespace, &one.name, stream::layer(self.key.kind), port);
         let (weight, effects) = (0, Effects::default());
         let Some(Object::Service(object)) = self.objects.get(&service) else {
             let stands_in = self.options.development.as_ref().is_some_and(|development| {
@@ -438,7 +443,7 @@ impl RuleReader<'_> {
         let found = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default().iter().find(|it| it.port == port);
         let tls = self.tls.tls(&service, found.and_then(|port| port.name.as_deref())).cloned().transpose();
         let http2 = match found.and_then(|port| port.app_protocol.as_deref()) {
-            Some("kubernetes.io/wss") if tls == Ok(None) => {
+            Some("kubernetes.io/wss") if tls == Ok(None) && key.layer == Layer::Gateway => {
                 let message = format!("port {port} of Service {namespace}/{}: kubernetes.io/wss needs TLS", one.name);
                 return Err((Reason::UnsupportedBackend, Shortcoming::new("UnsupportedProtocol", message)));
             }

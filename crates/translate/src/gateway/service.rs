@@ -18,10 +18,12 @@ use serde_json::{Value, json};
 
 use super::api::{GROUP, Gateway, GatewayAddress};
 use super::listener::GatewayPart;
+use super::place::Port;
 use super::status::{Shortcoming, StatusAddress};
 use crate::engine::service_of;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::options::{GatewayAddressing, Options};
+use crate::resource::backend::Layer;
 
 /// The label of everything that is made for Gateways, and its value.
 const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "fairway");
@@ -58,7 +60,7 @@ pub(super) struct OwnService {
     /// Why the Gateway can't be reached there.
     pub(super) fault: Option<Shortcoming>,
     /// The port of the process for each port of the Gateway.
-    pub(super) ports: BTreeMap<u16, u16>,
+    pub(super) ports: BTreeMap<Port, u16>,
 }
 
 /// What has to be done about an object that is made for a Gateway.
@@ -186,10 +188,13 @@ pub(super) fn proxy_endpoints(objects: &Objects, options: &Options) -> Option<BT
 }
 
 /// The ports of the process that a Gateway's Service leads to, by port of the Gateway.
-pub(super) fn held(service: Option<&Service>) -> BTreeMap<u16, u16> {
+pub(super) fn held(service: Option<&Service>) -> BTreeMap<Port, u16> {
     let ports = service.and_then(|service| service.spec.as_ref()).and_then(|spec| spec.ports.as_ref());
     let pair = |port: &ServicePort| match &port.target_port {
-        Some(IntOrString::Int(target)) => Some((u16::try_from(port.port).ok()?, u16::try_from(*target).ok()?)),
+        Some(IntOrString::Int(target)) => {
+            let layer = if Layer::Udp.takes(port.protocol.as_deref()) { Layer::Udp } else { Layer::Tcp };
+            Some((Port { layer, number: u16::try_from(port.port).ok()? }, u16::try_from(*target).ok()?))
+        }
         _ => None,
     };
     ports.into_iter().flatten().filter_map(pair).collect()
@@ -200,7 +205,7 @@ pub(super) fn held(service: Option<&Service>) -> BTreeMap<u16, u16> {
 pub(super) fn settle(
     part: &GatewayPart,
     own: &OwnAddress,
-    ports: &BTreeMap<u16, u16>,
+    ports: &BTreeMap<Port, u16>,
     proxy: Option<&BTreeMap<String, Vec<Endpoint>>>,
     objects: &Objects,
 ) -> (OwnService, BTreeMap<ObjectKey, Make>) {
@@ -291,11 +296,12 @@ fn owner(part: &GatewayPart, own: &OwnAddress) -> Value {
     json!([{"apiVersion": version, "kind": "Gateway", "name": &*part.key.name, "uid": own.uid, "controller": true}])
 }
 
-fn service(part: &GatewayPart, own: &OwnAddress, key: &ObjectKey, ports: &BTreeMap<u16, u16>) -> Value {
-    let ports: Vec<Value> = ports
-        .iter()
-        .map(|(port, target)| json!({"name": port_name(*port), "port": port, "protocol": "TCP", "targetPort": target}))
-        .collect();
+fn service(part: &GatewayPart, own: &OwnAddress, key: &ObjectKey, ports: &BTreeMap<Port, u16>) -> Value {
+    let entry = |(port, target): (&Port, &u16)| {
+        let protocol = port.layer.protocol();
+        json!({"name": port_name(*port), "port": port.number, "protocol": protocol, "targetPort": target})
+    };
+    let ports: Vec<Value> = ports.iter().map(entry).collect();
     let mut annotations = own.annotations.clone();
     annotations.insert(GATEWAY.to_owned(), part.key.name.to_string());
     let mut service = json!({
@@ -315,16 +321,19 @@ fn service(part: &GatewayPart, own: &OwnAddress, key: &ObjectKey, ports: &BTreeM
 }
 
 /// The name of a port, of which slice and Service must have the same.
-fn port_name(port: u16) -> String {
-    format!("port-{port}")
+fn port_name(Port { layer, number }: Port) -> String {
+    if layer == Layer::Udp { format!("port-{number}-udp") } else { format!("port-{number}") }
 }
 
 /// Whether a Service is as it should be.
 fn is_satisfied(current: &Service, wanted: &Value) -> bool {
     let applied = current.metadata.annotations.as_ref().and_then(|annotations| annotations.get(APPLIED));
     let spec = current.spec.clone().unwrap_or_default();
-    let asked: BTreeMap<u16, u16> = entries(&wanted["spec"]["ports"])
-        .filter_map(|port| Some((number(&port["port"])?, number(&port["targetPort"])?)))
+    let asked: BTreeMap<Port, u16> = entries(&wanted["spec"]["ports"])
+        .filter_map(|port| {
+            let layer = if Layer::Udp.takes(port["protocol"].as_str()) { Layer::Udp } else { Layer::Tcp };
+            Some((Port { layer, number: number(&port["port"])? }, number(&port["targetPort"])?))
+        })
         .collect();
     applied.map(String::as_str) == wanted["metadata"]["annotations"][APPLIED].as_str()
         && spec.type_.as_deref() == wanted["spec"]["type"].as_str()
@@ -351,7 +360,7 @@ fn slice(
     service: &ObjectKey,
     kind: &str,
     endpoints: &[Endpoint],
-    ports: &BTreeMap<u16, u16>,
+    ports: &BTreeMap<Port, u16>,
 ) -> (ObjectKey, EndpointSlice) {
     let key = slice_key(service, kind);
     let mut labels = labels(part, own);
@@ -359,7 +368,7 @@ fn slice(
     labels.insert(SLICE_MANAGER.0.to_owned(), SLICE_MANAGER.1.to_owned());
     let ports: Vec<Value> = ports
         .iter()
-        .map(|(port, target)| json!({"name": port_name(*port), "port": target, "protocol": "TCP"}))
+        .map(|(port, target)| json!({"name": port_name(*port), "port": target, "protocol": port.layer.protocol()}))
         .collect();
     let slice = json!({
         "apiVersion": "discovery.k8s.io/v1",

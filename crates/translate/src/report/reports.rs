@@ -105,9 +105,14 @@ impl ReportInputs<'_> {
                 }
                 found
             }
-            Kind::BackendTLSPolicy | Kind::Gateway | Kind::ListenerSet | Kind::HTTPRoute | Kind::GRPCRoute => {
-                self.of_gateway_api(key)
-            }
+            Kind::Gateway
+            | Kind::ListenerSet
+            | Kind::HTTPRoute
+            | Kind::GRPCRoute
+            | Kind::TLSRoute
+            | Kind::TCPRoute
+            | Kind::UDPRoute
+            | Kind::BackendTLSPolicy => self.of_gateway_api(key),
             Kind::IngressClass | Kind::EndpointSlice | Kind::Namespace | Kind::GatewayClass | Kind::ReferenceGrant => {
                 Vec::new()
             }

@@ -99,9 +99,8 @@ impl BackendKey {
         Self { namespace: namespace.into(), service: service.into(), layer: Layer::Http, port }
     }
 
-    /// For requests by routes of the Gateway API.
-    pub(crate) fn of_gateway(namespace: impl Into<Arc<str>>, service: &str, port: i32) -> Self {
-        let layer = Layer::Gateway;
+    /// For routes of the Gateway API.
+    pub(crate) fn of_gateway(namespace: impl Into<Arc<str>>, service: &str, layer: Layer, port: i32) -> Self {
         Self { namespace: namespace.into(), service: service.into(), layer, port: BackendPort::Number(port) }
     }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use fairway_translate::gateway::api::{
-    BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant,
+    BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
+    UDPRoute,
 };
 use fairway_translate::objects::{Kind, Object, ObjectKey, Objects};
 use fairway_translate::options::{Development, GatewayAddressing, Options};
@@ -168,7 +169,7 @@ fn object(value: Value) -> Result<Object, Failed> {
     }
     Ok(read!(
         Ingress IngressClass Service EndpointSlice Secret ConfigMap Namespace
-        GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute ReferenceGrant BackendTLSPolicy
+        GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute TLSRoute TCPRoute UDPRoute ReferenceGrant BackendTLSPolicy
     ))
 }
 

@@ -241,6 +241,11 @@ fn answer(snapshot: &Snapshot, url: &str) -> String {
     {
         if let Some(passthrough) = snapshot.passthrough(&table, name) {
             let backend = passthrough.backend.as_ref().map_or("closed".to_owned(), ToString::to_string);
+            if passthrough.terminate {
+                let certificate = snapshot.certificate_for(&table, Some(name)).map(|one| one.name.as_str());
+                let certificate = certificate.unwrap_or("self-signed");
+                return format!("{line} [{certificate}] -> passed on by {} -> {backend}", passthrough.origin);
+            }
             return format!("{line} -> passed through by {} -> {backend}", passthrough.origin);
         }
         let certificate = snapshot.certificate_for(&table, Some(name)).map(|certificate| certificate.name.as_str());

@@ -46,7 +46,7 @@ the condition of its version.
 {{ include "fairway.rule" (dict "group" "networking.k8s.io" "resources" (list "ingresses/status") "verbs" (list "patch")) }}
 {{- end }}
 {{- if $duties.gateways }}
-{{- $routes := list "httproutes" "grpcroutes" }}
+{{- $routes := list "httproutes" "grpcroutes" "tlsroutes" "tcproutes" "udproutes" }}
 {{ include "fairway.rule" (dict "group" "gateway.networking.k8s.io" "resources" (concat (list "gateways" "listenersets" "backendtlspolicies") $routes (list "referencegrants")) "verbs" $read) }}
 {{- if $duties.status }}
 {{- $written := list "gateways/status" "listenersets/status" "backendtlspolicies/status" }}

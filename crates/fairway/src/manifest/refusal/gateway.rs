@@ -6,7 +6,7 @@ use std::fmt::Arguments;
 use fairway_translate::gateway::api::{
     BackendReference, BackendTLSPolicy, GRPCRoute, GRPCRouteMatch, Gateway, GatewayClass, GatewayListener, HTTPRoute,
     HTTPRouteFilter, HTTPRouteMatch, HTTPRouteRule, HeaderModifier, ListenerSet, ParentReference, PathModifier,
-    ReferenceGrant, ValueMatcher,
+    ReferenceGrant, StreamRule, TCPRoute, TLSRoute, UDPRoute, ValueMatcher,
 };
 use fairway_translate::gateway::{duration, is_shorter};
 
@@ -222,6 +222,53 @@ impl Validate for GRPCRoute {
             filters(&one.filters, GRPC_FILTERS, format_args!("spec.rules[{at}].filters"), found);
             backends(&one.backend_refs, GRPC_FILTERS, format_args!("spec.rules[{at}].backendRefs"), found);
         }
+    }
+}
+
+impl Validate for TLSRoute {
+    const NAMES: Names = Names::Subdomain;
+
+    fn validate(&self, found: &mut Refusals) {
+        parents(&self.spec.parent_refs, found);
+        hostnames(&self.spec.hostnames, found);
+        if self.spec.hostnames.is_empty() {
+            found.required(format_args!("spec.hostnames"), "at least one");
+        }
+        stream_rules(&self.spec.rules, found);
+    }
+}
+
+impl Validate for TCPRoute {
+    const NAMES: Names = Names::Subdomain;
+
+    fn validate(&self, found: &mut Refusals) {
+        parents(&self.spec.parent_refs, found);
+        stream_rules(&self.spec.rules, found);
+    }
+}
+
+impl Validate for UDPRoute {
+    const NAMES: Names = Names::Subdomain;
+
+    fn validate(&self, found: &mut Refusals) {
+        parents(&self.spec.parent_refs, found);
+        stream_rules(&self.spec.rules, found);
+    }
+}
+
+/// The rules of a TLSRoute, TCPRoute or UDPRoute: one, with backends.
+fn stream_rules(rules: &[StreamRule], found: &mut Refusals) {
+    match rules.len() {
+        0 => found.required(format_args!("spec.rules"), "one rule"),
+        1 => {}
+        number => found.too_many(format_args!("spec.rules"), number, 1),
+    }
+    names(rules.iter().map(|rule| rule.name.as_deref()), found);
+    for (at, rule) in rules.iter().enumerate() {
+        if rule.backend_refs.is_empty() {
+            found.required(format_args!("spec.rules[{at}].backendRefs"), "at least one");
+        }
+        backends(&rule.backend_refs, &[], format_args!("spec.rules[{at}].backendRefs"), found);
     }
 }
 

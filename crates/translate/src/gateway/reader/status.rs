@@ -1,6 +1,6 @@
 //! The status of Gateways and ListenerSets, and the findings about them.
 
-use fairway_model::{Origin, Scheme};
+use fairway_model::Origin;
 
 use super::Gateways;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
@@ -203,7 +203,8 @@ impl Gateways {
 fn serves(part: &GatewayPart, listener: &ListenerPart, secrets: &Secrets) -> bool {
     part.fault.is_none()
         && listener.fault.is_none()
-        && (listener.scheme == Some(Scheme::Http) || listener.secrets.iter().any(|it| secrets.good(it).is_some()))
+        && (listener.protocol.is_some_and(|protocol| !protocol.ends_tls())
+            || listener.secrets.iter().any(|it| secrets.good(it).is_some()))
 }
 
 /// Why the first of a listener's certificates that is not in order isn't.

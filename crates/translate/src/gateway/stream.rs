@@ -1,0 +1,135 @@
+//! What is passed on without being read: connections of TLS, TCP and UDP listeners, and the routes that say where they go.
+
+use fairway_model::{Origin, Scheme, StreamBackends, StreamShare};
+
+use super::api::{GatewayListener, StreamRule};
+use super::place::Port;
+use super::rule::{BuiltRule, RuleReader};
+use super::status::Shortcoming;
+use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::objects::Kind;
+use crate::resource::backend::Layer;
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Protocol {
+    Http,
+    Https,
+    /// TLS whose content is passed on, or that is passed on itself.
+    Tls {
+        terminate: bool,
+    },
+    Tcp,
+    Udp,
+}
+
+/// What a port is open for: listeners with the same share one, and are told apart by host name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Door {
+    /// Connections whose client names a host. TLS that is passed on arrives at the same ports as HTTPS.
+    Named(Scheme),
+    /// Connections or datagrams of one listener.
+    Stream,
+}
+
+/// Where the traffic that a route takes goes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Passage {
+    /// The route.
+    pub(super) origin: Origin,
+    pub(super) backends: StreamBackends,
+    /// Whether a BackendTLSPolicy demands TLS to a backend. Where TLS ends at the proxy, this can't be met yet.
+    pub(super) secured: bool,
+}
+
+impl Protocol {
+    /// The protocol of a listener; `None` if it is not served.
+    pub(super) fn of(listener: &GatewayListener) -> Option<Self> {
+        match &*listener.protocol {
+            "HTTP" => Some(Self::Http),
+            "HTTPS" => Some(Self::Https),
+            "TLS" => Some(Self::Tls { terminate: !listener.passes_through() }),
+            "TCP" => Some(Self::Tcp),
+            "UDP" => Some(Self::Udp),
+            _ => None,
+        }
+    }
+
+    /// The kinds of route that its listeners take.
+    pub(super) fn kinds(self) -> &'static [Kind] {
+        match self {
+            Self::Http | Self::Https => &[Kind::HTTPRoute, Kind::GRPCRoute],
+            Self::Tls { .. } => &[Kind::TLSRoute],
+            Self::Tcp => &[Kind::TCPRoute],
+            Self::Udp => &[Kind::UDPRoute],
+        }
+    }
+
+    pub(super) fn door(self) -> Door {
+        match self {
+            Self::Http => Door::Named(Scheme::Http),
+            Self::Https | Self::Tls { .. } => Door::Named(Scheme::Https),
+            Self::Tcp | Self::Udp => Door::Stream,
+        }
+    }
+
+    /// A port of this protocol.
+    pub(super) fn port(self, number: u16) -> Port {
+        Port { layer: if self == Self::Udp { Layer::Udp } else { Layer::Tcp }, number }
+    }
+
+    /// Whether a listener needs a certificate.
+    pub(super) fn ends_tls(self) -> bool {
+        matches!(self, Self::Https | Self::Tls { terminate: true })
+    }
+}
+
+/// The traffic to the backends of a kind of route.
+pub(super) fn layer(kind: Kind) -> Layer {
+    match kind {
+        Kind::TLSRoute | Kind::TCPRoute => Layer::Tcp,
+        Kind::UDPRoute => Layer::Udp,
+        _ => Layer::Gateway,
+    }
+}
+
+impl RuleReader<'_> {
+    /// Where a rule leads. The share of a backend that can't be reached by the reference is closed.
+    pub(super) fn passage(&self, at: usize, rule: &StreamRule) -> (Passage, BuiltRule) {
+        let mut built = BuiltRule::default();
+        let (mut shares, mut secured) = (Vec::new(), false);
+        let what = if self.key.kind == Kind::UDPRoute { "datagrams is dropped" } else { "connections is closed" };
+        for (index, reference) in rule.backend_refs.iter().enumerate() {
+            let field = format!("spec.rules[{at}].backendRefs[{index}]");
+            let weight = u32::try_from(reference.weight.unwrap_or(1)).unwrap_or(0);
+            let backend = match self.backend(reference, &mut built) {
+                Ok(backend) => {
+                    let name = backend.key.name();
+                    secured |= backend.tls != Ok(None);
+                    built.backends.push((backend.key, field));
+                    Some(name)
+                }
+                Err((reason, fault)) => {
+                    let message = format!("{}; its share of the {what}", fault.message);
+                    let found =
+                        Diagnostic::new(Severity::Error, reason, self.origin, &*field, &reference.name, message);
+                    built.findings.push(found.unserved());
+                    let fault = Shortcoming::new(fault.reason, format!("{field}: {}", fault.message));
+                    built.unresolved.get_or_insert(fault);
+                    None
+                }
+            };
+            shares.push(StreamShare { backend, weight });
+        }
+        if rule.backend_refs.is_empty() {
+            let field = format!("spec.rules[{at}].backendRefs");
+            let (severity, reason) = (Severity::Warning, Reason::InvalidBackend);
+            built.findings.push(Diagnostic::new(severity, reason, self.origin, field, "", "no backend"));
+        }
+        let backends = match &shares[..] {
+            [StreamShare { backend: Some(only), weight: 1.. }] => StreamBackends::One(only.clone()),
+            _ => StreamBackends::Weighted(shares.into()),
+        };
+        (Passage { origin: self.origin.section(format!("rules[{at}]")), backends, secured }, built)
+    }
+}
