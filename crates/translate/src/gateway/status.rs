@@ -181,18 +181,12 @@ impl Eq for AncestorStatus {}
 
 /// The features that hold in whole, as the conformance suite names them, sorted.
 pub(crate) const FEATURES: &[Feature] = &[
-    Feature { name: "BackendTLSPolicy" },
-    Feature { name: "BackendTLSPolicySANValidation" },
     Feature { name: "GRPCRoute" },
     Feature { name: "GRPCRouteNamedRouteRule" },
     Feature { name: "GRPCRouteRequestHeaderModifier" },
     Feature { name: "Gateway" },
     Feature { name: "GatewayAddressEmpty" },
-    Feature { name: "GatewayBackendClientCertificate" },
-    Feature { name: "GatewayFrontendClientCertificateValidation" },
-    Feature { name: "GatewayFrontendClientCertificateValidationInsecureFallback" },
     Feature { name: "GatewayHTTPListenerIsolation" },
-    Feature { name: "GatewayHTTPSListenerDetectMisdirectedRequests" },
     Feature { name: "GatewayInfrastructure" },
     Feature { name: "GatewayPort8080" },
     Feature { name: "GatewayRouteHostnameIntersectionPrecedence" },
@@ -224,6 +218,5 @@ pub(crate) const FEATURES: &[Feature] = &[
     Feature { name: "HTTPRouteRetryCodes" },
     Feature { name: "HTTPRouteRetryConnectionError" },
     Feature { name: "HTTPRouteSchemeRedirect" },
-    Feature { name: "ListenerSet" },
     Feature { name: "ReferenceGrant" },
 ];
