@@ -413,6 +413,7 @@ async fn what_demands_a_client_certificate_is_not_passed_without_one() {
         subject: None,
         error_page: None,
         passes_certificate: false,
+        in_handshake: false,
     };
     let host = ending(HOST, "default/web:80".into(), false).with_client_auth(Some(auth.into()));
     resources.extend([certificate("own", &ca.leaf(&[HOST])), host.into()]);
