@@ -167,7 +167,7 @@ struct CheckTask {
     /// The namespaces of these checks.
     under_way: HashMap<task::Id, Box<str>>,
     /// What each namespace has under way, so that none holds all the room with endpoints that don't answer.
-    shares: HashMap<Box<str>, Share>,
+    shares: HashMap<Box<str>, NamespaceChecks>,
     rng: Rng,
     next_id: u64,
     /// Endpoints of all backends.
@@ -176,7 +176,7 @@ struct CheckTask {
 
 /// The checks of one namespace.
 #[derive(Debug, Default)]
-struct Share {
+struct NamespaceChecks {
     under_way: usize,
     /// Endpoints whose check is due and begins when another ends, with the numbers that they had.
     waiting: VecDeque<(BackendName, SocketAddr, u64)>,
