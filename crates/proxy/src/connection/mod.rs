@@ -1,10 +1,10 @@
 //! A client's connection, from accept to close: TLS, one request after another, the end. One that speaks HTTP/2 goes on in `http2`.
 
-mod desk;
 mod handshake;
 mod http2;
 mod linger;
 mod proxy_header;
+mod runner;
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use fairway_model::Scheme;
 use tokio::net::TcpStream;
 
-pub(crate) use self::desk::Desks;
-use self::desk::Visit;
 use self::handshake::{Greeted, Leaving};
+use self::runner::Handover;
+pub(crate) use self::runner::Runners;
 use crate::error::Failure;
 use crate::exchange::{ConnectionFacts, Exchange, Sides, parse_head};
 use crate::http::{After, Parsed};
@@ -59,7 +59,7 @@ pub(crate) struct Accepted {
 
 /// Serves a connection to its end.
 // What is large is boxed: the future is what an idle connection costs.
-pub(crate) async fn serve(accepted: Box<Accepted>, desks: Rc<Desks>) {
+pub(crate) async fn serve(accepted: Box<Accepted>, runners: Rc<Runners>) {
     let mut connection = accepted.begin().await;
     if connection.facts.listener.accepts_proxy() && !Box::pin(connection.receive_proxy_header()).await {
         return;
@@ -71,8 +71,8 @@ pub(crate) async fn serve(accepted: Box<Accepted>, desks: Rc<Desks>) {
         }
     }
     let speaks_http2 =
-        if connection.chose_http2() { Some((connection, Vec::new())) } else { run(connection, &desks).await };
-    drop(desks);
+        if connection.chose_http2() { Some((connection, Vec::new())) } else { run(connection, &runners).await };
+    drop(runners);
     if let Some((connection, early)) = speaks_http2 {
         http2::serve(connection, early).await;
     }
@@ -100,7 +100,7 @@ impl Accepted {
 }
 
 /// Serves requests over HTTP/1. If the client turns out to speak HTTP/2, returns the connection and what was read of it.
-async fn run(mut connection: Box<ClientConnection>, desks: &Desks) -> Option<(Box<ClientConnection>, Vec<u8>)> {
+async fn run(mut connection: Box<ClientConnection>, runners: &Runners) -> Option<(Box<ClientConnection>, Vec<u8>)> {
     let mut waiting: Option<Box<Work>> = None;
     loop {
         let pipelined = waiting.is_some();
@@ -113,8 +113,8 @@ async fn run(mut connection: Box<ClientConnection>, desks: &Desks) -> Option<(Bo
             connection.facts.shard.store.give_back(work);
             return Some((connection, early));
         }
-        let served = desks.serve(Visit { connection, work, matter: pipelined }).await;
-        let after = served.matter;
+        let served = runners.serve(Handover { connection, work, item: pipelined }).await;
+        let after = served.item;
         (connection, work) = (served.connection, served.work);
         if after != After::Keep {
             connection.end(work, after).await;
@@ -378,5 +378,5 @@ pub(crate) fn future_sizes() -> (usize, usize) {
         size_of::<F>()
     }
     let idle = size_of_output(serve) + size_of::<ClientConnection>();
-    (idle, idle + desk::desk_size())
+    (idle, idle + runner::runner_size())
 }

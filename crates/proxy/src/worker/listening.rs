@@ -24,7 +24,7 @@ impl Worker {
             (AnyListener::Http(resource), Bound::Tcp(socket)) => {
                 let (open, socket) = OpenListener::new(resource, socket, &self.certificates)?;
                 let open = Rc::new(open);
-                let (shard, serving, desks) = (self.shard.clone(), open.clone(), self.desks.clone());
+                let (shard, serving, runners) = (self.shard.clone(), open.clone(), self.runners.clone());
                 let task = tokio::task::spawn_local(async move {
                     accept(&shard, serving.gate(), socket, |stream, peer| {
                         // A peer that names its clients acts for many: they are counted once they are known.
@@ -32,7 +32,7 @@ impl Worker {
                         if let Some(admission) = named.or_else(|| shard.admit(peer)) {
                             let (shard, listener) = (shard.clone(), serving.clone());
                             let accepted = Box::new(Accepted { shard, admission, listener, stream, peer });
-                            tokio::task::spawn_local(connection::serve(accepted, desks.clone()));
+                            tokio::task::spawn_local(connection::serve(accepted, runners.clone()));
                         }
                     })
                     .await;

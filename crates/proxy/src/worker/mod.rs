@@ -17,7 +17,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::connection::Desks;
+use crate::connection::Runners;
 use crate::l4::OpenStream;
 use crate::l4::udp::Datagrams;
 use crate::limit::LAST_LINES;
@@ -67,7 +67,7 @@ pub(crate) enum Order {
 #[derive(Debug)]
 pub(crate) struct Worker {
     shard: Rc<Shard>,
-    desks: Rc<Desks>,
+    runners: Rc<Runners>,
     certificates: Arc<Certificates>,
     listeners: RefCell<Vec<(Rc<OpenListener>, JoinHandle<()>)>>,
     streams: RefCell<Vec<(Rc<OpenStream>, JoinHandle<()>)>>,
@@ -121,7 +121,7 @@ impl Worker {
         Rc::new(Self {
             datagrams: Datagrams::new(shard.clone()),
             shard,
-            desks: Rc::default(),
+            runners: Rc::default(),
             certificates,
             listeners: RefCell::default(),
             streams: RefCell::default(),
