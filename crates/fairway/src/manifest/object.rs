@@ -483,7 +483,7 @@ mod tests {
             ("config.openshift.io/v1", "Ingress"),
             ("bitnami.com/v1alpha1", "SealedSecret"),
             ("external-secrets.io/v1", "ExternalSecret"),
-            ("gateway.networking.k8s.io/v1", "TCPRoute"),
+            ("gateway.networking.x-k8s.io/v1alpha1", "XMesh"),
             ("kustomize.config.k8s.io/v1beta1", "Kustomization"),
             ("apps/v1", "Deployment"),
             ("example.com/v1", "Ingres"),

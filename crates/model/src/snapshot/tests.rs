@@ -189,9 +189,9 @@ fn passthrough_follows_the_most_specific_host() {
     assert_eq!(backend("a.example").as_deref(), Some("a"));
     assert_eq!(backend("c.example").as_deref(), Some("wild"));
     assert_eq!(backend("b.example"), None, "the exact host ends TLS at the proxy");
-    assert_eq!(backend("c.d.example"), None);
-    assert_eq!(backend("other.test"), None, "the catch-all passes nothing");
-    assert_eq!(backend(""), None);
+    assert_eq!(backend("c.d.example").as_deref(), Some("any"), "a wildcard stands for one label");
+    assert_eq!(backend("other.test").as_deref(), Some("any"));
+    assert_eq!(backend("").as_deref(), Some("any"), "no name");
     let Some(Resource::Host(first)) = snapshot.resource(&Resource::name(&passing("a.example", "a")).unwrap()) else {
         panic!("no host")
     };

@@ -36,7 +36,7 @@ pub(crate) const REQUEST_BUFFERING: &str = "no temporary files: a body that exce
 
 /// How `enable-ocsp` differs.
 const OCSP: &str = "a response is stapled only if it is good, current and signed by the issuer or its delegate, and until it expires; the issuer's \
-     certificate has to be in the Secret, and the responder at an address that backends may have";
+     certificate has to be in the Secret, and the responder at port 80 of a public address, unless `--allow-backend-address` names it";
 
 /// How `proxy-buffering` differs, annotation and key.
 pub(crate) const RESPONSE_BUFFERING: &str = "no temporary files: what exceeds the buffers, 4 MiB, or comes when a worker holds 16 MiB of other \
