@@ -219,4 +219,9 @@ pub(crate) const FEATURES: &[Feature] = &[
     Feature { name: "HTTPRouteRetryConnectionError" },
     Feature { name: "HTTPRouteSchemeRedirect" },
     Feature { name: "ReferenceGrant" },
+    Feature { name: "TCPRoute" },
+    Feature { name: "TLSRoute" },
+    Feature { name: "TLSRouteModeMixed" },
+    Feature { name: "TLSRouteModeTerminate" },
+    Feature { name: "UDPRoute" },
 ];
