@@ -1,6 +1,6 @@
 //! The admission webhook (`--validating-webhook`): tells the API server whether an Ingress may be stored.
 //!
-//! Invariant: it can delay a change by at most [`REVIEW_TIME`], and nothing that a client sends affects the traffic that is served. What
+//! Invariant: it can delay a change by at most its time limit, and nothing that a client sends affects the traffic that is served. What
 //! an Ingress means is decided where every Ingress is read; this module knows only how the API server asks.
 
 mod answer;
