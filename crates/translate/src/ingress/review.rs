@@ -1,6 +1,6 @@
 //! Whether an Ingress may be stored: the answer of the admission webhook.
 //!
-//! Invariant: nothing is refused that would be served without loss. The submitted version is read as every other one ([`super::part`]), and its
+//! Invariant: nothing is refused that would be served without loss. The submitted version is read as every other one, and its
 //! paths are held against those of the hosts as they stand. The texts are those of ingress-nginx's webhook, since people search for them.
 
 use std::collections::HashMap;
