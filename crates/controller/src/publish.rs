@@ -32,10 +32,27 @@ pub(crate) fn join(first: Delta, second: Delta) -> Delta {
     }
 }
 
+/// Takes from a held change everything that hosts of other changes may refer to, so that it can go before them.
+#[allow(clippy::mutable_key_type, reason = "names with a regular expression are ordered by its text")]
+pub(crate) fn take_referenced(held: &mut Delta) -> Vec<Resource> {
+    let refers = |resource: &Resource| {
+        matches!(
+            resource,
+            Resource::Host(_) | Resource::Listener(_) | Resource::StreamListener(_) | Resource::Settings(_)
+        )
+    };
+    let (stay, referenced): (Vec<_>, Vec<_>) = std::mem::take(&mut held.upserts).into_iter().partition(refers);
+    held.upserts = stay;
+    // A removal that an upsert followed would come after it now.
+    let names: BTreeSet<ResourceName> = referenced.iter().filter_map(Resource::name).collect();
+    held.removals.retain(|name| !names.contains(name));
+    referenced
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fairway_model::{Host, HostPattern, Settings, Snapshot, TableName};
+    use fairway_model::{Endpoint, EndpointSet, Endpoints, Host, HostPattern, Settings, Snapshot, TableName};
 
     const NAMES: [&str; 3] = ["a.example.com", "b.example.com", "~^c"];
 
@@ -64,5 +81,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_goes_before_is_not_removed_behind() {
+        let set = |address: &str| {
+            let endpoints = Endpoints::Addresses(vec![Endpoint::ready(address.parse().unwrap())]);
+            Resource::from(EndpointSet { backend: "n/s:80".into(), endpoints })
+        };
+        let (old, new) = (set("192.0.2.1:80"), set("192.0.2.2:80"));
+        let name = new.name().unwrap();
+        let before = Snapshot::default().apply(Delta::upsert([old]));
+        let gone = Delta { removals: vec![name], ..Delta::default() };
+        let mut held = join(gone, Delta::upsert([new.clone()]));
+        let whole = before.apply(held.clone());
+        let ahead = before.apply(Delta::upsert(take_referenced(&mut held)));
+        assert_eq!(ahead, whole);
+        assert_eq!(ahead.apply(held), whole);
     }
 }

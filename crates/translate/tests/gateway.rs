@@ -1,16 +1,16 @@
 //! The Gateway API, kept up to date, equals a translation anew after any sequence of changes.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use fairway_model::Snapshot;
 use fairway_translate::gateway::api::{
-    Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute, UDPRoute,
+    BackendTLSPolicy, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute, UDPRoute,
 };
 use fairway_translate::objects::{Change, Object, ObjectKey, Objects};
 use fairway_translate::options::GatewayAddressing;
 use fairway_translate::{Options, Translator, translate};
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use proptest::prelude::*;
@@ -20,6 +20,13 @@ const NOW: i64 = 1_767_225_600;
 const NAMESPACES: [&str; 2] = ["a", "b"];
 const HOSTS: [&str; 6] = ["a.example", "*.example", "b.c.example", "*.c.example", "*.other", "bad host"];
 const PROTOCOLS: [&str; 6] = ["HTTP", "HTTPS", "TLS", "TLS", "TCP", "UDP"];
+/// The certificate of an authority.
+static AUTHORITY: LazyLock<String> = LazyLock::new(|| {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut parameters = rcgen::CertificateParams::default();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    parameters.self_signed(&key).expect("a certificate").pem()
+});
 const PATHS: [&str; 5] = ["/", "/foo", "/foo/", "/foo/bar", "/a%zz"];
 
 fn read<T: serde::de::DeserializeOwned + Into<Object>>(value: Value) -> Object {
@@ -175,7 +182,28 @@ fn other() -> impl Strategy<Value = Object> {
             "addressType": "IPv4", "endpoints": [{"addresses": [format!("10.2.0.{last}")]}], "ports": [{"port": 80}],
         }))
     });
-    prop_oneof![2 => made, 1 => slice, 3 => gateway, 2 => set, 1 => class, 1 => grant, 1 => namespace, 2 => service, 2 => ingress]
+    let policy = (0..2usize, 0..2u32, 0..4u32, (0..3u32, any::<bool>()), 0..2usize).prop_map(
+        |(namespace, name, created, (service, section), map)| {
+            let section = section.then_some("b");
+            read::<BackendTLSPolicy>(json!({
+                "metadata": metadata(namespace, format!("p{name}"), created),
+                "spec": {
+                    "targetRefs": [{"group": "", "kind": "Service", "name": format!("s{service}"), "sectionName": section}],
+                    "validation": {
+                        "hostname": format!("p{name}.example"),
+                        "caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": format!("m{map}")}],
+                    },
+                },
+            }))
+        },
+    );
+    let map = (0..2usize, 0..2u32, any::<bool>()).prop_map(|(namespace, name, sound)| {
+        let text = if sound { AUTHORITY.as_str() } else { "no certificate" };
+        read::<ConfigMap>(json!({
+            "metadata": {"namespace": NAMESPACES[namespace], "name": format!("m{name}")}, "data": {"ca.crt": text},
+        }))
+    });
+    prop_oneof![2 => policy, 1 => map, 2 => made, 1 => slice, 3 => gateway, 2 => set, 1 => class, 1 => grant, 1 => namespace, 2 => service, 2 => ingress]
 }
 
 fn change() -> impl Strategy<Value = Change> {

@@ -14,7 +14,7 @@ use tracing::debug;
 use super::{Job, Running};
 use crate::controller::RunError;
 use crate::event::Report;
-use crate::publish::{Publish, join};
+use crate::publish::{Publish, join, take_referenced};
 use crate::reference::is_referenced;
 
 /// How long a change that refers to a Secret for the first time waits for its content, and later changes of the same hosts with it.
@@ -136,15 +136,7 @@ impl Running {
     /// Publishes a change before those held, with everything of them that its hosts may refer to.
     fn go_ahead(&mut self, delta: Delta) {
         if let Some((held, _)) = &mut self.held {
-            let refers = |resource: &Resource| {
-                matches!(
-                    resource,
-                    Resource::Host(_) | Resource::Listener(_) | Resource::StreamListener(_) | Resource::Settings(_)
-                )
-            };
-            let (stay, referenced) = std::mem::take(&mut held.upserts).into_iter().partition(refers);
-            held.upserts = stay;
-            self.ahead.upserts.extend(referenced);
+            self.ahead.upserts.extend(take_referenced(held));
         }
         self.ahead = join(std::mem::take(&mut self.ahead), delta);
     }
