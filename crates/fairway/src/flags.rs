@@ -207,6 +207,13 @@ impl Flags {
         }
     }
 
+    /// The ports that nothing of the configuration may open, each with the flag that has it.
+    fn reserved_ports(&self) -> BTreeMap<u16, String> {
+        let webhook = self.text("validating-webhook").and_then(|address| address.rsplit_once(':')?.1.parse().ok());
+        let webhook = webhook.map(|port| (port, "validating-webhook".to_owned()));
+        RESERVED_PORTS.iter().map(|(_, flag)| (self.port(flag), (*flag).to_owned())).chain(webhook).collect()
+    }
+
     /// A whole number.
     pub(crate) fn int(&self, name: &str) -> i64 {
         match self.set.get(name) {
@@ -280,7 +287,7 @@ impl Flags {
             configmap: self.object("configmap"),
             tcp_services: self.object("tcp-services-configmap"),
             udp_services: self.object("udp-services-configmap"),
-            reserved_ports: RESERVED_PORTS.iter().map(|(_, flag)| (self.port(flag), (*flag).to_owned())).collect(),
+            reserved_ports: self.reserved_ports(),
             default_backend_service: self.object("default-backend-service"),
             publish_service: self.object("publish-service"),
             default_ssl_certificate: self.object("default-ssl-certificate"),

@@ -23,6 +23,8 @@ fairway_model::limits! {
             GATEWAY_PORTS: usize = 256, Count, "Further listeners are closed, and their status says so (`PortUnavailable`).", "";
             /// Ports that the Gateways and ListenerSets of one namespace have opened first, of the shared address and of their own.
             NAMESPACE_PORTS: usize = 64, Count, "Its further listeners on other ports are closed, and their status says so (`PortUnavailable`).", "";
+            /// Listeners that the Gateways and ListenerSets of one namespace have first.
+            NAMESPACE_LISTENERS: usize = 512, Count, "Its further listeners are closed, and their status says so (`TooManyListeners`).", "";
             /// `RequestMirror` filters of one rule of a route, with those of its only backend.
             RULE_MIRRORS: usize = 16, Count, "The rule answers 500, and the status of its route says so.", "";
             /// The text of a snippet. The longest in public have some 3 KiB.

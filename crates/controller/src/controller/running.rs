@@ -236,8 +236,8 @@ impl Running {
 
     /// Answers the admission webhook. Without a translation there is no answer.
     pub(super) fn review(&self, question: Question) {
-        if let Some(translator) = &self.translator {
-            // The asker may have given up.
+        // The asker may have given up.
+        if let Some(translator) = self.translator.as_ref().filter(|_| !question.answer.is_closed()) {
             let _ = question.answer.send(translator.review(&question.ingress));
         }
     }

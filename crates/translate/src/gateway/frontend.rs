@@ -17,7 +17,7 @@ pub(super) struct Frontend {
     pub(super) auth: Option<Arc<ClientAuth>>,
     /// The first reference that can't be followed.
     pub(super) unresolved: Option<Shortcoming>,
-    /// Why nobody can be let in.
+    /// Why no client can be let in; `auth` refuses all of them then.
     pub(super) fault: Option<Shortcoming>,
 }
 
@@ -31,7 +31,7 @@ pub(super) fn frontend(gateway: &Gateway, port: i32, objects: &Objects) -> Front
         Some(other) => {
             let message = format!("{field}.mode: expected AllowValidOnly or AllowInsecureFallback, found {other}");
             read.fault = Some(Shortcoming::new("UnsupportedValue", message));
-            return read;
+            ClientAuthMode::Required
         }
     };
     let mut authorities: Vec<Authority> = Vec::new();
@@ -48,11 +48,14 @@ pub(super) fn frontend(gateway: &Gateway, port: i32, objects: &Objects) -> Front
             }
         }
     }
-    if authorities.is_empty() {
-        let message = format!("{field}: no certificate of an authority can be used, so nobody could be let in");
+    if read.fault.is_some() {
+        authorities.clear();
+    } else if authorities.is_empty() {
+        let message = format!("{field}: no certificate of an authority can be used, so no client could be let in");
         read.fault = Some(Shortcoming::new("NoValidCACertificate", message));
-        return read;
     }
+    // Without an authority no certificate is good.
+    let mode = if authorities.is_empty() { ClientAuthMode::Required } else { mode };
     read.auth = Some(Arc::new(ClientAuth {
         mode,
         authorities: authorities.into(),

@@ -159,11 +159,11 @@ impl PortTable {
         holds.min_by_key(|listener| listener.hostname.by_precision())
     }
 
-    /// The passage of the first route that a listener has under a name.
-    fn passage(&self, owner: &OpenListener, pattern: &HostPattern) -> Option<&Passage> {
+    /// The passage of the first route that a listener has under a name, and the route's age.
+    fn passage(&self, owner: &OpenListener, pattern: &HostPattern) -> Option<(&RouteAge, &Passage)> {
         let own = self.routes.get(pattern)?.iter().filter(|((_, _, listener), _)| owner.id == *listener);
-        own.filter(|_| owner.serves).find_map(|(_, carried)| match carried {
-            Carried::Stream(passage) => Some(&**passage),
+        own.filter(|_| owner.serves).find_map(|((_, age, _), carried)| match carried {
+            Carried::Stream(passage) => Some((age, &**passage)),
             Carried::Requests(_) | Carried::Nothing => None,
         })
     }
@@ -172,29 +172,31 @@ impl PortTable {
     pub(super) fn stream(&self) -> Option<(Origin, StreamBackends)> {
         let listener = self.listeners.first()?;
         let passage = self.passage(listener, &HostPattern::Any);
-        Some((listener.origin(), passage.map_or_else(StreamBackends::none, |passage| passage.backends.clone())))
+        Some((listener.origin(), passage.map_or_else(StreamBackends::none, |(_, passage)| passage.backends.clone())))
     }
 
-    /// What becomes of TLS connections for a name, if they are passed on.
-    fn passes(&self, pattern: &HostPattern) -> Option<Passthrough> {
-        let nowhere = |origin| Passthrough { origin, backend: None, send_proxy: false, terminate: false };
+    /// What becomes of TLS connections for a name, if they are passed on, and the age of the route that says so.
+    fn passes(&self, pattern: &HostPattern) -> Option<(Option<&RouteAge>, Passthrough)> {
+        let nowhere = |age, origin| (age, Passthrough { origin, backend: None, send_proxy: false, terminate: false });
         let owner = match self.owner(pattern) {
             Some(owner) => owner,
             None if *pattern == HostPattern::Any && self.only_passes() => {
-                return Some(nowhere(self.listeners.first()?.origin()));
+                return Some(nowhere(None, self.listeners.first()?.origin()));
             }
             None => return None,
         };
         let Protocol::Tls { terminate } = owner.protocol else { return None };
-        let passage = match self.passage(owner, pattern) {
-            Some(passage) if terminate && passage.secured => return Some(nowhere(passage.origin.clone())),
-            Some(passage) => passage,
+        let (age, passage) = match self.passage(owner, pattern) {
+            Some((age, passage)) if terminate && passage.secured => {
+                return Some(nowhere(Some(age), passage.origin.clone()));
+            }
+            Some(found) => found,
             // Under other names the routes for wider ones follow.
-            None if owner.hostname == *pattern => return Some(nowhere(owner.origin())),
+            None if owner.hostname == *pattern => return Some(nowhere(None, owner.origin())),
             None => return None,
         };
         let backend = Some(passage.backends.clone());
-        Some(Passthrough { origin: passage.origin.clone(), backend, send_proxy: false, terminate })
+        Some((Some(age), Passthrough { origin: passage.origin.clone(), backend, send_proxy: false, terminate }))
     }
 
     fn build(&self, table: &TableName, pattern: &HostPattern, beneath: &Beneath<'_>) -> Option<Host> {
@@ -204,25 +206,37 @@ impl PortTable {
         let owner = self.owner(pattern);
         let is_ground = self.shared && *pattern == HostPattern::Any;
         let below = beneath.host.filter(|_| self.shared);
-        // An Ingress that has the name keeps it, and all of its paths.
-        let passes = self.passes(pattern).filter(|_| below.is_none() || is_ground);
+        // The age of the Ingresses that have the name: `None` if none has, what no user wrote aside.
+        let written = below.into_iter().flat_map(|host| host.routes()).filter(|route| !is_implied(route));
+        let age_below =
+            written.map(|route| (beneath.age)(&route.origin)).min_by_key(|age| (age.is_none(), age.clone()));
+        let is_before = |age: Option<&RouteAge>| match &age_below {
+            None => below.is_none(),
+            Some(below) => age.is_some_and(|age| below.as_ref().is_none_or(|below| age < below)),
+        };
+        // Ingresses that have the name for longer keep it, and all of its paths.
+        let passes = self.passes(pattern).filter(|(age, _)| is_ground || is_before(*age)).map(|(_, passes)| passes);
         if let Some(passes) = passes.clone().filter(|_| !is_ground) {
             let host = Host::new(table.clone(), pattern.clone(), Vec::new()).with_passthrough(Some(passes.into()));
             let certificate = owner.and_then(|owner| owner.certificate.clone());
             let alternative = owner.and_then(|owner| owner.alternative.clone());
             return Some(host.with_certificate(certificate).with_alternative_certificate(alternative));
         }
+        let own = || {
+            let is_own = |listener: &ListenerId| owner.is_some_and(|owner| owner.id == *listener);
+            self.routes.get(pattern).into_iter().flatten().filter(move |((_, _, listener), _)| is_own(listener))
+        };
         let demanded = below.and_then(|below| below.client_auth());
         let asked = owner.and_then(|owner| owner.client_auth.as_ref());
-        // Where an Ingress demands other client certificates, both demands can't be met: the Ingress keeps its host.
-        let is_torn = demanded.is_some() && asked.is_some() && demanded != asked;
-        let own = self
-            .routes
-            .get(pattern)
-            .into_iter()
-            .flatten()
-            .filter(|_| !is_torn)
-            .filter(|((_, _, listener), _)| owner.is_some_and(|owner| owner.serves && owner.id == *listener));
+        // What a listener asks clients for concerns the Ingresses of the name too, unless they had it before. If these demand
+        // something else, both demands can't be met: who came first keeps the host.
+        let is_torn = asked.is_some() && demanded != asked && age_below.is_some();
+        let is_first = is_before(own().map(|((_, age, _), _)| age).min());
+        let asked = asked.filter(|_| !is_torn || is_first);
+        let below = below.filter(|_| !(is_torn && is_first && demanded.is_some()));
+        let demanded = demanded.filter(|_| below.is_some());
+        let serves = owner.is_some_and(|owner| owner.serves) && (!is_torn || is_first);
+        let own = own().filter(|_| serves);
         let mut tiers: BTreeMap<NameRank, Vec<(Option<RouteAge>, Route)>> = BTreeMap::new();
         for ((rank, age, _), carried) in own {
             let Carried::Requests(routes) = carried else { continue };

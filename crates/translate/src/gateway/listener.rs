@@ -75,6 +75,8 @@ pub(super) struct ListenerPart {
     pub(super) secrets: Vec<ObjectKey>,
     /// The client certificates that it asks for.
     pub(super) client_auth: Option<Arc<ClientAuth>>,
+    /// Whether it has its port and name all the same, but refuses all clients: their certificates can't be verified.
+    pub(super) refuses_all: bool,
     /// What keeps it from being accepted.
     pub(super) fault: Option<Shortcoming>,
     /// Whether that is a conflict with another listener.
@@ -87,6 +89,17 @@ impl ListenerPart {
     /// Its port; `None` if it has no protocol that is served.
     pub(super) fn at(&self) -> Option<Port> {
         Some(self.protocol?.port(self.port))
+    }
+
+    /// Whether it has a port and a name, so that no other listener gets them.
+    pub(super) fn takes_part(&self) -> bool {
+        self.fault.is_none() || self.refuses_all
+    }
+
+    fn refuse(&mut self, fault: Shortcoming, conflicted: bool) {
+        self.fault = Some(fault);
+        self.conflicted = conflicted;
+        self.refuses_all = false;
     }
 }
 
@@ -165,6 +178,8 @@ pub(super) fn read_listener(
         Some(Protocol::Https) => frontend::frontend(gateway, listener.port, objects),
         _ => Frontend::default(),
     };
+    let is_sound = fault.is_none();
+    let refuses_all = uncertified.is_some();
     fault = fault.or(uncertified);
     let port = u16::try_from(listener.port).unwrap_or_default();
     if port == 0 {
@@ -179,6 +194,7 @@ pub(super) fn read_listener(
         let message = format!("hostname: {} is no host name", listener.hostname.as_deref().unwrap_or_default());
         fault = Some(Shortcoming::new("UnsupportedValue", message));
     }
+    let named = hostname.is_some();
     let mut unresolved = unresolved;
     let asked = listener.allowed_routes.as_ref().map(|allowed| &allowed.kinds[..]).unwrap_or_default();
     let taken = protocol.map(Protocol::kinds).unwrap_or_default();
@@ -233,6 +249,7 @@ pub(super) fn read_listener(
         namespaces,
         secrets,
         client_auth: auth,
+        refuses_all: refuses_all && is_sound && port != 0 && named,
         fault,
         conflicted: false,
         unresolved,
@@ -257,12 +274,13 @@ pub(super) fn arrange(gateways: &mut [GatewayPart], options: &Options, streams: 
     }
     let mut turns = Vec::new();
     for (at, gateway) in gateways.iter().enumerate().filter(|(_, gateway)| gateway.fault.is_none()) {
-        let good = gateway.listeners.iter().enumerate().filter(|(_, listener)| listener.fault.is_none());
+        let good = gateway.listeners.iter().enumerate().filter(|(_, listener)| listener.takes_part());
         turns.extend(good.map(|(index, listener)| (listener.turn.clone(), at, index)));
     }
     turns.sort();
     let most_own = |layer| place::pool(layer, options, streams).count();
     let mut counts: BTreeMap<Option<Layer>, usize> = BTreeMap::new();
+    let mut listeners_of: BTreeMap<Arc<str>, usize> = BTreeMap::new();
     let mut of_namespace: BTreeMap<Arc<str>, usize> = BTreeMap::new();
     let mut taken: BTreeMap<Place, (Door, ObjectKey, BTreeMap<HostPattern, ObjectKey>)> = BTreeMap::new();
     for (_, at, index) in turns {
@@ -270,8 +288,19 @@ pub(super) fn arrange(gateways: &mut [GatewayPart], options: &Options, streams: 
         let place = gateways[at].place(protocol.port(gateways[at].listeners[index].port));
         let listener = &mut gateways[at].listeners[index];
         let door = protocol.door();
+        let count = listeners_of.entry(listener.holder.namespace.clone()).or_default();
+        *count += 1;
+        if *count > limit::NAMESPACE_LISTENERS {
+            let message = format!(
+                "Gateways and ListenerSets of namespace {} have {} listeners before it, the most that one may have",
+                listener.holder.namespace,
+                limit::NAMESPACE_LISTENERS
+            );
+            listener.refuse(Shortcoming::new("TooManyListeners", message), false);
+            continue;
+        }
         if let Some(fault) = place.unavailable(door, options, streams) {
-            listener.fault = Some(fault);
+            listener.refuse(fault, false);
             continue;
         }
         if !taken.contains_key(&place) {
@@ -295,7 +324,7 @@ pub(super) fn arrange(gateways: &mut [GatewayPart], options: &Options, streams: 
                 None
             };
             if let Some(message) = message {
-                listener.fault = Some(Shortcoming::new("PortUnavailable", message));
+                listener.refuse(Shortcoming::new("PortUnavailable", message), false);
                 continue;
             }
             *count += 1;
@@ -305,13 +334,12 @@ pub(super) fn arrange(gateways: &mut [GatewayPart], options: &Options, streams: 
             taken.entry(place).or_insert_with(|| (door, listener.holder.clone(), BTreeMap::new()));
         if *theirs != door {
             let message = format!("port {}: {first}, which comes before it, has another protocol there", listener.port);
-            listener.fault = Some(Shortcoming::new("ProtocolConflict", message));
-            listener.conflicted = true;
+            listener.refuse(Shortcoming::new("ProtocolConflict", message), true);
             continue;
         }
         if let (Some(other), Door::Stream) = (hosts.get(&listener.hostname), door) {
             let message = format!("port {}: {other}, which comes before it, has it", listener.port);
-            listener.fault = Some(Shortcoming::new("PortUnavailable", message));
+            listener.refuse(Shortcoming::new("PortUnavailable", message), false);
             continue;
         }
         if let Some(other) = hosts.get(&listener.hostname) {
@@ -319,8 +347,7 @@ pub(super) fn arrange(gateways: &mut [GatewayPart], options: &Options, streams: 
                 "port {}, hostname {}: {other}, which comes before it, has the same",
                 listener.port, listener.hostname
             );
-            listener.fault = Some(Shortcoming::new("HostnameConflict", message));
-            listener.conflicted = true;
+            listener.refuse(Shortcoming::new("HostnameConflict", message), true);
             continue;
         }
         hosts.insert(listener.hostname.clone(), listener.holder.clone());
@@ -346,19 +373,21 @@ fn conflicts_within(gateway: &mut GatewayPart) {
     let judged = |one: &ListenerPart| one.protocol.filter(|_| one.holder == gateway.key).and_then(|_| conflict(one));
     let found: Vec<_> = listeners.iter().map(judged).collect();
     for (listener, fault) in gateway.listeners.iter_mut().zip(found) {
-        if let Some(fault) = fault.filter(|_| listener.fault.is_none()) {
-            listener.fault = Some(fault);
-            listener.conflicted = true;
+        if let Some(fault) = fault.filter(|_| listener.takes_part()) {
+            listener.refuse(fault, true);
         }
     }
 }
 
 /// Whether a namespace has these labels. Every namespace has its name as one.
 pub(super) fn selects(selector: &LabelSelector, namespace: &str, objects: &Objects) -> bool {
-    let labels = match objects.get(&ObjectKey::new(Kind::Namespace, "", namespace)) {
-        Some(Object::Namespace(object)) => object.metadata.labels.as_ref(),
+    let found = match objects.get(&ObjectKey::new(Kind::Namespace, "", namespace)) {
+        Some(Object::Namespace(object)) => Some(&object.metadata),
         _ => None,
     };
+    let labels = found.and_then(|metadata| metadata.labels.as_ref());
+    // Of a namespace that can't be read only the name is known, so it lacks no label for certain.
+    let is_known = |key: &str| found.is_some() || key == "kubernetes.io/metadata.name";
     let value = |key: &str| {
         let own = labels.and_then(|labels| labels.get(key)).map(String::as_str);
         own.or((key == "kubernetes.io/metadata.name").then_some(namespace))
@@ -371,9 +400,9 @@ pub(super) fn selects(selector: &LabelSelector, namespace: &str, objects: &Objec
             let is_among = || found.is_some_and(|found| values.iter().any(|value| value == found));
             match &*wanted.operator {
                 "In" => is_among(),
-                "NotIn" => !is_among(),
+                "NotIn" => is_known(&wanted.key) && !is_among(),
                 "Exists" => found.is_some(),
-                "DoesNotExist" => found.is_none(),
+                "DoesNotExist" => is_known(&wanted.key) && found.is_none(),
                 _ => false,
             }
         })

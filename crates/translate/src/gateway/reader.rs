@@ -580,14 +580,14 @@ impl Gateways {
         let accepted = self.gateways.values().filter(|gateway| gateway.fault.is_none());
         for (gateway, listener) in accepted.flat_map(|gateway| gateway.listeners.iter().map(move |one| (gateway, one)))
         {
-            let Some(protocol) = listener.protocol.filter(|_| listener.fault.is_none()) else { continue };
+            let Some(protocol) = listener.protocol.filter(|_| listener.takes_part()) else { continue };
             let good: Vec<_> = listener.secrets.iter().filter_map(|secret| secrets.good(secret)).collect();
             let other = good.first().and_then(|first| good.iter().find(|other| other.key_kind != first.key_kind));
             open.entry(gateway.place(protocol.port(listener.port))).or_default().push(OpenListener {
                 id: ListenerId { holder: listener.holder.clone(), name: listener.name.clone() },
                 hostname: listener.hostname.clone(),
                 protocol,
-                serves: !protocol.ends_tls() || !good.is_empty(),
+                serves: !listener.refuses_all && (!protocol.ends_tls() || !good.is_empty()),
                 certificate: good.first().map(|good| good.certificate.name.clone()),
                 alternative: other.map(|good| good.certificate.name.clone()),
                 client_auth: listener.client_auth.clone(),

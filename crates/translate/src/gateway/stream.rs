@@ -103,6 +103,16 @@ impl RuleReader<'_> {
             let field = format!("spec.rules[{at}].backendRefs[{index}]");
             let weight = u32::try_from(reference.weight.unwrap_or(1)).unwrap_or(0);
             let backend = match self.backend(reference, &mut built) {
+                // Nothing may go in the clear to what a policy demands TLS for.
+                Ok(backend) if self.key.kind == Kind::TCPRoute && backend.tls != Ok(None) => {
+                    let message = format!(
+                        "a BackendTLSPolicy demands TLS, which TCPRoutes don't speak to backends; its share of the {what}"
+                    );
+                    let (severity, reason) = (Severity::Error, Reason::BackendPolicyRefused);
+                    let found = Diagnostic::new(severity, reason, self.origin, &*field, &reference.name, message);
+                    built.findings.push(found.unserved());
+                    None
+                }
                 Ok(backend) => {
                     let name = backend.key.name();
                     secured |= backend.tls != Ok(None);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{GatewayInputs, GatewayOwned, Gateways, age, is_in_scope, turn};
+use super::{GatewayInputs, GatewayOwned, Gateways, age, turn};
 use crate::diagnostic::Diagnostic;
 use crate::engine::dirty::{Dirty, Output};
 use crate::gateway::status::ObjectStatus;
@@ -20,9 +20,10 @@ impl Gateways {
         dirty: &mut Dirty,
         out: &mut Output,
     ) -> BTreeSet<ObjectKey> {
-        let GatewayInputs { objects, options, .. } = inputs;
+        let objects = inputs.objects;
         let found = match objects.get(key) {
-            Some(object @ Object::BackendTLSPolicy(policy)) if is_in_scope(key, objects, options) => {
+            // Of any namespace: its Services may be reached from namespaces that are served.
+            Some(object @ Object::BackendTLSPolicy(policy)) => {
                 let age = age(key, &policy.metadata, objects);
                 let owner = Owner { key: key.clone(), age, wishes: Arc::new(BackendWishes::default()) };
                 Some((Arc::new(owner), turn(key, object, objects), &**policy))
