@@ -93,7 +93,7 @@ mod tests {
         let name = new.name().unwrap();
         let before = Snapshot::default().apply(Delta::upsert([old]));
         let gone = Delta { removals: vec![name], ..Delta::default() };
-        let mut held = join(gone, Delta::upsert([new.clone()]));
+        let mut held = join(gone, Delta::upsert([new]));
         let whole = before.apply(held.clone());
         let ahead = before.apply(Delta::upsert(take_referenced(&mut held)));
         assert_eq!(ahead, whole);

@@ -123,9 +123,9 @@ impl PortTable {
         named.chain(own).cloned().chain((self.shared || self.only_passes()).then_some(HostPattern::Any)).collect()
     }
 
-    /// Whether the name has a host, so that a change of the Ingresses beneath it matters.
+    /// Whether the name has a host, or would have one without the Ingresses beneath it, so that a change of these matters.
     pub(super) fn has(&self, pattern: &HostPattern) -> bool {
-        self.published.contains_key(pattern)
+        self.published.contains_key(pattern) || self.routes.contains_key(pattern)
     }
 
     /// Builds a host anew. Returns it if it has changed, or nothing if it is gone.
