@@ -207,10 +207,13 @@ async fn the_time_for_a_response_is_that_of_all_tries_together() {
         ..on(only(RetryOn { statuses: vec![503], ..RetryOn::default() }))
     };
     let proxy = TestProxy::with_policy(&[&busy, &silent], policy());
-    for _ in 0..2 {
+    // Each worker begins where it likes, so several requests may go to the silent one first.
+    let mut requests = 0;
+    while busy.requests() == 0 {
+        requests += 1;
+        assert!(requests <= 16, "no request goes to the busy one first");
         assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 504);
     }
-    assert!(busy.requests() > 0, "of two requests one goes there first");
 }
 
 #[tokio::test]

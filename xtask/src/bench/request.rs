@@ -43,12 +43,12 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "redirect",
         asked: Asked { version: Version::Http1, path: "/moved", status: 301 },
-        allowed: 10_700.0,
+        allowed: 10_900.0,
     },
     Scenario {
         name: "forward over HTTP/2",
         asked: Asked { version: Version::Http2, path: "/plain/a?b=c", status: 200 },
-        allowed: 48_600.0,
+        allowed: 46_900.0,
     },
 ];
 
