@@ -96,8 +96,9 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let users = folder.join("users");
     fs::write(&users, USERS)?;
     let (guard, address) = guard(&workspace.root.join("target/tools/bin/oauth2-proxy"), &users)?;
-    let backends = [format!("--backend=sso/oauth2-proxy:4180={address}")];
-    let mut fairway = match Serving::start(workspace, &manifests, &backends)? {
+    // Each worker keeps decisions for itself.
+    let options = ["--workers=1".to_owned(), format!("--backend=sso/oauth2-proxy:4180={address}")];
+    let mut fairway = match Serving::start(workspace, &manifests, &options)? {
         Ok(fairway) => fairway,
         Err(outcome) => return Ok(outcome),
     };
