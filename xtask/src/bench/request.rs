@@ -33,22 +33,22 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "forward",
         asked: Asked { version: Version::Http1, path: "/plain/a?b=c", status: 200 },
-        allowed: 18_700.0,
+        allowed: 20_100.0,
     },
     Scenario {
         name: "rewrite",
         asked: Asked { version: Version::Http1, path: "/rewritten/a/b?c=d", status: 200 },
-        allowed: 20_400.0,
+        allowed: 21_200.0,
     },
     Scenario {
         name: "redirect",
         asked: Asked { version: Version::Http1, path: "/moved", status: 301 },
-        allowed: 10_900.0,
+        allowed: 11_400.0,
     },
     Scenario {
         name: "forward over HTTP/2",
         asked: Asked { version: Version::Http2, path: "/plain/a?b=c", status: 200 },
-        allowed: 46_900.0,
+        allowed: 48_600.0,
     },
 ];
 
