@@ -119,8 +119,8 @@ pub use snippet::{
     SnippetStep, SnippetTest, Substitution, VariableMap,
 };
 pub use stream::{
-    StreamBackends, StreamListener, StreamLog, StreamRetry, StreamSegment, StreamSettings, StreamShare, StreamTemplate,
-    StreamVariable, Transport,
+    StreamBackends, StreamListener, StreamLog, StreamRetry, StreamSegment, StreamSettings, StreamShare, StreamTarget,
+    StreamTemplate, StreamVariable, Transport,
 };
 pub use template::{Segment, Template, Variable};
 pub use tls::{HostCiphers, KeyGroup, TicketKey, TlsCipher, TlsSettings};

@@ -14,7 +14,7 @@ pub struct Passthrough {
     /// Whether endpoints get a PROXY header (version 1) with the client's address.
     pub send_proxy: bool,
     /// Whether TLS ends at the proxy, with the certificate of the host, and endpoints get what it carries. Otherwise they get the
-    /// connection as it is, and end TLS themselves.
+    /// connection as it is, and end TLS themselves: the TLS of a share does not count then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub terminate: bool,
 }

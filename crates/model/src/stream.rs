@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::template::{Piece, pieces};
-use crate::{BackendName, ListenerName, LogEscape, Origin};
+use crate::{BackendName, ListenerName, LogEscape, Origin, UpstreamTls};
 
 /// An address whose connections or datagrams go to a backend. It shares its namespace with
 /// [`Listener`](crate::Listener).
@@ -44,6 +44,18 @@ pub struct StreamShare {
     pub backend: Option<BackendName>,
     /// Its share in proportion to the others; 0 for none.
     pub weight: u32,
+    /// TLS to its endpoints, which get what the connection carries over it. Datagrams have none: sessions that need it are not served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Arc<UpstreamTls>>,
+}
+
+/// Where one connection or session goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct StreamTarget<'a> {
+    /// The backend.
+    pub backend: &'a BackendName,
+    /// TLS to its endpoints.
+    pub tls: Option<&'a Arc<UpstreamTls>>,
 }
 
 impl StreamBackends {
@@ -53,9 +65,9 @@ impl StreamBackends {
     }
 
     /// The backend of a new connection, by 64 random bits.
-    pub fn choose(&self, bits: impl FnOnce() -> u64) -> Option<&BackendName> {
+    pub fn choose(&self, bits: impl FnOnce() -> u64) -> Option<StreamTarget<'_>> {
         let shares = match self {
-            Self::One(backend) => return Some(backend),
+            Self::One(backend) => return Some(StreamTarget { backend, tls: None }),
             Self::Weighted(shares) => shares,
         };
         let total: u64 = shares.iter().map(|share| u64::from(share.weight)).sum();
@@ -69,7 +81,8 @@ impl StreamBackends {
             at = at.saturating_sub(weight);
             found
         });
-        chosen?.backend.as_ref()
+        let StreamShare { backend, tls, .. } = chosen?;
+        Some(StreamTarget { backend: backend.as_ref()?, tls: tls.as_ref() })
     }
 
     /// The backends that may be chosen.
@@ -83,7 +96,7 @@ impl StreamBackends {
     }
 }
 
-/// `a/b:80/tcp`, `a/b:80/tcp (7), nowhere (2)` or `nowhere`.
+/// `a/b:80/tcp`, `a/b:443/tcp over TLS`, `a/b:80/tcp (7), nowhere (2)` or `nowhere`.
 impl fmt::Display for StreamBackends {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shares = match self {
@@ -94,7 +107,11 @@ impl fmt::Display for StreamBackends {
         for (at, share) in shares.iter().enumerate() {
             let between = if at == 0 { "" } else { ", " };
             let name = share.backend.as_ref().map_or("nowhere", BackendName::as_str);
-            write!(f, "{between}{name} ({})", share.weight)?;
+            let tls = if share.tls.is_some() { " over TLS" } else { "" };
+            write!(f, "{between}{name}{tls}")?;
+            if shares.len() > 1 || share.weight == 0 {
+                write!(f, " ({})", share.weight)?;
+            }
         }
         Ok(())
     }
@@ -325,11 +342,11 @@ mod tests {
 
     #[test]
     fn each_backend_gets_its_share_and_nothing_without_weight_is_chosen() {
-        let share = |backend: Option<&str>, weight| StreamShare { backend: backend.map(Into::into), weight };
+        let share = |backend: Option<&str>, weight| StreamShare { backend: backend.map(Into::into), weight, tls: None };
         let all = [share(Some("a"), 7), share(Some("b"), 0), share(None, 2), share(Some("c"), 1)];
         let shares = StreamBackends::Weighted(Arc::new(all));
         let chosen: Vec<_> =
-            (0..10).map(|at| shares.choose(|| at * (u64::MAX / 10) + 10).map(ToString::to_string)).collect();
+            (0..10).map(|at| shares.choose(|| at * (u64::MAX / 10) + 10).map(|it| it.backend.to_string())).collect();
         let expected = [[Some("a"); 7].as_slice(), &[None, None, Some("c")]].concat();
         assert_eq!(chosen.iter().map(Option::as_deref).collect::<Vec<_>>(), expected);
         assert_eq!(shares.names().map(ToString::to_string).collect::<Vec<_>>(), ["a", "c"]);
@@ -337,6 +354,24 @@ mod tests {
         assert_eq!(StreamBackends::Weighted(Arc::new([share(Some("a"), 0)])).choose(|| 0), None);
         let text = serde_json::to_string(&shares).unwrap();
         assert_eq!(serde_json::from_str::<StreamBackends>(&text).unwrap(), shares);
+    }
+
+    #[test]
+    fn tls_belongs_to_one_share() {
+        let share = |backend: &str, tls: Option<UpstreamTls>| StreamShare {
+            backend: Some(backend.into()),
+            weight: 1,
+            tls: tls.map(Arc::new),
+        };
+        let shares = StreamBackends::Weighted(Arc::new([share("a", Some(UpstreamTls::default())), share("b", None)]));
+        let chosen = |bits| shares.choose(|| bits).map(|it| (it.backend.to_string(), it.tls.is_some()));
+        assert_eq!(chosen(0), Some(("a".to_owned(), true)));
+        assert_eq!(chosen(u64::MAX), Some(("b".to_owned(), false)));
+        assert_eq!(shares.to_string(), "a over TLS (1), b (1)");
+        let text = serde_json::to_string(&shares).unwrap();
+        assert_eq!(serde_json::from_str::<StreamBackends>(&text).unwrap(), shares);
+        let one = StreamBackends::Weighted(Arc::new([share("a", Some(UpstreamTls::default()))]));
+        assert_eq!(one.to_string(), "a over TLS");
     }
 
     #[test]

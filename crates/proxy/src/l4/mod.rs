@@ -4,6 +4,7 @@
 //! ends, whatever changes; a UDP session keeps it as long as its port leads to that endpoint. Without an endpoint, connections
 //! are closed and datagrams dropped.
 
+mod endpoint;
 mod port;
 mod session;
 pub(crate) mod tcp;

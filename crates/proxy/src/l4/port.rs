@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use fairway_model::{BackendName, ListenerName, StreamBackends, StreamListener, StreamRetry, Transport};
+use fairway_model::{BackendName, ListenerName, StreamBackends, StreamListener, StreamRetry, StreamTarget, Transport};
 
 use crate::access_log::StreamRecord;
 use crate::balance::{Ask, Pick, TryOutcome};
@@ -123,9 +123,9 @@ impl StreamSession {
         Self { shard: shard.clone(), tally: tally.clone(), record, logged: true }
     }
 
-    /// The backend that it goes to, by its weight.
-    pub(super) fn backend(&self, backends: &StreamBackends) -> Option<BackendName> {
-        backends.choose(|| self.shard.rng.borrow_mut().bits()).cloned()
+    /// Where it goes, by the weight of each backend.
+    pub(super) fn target<'a>(&self, backends: &'a StreamBackends) -> Option<StreamTarget<'a>> {
+        backends.choose(|| self.shard.rng.borrow_mut().bits())
     }
 
     /// The next endpoint to try; `None` if there is none or the policy allows no more. No endpoint is tried twice.

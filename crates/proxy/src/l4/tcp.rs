@@ -2,7 +2,8 @@
 //! hello to close.
 //!
 //! Each side may end its direction and still receive, as if there were no proxy. A failure on one side resets the other, so that
-//! a truncated transfer never looks complete.
+//! a truncated transfer never looks complete. An endpoint that closes TLS without saying so, as many do, resets nothing, or the client
+//! could lose the last bytes; a client's TLS isn't ended either then, so that it can tell.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -11,19 +12,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use fairway_model::{BackendName, ListenerName, Passthrough, StreamSettings, Transport};
+use fairway_model::{ListenerName, Passthrough, StreamSettings, StreamTarget, Transport};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use super::endpoint::Endpoint;
 use super::port::{OpenStream, StreamSession};
+use crate::balance::Pick;
 use crate::direction::Direction;
 use crate::limit::PROXY_HEADER_TIMEOUT;
 use crate::metrics::{PASSED, Phase};
 use crate::net::proxy_protocol::{self, Decoded, Ends};
 use crate::shard::connect::{self, ConnectError};
 use crate::shard::{Admission, Shard, while_admitted};
-use crate::stream::Downstream;
+use crate::stream::{Downstream, Upstream};
 use crate::timer::{Deadline, within};
+use crate::upstream::{Service, Way};
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(
@@ -76,8 +80,10 @@ async fn begin_passed(
     session.record.server_name = server_name;
     session.record.received = hello.len() as u64;
     tally.count(|counts| counts.received += hello.len() as u64);
-    let backend = session.backend(passthrough.backend.as_ref()?)?;
-    let destination = Destination { backend: &backend, send_proxy: passthrough.send_proxy };
+    let target = session.target(passthrough.backend.as_ref()?)?;
+    // What is passed through is encrypted already.
+    let target = StreamTarget { tls: target.tls.filter(|_| passthrough.terminate), ..target };
+    let destination = Destination { target, send_proxy: passthrough.send_proxy };
     let connection = TcpConnection { session, deadline, ends, client, received: hello, to_up: Direction::strict() };
     connection.begin(admission, &destination, &settings).await
 }
@@ -111,16 +117,16 @@ async fn begin(
         connection.to_up.release(&shard.store);
         return None;
     }
-    let Some(backend) = connection.session.backend(&resource.backend) else {
+    let Some(target) = connection.session.target(&resource.backend) else {
         connection.to_up.release(&shard.store);
         return None;
     };
-    connection.begin(admission, &Destination { backend: &backend, send_proxy }, &settings).await
+    connection.begin(admission, &Destination { target, send_proxy }, &settings).await
 }
 
 /// Where a connection leads.
 struct Destination<'a> {
-    backend: &'a BackendName,
+    target: StreamTarget<'a>,
     /// Whether the endpoint gets a PROXY header.
     send_proxy: bool,
 }
@@ -143,7 +149,7 @@ struct Passing {
     session: StreamSession,
     deadline: Deadline,
     client: Downstream,
-    endpoint: TcpStream,
+    endpoint: Endpoint,
     to_up: Direction,
     to_down: Direction,
     /// Longest silence.
@@ -169,22 +175,31 @@ impl TcpConnection {
     }
 
     /// Connects, and sends the PROXY header, if configured, and what was received.
-    async fn reach(&mut self, destination: &Destination<'_>, settings: &StreamSettings) -> Option<TcpStream> {
-        let mut endpoint = self.connect(destination.backend, settings).await?;
-        let mut first = Vec::new();
-        if destination.send_proxy {
-            proxy_protocol::encode(&self.ends, &mut first);
-        }
-        first.append(&mut self.received);
-        if !first.is_empty() {
-            self.deadline.set_after(settings.connect_timeout);
-            let written = within(&self.deadline, endpoint.write_all(&first)).await;
-            if !matches!(written, Some(Ok(()))) {
-                self.session.record.status = 502;
-                return None;
+    async fn reach(&mut self, destination: &Destination<'_>, settings: &StreamSettings) -> Option<Endpoint> {
+        let mut stream = self.connect(destination, settings).await?;
+        // What goes over TLS was sent its header before the handshake, and is read by `to_up` only.
+        if let Upstream::Plain(tcp) = &mut stream {
+            let mut first = self.header(destination);
+            first.append(&mut self.received);
+            if !first.is_empty() {
+                self.deadline.set_after(settings.connect_timeout);
+                let written = within(&self.deadline, tcp.write_all(&first)).await;
+                if !matches!(written, Some(Ok(()))) {
+                    self.session.record.status = 502;
+                    return None;
+                }
             }
         }
-        Some(endpoint)
+        Some(Endpoint::new(stream))
+    }
+
+    /// The PROXY header for the endpoint; empty if it gets none.
+    fn header(&self, destination: &Destination<'_>) -> Vec<u8> {
+        let mut header = Vec::new();
+        if destination.send_proxy {
+            proxy_protocol::encode(&self.ends, &mut header);
+        }
+        header
     }
 
     /// Reads the header and returns whether it is valid. Bytes after it stay in the buffer.
@@ -212,12 +227,22 @@ impl TcpConnection {
         }
     }
 
-    async fn connect(&mut self, backend: &BackendName, settings: &StreamSettings) -> Option<TcpStream> {
+    async fn connect(&mut self, destination: &Destination<'_>, settings: &StreamSettings) -> Option<Upstream> {
+        let StreamTarget { backend, tls } = destination.target;
+        let way = {
+            let shard = &self.session.shard;
+            shard.upstreams.ways.for_stream(&shard.running(), tls)
+        };
+        let way = match way {
+            Ok(way) => way,
+            Err(error) => {
+                tracing::debug!(%error, %backend, "no TLS to a backend");
+                return None;
+            }
+        };
         while let Some((service, pick)) = self.session.choose(backend, settings.retry.as_ref()) {
             let since = Instant::now();
-            let shard = &self.session.shard;
-            let timeout = settings.connect_timeout;
-            match connect::open(shard, &self.deadline, &service, pick.endpoint, timeout).await {
+            match self.open(&service, &pick, &way, destination, settings.connect_timeout).await {
                 Ok(stream) => {
                     self.session.reached(&service, &pick, since);
                     return Some(stream);
@@ -232,6 +257,27 @@ impl TcpConnection {
         }
         None
     }
+
+    /// Opens a connection to an endpoint. The PROXY header stands before the handshake of TLS.
+    async fn open(
+        &self,
+        service: &Service,
+        pick: &Pick,
+        way: &Way,
+        destination: &Destination<'_>,
+        timeout: Duration,
+    ) -> Result<Upstream, ConnectError> {
+        let shard = &self.session.shard;
+        let end = shard.timers.after(timeout);
+        let mut tcp = connect::open(shard, &self.deadline, service, pick.endpoint, timeout).await?;
+        let Way::Tls(way) = way else { return Ok(Upstream::Plain(tcp)) };
+        let header = self.header(destination);
+        if !header.is_empty() {
+            self.deadline.set(end);
+            within(&self.deadline, tcp.write_all(&header)).await.ok_or(ConnectError::TimedOut)??;
+        }
+        connect::secure(&self.deadline, way, pick.endpoint, tcp, end).await
+    }
 }
 
 impl Passing {
@@ -242,8 +288,8 @@ impl Passing {
         let shard = self.session.shard.clone();
         self.to_up.release(&shard.store);
         self.to_down.release(&shard.store);
-        if ended == Ended::Broken {
-            for stream in [self.client.tcp(), &self.endpoint] {
+        if ended == Ended::Broken && !self.endpoint.was_cut() {
+            for stream in [self.client.tcp(), self.endpoint.tcp()] {
                 let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
             }
         }

@@ -254,9 +254,10 @@ fn begin(
     let settings = running.snapshot.settings().streams.clone();
     let local = SocketAddr::new(client.local.unwrap_or(port.local.ip()), port.local.port());
     let mut session = open.begin(shard, client.address, local);
-    let backend = session.backend(&resource.backend);
+    // Datagrams never go in the clear to where TLS is demanded.
+    let backend = session.target(&resource.backend).filter(|target| target.tls.is_none()).map(|target| target.backend);
     let (socket, endpoint) = loop {
-        let next = backend.as_ref().and_then(|backend| session.choose(backend, settings.retry.as_ref()));
+        let next = backend.and_then(|backend| session.choose(backend, settings.retry.as_ref()));
         let Some((service, pick)) = next else {
             session.logged = open.logs_drop();
             return Ok(None);

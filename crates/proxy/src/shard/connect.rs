@@ -13,7 +13,7 @@ use crate::limit::CONNECT_LOOK;
 use crate::net::descriptors;
 use crate::stream::Upstream;
 use crate::timer::{Deadline, Millis, within};
-use crate::upstream::{Service, Way};
+use crate::upstream::{Service, TlsWay, Way};
 
 /// Why a connection could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +81,23 @@ pub(crate) async fn open_way(
 ) -> Result<Upstream, ConnectError> {
     let end = shard.timers.after(timeout);
     let tcp = open(shard, deadline, service, endpoint, timeout).await?;
-    let Way::Tls(way) = way else { return Ok(Upstream::Plain(tcp)) };
+    match way {
+        Way::Plain(_) => Ok(Upstream::Plain(tcp)),
+        Way::Tls(way) => secure(deadline, way, endpoint, tcp, end).await,
+    }
+}
+
+/// Speaks TLS on a connection to an endpoint, from now on.
+///
+/// # Errors
+/// If the handshake fails, or isn't over by `end`.
+pub(crate) async fn secure(
+    deadline: &Deadline,
+    way: &TlsWay,
+    endpoint: SocketAddr,
+    tcp: TcpStream,
+    end: Millis,
+) -> Result<Upstream, ConnectError> {
     deadline.set(end);
     match within(deadline, TlsConnector::from(way.config.clone()).connect(way.name.clone(), tcp)).await {
         None => Err(ConnectError::TimedOut),

@@ -27,7 +27,7 @@ pub(crate) use self::service::{Copies, Service, endpoints};
 pub(crate) use self::target::{Target, Way, Ways};
 #[cfg(test)]
 pub(crate) use self::tls::UpstreamVersion;
-pub(crate) use self::tls::{InvalidTls, unverified};
+pub(crate) use self::tls::{InvalidTls, TlsWay, unverified};
 
 /// The endpoints of one worker.
 #[derive(Debug, Default)]

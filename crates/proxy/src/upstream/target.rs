@@ -155,6 +155,14 @@ impl Ways {
         self.find(live, UpstreamVersion::Http1, service.with_backend(|backend| forwarding.tls(backend)))
     }
 
+    /// The way of connections that are passed on unread. No protocol is offered in the handshake: which one they carry is not known.
+    ///
+    /// # Errors
+    /// See [`for_request`](Self::for_request).
+    pub(crate) fn for_stream(&self, live: &Live, tls: Option<&Arc<UpstreamTls>>) -> Result<Way, InvalidTls> {
+        self.find(live, UpstreamVersion::Http1, tls)
+    }
+
     /// The way that a policy requires.
     fn find(&self, live: &Live, version: UpstreamVersion, tls: Option<&Arc<UpstreamTls>>) -> Result<Way, InvalidTls> {
         let Some(tls) = tls else { return Ok(Way::Plain(version)) };

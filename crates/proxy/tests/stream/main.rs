@@ -8,6 +8,7 @@ mod session;
 #[path = "../support/mod.rs"]
 mod support;
 mod tcp;
+mod tls;
 mod udp;
 mod weight;
 

@@ -11,6 +11,7 @@ fn shares() -> StreamBackends {
     let share = |name: Option<&str>, weight| StreamShare {
         backend: name.map(|name| format!("default/{name}:80").as_str().into()),
         weight,
+        tls: None,
     };
     StreamBackends::Weighted(Arc::new([share(Some("a"), 7), share(None, 2), share(Some("b"), 1), share(Some("c"), 0)]))
 }
@@ -51,8 +52,11 @@ async fn connections_go_to_backends_by_weight_and_those_to_none_are_closed() {
 
 #[tokio::test]
 async fn sessions_go_to_backends_by_weight_and_stay_there() {
-    let share =
-        |name: &str, weight| StreamShare { backend: Some(format!("default/{name}:80").as_str().into()), weight };
+    let share = |name: &str, weight| StreamShare {
+        backend: Some(format!("default/{name}:80").as_str().into()),
+        weight,
+        tls: None,
+    };
     let shares = StreamBackends::Weighted(Arc::new([share("a", 1), share("b", 1), share("c", 0)]));
     // Sessions that wait for more than one answer.
     let mut resources = vec![settings(StreamSettings { responses: 100, ..StreamSettings::default() })];

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fairway_model::{AlternativeName, Authority, Hostname, Trust, UpstreamTls};
+use fairway_model::{AlternativeName, Authority, CertificateName, Hostname, Trust, UpstreamTls};
 
 use super::api::{BackendTLSPolicy, BackendTLSPolicySpec, GROUP, ParentReference, PolicyTarget};
 use super::host::RouteAge;
@@ -163,7 +163,7 @@ impl BackendPolicies {
             if let Some(fault) = &fault {
                 let message = match fault.reason {
                     "Conflicted" | "TargetNotFound" => format!("{}; the policy is not applied there", fault.message),
-                    _ => format!("{}; requests to the Service answer 500", fault.message),
+                    _ => format!("{}; requests to the Service answer 500, connections to it are closed", fault.message),
                 };
                 let field = format!("spec.targetRefs[{at}]");
                 let (severity, reason) = (Severity::Error, Reason::BackendPolicyRefused);
@@ -292,6 +292,11 @@ fn built(
         alternative_names,
         ..UpstreamTls::default()
     })
+}
+
+/// The same TLS with a certificate of the proxy's own, for endpoints that ask for one.
+pub(super) fn showing(tls: &UpstreamTls, certificate: &CertificateName) -> Arc<UpstreamTls> {
+    Arc::new(UpstreamTls { client_certificate: Some(certificate.clone()), ..tls.clone() })
 }
 
 fn remove<K: Ord, V: Ord>(of: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use fairway_model::{
     Action, Backends, CertificateName, ClientAuth, Filter, Forward, ForwardPolicy, Host, HostPattern, Location, Onward,
-    Origin, Passthrough, PathMatch, Route, StreamBackends, TableName, UpstreamTls,
+    Origin, Passthrough, PathMatch, Route, StreamBackends, TableName,
 };
 use jiff::Timestamp;
 
 use super::attach::{ListenerId, NameRank, is_within, text};
+use super::backend_tls::showing;
 use super::route::Carried;
 use super::stream::{Passage, Protocol};
 use crate::objects::ObjectKey;
@@ -172,7 +173,8 @@ impl PortTable {
     pub(super) fn stream(&self) -> Option<(Origin, StreamBackends)> {
         let listener = self.listeners.first()?;
         let passage = self.passage(listener, &HostPattern::Any);
-        Some((listener.origin(), passage.map_or_else(StreamBackends::none, |(_, passage)| passage.backends.clone())))
+        let content = |(_, passage): (_, &Passage)| passage.content(listener.shown.as_ref());
+        Some((listener.origin(), passage.map_or_else(StreamBackends::none, content)))
     }
 
     /// What becomes of TLS connections for a name, if they are passed on, and the age of the route that says so.
@@ -187,15 +189,12 @@ impl PortTable {
         };
         let Protocol::Tls { terminate } = owner.protocol else { return None };
         let (age, passage) = match self.passage(owner, pattern) {
-            Some((age, passage)) if terminate && passage.secured => {
-                return Some(nowhere(Some(age), passage.origin.clone()));
-            }
             Some(found) => found,
             // Under other names the routes for wider ones follow.
             None if owner.hostname == *pattern => return Some(nowhere(None, owner.origin())),
             None => return None,
         };
-        let backend = Some(passage.backends.clone());
+        let backend = Some(if terminate { passage.content(owner.shown.as_ref()) } else { passage.backends.clone() });
         Some((Some(age), Passthrough { origin: passage.origin.clone(), backend, send_proxy: false, terminate }))
     }
 
@@ -309,15 +308,13 @@ impl PortTable {
 
 /// Makes a route show a certificate to the backends that it reaches over TLS.
 fn show(route: &mut Route, certificate: &CertificateName) {
-    let shown = |tls: &Arc<UpstreamTls>| {
-        Arc::new(UpstreamTls { client_certificate: Some(certificate.clone()), ..(**tls).clone() })
-    };
     let show = |forward: &mut Forward| {
         if let Some(tls) = &forward.policy.tls {
-            forward.policy = Arc::new(ForwardPolicy { tls: Some(shown(tls)), ..(*forward.policy).clone() });
+            forward.policy =
+                Arc::new(ForwardPolicy { tls: Some(showing(tls, certificate)), ..(*forward.policy).clone() });
         }
         if let Backends::Weighted(list) | Backends::Partial { valid: list, .. } = &mut forward.backends {
-            list.iter_mut().filter_map(|share| share.tls.as_mut()).for_each(|tls| *tls = shown(tls));
+            list.iter_mut().filter_map(|share| share.tls.as_mut()).for_each(|tls| *tls = showing(tls, certificate));
         }
     };
     if let Action::Forward(forward) = &mut route.action {

@@ -181,11 +181,14 @@ impl Eq for AncestorStatus {}
 
 /// The features that hold in whole, as the conformance suite names them, sorted.
 pub(crate) const FEATURES: &[Feature] = &[
+    Feature { name: "BackendTLSPolicy" },
+    Feature { name: "BackendTLSPolicySANValidation" },
     Feature { name: "GRPCRoute" },
     Feature { name: "GRPCRouteNamedRouteRule" },
     Feature { name: "GRPCRouteRequestHeaderModifier" },
     Feature { name: "Gateway" },
     Feature { name: "GatewayAddressEmpty" },
+    Feature { name: "GatewayBackendClientCertificate" },
     Feature { name: "GatewayFrontendClientCertificateValidation" },
     Feature { name: "GatewayFrontendClientCertificateValidationInsecureFallback" },
     Feature { name: "GatewayHTTPListenerIsolation" },

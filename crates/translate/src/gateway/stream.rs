@@ -1,8 +1,9 @@
 //! What is passed on without being read: connections of TLS, TCP and UDP listeners, and the routes that say where they go.
 
-use fairway_model::{Origin, Scheme, StreamBackends, StreamShare};
+use fairway_model::{CertificateName, Origin, Scheme, StreamBackends, StreamShare};
 
 use super::api::{GatewayListener, StreamRule};
+use super::backend_tls::showing;
 use super::place::Port;
 use super::rule::{BuiltRule, RuleReader};
 use super::status::Shortcoming;
@@ -37,9 +38,28 @@ pub(super) enum Door {
 pub(super) struct Passage {
     /// The route.
     pub(super) origin: Origin,
+    /// Where connections go that are passed on as they are, and datagrams.
     pub(super) backends: StreamBackends,
-    /// Whether a BackendTLSPolicy demands TLS to a backend. Where TLS ends at the proxy, this can't be met yet.
-    pub(super) secured: bool,
+    /// Where the content of a connection goes if TLS ends at the proxy or there was none: BackendTLSPolicies hold there. `None` if
+    /// there are none for the backends.
+    pub(super) secured: Option<StreamBackends>,
+}
+
+impl Passage {
+    /// Where the content of a connection goes. Endpoints that are spoken to over TLS are shown this certificate.
+    pub(super) fn content(&self, shown: Option<&CertificateName>) -> StreamBackends {
+        let content = self.secured.as_ref().unwrap_or(&self.backends);
+        match (content, shown) {
+            (StreamBackends::Weighted(shares), Some(shown)) if shares.iter().any(|share| share.tls.is_some()) => {
+                let showing = |share: &StreamShare| StreamShare {
+                    tls: share.tls.as_ref().map(|tls| showing(tls, shown)),
+                    ..share.clone()
+                };
+                StreamBackends::Weighted(shares.iter().map(showing).collect())
+            }
+            _ => content.clone(),
+        }
+    }
 }
 
 impl Protocol {
@@ -94,30 +114,29 @@ pub(super) fn layer(kind: Kind) -> Layer {
 }
 
 impl RuleReader<'_> {
-    /// Where a rule leads. The share of a backend that can't be reached by the reference is closed.
+    /// Where a rule leads. The share of a backend that can't be reached by the reference is closed, and so is one that can't be reached
+    /// as a policy demands.
     pub(super) fn passage(&self, at: usize, rule: &StreamRule) -> (Passage, BuiltRule) {
         let mut built = BuiltRule::default();
-        let (mut shares, mut secured) = (Vec::new(), false);
+        let (mut shares, mut secured) = (Vec::new(), Vec::new());
         let what = if self.key.kind == Kind::UDPRoute { "datagrams is dropped" } else { "connections is closed" };
         for (index, reference) in rule.backend_refs.iter().enumerate() {
             let field = format!("spec.rules[{at}].backendRefs[{index}]");
             let weight = u32::try_from(reference.weight.unwrap_or(1)).unwrap_or(0);
-            let backend = match self.backend(reference, &mut built) {
-                // Nothing may go in the clear to what a policy demands TLS for.
-                Ok(backend) if self.key.kind == Kind::TCPRoute && backend.tls != Ok(None) => {
-                    let message = format!(
-                        "a BackendTLSPolicy demands TLS, which TCPRoutes don't speak to backends; its share of the {what}"
-                    );
-                    let (severity, reason) = (Severity::Error, Reason::BackendPolicyRefused);
-                    let found = Diagnostic::new(severity, reason, self.origin, &*field, &reference.name, message);
-                    built.findings.push(found.unserved());
-                    None
-                }
+            let share = |backend, tls| StreamShare { backend, weight, tls };
+            match self.backend(reference, &mut built) {
                 Ok(backend) => {
                     let name = backend.key.name();
-                    secured |= backend.tls != Ok(None);
+                    shares.push(share(Some(name.clone()), None));
+                    secured.push(match backend.tls {
+                        Ok(tls) => share(Some(name), tls),
+                        // Nothing may go in the clear to what a policy demands TLS for.
+                        Err(why) => {
+                            built.findings.extend(self.unreachable(&field, &reference.name, &why));
+                            share(None, None)
+                        }
+                    });
                     built.backends.push((backend.key, field));
-                    Some(name)
                 }
                 Err((reason, fault)) => {
                     let message = format!("{}; its share of the {what}", fault.message);
@@ -126,20 +145,40 @@ impl RuleReader<'_> {
                     built.findings.push(found.unserved());
                     let fault = Shortcoming::new(fault.reason, format!("{field}: {}", fault.message));
                     built.unresolved.get_or_insert(fault);
-                    None
+                    shares.push(share(None, None));
+                    secured.push(share(None, None));
                 }
-            };
-            shares.push(StreamShare { backend, weight });
+            }
         }
         if rule.backend_refs.is_empty() {
             let field = format!("spec.rules[{at}].backendRefs");
             let (severity, reason) = (Severity::Warning, Reason::InvalidBackend);
             built.findings.push(Diagnostic::new(severity, reason, self.origin, field, "", "no backend"));
         }
-        let backends = match &shares[..] {
-            [StreamShare { backend: Some(only), weight: 1.. }] => StreamBackends::One(only.clone()),
-            _ => StreamBackends::Weighted(shares.into()),
-        };
-        (Passage { origin: self.origin.section(format!("rules[{at}]")), backends, secured }, built)
+        // There is no TLS for datagrams, and policies are not for them.
+        let secured = (secured != shares && self.key.kind != Kind::UDPRoute).then(|| backends(secured));
+        let origin = self.origin.section(format!("rules[{at}]"));
+        (Passage { origin, backends: backends(shares), secured }, built)
+    }
+
+    /// That a backend can't be reached as a policy demands. Connections of TLSRoutes may pass to it as they are.
+    fn unreachable(&self, field: &str, name: &str, why: &str) -> Option<Diagnostic> {
+        let reason = Reason::BackendPolicyRefused;
+        let found = |severity, message: String| Diagnostic::new(severity, reason, self.origin, field, name, message);
+        match self.key.kind {
+            Kind::UDPRoute => None,
+            Kind::TLSRoute => {
+                let then = "its share of the connections whose TLS ends at the proxy is closed";
+                Some(found(Severity::Warning, format!("{why}; {then}")))
+            }
+            _ => Some(found(Severity::Error, format!("{why}; its share of the connections is closed")).unserved()),
+        }
+    }
+}
+
+fn backends(shares: Vec<StreamShare>) -> StreamBackends {
+    match &shares[..] {
+        [StreamShare { backend: Some(only), weight: 1.., tls: None }] => StreamBackends::One(only.clone()),
+        _ => StreamBackends::Weighted(shares.into()),
     }
 }
