@@ -18,8 +18,8 @@ use crate::api::{ApiServer, CallError, collection};
 use crate::config::{ControllerConfig, StatusConfig, StatusWriting};
 use crate::event::COMPONENT;
 use crate::reference::fetch;
-use crate::source::sources;
-use crate::watch::{Content, Page, Seen, Source, Wanted, decode, plural};
+use crate::source::{sources, unreadable};
+use crate::watch::{Content, Page, Seen, Source, Wanted, WithoutRight, decode, defines, plural};
 
 /// The number of objects in a page of a list.
 const PAGE: u32 = 500;
@@ -87,11 +87,17 @@ pub async fn read(client: kube::Client, options: &Options, now: i64) -> Result<C
         let failed = |error| ReadError::new(plural(source.kind), source.namespace.as_deref(), error);
         match list(&api, &source, &hasher).await {
             Ok(listed) => listed.into_iter().for_each(|seen| found.take(seen)),
-            Err(error) if source.optional && error.code() == Some(403) => {
+            Err(error) if source.without_right == WithoutRight::GoOn && error.code() == Some(403) => {
                 options.ingress_classes_readable &= source.kind != Kind::IngressClass;
             }
             // Without the CRDs there are no objects.
             Err(error) if source.kind.is_of_gateway_api() && error.code() == Some(404) => {}
+            // Who may read Ingresses only is told about Ingresses.
+            Err(error) if source.without_right == WithoutRight::WaitIfDefined && error.code() == Some(403) => {
+                if !matches!(defines(&api, source.kind).await, Ok(false)) {
+                    found.unreadable.push(unreadable(&source, "what is said about the Gateway API may be wrong").1);
+                }
+            }
             Err(error) => return Err(failed(error)),
         }
     }

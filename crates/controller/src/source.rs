@@ -2,17 +2,19 @@
 
 use std::collections::BTreeSet;
 
-use fairway_translate::objects::Kind;
+use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
+use fairway_translate::objects::{Kind, ObjectKey};
 use fairway_translate::options::Options;
 
 use crate::config::{AddressSource, ControllerConfig};
-use crate::watch::{Source, Wanted};
+use crate::watch::{Source, Wanted, WithoutRight, plural};
 
 /// The watches for this configuration.
 ///
 /// With `--watch-namespace`, only IngressClass is read cluster-wide. Objects named by flags may be elsewhere: their
 /// namespaces are also watched for that kind.
 pub(crate) fn sources(config: &ControllerConfig) -> Vec<Source> {
+    use WithoutRight::{GoOn, Wait, WaitIfDefined};
     let Options { watch_namespace, default_backend_service, default_ssl_certificate, .. } = &config.options;
     let Options { configmap, tcp_services, udp_services, publish_service, .. } = &config.options;
     let namespaces = |named: &[&Option<(String, String)>]| -> Vec<Option<String>> {
@@ -22,25 +24,25 @@ pub(crate) fn sources(config: &ControllerConfig) -> Vec<Source> {
         [watched].into_iter().chain(others).cloned().map(Some).collect()
     };
     let mut sources = Vec::new();
-    let mut add = |kind, named: &[&Option<(String, String)>], wanted, optional| {
+    let mut add = |kind, named: &[&Option<(String, String)>], wanted, without_right| {
         for namespace in namespaces(named) {
-            sources.push(Source { optional, ..Source::new(kind, namespace.as_deref(), wanted) });
+            sources.push(Source { without_right, ..Source::new(kind, namespace.as_deref(), wanted) });
         }
     };
-    add(Kind::Ingress, &[], Wanted::Object, false);
-    add(Kind::Service, &[default_backend_service], Wanted::Object, false);
+    add(Kind::Ingress, &[], Wanted::Object, Wait);
+    add(Kind::Service, &[default_backend_service], Wanted::Object, Wait);
     // Gateways with an address of their own have the endpoints of the proxy's Service.
     let proxy = if config.gateway_api { publish_service } else { &None };
-    add(Kind::EndpointSlice, &[default_backend_service, proxy], Wanted::Object, false);
-    add(Kind::Secret, &[default_ssl_certificate], Wanted::Metadata, false);
+    add(Kind::EndpointSlice, &[default_backend_service, proxy], Wanted::Object, Wait);
+    add(Kind::Secret, &[default_ssl_certificate], Wanted::Metadata, Wait);
     // Without a ConfigMap named by a flag, no right to read any is needed.
     let named = [configmap, tcp_services, udp_services];
-    add(Kind::ConfigMap, &named, Wanted::Metadata, named.iter().all(|named| named.is_none()));
-    sources.push(Source { optional: true, ..Source::new(Kind::IngressClass, None, Wanted::Object) });
+    add(Kind::ConfigMap, &named, Wanted::Metadata, if named.iter().all(|named| named.is_none()) { GoOn } else { Wait });
+    sources.push(Source { without_right: GoOn, ..Source::new(Kind::IngressClass, None, Wanted::Object) });
     // A single namespace needs no Namespace objects; if all are watched, they determine which Ingresses yield.
     if watch_namespace.is_none() {
-        let optional = config.options.namespace_selector.is_none();
-        sources.push(Source { optional, ..Source::new(Kind::Namespace, None, Wanted::Object) });
+        let without_right = if config.options.namespace_selector.is_none() { GoOn } else { Wait };
+        sources.push(Source { without_right, ..Source::new(Kind::Namespace, None, Wanted::Object) });
     }
     if config.gateway_api {
         let of_namespace = |kind| namespaces(&[]).into_iter().map(move |namespace| (kind, namespace));
@@ -50,17 +52,28 @@ pub(crate) fn sources(config: &ControllerConfig) -> Vec<Source> {
         // Grants may lie in any namespace whose objects are read.
         let all = [(Kind::GatewayClass, None)].into_iter().chain(kinds).chain(of_namespace(Kind::ReferenceGrant));
         for (kind, namespace) in all {
+            // What a policy demands must not be left out because it can't be read.
             let source = Source::new(kind, namespace.as_deref(), Wanted::Object);
-            sources.push(Source { optional: true, ..source });
+            sources.push(Source { without_right: WaitIfDefined, ..source });
         }
     }
     if let AddressSource::Service { namespace, name } = &config.status.addresses
         && config.status.is_written()
     {
         let name = Some(name.clone());
-        sources.push(Source { name, optional: true, ..Source::new(Kind::Service, Some(namespace), Wanted::Addresses) });
+        let source = Source::new(Kind::Service, Some(namespace), Wanted::Addresses);
+        sources.push(Source { name, without_right: GoOn, ..source });
     }
     sources
+}
+
+/// What there is to say about a source that can't be read, with the key of its objects, which have no name here.
+pub(crate) fn unreadable(source: &Source, then: &str) -> (ObjectKey, Diagnostic) {
+    let namespace = source.namespace.as_deref().unwrap_or_default();
+    let key = ObjectKey::new(source.kind, namespace, "");
+    let message = format!("no right to list and watch {}: {then}", plural(source.kind));
+    let found = Diagnostic::new(Severity::Error, Reason::MissingRight, &key.origin(), "", "", message);
+    (key, found)
 }
 
 #[cfg(test)]
@@ -103,12 +116,12 @@ mod tests {
 
     #[test]
     fn namespaces_are_needed_only_for_a_selector() {
-        let optional = |config: &ControllerConfig| {
-            sources(config).into_iter().find(|source| source.kind == Kind::Namespace).map(|source| source.optional)
+        let without_right = |config: &ControllerConfig| {
+            sources(config).into_iter().find(|source| source.kind == Kind::Namespace).map(|source| source.without_right)
         };
         let mut config = ControllerConfig::default();
-        assert_eq!(optional(&config), Some(true));
+        assert_eq!(without_right(&config), Some(WithoutRight::GoOn));
         config.options.namespace_selector = Some("team=a".parse().unwrap());
-        assert_eq!(optional(&config), Some(false));
+        assert_eq!(without_right(&config), Some(WithoutRight::Wait));
     }
 }

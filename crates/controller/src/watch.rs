@@ -36,8 +36,8 @@ const WATCH_SECONDS: u32 = 120;
 /// How long to wait for the API server to announce the end of a watch.
 const WATCH_GRACE: Duration = Duration::from_secs(5);
 
-/// The number of refusals after which we go on without an optional kind. A freshly started API server refuses
-/// everything until it knows its roles, which takes less than the three seconds of these attempts.
+/// The number of refusals that say that a right is missing. A freshly started API server refuses everything until it knows its
+/// roles, which takes less than the three seconds of these attempts.
 const FORBIDDEN_TRIES: u32 = 6;
 
 /// How often to look whether the CRD of a kind has appeared.
@@ -55,13 +55,25 @@ pub(crate) struct Source {
     /// Only the object of this name.
     pub(crate) name: Option<String>,
     pub(crate) wanted: Wanted,
-    /// Whether to go on without it if we aren't allowed to read it.
-    pub(crate) optional: bool,
+    pub(crate) without_right: WithoutRight,
+}
+
+/// What happens if we aren't allowed to read a source from the start. A right that is lost later is waited for in any case, with the
+/// last state in effect.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum WithoutRight {
+    /// Wait for it.
+    Wait,
+    /// Go on without it.
+    GoOn,
+    /// Wait for it if the API server has the kind. If its CRD is not there, there are no objects, but an API server that refuses a
+    /// request doesn't say so.
+    WaitIfDefined,
 }
 
 impl Source {
     pub(crate) fn new(kind: Kind, namespace: Option<&str>, wanted: Wanted) -> Self {
-        Self { kind, namespace: namespace.map(str::to_owned), name: None, wanted, optional: false }
+        Self { kind, namespace: namespace.map(str::to_owned), name: None, wanted, without_right: WithoutRight::Wait }
     }
 }
 
@@ -76,8 +88,10 @@ pub(crate) enum Message {
     Listed,
     /// An object is gone.
     Gone(ObjectKey),
-    /// We may not read this; the source is optional.
+    /// We may not read this, and go on without it.
     Forbidden,
+    /// We may not read this, and wait.
+    Refused,
     /// The API server does not know the kind: its CRD is not there.
     Absent,
 }
@@ -102,6 +116,28 @@ pub(crate) fn plural(kind: Kind) -> &'static str {
         Kind::TCPRoute => "tcproutes",
         Kind::UDPRoute => "udproutes",
         Kind::ReferenceGrant => "referencegrants",
+    }
+}
+
+/// Whether the API server has a kind. Every account may ask this.
+///
+/// # Errors
+/// If it doesn't say so.
+pub(crate) async fn defines(api: &ApiServer, kind: Kind) -> Result<bool, CallError> {
+    #[derive(Deserialize)]
+    struct Resources {
+        resources: Vec<Resource>,
+    }
+    #[derive(Deserialize)]
+    struct Resource {
+        name: String,
+    }
+    let request = http::Request::get(format!("/apis/{}", kind.api_version())).body(Vec::new());
+    let found = api.call::<Resources>(request.map_err(kube::core::request::Error::BuildRequest)).await;
+    match found {
+        Ok(Resources { resources }) => Ok(resources.iter().any(|resource| resource.name == plural(kind))),
+        Err(error) if error.code() == Some(404) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -157,7 +193,7 @@ struct Watch {
     hasher: RandomState,
     out: mpsc::Sender<(usize, Message)>,
     backoff: Backoff,
-    /// How many times in a row we were refused an optional kind.
+    /// How many times in a row we were refused the kind.
     refusals: u32,
     /// Whether we have been allowed at least once. In that case we retry soon: an API server may be slow to learn its
     /// roles.
@@ -327,14 +363,19 @@ impl Watch {
 
     async fn wait(&mut self, error: &CallError, listing: bool) -> Result<(), Closed> {
         if error.code() == Some(404) && self.source.kind.is_of_gateway_api() {
-            // However it ended, there is nothing to follow until the CRD is back.
-            self.backoff.reset();
-            self.refusals = 0;
-            self.tell(Message::Absent).await?;
-            sleep(ABSENT_RETRY).await;
-            return Ok(());
+            return self.absent().await;
         }
-        if error.code() == Some(403) && self.source.optional && !self.listed {
+        let waits_if_defined = self.source.without_right == WithoutRight::WaitIfDefined;
+        if error.code() == Some(403) && waits_if_defined {
+            if !self.listed && self.is_undefined().await {
+                return self.absent().await;
+            }
+            self.refusals = self.refusals.saturating_add(1);
+            if self.refusals == FORBIDDEN_TRIES {
+                self.tell(Message::Refused).await?;
+            }
+        }
+        if error.code() == Some(403) && self.source.without_right == WithoutRight::GoOn && !self.listed {
             if self.refusals == 0 {
                 // However long the outage, now there is a response.
                 self.backoff.reset();
@@ -357,15 +398,33 @@ impl Watch {
         Ok(())
     }
 
+    /// However the watch ended, there is nothing to follow until the CRD is back.
+    async fn absent(&mut self) -> Result<(), Closed> {
+        self.backoff.reset();
+        self.refusals = 0;
+        self.listed = false;
+        self.tell(Message::Absent).await?;
+        sleep(ABSENT_RETRY).await;
+        Ok(())
+    }
+
+    /// Whether the API server says that it doesn't have the kind. Without an answer it may have it.
+    async fn is_undefined(&self) -> bool {
+        matches!(defines(&self.api, self.source.kind).await, Ok(false))
+    }
+
     fn complain(&self, error: &CallError) {
         let (kind, namespace) = (self.source.kind, &self.source.namespace);
         let (code, gone) = (error.code(), error.is_gone());
         let error = ErrorChain(error);
         match code {
-            Some(403) if self.source.optional => {
+            Some(403) if self.source.without_right == WithoutRight::GoOn => {
                 warn!(%kind, namespace, %error, "no right to read this kind, continuing without it");
             }
-            Some(401 | 403) => error!(%kind, namespace, %error, "no right to read what is needed"),
+            Some(401 | 403) => error!(
+                %kind, namespace, %error,
+                "no right to read what is needed: a pod that starts is not ready, a running one keeps the last state"
+            ),
             _ if gone => (),
             _ => warn!(%kind, namespace, %error, "watch interrupted, the last configuration stays in effect"),
         }

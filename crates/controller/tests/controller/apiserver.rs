@@ -1,7 +1,7 @@
 //! An in-memory API server: lists, watches, versions, conflicts and subresources like the real one's, and a switch for
 //! each kind of misbehaviour. Requests don't leave the process, so tests run on a paused clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -54,6 +54,8 @@ struct State {
     watches: Vec<Watch>,
     asked: Vec<Asked>,
     faults: Vec<Fault>,
+    /// Resources of the Gateway API whose CRD is not there, as discovery says it.
+    undefined: BTreeSet<&'static str>,
     away: bool,
 }
 
@@ -139,6 +141,16 @@ impl ApiServer {
     /// Answers the next requests with this method, and with this part in path or query, with an error code.
     pub(crate) fn fail(&self, method: &'static str, part: &'static str, code: u16, times: usize) {
         self.lock().faults.push(Fault { method, part, code, times });
+    }
+
+    /// Whether the CRD of a resource of the Gateway API is there, as discovery says it.
+    pub(crate) fn define(&self, resource: &'static str, defined: bool) {
+        let undefined = &mut self.lock().undefined;
+        if defined {
+            undefined.remove(resource)
+        } else {
+            undefined.insert(resource)
+        };
     }
 
     /// Removes all faults.
@@ -283,6 +295,16 @@ impl State {
             .collect();
         let mut segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
         segments.drain(..if segments[0] == "api" { 2 } else { 3 });
+        if segments.is_empty() {
+            let all = ["gatewayclasses", "gateways", "listenersets", "backendtlspolicies", "referencegrants"];
+            let routes = ["httproutes", "grpcroutes", "tlsroutes", "tcproutes", "udproutes"];
+            let defined = all.into_iter().chain(routes).filter(|name| !self.undefined.contains(name));
+            let resources: Vec<_> = defined.map(|name| json!({"name": name})).collect();
+            return json_answer(
+                200,
+                &json!({"kind": "APIResourceList", "groupVersion": "any", "resources": resources}),
+            );
+        }
         let namespace = (segments[0] == "namespaces" && segments.len() > 2).then(|| {
             segments.remove(0);
             segments.remove(0).to_owned()

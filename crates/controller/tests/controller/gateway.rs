@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fairway_translate::diagnostic::Reason;
 use fairway_translate::options::GatewayAddressing;
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -94,6 +95,60 @@ async fn routes_are_served_and_told_so_with_one_write_each() {
     })
     .await;
     assert_eq!(writes(&api), 4);
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_that_may_not_be_read_keeps_a_new_pod_unready_until_it_may_be() {
+    const POLICIES: &str = "v1/backendtlspolicies";
+    let api = cluster(&["a"]);
+    api.put(class());
+    api.put(gateway());
+    api.put(route(1, "b.example.com"));
+    api.fail("GET", POLICIES, 403, usize::MAX);
+    let mut rig = Rig::start(&api, gateway_config());
+    let tries = |api: &ApiServer| api.asked("GET", POLICIES).len();
+    api.until("many tries", |api| tries(api) >= 30).await;
+    assert!(!rig.is_ready() && rig.history.try_recv().is_err(), "nothing is served without the policies");
+    let found: Vec<_> = rig.findings.list().iter().map(ToString::to_string).collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("no right to list and watch backendtlspolicies"), "{found:?}");
+    api.heal();
+    rig.serves(&["a.example.com", "b.example.com"]).await;
+    assert!(rig.findings.list().iter().all(|found| found.reason != Reason::MissingRight));
+
+    // Lost later: what is there stays, and what is new waits for nothing else.
+    api.fail("GET", POLICIES, 403, usize::MAX);
+    let before = tries(&api);
+    api.disconnect();
+    api.put(route(2, "c.example.com"));
+    rig.serves(&["a.example.com", "c.example.com"]).await;
+    api.until("many tries", |api| tries(api) >= before + 30).await;
+    assert!(rig.findings.list().iter().any(|found| found.reason == Reason::MissingRight));
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_whose_crd_is_not_there_is_not_waited_for_even_if_it_may_not_be_read() {
+    const POLICIES: &str = "v1/backendtlspolicies";
+    let api = cluster(&["a"]);
+    api.put(class());
+    api.put(gateway());
+    api.put(route(1, "b.example.com"));
+    api.define("backendtlspolicies", false);
+    api.fail("GET", POLICIES, 403, usize::MAX);
+    let mut rig = Rig::start(&api, gateway_config());
+    rig.serves(&["a.example.com", "b.example.com"]).await;
+    assert!(rig.findings.list().iter().all(|found| found.reason != Reason::MissingRight));
+    // Installed, but not yet allowed.
+    api.define("backendtlspolicies", true);
+    let before = api.asked("GET", POLICIES).len();
+    api.until("many tries", |api| api.asked("GET", POLICIES).len() >= before + 20).await;
+    assert!(rig.findings.list().iter().any(|found| found.reason == Reason::MissingRight));
+    api.heal();
+    let before = api.asked("GET", POLICIES).len();
+    api.until("a list and a watch", |api| api.asked("GET", POLICIES).len() >= before + 2).await;
+    assert!(rig.findings.list().iter().all(|found| found.reason != Reason::MissingRight));
     rig.stop().await;
 }
 

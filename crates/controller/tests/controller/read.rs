@@ -1,6 +1,7 @@
 //! One-time reads of a cluster.
 
 use fairway_controller::{events, read};
+use fairway_translate::diagnostic::Reason;
 use fairway_translate::objects::Kind;
 use fairway_translate::options::Options;
 use serde_json::json;
@@ -44,6 +45,12 @@ async fn a_read_reports_missing_rights() {
     api.fail("GET", "/services", 403, 1);
     let error = read(api.client(Default::default()), &Options::default(), 0).await.unwrap_err();
     assert_eq!(error.to_string(), "reading services from the cluster");
+    // Ingresses can be judged without the Gateway API, but not without saying so.
+    api.fail("GET", "v1/backendtlspolicies", 403, 2);
+    let unreadable = async || read(api.client(Default::default()), &Options::default(), 0).await.unwrap().unreadable;
+    assert_eq!(unreadable().await.iter().map(|one| one.reason).collect::<Vec<_>>(), [Reason::MissingRight]);
+    api.define("backendtlspolicies", false);
+    assert_eq!(unreadable().await, []);
 }
 
 #[tokio::test]

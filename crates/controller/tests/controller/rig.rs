@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use fairway_controller::{AddressSource, Controller, ControllerConfig, Pod, Publish, Reporter, RunError};
+use fairway_controller::{AddressSource, Controller, ControllerConfig, Findings, Pod, Publish, Reporter, RunError};
 use fairway_model::Snapshot;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -19,6 +19,7 @@ pub(crate) struct Rig {
     ready: watch::Receiver<bool>,
     /// What the proxy reports with.
     pub(crate) reporter: Reporter,
+    pub(crate) findings: Findings,
     /// Every snapshot that was live, from the first on.
     pub(crate) history: mpsc::UnboundedReceiver<Snapshot>,
     leave: Option<oneshot::Sender<()>>,
@@ -52,7 +53,7 @@ impl Rig {
         });
         let cut = Arc::<AtomicBool>::default();
         let controller = Controller::new(api.client(cut.clone()), config, sink).unwrap();
-        let (ready, reporter) = (controller.readiness(), controller.reporter());
+        let (ready, reporter, findings) = (controller.readiness(), controller.reporter(), controller.findings());
         let (leave, left) = oneshot::channel::<()>();
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(controller.run(
@@ -63,7 +64,7 @@ impl Rig {
                 let _ = stopped.await;
             },
         ));
-        Self { snapshot, ready, reporter, history, leave: Some(leave), stop: Some(stop), task, cut }
+        Self { snapshot, ready, reporter, findings, history, leave: Some(leave), stop: Some(stop), task, cut }
     }
 
     pub(crate) fn is_ready(&self) -> bool {

@@ -147,6 +147,8 @@ reasons! {
     ListenerSetRefused,
     /// A BackendTLSPolicy that is not applied, in whole or in part.
     BackendPolicyRefused,
+    /// A kind of object that has to be read, and that the controller may not read.
+    MissingRight,
 }
 
 impl Serialize for Reason {

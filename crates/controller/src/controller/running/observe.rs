@@ -6,11 +6,12 @@ use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use super::Running;
-use super::tell::log;
+use super::tell::{log, log_resolved};
 use crate::address::Addresses;
 use crate::api::CallError;
 use crate::event::{Report, Subject};
 use crate::reference::is_referenced;
+use crate::source::unreadable;
 use crate::store::News;
 use crate::watch::{Content, Identity, Message, Seen, Source, Wanted};
 
@@ -29,6 +30,7 @@ impl Running {
                 if kind == Kind::IngressClass {
                     self.read_classes(true);
                 }
+                self.readable(source);
                 let news = self.store.listed(source);
                 self.gone(wanted, news).await;
                 self.missing(source);
@@ -38,10 +40,16 @@ impl Running {
                 debug!(%kind, objects = self.store.count(kind), "list complete");
             }
             Message::Absent => {
+                self.readable(source);
                 // Objects whose CRD is gone are gone too.
                 self.store.relist(source);
                 let news = self.store.listed(source);
                 self.gone(wanted, news).await;
+            }
+            Message::Refused => {
+                let (key, found) = unreadable(&self.sources[source], "nothing new takes effect before it may be read");
+                log(&found);
+                self.known.set(&key, &[found]);
             }
             // Losing the right later doesn't remove the routes.
             Message::Forbidden if self.store.is_listed(source) => (),
@@ -57,6 +65,12 @@ impl Running {
         if self.store.has_changes() || self.rebuild || begins {
             self.debounce.touch(Instant::now());
         }
+    }
+
+    /// Takes back that a kind can't be read.
+    fn readable(&self, source: usize) {
+        let (key, _) = unreadable(&self.sources[source], "");
+        self.known.set(&key, &[]).iter().for_each(log_resolved);
     }
 
     async fn seen(&mut self, source: usize, seen: Seen) {
