@@ -4,6 +4,7 @@ mod support;
 
 use std::fs;
 
+use fairway_testkit::{Ca, Leaf, Origin, TlsClient, eventually};
 use support::{Dev, run, text};
 
 const OBJECTS: &str = "\
@@ -117,4 +118,125 @@ fn explain_shows_the_route_of_either_kind_and_what_it_beat() {
     assert!(report.contains("Prefix / of HTTPRoute shop/web"), "{report}");
     let report = text(&run(["explain", path, "GET", "http://b.other.example:8081/"]));
     assert!(report.contains("HTTPRoute shop/web"), "{report}");
+}
+
+/// A Gateway with a TLS listener, an HTTP listener and a TCP listener, whose routes lead to one Service that is spoken to over TLS.
+const SECURED: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop}
+spec:
+  gatewayClassName: any
+  tls: {backend: {clientCertificateRef: {name: shown}}}
+  listeners:
+  - {name: http, port: 80, protocol: HTTP}
+  - {name: tls, port: 443, protocol: TLS, hostname: tls.example, tls: {certificateRefs: [{name: own}]}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web, namespace: shop}
+spec:
+  parentRefs: [{name: edge}]
+  hostnames: [web.example]
+  rules: [{backendRefs: [{name: web, port: 443}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: {name: web, namespace: shop}
+spec:
+  parentRefs: [{name: edge}]
+  hostnames: [tls.example]
+  rules: [{backendRefs: [{name: web, port: 443}]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {ports: [{port: 443}]}
+";
+
+fn policy(validation: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: {{name: web, namespace: shop}}\nspec:\n  \
+         targetRefs: [{{group: '', kind: Service, name: web}}]\n  validation: {{{validation}}}\n"
+    )
+}
+
+fn object(kind: &str, name: &str, data: &[(&str, String)]) -> String {
+    let field = if kind == "Secret" { "stringData" } else { "data" };
+    let mut out = format!("apiVersion: v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: shop}}\n{field}:\n");
+    for (key, value) in data {
+        out += &format!("  {key}: |\n    {}\n", value.trim().replace('\n', "\n    "));
+    }
+    out
+}
+
+/// What a client of the HTTPRoute and one of the TLSRoute get.
+async fn through_both(dev: &Dev, ca: &Ca) -> (u16, Option<String>) {
+    let http = dev.get("web.example", "/").await.status;
+    let Ok(mut client) = TlsClient::new(ca, "tls.example").try_connect(dev.https).await else { return (http, None) };
+    if client.try_send("GET / HTTP/1.1\r\nHost: any\r\n\r\n").await.is_err() {
+        return (http, None);
+    }
+    (http, client.try_read_response().await.ok().map(|response| response.echo().origin))
+}
+
+#[tokio::test]
+async fn backends_are_spoken_to_over_tls_as_a_policy_says_also_for_terminated_connections() {
+    let (ca, other, clients) = (Ca::new("servers"), Ca::new("others"), Ca::new("clients"));
+    let origin = Origin::new("secure").mutual_tls(&ca.leaf(&["web.internal"]), &clients).start();
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| fs::write(folder.path().join(name), text).unwrap();
+    let pair = |leaf: &Leaf| [("tls.crt", leaf.certificate_pem()), ("tls.key", leaf.key_pem())];
+    write("routes.yaml", SECURED.to_owned());
+    write("own.yaml", object("Secret", "own", &pair(&ca.leaf(&["tls.example"]))));
+    write("shown.yaml", object("Secret", "shown", &pair(&clients.leaf(&["proxy"]))));
+    write("ca.yaml", object("ConfigMap", "ca", &[("ca.crt", ca.pem())]));
+    write("other.yaml", object("ConfigMap", "other", &[("ca.crt", other.pem())]));
+    let trusting = |name: &str| format!("caCertificateRefs: [{{group: '', kind: ConfigMap, name: {name}}}]");
+    let backend = format!("--backend=shop/web:443={}", origin.address());
+    write("policy.yaml", policy(&format!("hostname: web.internal, {}", trusting("ca"))));
+    let dev = Dev::start([folder.path().as_os_str(), backend.as_ref()]);
+    let secure = Some("secure".to_owned());
+    assert_eq!(Box::pin(through_both(&dev, &ca)).await, (200, secure.clone()));
+    for _ in 0..2 {
+        assert_eq!(origin.next_request().await.sni.as_deref(), Some("web.internal"));
+    }
+    let expect = async |what: &str, expected: (u16, Option<String>)| {
+        let is_so = async || {
+            let found = Box::pin(through_both(&dev, &ca)).await;
+            if found == expected { Ok(()) } else { Err(found) }
+        };
+        Box::pin(eventually(what, is_so)).await;
+    };
+    write("policy.yaml", policy(&format!("hostname: else.internal, {}", trusting("ca"))));
+    expect("another name", (502, None)).await;
+    write("policy.yaml", policy(&format!("hostname: web.internal, {}", trusting("other"))));
+    expect("another authority", (502, None)).await;
+    write("policy.yaml", policy(&format!("hostname: web.internal, {}", trusting("gone"))));
+    expect("no authority", (500, None)).await;
+    write("policy.yaml", policy(&format!("hostname: web.internal, {}", trusting("ca"))));
+    expect("all is well again", (200, secure.clone())).await;
+    write("shown.yaml", object("Secret", "shown", &pair(&other.leaf(&["proxy"]))));
+    expect("the certificate of somebody else", (502, None)).await;
+}
+
+#[tokio::test]
+async fn the_authorities_of_the_machine_count_where_a_policy_says_so() {
+    let ca = Ca::new("servers");
+    let origin = Origin::new("secure").tls(&ca.leaf(&["web.internal"])).start();
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| fs::write(folder.path().join(name), text).unwrap();
+    let routes = SECURED.replace("  tls: {backend: {clientCertificateRef: {name: shown}}}\n", "");
+    write("routes.yaml", routes);
+    let leaf = ca.leaf(&["tls.example"]);
+    write("own.yaml", object("Secret", "own", &[("tls.crt", leaf.certificate_pem()), ("tls.key", leaf.key_pem())]));
+    write("policy.yaml", policy("hostname: web.internal, wellKnownCACertificates: System"));
+    let backend = format!("--backend=shop/web:443={}", origin.address());
+    let authorities = tempfile::NamedTempFile::new().unwrap();
+    for (trusted, expected) in [(&ca, (200, Some("secure".to_owned()))), (&Ca::new("others"), (502, None))] {
+        fs::write(authorities.path(), trusted.pem()).unwrap();
+        let environment = [("SSL_CERT_FILE", authorities.path().as_os_str())];
+        let dev = Dev::start_with([folder.path().as_os_str(), backend.as_ref()], &environment);
+        assert_eq!(Box::pin(through_both(&dev, &ca)).await, expected);
+    }
 }

@@ -39,6 +39,9 @@ pub enum Trust {
     Anyone,
     /// Certificates signed by one of these authorities that have the right name.
     Authorities(Arc<[Authority]>),
+    /// Certificates signed by an authority that the machine trusts, that have the right name. A machine that has no list of them gets one
+    /// that the proxy brings along.
+    System,
 }
 
 /// A subject alternative name of a certificate.

@@ -11,6 +11,8 @@ const ACCEPTED: &[&str] = &[
     "BSD-2-Clause",
     "BSD-3-Clause",
     "CC0-1.0",
+    // Of a list of certificates, not of code.
+    "CDLA-Permissive-2.0",
     "ISC",
     "MIT",
     "MIT-0",

@@ -52,11 +52,20 @@ pub(crate) fn text(output: &Output) -> String {
 impl Dev {
     /// Starts and waits until it listens.
     pub(crate) fn start(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        Self::start_with(args, &[])
+    }
+
+    /// The same, with these variables in its environment.
+    pub(crate) fn start_with(
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        environment: &[(&str, &OsStr)],
+    ) -> Self {
         let any = "127.0.0.1:0";
         let mut child = fairway()
             .arg("dev")
             .args(args)
             .args(["--http", any, "--https", any, "--admin", any])
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary runs");

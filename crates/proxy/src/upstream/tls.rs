@@ -1,6 +1,6 @@
 //! TLS to endpoints: turns a policy into a configuration of the TLS library.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use fairway_model::decision::Forwarding;
 use fairway_model::{AlternativeName, Backend, Certificate, TlsVersions, Trust, UpstreamTls};
@@ -94,10 +94,8 @@ impl TlsWay {
         };
         let verifier: Arc<dyn ServerCertVerifier> = match &tls.trust {
             Trust::Anyone => Arc::new(Anyone(provider.clone())),
-            Trust::Authorities(authorities) => {
-                let mut roots = RootCertStore::empty();
-                roots.add_parsable_certificates(authorities.iter().map(|root| CertificateDer::from(root.der())));
-                let roots = Arc::new(roots);
+            trust => {
+                let roots = roots(trust);
                 let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone())
                     .build()
                     .map_err(|_| InvalidTls::Authorities)?;
@@ -132,6 +130,29 @@ impl TlsWay {
         let name = tls.name.as_deref().unwrap_or(NAMELESS).to_owned();
         let name = ServerName::try_from(name).map_err(|_| InvalidTls::Name)?;
         Ok(Self { number, config: Arc::new(config), name, version })
+    }
+}
+
+/// The authorities that count. Those of the machine are read once: a change of them takes effect with a new process.
+fn roots(trust: &Trust) -> Arc<RootCertStore> {
+    static SYSTEM: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+    let store = |authorities: &mut dyn Iterator<Item = CertificateDer<'static>>| {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(authorities);
+        roots
+    };
+    match trust {
+        Trust::Anyone => Arc::new(RootCertStore::empty()),
+        Trust::Authorities(authorities) => {
+            Arc::new(store(&mut authorities.iter().map(|root| CertificateDer::from(root.der().to_vec()))))
+        }
+        Trust::System => {
+            let read = || {
+                let found = store(&mut rustls_native_certs::load_native_certs().certs.into_iter());
+                if found.is_empty() { webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect() } else { found }
+            };
+            SYSTEM.get_or_init(|| Arc::new(read())).clone()
+        }
     }
 }
 

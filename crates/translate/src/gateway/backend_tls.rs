@@ -259,15 +259,17 @@ fn built(
 ) -> Result<UpstreamTls, Shortcoming> {
     let invalid = |message: String| Err(Shortcoming::new("Invalid", message));
     let validation = &spec.validation;
-    if let Some(known) = &validation.well_known_ca_certificates {
-        return invalid(format!(
-            "spec.validation.wellKnownCACertificates: {known} is not supported; expected caCertificateRefs"
-        ));
-    }
-    if trusted.is_empty() {
-        let message = unresolved.map_or("spec.validation: no authority is named", |fault| &fault.message);
-        return Err(Shortcoming::new("NoValidCACertificate", message));
-    }
+    let trust = match validation.well_known_ca_certificates.as_deref() {
+        Some("System") => Trust::System,
+        Some(other) => {
+            return invalid(format!("spec.validation.wellKnownCACertificates: expected System, found {other}"));
+        }
+        None if trusted.is_empty() => {
+            let message = unresolved.map_or("spec.validation: no authority is named", |fault| &fault.message);
+            return Err(Shortcoming::new("NoValidCACertificate", message));
+        }
+        None => Trust::Authorities(trusted.into()),
+    };
     let Ok(name) = validation.hostname.parse::<Hostname>() else {
         return invalid(format!("spec.validation.hostname: {:?} is no host name", validation.hostname));
     };
@@ -285,13 +287,7 @@ fn built(
             }
         });
     }
-    Ok(UpstreamTls {
-        name: Some(name.as_str().into()),
-        sni: true,
-        trust: Trust::Authorities(trusted.into()),
-        alternative_names,
-        ..UpstreamTls::default()
-    })
+    Ok(UpstreamTls { name: Some(name.as_str().into()), sni: true, trust, alternative_names, ..UpstreamTls::default() })
 }
 
 /// The same TLS with a certificate of the proxy's own, for endpoints that ask for one.
