@@ -41,6 +41,10 @@ pub struct ForwardPolicy {
     /// limits only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_within: Option<Duration>,
+    /// Whether the head of a response has to be whole within [`read_timeout`](Self::read_timeout). Otherwise that bounds silence only, as in
+    /// nginx.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub whole_head: bool,
     /// Host field to send to the endpoint in place of the client's (`upstream-vhost`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream_host: Option<Template>,
@@ -104,6 +108,7 @@ impl Default for ForwardPolicy {
             close: false,
             retry: Retry::default(),
             response_within: None,
+            whole_head: false,
             upstream_host: None,
             tls: None,
             protocol: UpstreamProtocol::default(),

@@ -10,6 +10,7 @@ use fairway_model::{ForwardPolicy, Retry, RetryOn, Settings};
 use fairway_proxy::ProxyConfig;
 use fairway_testkit::{Client, Ended, Fault, Gate, Origin, Reply, TlsClient, When, eventually};
 use support::{HOST, TestProxy, backend, config, forward, forwarding, host, route};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const SHORT: Duration = Duration::from_millis(60);
 
@@ -277,4 +278,48 @@ async fn a_handshake_that_does_not_come_is_closed() {
     let mut partial = Client::connect(proxy.https).await;
     partial.send(b"\x16\x03\x01\x02\x00\x01\x00").await;
     partial.ended().await;
+}
+
+/// An endpoint that sends the head of its response byte by byte, without ever being silent for long.
+async fn dripping() -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nx: {}\r\n\r\n", "x".repeat(60));
+                for byte in head.bytes() {
+                    if stream.write_all(&[byte]).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                let _ = stream.read(&mut [0; 1]).await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_response_head_that_drips_is_late_where_the_limit_is_for_all_of_it() {
+    let address = dripping().await;
+    for (whole_head, response_within, expected) in
+        [(false, None, 200), (true, None, 504), (true, Some(Duration::from_millis(400)), 504)]
+    {
+        let policy = ForwardPolicy {
+            read_timeout: Duration::from_millis(400),
+            whole_head,
+            response_within,
+            retry: one_try(),
+            ..ForwardPolicy::default()
+        };
+        let mut resources = backend("web", &[address]);
+        resources.push(host(HOST, vec![route("/", forward("web", policy))]));
+        let proxy = TestProxy::start(resources);
+        let begin = std::time::Instant::now();
+        let response = proxy.connect().await.get(HOST, "/").await;
+        assert_eq!(response.status, expected, "{whole_head} {response_within:?}");
+        assert!(expected == 200 || begin.elapsed() >= Duration::from_millis(400));
+    }
 }

@@ -197,6 +197,7 @@ impl<'a> Exchange<'a> {
             read: policy.read_timeout,
             max_body: ByteLimit::NONE,
             max_head: policy.max_response_head,
+            whole_head: policy.whole_head,
         };
         let shard = &self.facts.shard;
         let forwarding = self.plan.and_then(|plan| plan.forwarding_to(auth)).ok_or(Failure::NoShare)?;

@@ -116,6 +116,8 @@ struct Allowance {
     max_body: ByteLimit,
     /// Maximum size of a response head in bytes, if not the default.
     max_head: Option<u32>,
+    /// Whether `read` bounds the time until a response head is whole, and not only silence.
+    whole_head: bool,
 }
 
 impl<'a> Exchange<'a> {
@@ -161,6 +163,7 @@ impl<'a> Exchange<'a> {
                 read: Duration::MAX,
                 max_body: ByteLimit::NONE,
                 max_head: None,
+                whole_head: false,
             },
             limits: Gaps::NONE,
             patience: Patience::default(),

@@ -25,6 +25,8 @@ pub(super) struct Gaps {
     pub(super) send: Millis,
     /// The endpoint must send more.
     pub(super) read: Millis,
+    /// The latest end of `read` before the head of the response is whole.
+    pub(super) head: Millis,
     /// The client must send more of its body.
     pub(super) body: Millis,
     /// The client must read more.
@@ -37,7 +39,7 @@ pub(super) struct Gaps {
 
 impl Gaps {
     pub(super) const NONE: Self =
-        Self { send: NEVER, read: NEVER, body: NEVER, client: NEVER, hold: NEVER, pace: NEVER };
+        Self { send: NEVER, read: NEVER, head: NEVER, body: NEVER, client: NEVER, hold: NEVER, pace: NEVER };
 
     fn first(&self) -> Millis {
         self.send.min(self.read).min(self.body).min(self.client).min(self.hold).min(self.pace)
@@ -57,6 +59,9 @@ impl Exchange<'_> {
                 sent?;
                 if self.limits.read == NEVER {
                     self.limits.read = self.after_gap(self.allowance.read);
+                    if self.allowance.whole_head {
+                        self.limits.head = self.limits.read;
+                    }
                 }
             }
             let store = &self.facts.shard.store;
@@ -70,12 +75,12 @@ impl Exchange<'_> {
             };
             match self.endpoint.poll_head(cx, store, limits) {
                 Poll::Ready(Ok(ResponsePart::Head)) => {
-                    self.limits.read = NEVER;
+                    (self.limits.read, self.limits.head) = (NEVER, NEVER);
                     return Poll::Ready(Ok(()));
                 }
                 Poll::Ready(Ok(part)) => {
                     if self.limits.read != NEVER {
-                        self.limits.read = self.after_gap(self.allowance.read);
+                        self.limits.read = self.after_gap(self.allowance.read).min(self.limits.head);
                     }
                     if part == ResponsePart::Interim {
                         if !asks {

@@ -100,6 +100,7 @@ impl Exchange<'_> {
             read: policy.read_timeout,
             max_body: policy.max_body,
             max_head: policy.max_response_head,
+            whole_head: policy.whole_head,
         };
         let shard = &self.facts.shard;
         let known = known.filter(|service| service.with_backend(|backend| backend.name == *forwarding.backend));

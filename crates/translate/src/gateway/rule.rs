@@ -481,6 +481,7 @@ impl RuleReader<'_> {
                 policy.connect_timeout = policy.connect_timeout.min(time);
             }
             policy.response_within = request;
+            policy.whole_head = true;
             if let Some(request) = request {
                 policy.retry.within = Some(request);
                 // A second try after a whole period of waiting would end long after the limit.

@@ -753,6 +753,7 @@ fn policy(annotations: &IngressAnnotations, config: &GlobalConfig) -> ForwardPol
     let within = seconds(proxying.next_upstream_timeout, config.proxy_next_upstream_timeout);
     ForwardPolicy {
         response_within: None,
+        whole_head: false,
         connect_timeout: seconds(proxying.connect_timeout, config.proxy_connect_timeout),
         send_timeout: seconds(proxying.send_timeout, config.proxy_send_timeout),
         read_timeout: seconds(proxying.read_timeout, config.proxy_read_timeout),
