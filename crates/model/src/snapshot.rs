@@ -169,6 +169,15 @@ impl Snapshot {
         }
     }
 
+    /// The host whose demands hold for the handshake of a client that names this host in its hello. One that names none may mean any
+    /// host: where Ingresses are served it is as with Ingresses alone, and no listener of a Gateway decides about it.
+    pub fn greeted(&self, table: &TableName, server_name: &[u8]) -> Option<&Arc<Host>> {
+        match self.tables.get(table)?.beneath().filter(|_| server_name.is_empty()) {
+            Some(beneath) => self.tables.get(beneath)?.find(server_name),
+            None => self.host(table, server_name),
+        }
+    }
+
     /// The host that follows another one of a table for the same name, if that one lets requests go on.
     pub fn host_after<'s>(&'s self, table: &TableName, name: &[u8], host: &'s Host) -> Option<&'s Host> {
         let onward = host.onward()?;

@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 
 use fairway_model::{
-    Authority, CertificateErrorPage, ClientAuth, ClientAuthMode, ForwardPolicy, Host, HostPattern, Resource,
+    Authority, CertificateErrorPage, ClientAuth, ClientAuthMode, ForwardPolicy, Host, HostPattern, Onward, Resource,
 };
 use fairway_proxy::ProxyConfig;
 use fairway_testkit::{Ca, Client, Leaf, Origin, Response, TlsClient};
@@ -398,4 +398,35 @@ async fn a_certificate_without_its_key_ends_the_handshake() {
     }
     assert_eq!(site.origin.connections(), 0);
     assert_eq!(Client::connect(site.proxy.http).await.get(HOST, "/").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_names_no_host_may_mean_one_of_an_ingress_and_is_not_refused_for_a_gateway() {
+    let (ca, origin) = (Ca::new("root"), Origin::start("a"));
+    let routes = || vec![route("/", forward("web", ForwardPolicy::default()))];
+    let below: fairway_model::TableName = "below".into();
+    let onward = Onward { beneath: Some(below.clone()), ..Onward::default() };
+    let demand = ClientAuth { in_handshake: true, ..auth(&ca) };
+    let any = Host::new(table(), HostPattern::Any, routes()).with_client_auth(Some(demand.into()));
+    let mut resources = backend("web", &[origin.address()]);
+    resources.push(any.with_onward(Some(onward)).into());
+    resources.push(Host::new(below.clone(), HostPattern::parse("plain.example").unwrap(), routes()).into());
+    resources.push(Host::new(below, HostPattern::Any, Vec::new()).into());
+    let proxy = TestProxy::start(resources);
+    let mut unnamed = TlsClient::unverified(HOST).without_sni().connect(proxy.https).await;
+    assert_eq!(unnamed.get("plain.example", "/").await.status, 200);
+    let mut named = TlsClient::unverified("plain.example").connect(proxy.https).await;
+    assert_eq!(named.get("plain.example", "/").await.status, 200);
+    // What demands a certificate isn't had without one, named or not.
+    let refused = unnamed.get("unknown.example", "/").await.status;
+    assert!((400..500).contains(&refused), "{refused}");
+    let good = ca.leaf(&["client"]);
+    let mut unasked = TlsClient::unverified(HOST).certificate(&good).without_sni().connect(proxy.https).await;
+    assert!((400..500).contains(&unasked.get("unknown.example", "/").await.status), "it was not asked for one");
+    if let Ok(mut client) = TlsClient::unverified("unknown.example").try_connect(proxy.https).await {
+        assert!(client.try_read_response().await.is_err(), "the handshake fails");
+    }
+    let mut admitted = TlsClient::unverified("unknown.example").certificate(&good).connect(proxy.https).await;
+    assert_eq!(admitted.get("unknown.example", "/").await.status, 200);
+    assert_eq!(origin.requests(), 3);
 }

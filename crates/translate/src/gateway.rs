@@ -12,6 +12,7 @@ mod grant;
 mod host;
 mod listener;
 mod listener_set;
+mod open;
 mod place;
 mod reader;
 mod route;

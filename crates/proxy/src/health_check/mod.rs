@@ -178,6 +178,8 @@ struct CheckTask {
 #[derive(Debug, Default)]
 struct NamespaceChecks {
     under_way: usize,
+    /// Endpoints that have left the queue, and whose check is about to begin.
+    admitted: usize,
     /// Endpoints whose check is due and begins when another ends, with the numbers that they had.
     waiting: VecDeque<(BackendName, SocketAddr, u64)>,
 }
@@ -192,6 +194,8 @@ struct CheckedEndpoint {
     /// Distinguishes it from an earlier one at the same address.
     id: u64,
     due: Option<Instant>,
+    /// Whether it holds a place among the checks of its namespace, and its check has not begun.
+    admitted: bool,
     healthy: bool,
     /// Answers in a row that contradict this.
     against: u32,
@@ -207,6 +211,12 @@ struct EndedCheck {
 impl CheckTask {
     /// Follows the newest configuration of a backend.
     fn look(&mut self, live: &Live, name: &BackendName) {
+        self.follow(live, name);
+        // Endpoints that are gone may have held places.
+        self.admit(namespace(name));
+    }
+
+    fn follow(&mut self, live: &Live, name: &BackendName) {
         let check = live.snapshot.backend(name).and_then(|backend| backend.health_check.as_deref());
         let Some(check) = check else {
             if let Some(gone) = self.backends.remove(name) {
@@ -244,7 +254,8 @@ impl CheckTask {
                 self.next_id += 1;
                 let due = Instant::now() + part_of(first, &mut self.rng);
                 self.due.insert((due, name.clone(), endpoint.address));
-                let new = CheckedEndpoint { id: self.next_id, due: Some(due), healthy: true, against: 0 };
+                let new =
+                    CheckedEndpoint { id: self.next_id, due: Some(due), admitted: false, healthy: true, against: 0 };
                 backend.endpoints.insert(endpoint.address, new);
             }
         }
@@ -261,6 +272,9 @@ impl CheckTask {
         if let Some(due) = endpoint.due {
             self.due.remove(&(due, name.clone(), address));
         }
+        if let Some(share) = self.shares.get_mut(namespace(name)).filter(|_| endpoint.admitted) {
+            share.admitted -= 1;
+        }
     }
 
     /// Begins the check that is due.
@@ -272,7 +286,8 @@ impl CheckTask {
         let (asking, check, id) = (self.asking.clone(), checked.check.clone(), endpoint.id);
         let namespace = namespace(&backend);
         let share = self.shares.entry(namespace.into()).or_default();
-        if share.under_way >= HEALTH_CHECKS_OF_ONE {
+        share.admitted -= usize::from(std::mem::take(&mut endpoint.admitted));
+        if share.under_way + share.admitted >= HEALTH_CHECKS_OF_ONE {
             share.waiting.push_back((backend, address, id));
             return;
         }
@@ -285,20 +300,29 @@ impl CheckTask {
     /// Lets the next check of the same namespace begin.
     fn end(&mut self, ended: task::Id) {
         let Some(namespace) = self.under_way.remove(&ended) else { return };
-        let Some(share) = self.shares.get_mut(&namespace) else { return };
-        share.under_way -= 1;
-        while let Some((name, address, id)) = share.waiting.pop_front() {
+        if let Some(share) = self.shares.get_mut(&namespace) {
+            share.under_way -= 1;
+        }
+        self.admit(&namespace);
+    }
+
+    /// Gives the free places of a namespace to the endpoints that wait longest.
+    fn admit(&mut self, namespace: &str) {
+        let Some(share) = self.shares.get_mut(namespace) else { return };
+        while share.under_way + share.admitted < HEALTH_CHECKS_OF_ONE
+            && let Some((name, address, id)) = share.waiting.pop_front()
+        {
             let Some(backend) = self.backends.get_mut(&name) else { continue };
             // Otherwise it was removed meanwhile.
             if let Some(endpoint) = backend.endpoints.get_mut(&address).filter(|endpoint| endpoint.id == id) {
                 let due = Instant::now();
-                endpoint.due = Some(due);
+                (endpoint.due, endpoint.admitted) = (Some(due), true);
+                share.admitted += 1;
                 self.due.insert((due, name, address));
-                return;
             }
         }
-        if share.under_way == 0 {
-            self.shares.remove(&namespace);
+        if share.under_way + share.admitted == 0 {
+            self.shares.remove(namespace);
         }
     }
 
@@ -384,17 +408,21 @@ mod tests {
     use super::*;
     use fairway_model::Probe;
 
-    #[test]
-    fn answers_in_a_row_decide() {
-        let check = HealthCheck {
+    fn check() -> HealthCheck {
+        HealthCheck {
             probe: Probe::Grpc { service: "".into() },
             tls: false,
             interval: Duration::from_secs(10),
             timeout: Duration::from_secs(3),
             unhealthy_after: 3,
             healthy_after: 2,
-        };
-        let mut endpoint = CheckedEndpoint { id: 1, due: None, healthy: true, against: 0 };
+        }
+    }
+
+    #[test]
+    fn answers_in_a_row_decide() {
+        let check = check();
+        let mut endpoint = CheckedEndpoint { id: 1, due: None, admitted: false, healthy: true, against: 0 };
         let mut after = |answers: &str| {
             answers.bytes().for_each(|answer| {
                 endpoint.turns(&check, answer == b'+');
@@ -406,5 +434,40 @@ mod tests {
         assert!(!after("+-+"), "never two in a row");
         assert!(after("+"));
         assert!(after("--"));
+    }
+
+    #[test]
+    fn a_place_whose_endpoint_goes_before_its_check_begins_is_for_the_next_one() {
+        let board = Arc::<HealthBoard>::default();
+        let address = SocketAddr::from(([10, 0, 0, 1], 80));
+        let (first, second): (BackendName, BackendName) = ("shop/a:80".into(), "shop/b:80".into());
+        let endpoint = |id| CheckedEndpoint { id, due: None, admitted: false, healthy: true, against: 0 };
+        let backend = |name: &BackendName, id| CheckedBackend {
+            check: Arc::new(check()),
+            shared: board.of(name),
+            endpoints: HashMap::from([(address, endpoint(id))]),
+        };
+        let waiting = VecDeque::from([(first.clone(), address, 1), (second.clone(), address, 2)]);
+        let share = NamespaceChecks { under_way: HEALTH_CHECKS_OF_ONE - 1, admitted: 0, waiting };
+        let mut task = CheckTask {
+            backends: HashMap::from([(first.clone(), backend(&first, 1)), (second.clone(), backend(&second, 2))]),
+            board: board.clone(),
+            counts: Arc::default(),
+            due: BTreeSet::new(),
+            asking: Asking::default(),
+            checks: JoinSet::new(),
+            under_way: HashMap::new(),
+            shares: HashMap::from([("shop".into(), share)]),
+            rng: Rng::from_os(),
+            next_id: 2,
+            endpoints: 2,
+        };
+        let due = |task: &CheckTask| task.due.iter().map(|(_, name, _)| name.to_string()).collect::<Vec<_>>();
+        task.admit("shop");
+        assert_eq!(due(&task), ["shop/a:80"]);
+        let live = Live::first(fairway_model::Snapshot::default(), None, Default::default());
+        task.look(&live, &first);
+        assert_eq!(due(&task), ["shop/b:80"]);
+        assert_eq!(task.shares["shop"].admitted, 1);
     }
 }

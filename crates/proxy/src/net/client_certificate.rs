@@ -189,7 +189,7 @@ impl Asked {
         table: &TableName,
         wanted: Option<&Arc<ClientAuth>>,
     ) -> Option<Arc<ClientIdentity>> {
-        let named = snapshot.host(table, &self.server_name).and_then(|host| host.client_auth());
+        let named = snapshot.greeted(table, &self.server_name).and_then(|host| host.client_auth());
         let wanted = match (named, wanted) {
             (None, None) => return Some(Arc::default()),
             (Some(named), Some(wanted)) if is_same(named, wanted) => wanted,

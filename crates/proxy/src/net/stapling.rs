@@ -45,12 +45,46 @@ pub(crate) struct StapleCounts {
     pub(crate) failures: AtomicU64,
 }
 
+/// What is to be done when, at most once for each certificate.
+#[derive(Debug, Default)]
+struct Agenda {
+    by_time: BTreeSet<(Instant, CertificateName)>,
+    times: HashMap<CertificateName, Instant>,
+}
+
+impl Agenda {
+    /// The earliest time.
+    fn next(&self) -> Option<Instant> {
+        self.by_time.first().map(|(time, _)| *time)
+    }
+
+    /// Takes what comes first.
+    fn take(&mut self) -> Option<CertificateName> {
+        let (_, name) = self.by_time.pop_first()?;
+        self.times.remove(&name);
+        Some(name)
+    }
+
+    fn has(&self, name: &CertificateName) -> bool {
+        self.times.contains_key(name)
+    }
+
+    /// Sets the time of a certificate, in place of the one that it had.
+    fn set(&mut self, name: &CertificateName, time: Option<Instant>) {
+        if let Some(before) = self.times.remove(name) {
+            self.by_time.remove(&(before, name.clone()));
+        }
+        if let Some(time) = time {
+            self.times.insert(name.clone(), time);
+            self.by_time.insert((time, name.clone()));
+        }
+    }
+}
+
 /// A certificate that is asked about.
 struct AskedAbout {
     certificate: Arc<Certificate>,
     question: Arc<Question>,
-    /// The next step; `None` while a question is under way.
-    due: Option<Instant>,
     pause: Duration,
     /// Until when the current staple is valid, in seconds since 1970.
     until: Option<i64>,
@@ -91,28 +125,25 @@ impl Stapling {
     /// Fetches and staples until the certificates are gone.
     pub(crate) async fn run(mut self) {
         let mut known: HashMap<CertificateName, AskedAbout> = HashMap::new();
-        let mut due: BTreeSet<(Instant, CertificateName)> = BTreeSet::new();
-        // When staples expire. Those that were replaced before that are looked at in vain.
-        let mut ends: BTreeSet<(Instant, CertificateName)> = BTreeSet::new();
+        // When to ask about a certificate; not while a question about it is under way.
+        let mut due = Agenda::default();
+        // When staples expire.
+        let mut ends = Agenda::default();
         let mut fetches: JoinSet<Fetched> = JoinSet::new();
         loop {
-            let next = due.first().map(|(due, _)| *due);
-            let end = ends.first().map(|(end, _)| *end);
+            let (next, end) = (due.next(), ends.next());
             let may_ask = fetches.len() < OCSP_AT_ONCE;
-            let wake = tokio::select! {
+            tokio::select! {
                 wanted = self.wanted.recv() => {
                     let Some(certificate) = wanted else { return };
                     if let Some(new) = self.begin(certificate, known.len()) {
                         let name = new.certificate.name.clone();
-                        let at = Instant::now();
-                        due.insert((at, name.clone()));
-                        let before = known.insert(name.clone(), AskedAbout { due: Some(at), ..new });
-                        if let Some(before) = before {
+                        due.set(&name, Some(Instant::now()));
+                        ends.set(&name, None);
+                        if let Some(before) = known.insert(name, new) {
                             self.ended(&before);
-                            before.due.map(|before| due.remove(&(before, name)));
                         }
                     }
-                    continue;
                 }
                 Some(fetched) = fetches.join_next() => {
                     // One that panicked leaves its certificate as it is.
@@ -120,30 +151,28 @@ impl Stapling {
                     let name = fetched.certificate.name.clone();
                     let Some(one) = known.get_mut(&name) else { continue };
                     // It has been announced anew meanwhile.
-                    if one.due.is_some() || !Arc::ptr_eq(&one.certificate, &fetched.certificate) {
+                    if due.has(&name) || !Arc::ptr_eq(&one.certificate, &fetched.certificate) {
                         continue;
                     }
                     let wait = self.take(one, fetched.answer);
-                    if let Some(until) = one.until {
-                        ends.insert((Instant::now() + left(until), name.clone()));
-                    }
-                    (name, wait)
+                    ends.set(&name, one.until.map(|until| Instant::now() + left(until)));
+                    due.set(&name, Some(Instant::now() + wait));
                 }
                 () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => {
-                    let Some((_, name)) = ends.pop_first() else { continue };
-                    if let Some(one) = known.get_mut(&name) {
-                        self.expire(one);
-                    }
-                    continue;
+                    let Some(name) = ends.take() else { continue };
+                    let Some(one) = known.get_mut(&name) else { continue };
+                    self.expire(one);
+                    // The clock of the machine was set back meanwhile.
+                    ends.set(&name, one.until.map(|until| Instant::now() + left(until).max(OCSP_SHORTEST_PAUSE)));
                 }
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if may_ask && next.is_some() => {
-                    let Some((_, name)) = due.pop_first() else { continue };
+                    let Some(name) = due.take() else { continue };
                     let Some(one) = known.get_mut(&name) else { continue };
-                    one.due = None;
                     let Some(certificates) = self.certificates.upgrade() else { return };
                     // Another version, or one that nobody uses any more: if it is used again, it is announced again.
                     if !certificates.holds(&one.certificate) {
                         self.ended(one);
+                        ends.set(&name, None);
                         known.remove(&name);
                         continue;
                     }
@@ -157,14 +186,7 @@ impl Stapling {
                         });
                         Fetched { certificate, answer }
                     });
-                    continue;
                 }
-            };
-            let (name, wait) = wake;
-            if let Some(one) = known.get_mut(&name) {
-                let at = Instant::now() + wait;
-                one.due = Some(at);
-                due.insert((at, name));
             }
         }
     }
@@ -175,13 +197,9 @@ impl Stapling {
             return None;
         }
         match Question::new(&certificate.chain) {
-            Ok(question) => Some(AskedAbout {
-                certificate,
-                question: Arc::new(question),
-                due: None,
-                pause: OCSP_SHORTEST_PAUSE,
-                until: None,
-            }),
+            Ok(question) => {
+                Some(AskedAbout { certificate, question: Arc::new(question), pause: OCSP_SHORTEST_PAUSE, until: None })
+            }
             Err(error) => {
                 let (namespace, name) = (&*certificate.origin.namespace, &*certificate.origin.name);
                 tracing::info!(namespace, name, %error, "no OCSP response can be stapled");
@@ -312,6 +330,22 @@ fn now() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_has_one_time_however_often_it_is_set() {
+        let (mut agenda, begin) = (Agenda::default(), Instant::now());
+        let at = |seconds| Some(begin + Duration::from_secs(seconds));
+        let (one, other): (CertificateName, CertificateName) = ("a".into(), "b".into());
+        for seconds in [5, 1, 9] {
+            agenda.set(&one, at(seconds));
+            agenda.set(&other, at(7));
+        }
+        assert_eq!((agenda.by_time.len(), agenda.times.len(), agenda.next()), (2, 2, at(7)));
+        assert_eq!(agenda.take(), Some(other.clone()));
+        assert!(agenda.has(&one) && !agenda.has(&other));
+        agenda.set(&one, None);
+        assert_eq!((agenda.next(), agenda.take(), agenda.times.len()), (None, None, 0));
+    }
 
     #[test]
     fn a_body_ends_with_its_length_or_with_the_connection() {

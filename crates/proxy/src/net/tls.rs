@@ -105,7 +105,6 @@ impl ServerConfigs {
         self.certificates.snapshot().passthrough(&self.table, server_name).cloned()
     }
 
-    /// The configurations for clients that name a host with its own.
     /// The listener that a name chooses; empty if it is of none.
     pub(crate) fn listener(&self, server_name: &[u8]) -> Option<Arc<str>> {
         let snapshot = self.certificates.snapshot();
@@ -221,7 +220,7 @@ impl Certificates {
     /// The configurations for a host with its own. An empty name is that of a client that names none.
     fn of_host(self: &Arc<Self>, table: &TableName, server_name: &[u8]) -> Option<Arc<HostConfigs>> {
         let snapshot = self.snapshot();
-        let host = snapshot.host(table, server_name)?;
+        let host = snapshot.greeted(table, server_name)?;
         let (auth, ciphers) = (host.client_auth(), host.ciphers());
         if auth.is_none() && ciphers.is_none() {
             return None;

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fairway_model::{
-    Action, Backends, CertificateName, ClientAuth, Filter, Forward, ForwardPolicy, Host, HostPattern, Location, Onward,
-    Origin, Passthrough, PathMatch, Route, StreamBackends, TableName,
+    Action, Backends, CertificateName, Filter, Forward, ForwardPolicy, Host, HostPattern, Location, Onward, Origin,
+    Passthrough, PathMatch, Route, StreamBackends, TableName,
 };
 use jiff::Timestamp;
 
-use super::attach::{ListenerId, NameRank, is_within, text};
+use super::attach::{ListenerId, NameRank, text};
 use super::backend_tls::showing;
+use super::open::{OpenListener, OpenListeners};
 use super::route::Carried;
 use super::stream::{Passage, Protocol};
 use crate::objects::ObjectKey;
@@ -47,33 +48,11 @@ impl RouteAge {
     }
 }
 
-/// A listener that takes part in the choice of a request's listener.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct OpenListener {
-    pub(super) id: ListenerId,
-    pub(super) hostname: HostPattern,
-    pub(super) protocol: Protocol,
-    /// Whether its routes are served. If not, requests to it get 404, and no other listener gets them.
-    pub(super) serves: bool,
-    pub(super) certificate: Option<CertificateName>,
-    pub(super) alternative: Option<CertificateName>,
-    /// The client certificates that it asks for.
-    pub(super) client_auth: Option<Arc<ClientAuth>>,
-    /// The certificate that it shows to backends.
-    pub(super) shown: Option<CertificateName>,
-}
-
-impl OpenListener {
-    fn origin(&self) -> Origin {
-        self.id.holder.origin().section(self.id.name.to_string())
-    }
-}
-
 /// The hosts on one port.
 #[derive(Debug, Default)]
 pub(super) struct PortTable {
     /// The open listeners.
-    pub(super) listeners: Vec<OpenListener>,
+    pub(super) listeners: OpenListeners,
     /// Whether Ingresses are served on the port too.
     pub(super) shared: bool,
     /// Whether TLS is spoken there.
@@ -124,6 +103,11 @@ impl PortTable {
         named.chain(own).cloned().chain((self.shared || self.only_passes()).then_some(HostPattern::Any)).collect()
     }
 
+    /// Whether nothing is served there, and nothing is left of it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.listeners.is_empty() && self.routes.is_empty() && self.published.is_empty()
+    }
+
     /// Whether the name has a host, or would have one without the Ingresses beneath it, so that a change of these matters.
     pub(super) fn has(&self, pattern: &HostPattern) -> bool {
         self.published.contains_key(pattern) || self.routes.contains_key(pattern)
@@ -154,12 +138,6 @@ impl PortTable {
         !self.shared && !self.listeners.is_empty() && self.listeners.iter().all(passes)
     }
 
-    /// The listener that a request or connection for a name belongs to: the most specific.
-    fn owner(&self, pattern: &HostPattern) -> Option<&OpenListener> {
-        let holds = self.listeners.iter().filter(|listener| is_within(pattern, &listener.hostname));
-        holds.min_by_key(|listener| listener.hostname.by_precision())
-    }
-
     /// The passage of the first route that a listener has under a name, and the route's age.
     fn passage(&self, owner: &OpenListener, pattern: &HostPattern) -> Option<(&RouteAge, &Passage)> {
         let own = self.routes.get(pattern)?.iter().filter(|((_, _, listener), _)| owner.id == *listener);
@@ -171,19 +149,24 @@ impl PortTable {
 
     /// The only listener of a port that is passed on whatever it carries, and where its oldest route leads.
     pub(super) fn stream(&self) -> Option<(Origin, StreamBackends)> {
-        let listener = self.listeners.first()?;
+        let listener = self.listeners.iter().next()?;
         let passage = self.passage(listener, &HostPattern::Any);
         let content = |(_, passage): (_, &Passage)| passage.content(listener.shown.as_ref());
         Some((listener.origin(), passage.map_or_else(StreamBackends::none, content)))
     }
 
-    /// What becomes of TLS connections for a name, if they are passed on, and the age of the route that says so.
-    fn passes(&self, pattern: &HostPattern) -> Option<(Option<&RouteAge>, Passthrough)> {
+    /// What becomes of TLS connections for a name that belongs to this listener, if they are passed on, and the age of the route that
+    /// says so.
+    fn passes<'a>(
+        &'a self,
+        owner: Option<&OpenListener>,
+        pattern: &HostPattern,
+    ) -> Option<(Option<&'a RouteAge>, Passthrough)> {
         let nowhere = |age, origin| (age, Passthrough { origin, backend: None, send_proxy: false, terminate: false });
-        let owner = match self.owner(pattern) {
+        let owner = match owner {
             Some(owner) => owner,
             None if *pattern == HostPattern::Any && self.only_passes() => {
-                return Some(nowhere(None, self.listeners.first()?.origin()));
+                return Some(nowhere(None, self.listeners.iter().next()?.origin()));
             }
             None => return None,
         };
@@ -202,7 +185,7 @@ impl PortTable {
         if self.listeners.iter().any(|listener| matches!(listener.protocol, Protocol::Tcp | Protocol::Udp)) {
             return None;
         }
-        let owner = self.owner(pattern);
+        let owner = self.listeners.owner(pattern);
         let is_ground = self.shared && *pattern == HostPattern::Any;
         let below = beneath.host.filter(|_| self.shared);
         // The age of the Ingresses that have the name: `None` if none has, what no user wrote aside.
@@ -213,8 +196,10 @@ impl PortTable {
             None => below.is_none(),
             Some(below) => age.is_some_and(|age| below.as_ref().is_none_or(|below| age < below)),
         };
-        // Ingresses that have the name for longer keep it, and all of its paths.
-        let passes = self.passes(pattern).filter(|(age, _)| is_ground || is_before(*age)).map(|(_, passes)| passes);
+        // Ingresses that have the name for longer keep it, and all of its paths. Of names that nobody has, none is theirs.
+        let is_free = is_ground && age_below.is_none();
+        let passes =
+            self.passes(owner, pattern).filter(|(age, _)| is_free || is_before(*age)).map(|(_, passes)| passes);
         if let Some(passes) = passes.clone().filter(|_| !is_ground) {
             let host = Host::new(table.clone(), pattern.clone(), Vec::new()).with_passthrough(Some(passes.into()));
             let certificate = owner.and_then(|owner| owner.certificate.clone());
@@ -273,8 +258,11 @@ impl PortTable {
             let onward = (onward != Onward::default()).then_some(onward);
             next = Some(Host::new(table.clone(), pattern.clone(), routes).with_onward(onward));
         }
-        let certificate = owner.and_then(|owner| owner.certificate.clone());
-        let alternative = owner.and_then(|owner| owner.alternative.clone());
+        // A listener whose connections are passed on has no certificate for those that aren't.
+        let reads = |owner: &&OpenListener| passes.is_some() || !matches!(owner.protocol, Protocol::Tls { .. });
+        let ends = owner.filter(reads);
+        let certificate = ends.and_then(|owner| owner.certificate.clone());
+        let alternative = ends.and_then(|owner| owner.alternative.clone());
         // A host that an Ingress gives a certificate keeps it: no Gateway may replace it.
         let (certificate, alternative) = match below {
             Some(below) if certificate.is_none() || below.certificate().is_some() => {

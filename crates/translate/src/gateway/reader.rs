@@ -17,9 +17,10 @@ use super::CONTROLLER;
 use super::api::{GROUP, ParentReference};
 use super::attach::{self, Attaching, ListenerId, judge};
 use super::backend_tls::BackendPolicies;
-use super::host::{Beneath, OpenListener, PortTable, RouteAge, Settled};
+use super::host::{Beneath, PortTable, RouteAge, Settled};
 use super::listener::{self, GatewayPart};
 use super::listener_set::{self, Parents, SetPart};
+use super::open::OpenListener;
 use super::place::{self, Place, Port, PortInUse, StreamPorts, Traffic};
 use super::route::{self, RoutePart, RouteRules, RouteText};
 use super::service::{self, Make, OwnService};
@@ -516,6 +517,7 @@ impl Gateways {
                 }
             }
         }
+        self.tables.retain(|place, table| self.places.contains_key(place) || !table.is_idle());
         for key in std::mem::take(&mut dirty.gateway_statuses) {
             dirty.reports.insert(key.clone());
             let status = match key.kind {
@@ -615,7 +617,7 @@ impl Gateways {
                 Some(_) => local().or(door).map(std::net::SocketAddr::port),
             };
             table.named_port = number.filter(|number| *number != 0);
-            table.listeners = open.remove(place).unwrap_or_default();
+            table.listeners = open.remove(place).unwrap_or_default().into_iter().collect();
             self.hosts.extend(table.names().into_iter().map(|name| (place.clone(), name)));
         }
     }
