@@ -125,6 +125,9 @@ impl Cluster {
         if options.control_plane_taint {
             command.arg("--control-plane-taint");
         }
+        if options.prompt_proxies {
+            command.arg("--prompt-proxies");
+        }
         command.stdin(lock).stdout(OwnedFd::from(theirs)).stderr(log).current_dir(layout.directory());
         let mut child = command.spawn().context("starting `setsid unshare` (Debian package util-linux)")?;
         // The command still holds the lock and the socket: their lifetime must be that of the supervisor.

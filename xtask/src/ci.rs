@@ -7,7 +7,8 @@ use crate::outcome::Outcome;
 use crate::totals::Totals;
 use crate::workspace::Workspace;
 use crate::{
-    alerts, bench, cargo, chart, e2e, framing, fuzz, generated, grpc, h2spec, image, needs, oauth, rules, words,
+    alerts, bench, cargo, chart, conformance, e2e, framing, fuzz, generated, grpc, h2spec, image, needs, oauth, rules,
+    words,
 };
 
 type Step = (&'static str, fn(&Workspace) -> anyhow::Result<Outcome>);
@@ -32,6 +33,7 @@ const STEPS: &[Step] = &[
     ("image", image::run),
     ("bench", bench::run),
     ("e2e", e2e::all),
+    ("conformance", conformance::of_ci),
 ];
 
 /// Runs the steps until one fails, then prints a line per step and the test totals. Returns `true` if all passed.

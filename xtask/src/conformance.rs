@@ -10,7 +10,7 @@ use anyhow::{Context, bail, ensure};
 use crate::lock::Lock;
 use crate::outcome::Outcome;
 use crate::workspace::Workspace;
-use crate::{cluster, e2e, image, shell, tools};
+use crate::{cluster, e2e, shell, tools};
 
 /// The cluster to run on.
 const CLUSTER: &str = "conformance";
@@ -38,6 +38,22 @@ impl ConformanceOptions {
     }
 }
 
+/// One run of the whole suite of the Gateway API, as CI does it.
+pub(crate) fn of_ci(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    gateway::run(workspace, &gateway::GatewayOptions::default())
+}
+
+/// How the cluster of a suite is started, and what becomes of it.
+#[derive(Clone, Copy)]
+struct Ground {
+    /// Builds what the containers of Fairway run.
+    image: fn(&Workspace) -> anyhow::Result<Outcome>,
+    /// Options of the cluster.
+    options: &'static [&'static str],
+    /// Keep the cluster.
+    keep: bool,
+}
+
 /// Runs a suite.
 pub(crate) fn run(workspace: &Workspace, options: &ConformanceOptions) -> anyhow::Result<Outcome> {
     match options {
@@ -49,7 +65,7 @@ pub(crate) fn run(workspace: &Workspace, options: &ConformanceOptions) -> anyhow
 /// Builds missing parts and the suite, starts the cluster, runs the suite, stops the cluster unless it is to be kept.
 fn on_cluster(
     workspace: &Workspace,
-    keep: bool,
+    ground: Ground,
     build_suite: impl FnOnce() -> anyhow::Result<Outcome>,
     suite: impl FnOnce() -> anyhow::Result<Outcome>,
 ) -> anyhow::Result<Outcome> {
@@ -62,7 +78,7 @@ fn on_cluster(
     if let Some(refusal) = e2e::lack_of_namespaces(workspace) {
         return Ok(failed(refusal));
     }
-    for build in [tools::build, image::build, cluster::build] {
+    for build in [tools::build, ground.image, cluster::build] {
         let outcome = build(workspace)?;
         if outcome.failure.is_some() {
             return Ok(outcome);
@@ -77,12 +93,12 @@ fn on_cluster(
     // Left over from a killed run.
     call(&["down", "--name", CLUSTER])?;
     console.line(&format!("starting the cluster {CLUSTER}"));
-    let up = call(&["up", "--name", CLUSTER])?;
+    let up = call(&[&["up", "--name", CLUSTER], ground.options].concat())?;
     if !up.success {
         return Ok(failed(up.output));
     }
     let outcome = suite();
-    if keep {
+    if ground.keep {
         console.line(&format!("the cluster goes on: cargo xtask cluster status --name {CLUSTER}"));
         return outcome;
     }

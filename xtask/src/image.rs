@@ -54,6 +54,35 @@ pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome::passed(format!("{:.1} MB in {ROOT}", size as f64 / 1e6)))
 }
 
+/// Puts a development build in the place of the image, with the libraries that it is linked with: for a run that can't wait for a build of
+/// the image.
+pub(crate) fn build_development(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let mut command = workspace.cargo();
+    command.args(["build", "--locked", "--workspace", "--bin", "fairway"]);
+    let finished = shell::run(&workspace.console, &mut command, |_| false)?;
+    if !finished.success {
+        let failure = Some(format!("`{}` failed:\n{}", shell::display(&command), finished.output));
+        return Ok(Outcome { failure, ..Outcome::default() });
+    }
+    let built = workspace.target_folder()?.join("debug/fairway");
+    let root = workspace.root.join(ROOT);
+    let binary = place(&built, &root)?;
+    let listed = String::from_utf8(shell::read(workspace.command("ldd").arg(&built))?)?;
+    for library in libraries(&listed) {
+        let copy = root.join(library.trim_start_matches('/'));
+        let folder = copy.parent().context("a library in a folder")?;
+        fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+        fs::copy(library, &copy).with_context(|| format!("copying {library}"))?;
+    }
+    allow_low_ports(workspace, &binary)?;
+    Ok(Outcome::passed(format!("a development build in {ROOT}")))
+}
+
+/// The files of the libraries that `ldd` lists, and the program that loads them.
+fn libraries(listed: &str) -> impl Iterator<Item = &str> {
+    listed.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')))
+}
+
 /// The machine's own target: nothing is cross-compiled.
 fn host(workspace: &Workspace) -> anyhow::Result<String> {
     let version = String::from_utf8(shell::read(workspace.command("rustc").arg("-vV"))?)?;
@@ -107,6 +136,14 @@ fn is_static(elf: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_files_of_libraries_are_found_in_the_list() {
+        let listed = "\tlinux-vdso.so.1 (0x00007ffc)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)\n\
+                      \t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";
+        let found: Vec<_> = libraries(listed).collect();
+        assert_eq!(found, ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"]);
+    }
 
     #[test]
     fn programs_with_an_interpreter_differ_from_static_ones() {

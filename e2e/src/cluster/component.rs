@@ -48,6 +48,9 @@ pub struct Options {
     /// Make node-a look like the Node of kind: the control plane's label and taint, and `ingress-ready=true`
     #[arg(long)]
     pub control_plane_taint: bool,
+    /// Make kube-proxy follow each change at once, not at most once a second
+    #[arg(long)]
+    pub prompt_proxies: bool,
 }
 
 impl Component {
@@ -85,7 +88,7 @@ pub(crate) fn all(layout: &Layout, authority: &Authority, options: &Options) -> 
         components.push(files.kubelet(node, options)?);
     }
     for node in &NODES {
-        components.push(files.kube_proxy(node)?);
+        components.push(files.kube_proxy(node, options)?);
     }
     Ok(components)
 }
@@ -181,8 +184,8 @@ impl Files<'_> {
         Ok(self.tool("kube-scheduler", arguments))
     }
 
-    fn kube_proxy(&self, node: &Node) -> anyhow::Result<Component> {
-        let arguments = vec![
+    fn kube_proxy(&self, node: &Node, options: &Options) -> anyhow::Result<Component> {
+        let mut arguments = vec![
             self.kubeconfig("system:kube-proxy", None)?,
             "--proxy-mode=nftables".to_owned(),
             format!("--hostname-override={}", node.name),
@@ -195,6 +198,10 @@ impl Files<'_> {
             "--healthz-bind-address=0.0.0.0:10256".to_owned(),
             "--metrics-bind-address=127.0.0.1:10249".to_owned(),
         ];
+        if options.prompt_proxies {
+            // Holds for nftables too.
+            arguments.push("--iptables-min-sync-period=0s".to_owned());
+        }
         let name = format!("kube-proxy-{}", node.name);
         Ok(Component::new(self.layout, name, layout::tools().join("kube-proxy"), arguments).on(node.name))
     }

@@ -14,16 +14,16 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use self::result::{Results, begun};
-use super::{FOLDER, failed, in_cluster, inside, number, on_cluster};
+use super::{FOLDER, Ground, failed, in_cluster, inside, number, on_cluster};
 use crate::console::duration;
 use crate::outcome::Outcome;
-use crate::shell;
 use crate::totals::Totals;
 use crate::workspace::Workspace;
+use crate::{image, shell};
 
 /// How to call it.
 pub(super) const USAGE: &str =
-    "usage: cargo xtask conformance gateway [TEST...] [--experimental] [--times N] [--keep] [--save]";
+    "usage: cargo xtask conformance gateway [TEST...] [--experimental] [--times N] [--keep] [--save] [--development]";
 
 const INSTALL: &str = "helm install fairway deploy/helm/fairway --namespace fairway --create-namespace \
                        --set controller.gatewayAPI.enabled=true --set controller.gatewayAPI.address=own --wait --timeout 300s";
@@ -44,8 +44,13 @@ const PROFILES: [(&str, &str); 5] = [
 const IMPLEMENTATION: [&str; 4] =
     ["-organization=fairway", "-project=fairway", "-url=https://fairway.dev", "-contact=https://fairway.dev"];
 
-/// A whole run takes about ten minutes on two cores; a suite that hangs is ended after this time.
-const LIMIT: &str = "-test.timeout=60m";
+/// The time that one run may take. On two cores it needs less than half of it.
+const LIMIT: &str = "-test.timeout=12m";
+
+/// A datagram to an address of which kube-proxy doesn't know yet is lost, and the suite waits for its answer for ten seconds. By default
+/// kube-proxy pauses for a second between two changes, which is longer than the suite needs from the status of a Gateway to its first
+/// question.
+const CLUSTER_OPTIONS: &[&str] = &["--prompt-proxies"];
 
 /// An address of the cluster's load balancer for the test of static addresses: its pool grows from the other end.
 const USABLE: &str = "-usable-address=198.19.0.250";
@@ -53,22 +58,25 @@ const USABLE: &str = "-usable-address=198.19.0.250";
 const UNUSABLE: &str = "-unusable-address=198.19.1.1";
 
 /// The options of a run.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct GatewayOptions {
     /// The names of tests; empty for all tests of the features that the class declares.
     tests: Vec<String>,
     channel: Channel,
-    /// How often to run the suite.
-    times: u32,
+    /// How often to run the suite, beyond the first time.
+    repeats: u32,
     /// Keep the cluster.
     keep: bool,
     /// Save the report in the documentation.
     save: bool,
+    /// Run a development build in place of the image.
+    development: bool,
 }
 
 /// Which CRDs are installed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 enum Channel {
+    #[default]
     Standard,
     Experimental,
 }
@@ -83,23 +91,28 @@ impl Channel {
 }
 
 impl GatewayOptions {
+    fn times(&self) -> u32 {
+        self.repeats + 1
+    }
+
     pub(super) fn parse(words: &[&str]) -> anyhow::Result<Self> {
-        let mut options = Self { tests: Vec::new(), channel: Channel::Standard, times: 1, keep: false, save: false };
+        let mut options = Self::default();
         let mut words = words.iter();
         while let Some(word) = words.next() {
             match *word {
                 "--keep" => options.keep = true,
                 "--save" => options.save = true,
                 "--experimental" => options.channel = Channel::Experimental,
-                "--times" => options.times = number("--times", words.next(), USAGE)?,
+                "--development" => options.development = true,
+                "--times" => options.repeats = number("--times", words.next(), USAGE)? - 1,
                 test if test.chars().all(|symbol| symbol.is_ascii_alphanumeric()) => {
                     options.tests.push(test.to_owned());
                 }
                 other => bail!("unknown option {other}; {USAGE}"),
             }
         }
-        if options.save && !options.tests.is_empty() {
-            bail!("--save is for a report of all tests; {USAGE}");
+        if options.save && (options.development || !options.tests.is_empty()) {
+            bail!("--save is for a report of all tests on the image; {USAGE}");
         }
         Ok(options)
     }
@@ -107,7 +120,9 @@ impl GatewayOptions {
 
 /// Installs the CRDs and Fairway, and runs the suite on a cluster of its own.
 pub(super) fn run(workspace: &Workspace, options: &GatewayOptions) -> anyhow::Result<Outcome> {
-    on_cluster(workspace, options.keep, || build::suite(workspace), || install_and_test(workspace, options))
+    let image = if options.development { image::build_development } else { image::build };
+    let ground = Ground { image, options: CLUSTER_OPTIONS, keep: options.keep };
+    on_cluster(workspace, ground, || build::suite(workspace), || install_and_test(workspace, options))
 }
 
 fn install_and_test(workspace: &Workspace, options: &GatewayOptions) -> anyhow::Result<Outcome> {
@@ -132,12 +147,12 @@ fn install_and_test(workspace: &Workspace, options: &GatewayOptions) -> anyhow::
     console.line(&format!("the class {CLASS} declares {} features", features.len()));
     let mut totals = Totals::default();
     let mut failures = Vec::new();
-    for run in 1..=options.times {
+    for run in 1..=options.times() {
         let played = play(workspace, options, &features, run)?;
         totals += played.totals;
         failures.extend(played.failure);
     }
-    let note = format!("Gateway API conformance {}, runs: {}; tests: {totals}", build::VERSION, options.times);
+    let note = format!("Gateway API conformance {}, runs: {}; tests: {totals}", build::VERSION, options.times());
     let failure = (!failures.is_empty()).then(|| format!("{}\n{note}", failures.join("\n")));
     Ok(Outcome { note: format!("{note}\n{}", build::STAND_IN), failure, totals })
 }
@@ -157,7 +172,7 @@ fn features(workspace: &Workspace) -> anyhow::Result<Vec<String>> {
 /// Runs the suite once.
 fn play(workspace: &Workspace, options: &GatewayOptions, features: &[String], run: u32) -> anyhow::Result<Outcome> {
     let console = &workspace.console;
-    let times = options.times;
+    let times = options.times();
     let channel = options.channel.name();
     let folder = workspace.root.join(FOLDER).join("gateway");
     let log = folder.join(format!("{channel}-{run}.log"));
@@ -263,12 +278,19 @@ mod tests {
             GatewayOptions {
                 tests: vec!["GRPCRouteWeight".to_owned()],
                 channel: Channel::Experimental,
-                times: 3,
+                repeats: 2,
                 keep: true,
-                save: false
+                ..GatewayOptions::default()
             }
         );
-        for wrong in [&["--fast"][..], &["--times", "0"], &["--times"], &["A|B"], &["--save", "GRPCRouteWeight"]] {
+        for wrong in [
+            &["--fast"][..],
+            &["--times", "0"],
+            &["--times"],
+            &["A|B"],
+            &["--save", "GRPCRouteWeight"],
+            &["--save", "--development"],
+        ] {
             assert!(GatewayOptions::parse(wrong).unwrap_err().to_string().contains("usage: "), "{wrong:?}");
         }
     }

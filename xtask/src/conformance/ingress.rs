@@ -12,12 +12,12 @@ use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 
-use super::{FOLDER, failed, in_cluster, inside, number, on_cluster};
+use super::{FOLDER, Ground, failed, in_cluster, inside, number, on_cluster};
 use crate::console::duration;
 use crate::outcome::Outcome;
-use crate::shell;
 use crate::totals::Totals;
 use crate::workspace::Workspace;
+use crate::{image, shell};
 
 /// How to call it.
 pub(super) const USAGE: &str = "usage: cargo xtask conformance ingress --suite FOLDER [--times N] [--keep]; FOLDER is a checkout of \
@@ -67,7 +67,8 @@ impl IngressOptions {
 /// Installs Fairway and runs the suite on a cluster of its own.
 pub(super) fn run(workspace: &Workspace, options: &IngressOptions) -> anyhow::Result<Outcome> {
     let build = || build_suite(workspace, &options.suite);
-    on_cluster(workspace, options.keep, build, || install_and_test(workspace, options))
+    let ground = Ground { image: image::build, options: &[], keep: options.keep };
+    on_cluster(workspace, ground, build, || install_and_test(workspace, options))
 }
 
 fn install_and_test(workspace: &Workspace, options: &IngressOptions) -> anyhow::Result<Outcome> {
