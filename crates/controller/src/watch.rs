@@ -109,6 +109,7 @@ pub(crate) fn plural(kind: Kind) -> &'static str {
         Kind::GatewayClass => "gatewayclasses",
         Kind::Gateway => "gateways",
         Kind::BackendTLSPolicy => "backendtlspolicies",
+        Kind::RoutePolicy => "routepolicies",
         Kind::ListenerSet => "listenersets",
         Kind::HTTPRoute => "httproutes",
         Kind::GRPCRoute => "grpcroutes",

@@ -240,3 +240,45 @@ async fn the_authorities_of_the_machine_count_where_a_policy_says_so() {
         assert_eq!(Box::pin(through_both(&dev, &ca)).await, expected);
     }
 }
+
+/// What restricts `/old` of the route.
+const POLICY: &str = "\
+---
+apiVersion: fairway.dev/v1alpha1
+kind: RoutePolicy
+metadata: {name: staff, namespace: shop}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: web, sectionName: old}]
+  basicAuth: {secretRef: {name: staff}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: staff, namespace: shop}
+stringData: {auth: 'ada:{PLAIN}lovelace'}
+";
+
+#[tokio::test]
+async fn a_policy_restricts_the_rule_that_it_is_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let objects =
+        OBJECTS.replace("- matches: [{path: {value: /old}}]", "- name: old\n    matches: [{path: {value: /old}}]");
+    fs::write(folder.path().join("a.yaml"), format!("{objects}{POLICY}")).unwrap();
+    let mut dev = Dev::start([folder.path()]);
+    dev.line_with("for port 8081 of Gateways");
+    assert_eq!(dev.service("a.example", "/").await, "shop/web:80/gateway");
+    assert_eq!(dev.get("a.example", "/old").await.status, 401);
+    // Without its Secret nobody gets in.
+    let broken = POLICY.replace("secretRef: {name: staff}", "secretRef: {name: none}");
+    fs::write(folder.path().join("a.yaml"), format!("{objects}{broken}")).unwrap();
+    dev.line_with("there is no Secret shop/none");
+    assert_eq!(dev.get("a.example", "/old").await.status, 503);
+    assert_eq!(dev.service("a.example", "/").await, "shop/web:80/gateway");
+    let report = text(&run(["check".as_ref(), folder.path().as_os_str()]));
+    for line in ["RoutePolicy shop/staff", "at edge: ResolvedRefs=False/InvalidSecretRef"] {
+        assert!(report.contains(line), "{line:?} in\n{report}");
+    }
+    // And without the policy everybody does.
+    fs::write(folder.path().join("a.yaml"), &objects).unwrap();
+    dev.line_with("~");
+    assert_eq!(dev.service("a.example", "/old").await, "shop/web:80/gateway");
+}

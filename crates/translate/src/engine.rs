@@ -270,6 +270,8 @@ impl Translator {
         gateways.read(of_gateways, GatewayOwned { backends, secrets, config_maps }, dirty, out);
         secrets.settle(objects, dirty, out);
         dirty.gateway_certificates |= dirty.secret_owners.iter().any(|(owner, _)| owner.kind == Kind::Gateway);
+        let of_policies = dirty.secret_owners.iter().map(|(owner, _)| owner).filter(|it| it.kind == Kind::RoutePolicy);
+        dirty.route_policy_users.extend(of_policies.cloned());
         config_maps.settle(objects, dirty);
         ingresses.follow_references(dirty);
         backends.settle(backends::BackendInputs { objects, config, options }, dirty, out, extent);
@@ -458,6 +460,9 @@ impl Translator {
             Kind::BackendTLSPolicy => {
                 dirty.backend_policies.insert(key);
             }
+            Kind::RoutePolicy => {
+                dirty.route_policies.insert(key);
+            }
             Kind::Secret => {
                 if self.secrets.contains(&key) {
                     dirty.secrets.insert(key);
@@ -508,6 +513,9 @@ fn means_the_same(before: &Object, after: &Object) -> bool {
             Arc::ptr_eq(a, b) || a.spec == b.spec && same_life(&a.metadata, &b.metadata)
         }
         (Object::BackendTLSPolicy(a), Object::BackendTLSPolicy(b)) => {
+            Arc::ptr_eq(a, b) || a.spec == b.spec && same_life(&a.metadata, &b.metadata)
+        }
+        (Object::RoutePolicy(a), Object::RoutePolicy(b)) => {
             Arc::ptr_eq(a, b) || a.spec == b.spec && same_life(&a.metadata, &b.metadata)
         }
         (Object::ListenerSet(a), Object::ListenerSet(b)) => {

@@ -16,6 +16,7 @@ mod open;
 mod place;
 mod reader;
 mod route;
+mod route_policy;
 mod rule;
 mod service;
 pub mod status;
@@ -23,6 +24,8 @@ mod stream;
 
 pub(crate) use place::{PortInUse, StreamPorts, Traffic};
 pub(crate) use reader::{GatewayInputs, GatewayOwned, Gateways};
+pub use route_policy::api as policy;
+pub use route_policy::schema;
 pub use rule::{duration, is_shorter};
 pub(crate) use service::alike;
 pub use service::{Make, is_made};

@@ -6,7 +6,6 @@ mod backend_tls;
 mod canary;
 mod class;
 mod client_auth;
-pub(crate) mod external_auth;
 mod guard;
 mod headers;
 pub(crate) mod hosts;
@@ -17,8 +16,6 @@ pub(crate) mod reader;
 pub mod review;
 mod route;
 pub mod snippet;
-mod user_auth;
-mod wishes;
 
 pub(crate) use hosts::Hosts;
 pub(crate) use part::{Part, Referrer};

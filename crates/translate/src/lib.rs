@@ -5,6 +5,7 @@ mod engine;
 pub mod gateway;
 mod ingress;
 pub mod limit;
+mod policy;
 mod report;
 mod resource;
 pub mod value;

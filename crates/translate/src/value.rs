@@ -35,6 +35,7 @@ pub use health::{HealthCount, HealthProbe, HealthSeconds, HealthStatuses};
 pub use list::{
     CommaList, ErrorStatuses, HeaderNames, HostAlias, HostAliases, ReplacedStatuses, UriPattern, UriPatterns,
 };
+pub(crate) use network::network;
 pub use network::{AccessList, IpList};
 pub use replacement::{BlockedValues, ConnectionHeader, CookieRewrite, RedirectPart};
 pub use size::{FieldCount, HeaderBuffers, Size};

@@ -7,10 +7,11 @@ use fairway_model::Snapshot;
 use fairway_translate::gateway::api::{
     BackendTLSPolicy, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute, UDPRoute,
 };
+use fairway_translate::gateway::policy::RoutePolicy;
 use fairway_translate::objects::{Change, Object, ObjectKey, Objects};
 use fairway_translate::options::GatewayAddressing;
 use fairway_translate::{Options, Translator, translate};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use proptest::prelude::*;
@@ -53,7 +54,7 @@ fn route() -> impl Strategy<Value = Object> {
             _ => json!([]),
         };
         json!({
-            "matches": [{"path": {"type": kind, "value": PATHS[path]}}], "filters": filters,
+            "name": format!("n{path}"), "matches": [{"path": {"type": kind, "value": PATHS[path]}}], "filters": filters,
             "backendRefs": [{"name": format!("s{service}"), "port": 80, "namespace": far.then_some("b")}, {"name": "s0", "port": 81}],
         })
     });
@@ -88,6 +89,54 @@ fn route() -> impl Strategy<Value = Object> {
                 ),
             }
         })
+}
+
+/// Policies, sound and broken ones, for Gateways, listeners, routes and rules.
+fn route_policy() -> impl Strategy<Value = Object> {
+    let name = (0..2usize, 0..3u32, 0..4u32);
+    let target = (any::<bool>(), 0..3u32, prop::option::of(0..3u32));
+    let sections = (prop::option::of(0..3u8), prop::option::of(0..2u32), any::<bool>(), any::<bool>(), 0..3u8);
+    (name, prop::collection::vec(target, 1..3), sections).prop_map(|((namespace, name, created), targets, sections)| {
+        let target = |(gateway, name, section): (bool, u32, Option<u32>)| match gateway {
+            true => json!({
+                "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": format!("g{name}"),
+                "sectionName": section.map(|section| format!("l{section}")),
+            }),
+            false => json!({
+                "group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": format!("r{name}"),
+                "sectionName": section.map(|section| format!("n{section}")),
+            }),
+        };
+        let (access, users, limits, session, service) = sections;
+        read::<RoutePolicy>(json!({
+            "metadata": metadata(namespace, format!("p{name}"), created),
+            "spec": {
+                "targetRefs": targets.into_iter().map(target).collect::<Vec<_>>(),
+                "access": access.map(|at| {
+                    let network = ["10.0.0.0/8", "192.0.2.1", "ten"][usize::from(at)];
+                    json!({"allow": [network]})
+                }),
+                "basicAuth": users.map(|name| json!({"secretRef": {"name": format!("u{name}")}})),
+                "limits": limits.then(|| json!({"requestsPerSecond": 7})),
+                "sessionCookie": session.then(|| json!({"name": "s"})),
+                "externalAuth": match service {
+                    0 => json!(null),
+                    1 => json!({"url": "http://auth.example/"}),
+                    _ => json!({"url": "http://s0.b.svc/"}),
+                },
+            },
+        }))
+    })
+}
+
+fn secret() -> impl Strategy<Value = Object> {
+    (0..2usize, 0..2u32, any::<bool>()).prop_map(|(namespace, name, sound)| {
+        // `ada:{PLAIN}x`, or a hash that is not checked.
+        let text = if sound { "YWRhOntQTEFJTn14" } else { "YWRhOng=" };
+        read::<Secret>(json!({
+            "metadata": {"namespace": NAMESPACES[namespace], "name": format!("u{name}")}, "data": {"auth": text},
+        }))
+    })
 }
 
 fn other() -> impl Strategy<Value = Object> {
@@ -203,7 +252,7 @@ fn other() -> impl Strategy<Value = Object> {
             "metadata": {"namespace": NAMESPACES[namespace], "name": format!("m{name}")}, "data": {"ca.crt": text},
         }))
     });
-    prop_oneof![2 => policy, 1 => map, 2 => made, 1 => slice, 3 => gateway, 2 => set, 1 => class, 1 => grant, 1 => namespace, 2 => service, 2 => ingress]
+    prop_oneof![2 => policy, 2 => route_policy(), 1 => secret(), 1 => map, 2 => made, 1 => slice, 3 => gateway, 2 => set, 1 => class, 1 => grant, 1 => namespace, 2 => service, 2 => ingress]
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -267,6 +316,46 @@ proptest! {
             prop_assert_eq!(&told, &anew.statuses);
             let found: Vec<_> = translator.diagnostics().values().flatten().cloned().collect();
             prop_assert_eq!(found, anew.diagnostics);
+        }
+    }
+
+    /// A policy, whatever is wrong with it, changes only the routes that it is for.
+    #[test]
+    fn a_policy_changes_only_its_own_targets(
+        before in prop::collection::vec(change(), 1..24),
+        policy in route_policy(),
+    ) {
+        let options = Options::default();
+        let mut objects: Objects = Objects::default();
+        begin().into_iter().chain(before).for_each(|change| { objects.apply(change); });
+        objects.apply(Change::Remove(policy.key()));
+        let without = translate(&objects, &options, NOW).snapshot;
+        objects.apply(Change::Upsert(policy.clone()));
+        let with = translate(&objects, &options, NOW).snapshot;
+        let Object::RoutePolicy(policy) = &policy else { unreachable!("a policy") };
+        let namespace = policy.metadata.namespace.as_deref().unwrap_or_default();
+        let named = |kind: &str, name: &str| {
+            policy.spec.target_refs.iter().any(|target| target.kind.0 == kind && target.name.0 == name)
+        };
+        // The Gateway of a table is not named there, so a policy for one may change any route of its port.
+        let may_change = |origin: &fairway_model::Origin| {
+            &*origin.kind != "Ingress"
+                && (policy.spec.target_refs.iter().any(|target| target.kind.0 == "Gateway")
+                    || (&*origin.namespace == namespace && named(&origin.kind, &origin.name)))
+        };
+        let routes = |snapshot: &Snapshot| -> BTreeMap<String, fairway_model::Route> {
+            let of_host = |host: &fairway_model::Host| {
+                let key = format!("{} {}", host.table(), host.pattern());
+                host.routes().iter().enumerate().map(move |(at, route)| (format!("{key} {at}"), route.clone())).collect::<Vec<_>>()
+            };
+            snapshot.hosts().into_iter().flat_map(|host| of_host(host)).collect()
+        };
+        let (without, with) = (routes(&without), routes(&with));
+        prop_assert_eq!(without.keys().collect::<Vec<_>>(), with.keys().collect::<Vec<_>>());
+        for (place, before) in &without {
+            if &with[place] != before {
+                prop_assert!(may_change(&before.origin), "{}: {:?}", place, before.origin);
+            }
         }
     }
 }

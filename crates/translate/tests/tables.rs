@@ -114,3 +114,17 @@ fn the_reference_is_what_the_tables_say() {
         assert!(written == text, "docs/{file} is out of date: run with UPDATE_DOCS=1");
     }
 }
+
+#[test]
+fn the_page_about_route_policies_has_every_field() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/route-policy.md");
+    let page = std::fs::read_to_string(&path).expect("the page");
+    let (begin, end) = ("<!-- generated: fields -->\n", "<!-- end -->");
+    let (before, rest) = page.split_once(begin).expect("where the table begins");
+    let (_, after) = rest.split_once(end).expect("where the table ends");
+    let text = format!("{before}{begin}{}{end}{after}", fairway_translate::gateway::schema::fields_markdown());
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &text).expect("docs can be written");
+    }
+    assert!(std::fs::read_to_string(&path).unwrap_or_default() == text, "out of date: run with UPDATE_DOCS=1");
+}

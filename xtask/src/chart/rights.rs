@@ -26,13 +26,14 @@ const SERVED: [&str; 7] = [
 ];
 
 /// Rights about the Gateway API in every namespace that is served.
-const GATEWAYS: [&str; 17] = [
+const GATEWAYS: [&str; 19] = [
     "list watch backendtlspolicies",
     "list watch gateways",
     "list watch grpcroutes",
     "list watch httproutes",
     "list watch listenersets",
     "list watch referencegrants",
+    "list watch routepolicies",
     "list watch tcproutes",
     "list watch tlsroutes",
     "list watch udproutes",
@@ -41,6 +42,7 @@ const GATEWAYS: [&str; 17] = [
     "patch grpcroutes/status",
     "patch httproutes/status",
     "patch listenersets/status",
+    "patch routepolicies/status",
     "patch tcproutes/status",
     "patch tlsroutes/status",
     "patch udproutes/status",

@@ -8,6 +8,7 @@ use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 use std::io;
 
 use fairway_translate::gateway::api;
+use fairway_translate::gateway::policy::RoutePolicy;
 use fairway_translate::objects::{Kind, Object, ObjectKey};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -179,6 +180,7 @@ fn object(kind: Kind, text: &str, hasher: &RandomState) -> serde_json::Result<(O
         Kind::GatewayClass => slim(lenient::<api::GatewayClass>(text)?, hasher),
         Kind::Gateway => slim(lenient::<api::Gateway>(text)?, hasher),
         Kind::BackendTLSPolicy => slim(lenient::<api::BackendTLSPolicy>(text)?, hasher),
+        Kind::RoutePolicy => slim(lenient::<RoutePolicy>(text)?, hasher),
         Kind::ListenerSet => slim(lenient::<api::ListenerSet>(text)?, hasher),
         Kind::HTTPRoute => slim(lenient::<api::HTTPRoute>(text)?, hasher),
         Kind::GRPCRoute => slim(lenient::<api::GRPCRoute>(text)?, hasher),

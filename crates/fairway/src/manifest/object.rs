@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use fairway_model::Origin;
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
 use fairway_translate::gateway::api;
+use fairway_translate::gateway::policy::RoutePolicy;
 use fairway_translate::objects::{Kind, Object, ObjectKey};
 use fairway_translate::verdict::nearest;
 use k8s_openapi::api::core::v1::Secret;
@@ -150,6 +151,7 @@ impl Reader<'_> {
             Some(Kind::GatewayClass) => self.object::<api::GatewayClass>(node, Kind::GatewayClass, |_| {}),
             Some(Kind::Gateway) => self.object::<api::Gateway>(node, Kind::Gateway, |_| {}),
             Some(Kind::BackendTLSPolicy) => self.object::<api::BackendTLSPolicy>(node, Kind::BackendTLSPolicy, |_| {}),
+            Some(Kind::RoutePolicy) => self.object::<RoutePolicy>(node, Kind::RoutePolicy, |_| {}),
             Some(Kind::ListenerSet) => self.object::<api::ListenerSet>(node, Kind::ListenerSet, |_| {}),
             Some(Kind::HTTPRoute) => self.object::<api::HTTPRoute>(node, Kind::HTTPRoute, |_| {}),
             Some(Kind::GRPCRoute) => self.object::<api::GRPCRoute>(node, Kind::GRPCRoute, |_| {}),

@@ -5,6 +5,7 @@
 
 mod gateway;
 mod ingress;
+mod route_policy;
 mod service;
 mod syntax;
 

@@ -39,6 +39,10 @@ pub(crate) struct Dirty {
     pub(crate) gateways: bool,
     /// BackendTLSPolicies, or ConfigMaps that they name.
     pub(crate) backend_policies: BTreeSet<ObjectKey>,
+    /// RoutePolicies.
+    pub(crate) route_policies: BTreeSet<ObjectKey>,
+    /// RoutePolicies whose users have to be looked at again.
+    pub(crate) route_policy_users: BTreeSet<ObjectKey>,
     /// Routes of the Gateway API.
     pub(crate) gateway_routes: BTreeSet<ObjectKey>,
     /// Whether a certificate of a Gateway has changed.

@@ -19,6 +19,7 @@ use crate::gateway::api::{
     BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
     UDPRoute,
 };
+use crate::gateway::policy::RoutePolicy;
 
 pub use ingress::StoredIngress;
 
@@ -34,10 +35,10 @@ macro_rules! kinds {
             /// All kinds.
             pub const ALL: &'static [Self] = &[$(Self::$kind),*];
 
-            /// Whether it is one of the Gateway API, whose CRDs a cluster may lack.
+            /// Whether it is one of the Gateway API, or one that attaches to those: their CRDs a cluster may lack.
             pub fn is_of_gateway_api(self) -> bool {
                 self.is_route()
-                    || matches!(self, Self::GatewayClass | Self::Gateway | Self::ListenerSet | Self::ReferenceGrant | Self::BackendTLSPolicy)
+                    || matches!(self, Self::GatewayClass | Self::Gateway | Self::ListenerSet | Self::ReferenceGrant | Self::BackendTLSPolicy | Self::RoutePolicy)
             }
 
             /// Whether it is a route of the Gateway API.
@@ -56,6 +57,11 @@ macro_rules! kinds {
             /// The kind as written in a manifest.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$kind => stringify!($kind),)* }
+            }
+
+            /// Its API group; empty for the core one.
+            pub fn group(self) -> &'static str {
+                match self { $(Self::$kind => <$kind as k8s_openapi::Resource>::GROUP,)* }
             }
 
             /// The supported `apiVersion`.
@@ -128,12 +134,12 @@ macro_rules! objects {
 
 kinds! {
     Ingress IngressClass Service EndpointSlice Secret ConfigMap Namespace
-    GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute TLSRoute TCPRoute UDPRoute ReferenceGrant BackendTLSPolicy
+    GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute TLSRoute TCPRoute UDPRoute ReferenceGrant BackendTLSPolicy RoutePolicy
 }
 
 objects! {
     IngressClass Service EndpointSlice Secret ConfigMap Namespace
-    GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute TLSRoute TCPRoute UDPRoute ReferenceGrant BackendTLSPolicy
+    GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute TLSRoute TCPRoute UDPRoute ReferenceGrant BackendTLSPolicy RoutePolicy
 }
 
 impl fmt::Display for Kind {

@@ -15,6 +15,9 @@ pub const GROUP: &str = "gateway.networking.k8s.io";
 
 macro_rules! kind {
     ($kind:ident, $plural:literal, $scope:ident, $spec:ident) => {
+        kind!($kind, $plural, $scope, $spec, "gateway.networking.k8s.io", "v1");
+    };
+    ($kind:ident, $plural:literal, $scope:ident, $spec:ident, $group:literal, $version:literal) => {
         #[doc = concat!("A ", stringify!($kind), ".")]
         #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -37,11 +40,11 @@ macro_rules! kind {
         }
 
         impl Resource for $kind {
-            const API_VERSION: &'static str = "gateway.networking.k8s.io/v1";
-            const GROUP: &'static str = GROUP;
+            const API_VERSION: &'static str = concat!($group, "/", $version);
+            const GROUP: &'static str = $group;
             const KIND: &'static str = stringify!($kind);
             const URL_PATH_SEGMENT: &'static str = $plural;
-            const VERSION: &'static str = "v1";
+            const VERSION: &'static str = $version;
             type Scope = $scope;
         }
 
@@ -58,6 +61,8 @@ macro_rules! kind {
         }
     };
 }
+
+pub(super) use kind;
 
 kind!(GatewayClass, "gatewayclasses", ClusterResourceScope, GatewayClassSpec);
 kind!(Gateway, "gateways", NamespaceResourceScope, GatewaySpec);

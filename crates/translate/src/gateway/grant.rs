@@ -2,7 +2,7 @@
 
 use crate::engine::objects::{Kind, Object, Objects};
 
-/// Whether an object of a kind of the Gateway API and of one namespace may refer to an object of the core group in another one. Any
+/// Whether an object of a kind and of one namespace may refer to an object of the core group in another one. Any
 /// pair of a `from` and a `to` of any grant permits it.
 pub(super) fn permits(
     objects: &Objects,
@@ -15,7 +15,7 @@ pub(super) fn permits(
     objects.in_namespace(Kind::ReferenceGrant, to_namespace).any(|(_, object)| {
         let Object::ReferenceGrant(grant) = object else { return false };
         let from = grant.spec.from.iter().any(|from| {
-            from.group == super::api::GROUP && from.kind == from_kind.as_str() && from.namespace == from_namespace
+            from.group == from_kind.group() && from.kind == from_kind.as_str() && from.namespace == from_namespace
         });
         let to = |to: &super::api::GrantTo| {
             let name = to.name.as_deref().filter(|name| !name.is_empty());

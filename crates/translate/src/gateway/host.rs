@@ -12,7 +12,8 @@ use jiff::Timestamp;
 use super::attach::{ListenerId, NameRank, text};
 use super::backend_tls::showing;
 use super::open::{OpenListener, OpenListeners};
-use super::route::Carried;
+use super::route::{Carried, RuleRoute};
+use super::route_policy::{RoutePolicies, Site};
 use super::stream::{Passage, Protocol};
 use crate::objects::ObjectKey;
 
@@ -114,9 +115,15 @@ impl PortTable {
     }
 
     /// Builds a host anew. Returns it if it has changed, or nothing if it is gone.
-    pub(super) fn settle(&mut self, table: &TableName, pattern: &HostPattern, beneath: &Beneath<'_>) -> Settled {
+    pub(super) fn settle(
+        &mut self,
+        table: &TableName,
+        pattern: &HostPattern,
+        beneath: &Beneath<'_>,
+        policies: &mut RoutePolicies,
+    ) -> Settled {
         let before = self.published.remove(pattern);
-        let host = self.build(table, pattern, beneath);
+        let host = self.build(table, pattern, beneath, policies);
         match (before, host) {
             (None, None) => Settled::Same,
             (Some(_), None) => Settled::Gone,
@@ -181,7 +188,13 @@ impl PortTable {
         Some((Some(age), Passthrough { origin: passage.origin.clone(), backend, send_proxy: false, terminate }))
     }
 
-    fn build(&self, table: &TableName, pattern: &HostPattern, beneath: &Beneath<'_>) -> Option<Host> {
+    fn build(
+        &self,
+        table: &TableName,
+        pattern: &HostPattern,
+        beneath: &Beneath<'_>,
+        policies: &mut RoutePolicies,
+    ) -> Option<Host> {
         if self.listeners.iter().any(|listener| matches!(listener.protocol, Protocol::Tcp | Protocol::Udp)) {
             return None;
         }
@@ -224,7 +237,15 @@ impl PortTable {
         let mut tiers: BTreeMap<NameRank, Vec<(Option<RouteAge>, Route)>> = BTreeMap::new();
         for ((rank, age, _), carried) in own {
             let Carried::Requests(routes) = carried else { continue };
-            let routes = routes.iter().map(|route| (Some(age.clone()), self.on_this_port(route, owner)));
+            let routes = routes.iter().map(|RuleRoute { route, rule }| {
+                let mut route = self.on_this_port(route, owner);
+                if let Some(owner) = owner.filter(|_| !policies.is_empty()) {
+                    let (listener, gateway) = (&owner.id, &owner.gateway);
+                    let site = Site { route: age.key(), rule: rule.as_ref(), listener, gateway };
+                    policies.apply(&site, pattern, &mut route);
+                }
+                (Some(age.clone()), route)
+            });
             tiers.entry(*rank).or_default().extend(routes);
         }
         let is_barrier = owner.is_some_and(|owner| owner.hostname == *pattern);

@@ -7,11 +7,14 @@ use fairway_model::{CertificateName, ClientAuth, HostPattern, Hostname, Origin};
 
 use super::attach::ListenerId;
 use super::stream::Protocol;
+use crate::objects::ObjectKey;
 
 /// A listener that takes part in the choice of a request's listener.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct OpenListener {
     pub(super) id: ListenerId,
+    /// Its Gateway.
+    pub(super) gateway: ObjectKey,
     pub(super) hostname: HostPattern,
     pub(super) protocol: Protocol,
     /// Whether its routes are served. If not, requests to it get 404, and no other listener gets them.
@@ -81,11 +84,13 @@ mod tests {
     use super::*;
     use crate::gateway::attach::{is_within, text};
     use crate::gateway::listener::pattern;
-    use crate::objects::{Kind, ObjectKey};
+    use crate::objects::Kind;
 
     fn listener(hostname: HostPattern) -> OpenListener {
+        let gateway = ObjectKey::new(Kind::Gateway, "shop", "edge");
         OpenListener {
-            id: ListenerId { holder: ObjectKey::new(Kind::Gateway, "shop", "edge"), name: text(&hostname).into() },
+            id: ListenerId { holder: gateway.clone(), name: text(&hostname).into() },
+            gateway,
             hostname,
             protocol: Protocol::Https,
             serves: true,

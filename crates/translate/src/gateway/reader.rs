@@ -4,8 +4,10 @@
 //! routes concerned.
 
 mod policy;
+mod route_policy;
 mod status;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -23,6 +25,7 @@ use super::listener_set::{self, Parents, SetPart};
 use super::open::OpenListener;
 use super::place::{self, Place, Port, PortInUse, StreamPorts, Traffic};
 use super::route::{self, RoutePart, RouteRules, RouteText};
+use super::route_policy::RoutePolicies;
 use super::service::{self, Make, OwnService};
 use super::status::{Condition, FEATURES, ObjectStatus, ParentStatus, Shortcoming};
 use super::stream::Door;
@@ -47,6 +50,7 @@ pub(crate) struct Gateways {
     /// The routes whose result depends on a Service.
     services: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
     policies_of_backends: BackendPolicies,
+    policies_of_routes: RoutePolicies,
     /// How many routes each listener has taken.
     attached: BTreeMap<ListenerId, usize>,
     /// What listeners have, and what of it is open.
@@ -136,9 +140,12 @@ impl Gateways {
         self.findings.get(key).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// The backends of a route, each with the field that names it.
-    pub(crate) fn backends(&self, key: &ObjectKey) -> &[(BackendKey, String)] {
-        self.routes.get(key).map(|part| &part.backends[..]).unwrap_or_default()
+    /// The backends of a route or policy, each with the field that names it.
+    pub(crate) fn backends(&self, key: &ObjectKey) -> Cow<'_, [(BackendKey, String)]> {
+        match self.routes.get(key) {
+            Some(part) => Cow::Borrowed(&part.backends),
+            None => Cow::Owned(self.policies_of_routes.backends(key)),
+        }
     }
 
     /// Reads what is due, and updates the owners of backends and Secrets.
@@ -160,9 +167,13 @@ impl Gateways {
             // Namespaces may be served now that were not, and the other way round.
             let policies = inputs.objects.of_kind(Kind::BackendTLSPolicy);
             dirty.backend_policies.extend(policies.map(|(key, _)| key.clone()));
+            dirty.route_policies.extend(inputs.objects.of_kind(Kind::RoutePolicy).map(|(key, _)| key.clone()));
         }
         for key in std::mem::take(&mut dirty.backend_policies) {
             routes.extend(self.read_policy(&key, inputs, &mut owned, dirty, out));
+        }
+        for key in std::mem::take(&mut dirty.route_policies) {
+            routes.extend(self.read_route_policy(&key, inputs, &mut owned, dirty, out));
         }
         for key in routes {
             self.read_route(key, inputs, &mut owned, dirty);
@@ -337,9 +348,17 @@ impl Gateways {
         self.findings.remove(&key);
         dirty.reports.insert(key.clone());
         dirty.gateway_statuses.insert(key.clone());
+        // They say whether their target is there.
+        dirty.gateway_statuses.extend(self.policies_of_routes.for_object(&key).cloned());
         let Some((part, age)) = self.judged(&key, inputs) else { return };
         for backend in unique(&part.backends) {
-            owned.backends.attach(backend, &part.owner, dirty);
+            match part.wishes.get(backend) {
+                None => owned.backends.attach(backend, &part.owner, dirty),
+                Some(wishes) => {
+                    let (key, age, wishes) = (part.owner.key.clone(), part.owner.age.clone(), wishes.clone());
+                    owned.backends.attach(backend, &Arc::new(Owner { key, age, wishes }), dirty);
+                }
+            }
         }
         for service in &part.services {
             self.services.entry(service.clone()).or_default().insert(key.clone());
@@ -450,6 +469,7 @@ impl Gateways {
             parents.push(ParentStatus { parent_ref: with_defaults(parent), conditions });
             attachments.extend(judgement.into_iter().flatten());
         }
+        let wishes = self.wishes(key, &rules, attachments.first());
         let carried = rules.carried();
         findings.extend(rules.findings);
         let metadata = metadata(object);
@@ -461,6 +481,7 @@ impl Gateways {
             attachments,
             parents,
             backends: rules.backends,
+            wishes,
             services: rules.services,
             findings,
         };
@@ -502,6 +523,7 @@ impl Gateways {
             let sequence = inputs.objects.sequence(&key).unwrap_or(u64::MAX);
             Some(RouteAge::of(&key, object.created(), sequence, false))
         };
+        self.settle_users(secrets, dirty);
         let due = std::mem::take(&mut self.hosts);
         if self.places.iter().any(|(place, door)| *door == Door::Stream && due.iter().any(|(due, _)| due == place)) {
             self.direct(dirty);
@@ -509,7 +531,7 @@ impl Gateways {
         for (place, pattern) in due {
             let Some(own) = self.tables.get_mut(&place) else { continue };
             let beneath = Beneath { host: below.published(&pattern), table, age: &age };
-            match own.settle(&place.table(), &pattern, &beneath) {
+            match own.settle(&place.table(), &pattern, &beneath, &mut self.policies_of_routes) {
                 Settled::Same => {}
                 Settled::Changed(host) => out.upserts.push(Resource::Host(host)),
                 Settled::Gone => {
@@ -532,6 +554,13 @@ impl Gateways {
                     self.findings.insert(key.clone(), findings);
                     status
                 }),
+                Kind::RoutePolicy => {
+                    let found = self.route_policy_status(&key, inputs.objects, secrets);
+                    found.map(|(status, findings)| {
+                        self.findings.insert(key.clone(), findings);
+                        status
+                    })
+                }
                 Kind::ListenerSet => {
                     let found = self.sets.get(&key).map(|part| self.set_status(&key, part, secrets));
                     found.map(|(status, findings)| {
@@ -587,6 +616,7 @@ impl Gateways {
             let other = good.first().and_then(|first| good.iter().find(|other| other.key_kind != first.key_kind));
             open.entry(gateway.place(protocol.port(listener.port))).or_default().push(OpenListener {
                 id: ListenerId { holder: listener.holder.clone(), name: listener.name.clone() },
+                gateway: gateway.key.clone(),
                 hostname: listener.hostname.clone(),
                 protocol,
                 serves: !listener.refuses_all && (!protocol.ends_tls() || !good.is_empty()),
@@ -703,6 +733,7 @@ fn metadata(object: &Object) -> &ObjectMeta {
         Object::Gateway(gateway) => &gateway.metadata,
         Object::ListenerSet(set) => &set.metadata,
         Object::BackendTLSPolicy(policy) => &policy.metadata,
+        Object::RoutePolicy(policy) => &policy.metadata,
         _ => &NOTHING,
     }
 }

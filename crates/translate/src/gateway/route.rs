@@ -1,6 +1,6 @@
 //! One HTTPRoute or GRPCRoute by itself: its rules as routes of the model, and its parents.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fairway_model::{
@@ -20,8 +20,8 @@ use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::shared::Shared;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::options::Options;
-use crate::resource::Owner;
 use crate::resource::backend::BackendKey;
+use crate::resource::{BackendWishes, Owner};
 
 /// A route with at least one parent that is ours.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub(super) struct RoutePart {
     pub(super) attachments: BTreeSet<Attachment>,
     pub(super) parents: Vec<ParentStatus>,
     pub(super) backends: Vec<(BackendKey, String)>,
+    /// What policies wish for backends.
+    pub(super) wishes: BTreeMap<BackendKey, Arc<BackendWishes>>,
     pub(super) services: BTreeSet<ObjectKey>,
     pub(super) findings: Vec<Diagnostic>,
 }
@@ -47,11 +49,19 @@ pub(super) enum RouteText<'a> {
     Stream(&'a StreamRouteSpec),
 }
 
+/// A match of a rule.
+#[derive(Clone, Debug)]
+pub(super) struct RuleRoute {
+    pub(super) route: Route,
+    /// The name of the rule.
+    pub(super) rule: Option<Arc<str>>,
+}
+
 /// What a route does with what it takes.
 #[derive(Clone, Debug)]
 pub(super) enum Carried {
     /// Requests: its rules, in order.
-    Requests(Arc<[Route]>),
+    Requests(Arc<[RuleRoute]>),
     /// Connections or datagrams.
     Stream(Arc<Passage>),
     /// Nothing: it has no rule.
@@ -61,7 +71,9 @@ pub(super) enum Carried {
 /// The rules of a route, ready for the model.
 #[derive(Debug, Default)]
 pub(super) struct RouteRules {
-    pub(super) routes: Vec<Route>,
+    pub(super) routes: Vec<RuleRoute>,
+    /// The backends of each rule, with its name.
+    pub(super) shares: Vec<(Option<Arc<str>>, Vec<BackendKey>)>,
     /// Where connections or datagrams go, in place of routes.
     pub(super) passage: Option<Passage>,
     pub(super) backends: Vec<(BackendKey, String)>,
@@ -139,6 +151,7 @@ pub(super) fn rules(
             for (at, rule) in route.spec.all_rules().iter().enumerate() {
                 let text = RuleText {
                     at,
+                    name: rule.name.as_deref(),
                     matches: Vec::new(),
                     filters: &rule.filters,
                     backends: &rule.backend_refs,
@@ -152,6 +165,7 @@ pub(super) fn rules(
             for (at, rule) in route.spec.all_rules().iter().enumerate() {
                 let text = RuleText {
                     at,
+                    name: rule.name.as_deref(),
                     matches: Vec::new(),
                     filters: &rule.filters,
                     backends: &rule.backend_refs,
@@ -166,7 +180,7 @@ pub(super) fn rules(
             if let Some(rule) = all.first() {
                 let (passage, built) = reader.passage(0, rule);
                 rules.passage = Some(passage);
-                rules.gather(built);
+                rules.gather(built, None);
             }
         }
     }
@@ -204,12 +218,13 @@ impl RouteRules {
                 .refused
                 .get_or_insert(Shortcoming::new("UnsupportedValue", format!("Dropped Rule: {field}: {message}")));
         }
-        self.gather(built);
+        self.gather(built, text.name.map(Into::into));
     }
 
-    fn gather(&mut self, built: BuiltRule) {
+    fn gather(&mut self, built: BuiltRule, name: Option<Arc<str>>) {
         let BuiltRule { routes, backends, services, unresolved, refused, findings } = built;
-        self.routes.extend(routes);
+        self.routes.extend(routes.into_iter().map(|route| RuleRoute { route, rule: name.clone() }));
+        self.shares.push((name, backends.iter().map(|(backend, _)| backend.clone()).collect()));
         self.backends.extend(backends);
         self.services.extend(services);
         self.unresolved = self.unresolved.take().or(unresolved);

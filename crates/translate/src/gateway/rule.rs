@@ -46,6 +46,7 @@ pub(super) struct RuleReader<'a> {
 /// A rule, whatever its kind of route.
 pub(super) struct RuleText<'a> {
     pub(super) at: usize,
+    pub(super) name: Option<&'a str>,
     /// Each with its index; a missing one is that of a rule without matches.
     pub(super) matches: Vec<RuleMatch>,
     pub(super) filters: &'a [HTTPRouteFilter],

@@ -15,12 +15,13 @@ use self::certificate::Choice;
 use super::canary;
 use super::merge::{HostInput, Merged, merge};
 use super::part::Part;
-use super::route::{Policies, RedirectPorts};
+use super::route::RedirectPorts;
 use crate::config::configmap::GlobalConfig;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::dirty::{Dirty, Output, compact};
 use crate::engine::part::{Extent, portion};
 use crate::objects::ObjectKey;
+use crate::policy::forward::Policies;
 use crate::resource::backend::BackendKey;
 use crate::resource::{Age, ByAge, ConfigMaps, Secrets};
 

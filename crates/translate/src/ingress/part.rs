@@ -9,17 +9,17 @@ use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend,
 
 use super::backend_tls::{self, TlsPolicy};
 use super::client_auth::{self, ClientAuth};
-use super::external_auth;
 use super::headers::HeaderMaps;
 use super::inspect::inspect;
-use super::user_auth::{self, UserAuth};
-use super::wishes::wishes;
 use crate::annotation::{self, Annotations, IngressAnnotations, Rules};
 use crate::config::variable::without_value;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::limit;
 use crate::objects::{Kind, ObjectKey};
 use crate::options::Options;
+use crate::policy::external_auth;
+use crate::policy::user_auth::{self, UserAuth};
+use crate::policy::wishes::wishes;
 use crate::resource::backend::{BackendKey, BackendPort};
 use crate::resource::{Age, Aged, Owner, Secrets};
 use crate::value::{HostAlias, ObjectRef, RewriteTarget};

@@ -1,32 +1,28 @@
 //! One location of ingress-nginx as a route: the filters in their order, and the action.
 
 use std::net::SocketAddr;
-use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
-use std::time::Duration;
 
 use fairway_model::{
-    AccessList, Action, BackendName, Backends, Bandwidth, BasicAuth, Body, ByteLimit, ClientLimits, Cors, ErrorPages,
-    ExternalAuth, FieldBlock, Filter, Forward, ForwardPolicy, HostPattern, HttpsRedirect, Location, Mirror, Origins,
-    PathMatch, Redirect, RedirectBase, Refusal, Replacement, RequestBuffering, RequestRate, Respond, ResponseRewrites,
-    Retry, RetryOn, Rewrite, Route, Template, TraceRule, UpstreamProtocol, UpstreamTls,
+    Action, BackendName, Backends, BasicAuth, Body, Cors, ExternalAuth, FieldBlock, Filter, Forward, ForwardPolicy,
+    HostPattern, HttpsRedirect, Location, Mirror, Origins, PathMatch, Redirect, RedirectBase, Refusal, Replacement,
+    Respond, ResponseRewrites, Rewrite, Route, Template, TraceRule, UpstreamProtocol,
 };
 
 use super::backend_tls::TlsPolicy;
-use super::external_auth;
 use super::headers::PartHeaders;
 use super::part::Part;
-use crate::annotation::{CrossOrigin, Denial, IngressAnnotations, Proxying};
+use crate::annotation::{CrossOrigin, Denial, IngressAnnotations};
 use crate::configmap::GlobalConfig;
-use crate::engine::shared::Shared;
-use crate::limit;
 use crate::options::Options;
+use crate::policy::check::{Checks, access, limits};
+use crate::policy::error_page::error_filter;
+use crate::policy::external_auth;
+use crate::policy::forward::{Policies, protocol};
 use crate::resource::Owner;
 use crate::resource::backend::BackendKey;
 use crate::snippet::{Effect, GlobalAuthSnippet, HostLevels};
-use crate::value::{
-    self, BackendProtocol, ConnectionHeader, GlobalAuthUrl, RedirectUrl, RetryCondition, RewriteTarget, Satisfy, Switch,
-};
+use crate::value::{self, BackendProtocol, GlobalAuthUrl, RedirectUrl, RewriteTarget, Satisfy, Switch};
 
 /// Properties common to all routes of one host.
 pub(crate) struct HostScope<'a> {
@@ -169,7 +165,7 @@ impl<'a> Common<'a> {
             error_pages,
             policy,
             clear,
-            limits: limits(part, scope.config),
+            limits: limits_of(part, scope.config),
             access,
             password: None,
             headers: None,
@@ -441,29 +437,23 @@ impl<'a> Common<'a> {
             }
             filter => filter,
         });
-        let password = self.password.clone().filter(|_| !exempt);
-        let authenticates = authentication.is_some() || password.is_some();
         let level = self.effect.as_ref().map(|effect| &effect.level);
         let any = level.and_then(|level| level.satisfies_any());
-        let any = any.unwrap_or(self.part.annotations.access.satisfy == Some(Satisfy::Any));
-        let either = any && authenticates;
-        let password = password.map(|password| match password {
-            Filter::BasicAuth(auth) if either && authentication.is_some() => {
-                Filter::BasicAuth(Box::new(BasicAuth { or_service: true, ..*auth }))
-            }
-            password => password,
-        });
+        let mut checks = Checks {
+            limits: self.limits.clone(),
+            access: self.access.clone(),
+            password: self.password.clone().filter(|_| !exempt),
+            authentication,
+            any: any.unwrap_or(self.part.annotations.access.satisfy == Some(Satisfy::Any)),
+        };
         let list = match &self.access {
             Some(Filter::AccessList(list)) => Some(list),
             _ => None,
         };
-        let rules = level.and_then(|level| level.access(list, either));
-        let rules = rules.map(|rules| Filter::AccessRules(Box::new(rules)));
-        let access = rules.or_else(|| self.access.clone()).map(|access| match access {
-            Filter::AccessList(list) if either => Filter::AccessListOrAuth(list),
-            access => access,
-        });
-        self.limits.clone().into_iter().chain(access).chain(password).chain(authentication)
+        if let Some(rules) = level.and_then(|level| level.access(list, checks.are_alternatives())) {
+            checks.access = Some(Filter::AccessRules(Box::new(rules)));
+        }
+        checks.into_filters()
     }
 
     /// Whether the service of the ConfigMap guards the paths.
@@ -499,26 +489,6 @@ fn error_pages(part: &Part, scope: &HostScope<'_>, policies: &mut Policies) -> O
     let statuses = own.unwrap_or(&config.custom_http_errors.statuses);
     let pass = proxying.pass_errors.unwrap_or(config.disable_proxy_intercept_errors);
     error_filter(statuses, pass, fallback, scope.default_backend, || policies.plain(config))
-}
-
-fn error_filter(
-    statuses: &[u16],
-    only_own: bool,
-    first: Option<BackendName>,
-    default_backend: Option<&BackendName>,
-    policy: impl FnOnce() -> Arc<ForwardPolicy>,
-) -> Option<Filter> {
-    if statuses.is_empty() {
-        return None;
-    }
-    let mut backends = first.into_iter().chain(default_backend.cloned());
-    let forward = Forward {
-        backends: backends.next()?.into(),
-        fallback: backends.next(),
-        session_cookie_path: None,
-        policy: policy(),
-    };
-    Some(Filter::ErrorPages(Arc::new(ErrorPages { statuses: statuses.to_vec(), only_own, forward })))
 }
 
 /// How the paths of an Ingress are traced, if they are.
@@ -595,32 +565,10 @@ pub(super) fn denial(part: &Part) -> Box<str> {
     format!("{by} of Ingress {}/{} can't be applied", part.owner.key.namespace, part.owner.key.name).into()
 }
 
-/// The filter of client addresses, and the reason for denying all clients if a list of the ConfigMap can't be read. A list of the
-/// Ingress replaces the ConfigMap's list of the same kind.
-fn access(annotations: &IngressAnnotations, config: &GlobalConfig) -> (Option<Filter>, Option<Box<str>>) {
-    use value::AccessList::{Networks, Unreadable, Unset};
-    let pick = |own: &Option<fairway_model::NetworkSet>, global: &value::AccessList| match (own, global) {
-        (Some(own), _) => Networks(own.clone()),
-        (None, global) => global.clone(),
-    };
-    let allow = pick(&annotations.access.allow, &config.allow);
-    let mut deny = pick(&annotations.access.deny, &config.deny);
-    if allow == Unset && deny == Unset {
-        deny = config.block.clone();
-    }
-    if allow == Unreadable || deny == Unreadable {
-        return (None, Some("an address list of the ConfigMap can't be read".into()));
-    }
-    let (allow, deny) = match (allow, deny) {
-        (Unset, Unset) => return (None, None),
-        (allow, deny) => (allow, deny),
-    };
-    let networks = |list| match list {
-        Networks(networks) => Some(networks),
-        Unset | Unreadable => None,
-    };
-    let list = AccessList { deny: networks(deny).unwrap_or_default(), allow: networks(allow) };
-    (Some(Filter::AccessList(list)), None)
+/// The limits for the clients of an Ingress.
+fn limits_of(part: &Part, config: &GlobalConfig) -> Option<Filter> {
+    let scope = format!("{}/{}", part.owner.key.namespace, part.owner.key.name);
+    limits(scope, &part.annotations.limits, (config.limit_req_status, config.limit_conn_status))
 }
 
 /// The filter of User-Agent and Referer, which comes before everything else.
@@ -631,40 +579,6 @@ pub(crate) fn block(config: &GlobalConfig) -> Option<Filter> {
     }
     let block = FieldBlock { user_agents: user_agents.clone(), referers: referers.clone() };
     Some(Filter::Block(block.into()))
-}
-
-/// The limits for the clients of an Ingress.
-fn limits(part: &Part, config: &GlobalConfig) -> Option<Filter> {
-    let limits = &part.annotations.limits;
-    let positive = |limit: Option<i64>| NonZeroU32::new(limit?.clamp(0, u32::MAX.into()) as u32);
-    let rate = |limit, seconds| {
-        let requests = positive(limit)?;
-        let burst = requests.get().saturating_mul(limits.burst_multiplier.unwrap_or(5));
-        Some(RequestRate { requests, period: Duration::from_secs(seconds), burst })
-    };
-    let (per_second, per_minute) = (rate(limits.per_second, 1), rate(limits.per_minute, 60));
-    let in_progress = positive(limits.in_progress);
-    if per_second.is_none() && per_minute.is_none() && in_progress.is_none() {
-        return None;
-    }
-    let limits = ClientLimits {
-        scope: format!("{}/{}", part.owner.key.namespace, part.owner.key.name).into(),
-        per_second,
-        per_minute,
-        in_progress,
-        exempt: limits.exempt.clone().unwrap_or_default(),
-        over_rate: Respond::page(config.limit_req_status.0),
-        over_requests: Respond::page(config.limit_conn_status.0),
-    };
-    Some(Filter::ClientLimits(limits.into()))
-}
-
-/// The bandwidth of each response.
-fn bandwidth(annotations: &IngressAnnotations, config: &GlobalConfig) -> Option<Bandwidth> {
-    let limits = &annotations.limits;
-    let bytes = |kilobytes: u32| u64::from(kilobytes) << 10;
-    let rate = NonZeroU64::new(bytes(limits.rate.unwrap_or(config.limit_rate)))?;
-    Some(Bandwidth { rate, after: bytes(limits.rate_after.unwrap_or(config.limit_rate_after)) })
 }
 
 /// The filters of the built-in catch-all, which belongs to no Ingress.
@@ -682,7 +596,7 @@ pub(crate) fn built_in_gate(
     match &config.block {
         value::AccessList::Unset => {}
         value::AccessList::Networks(deny) => {
-            filters.push(Filter::AccessList(AccessList { deny: deny.clone(), allow: None }));
+            filters.push(Filter::AccessList(fairway_model::AccessList { deny: deny.clone(), allow: None }));
         }
         value::AccessList::Unreadable => {
             let reason = "an address list of the ConfigMap can't be read".into();
@@ -701,110 +615,4 @@ fn starts_with_any(rule: &str, starts: &[String]) -> bool {
 
 fn has_variable(text: &str) -> bool {
     text.split('$').skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_' || c == '{'))
-}
-
-/// Forwarding policies in use: routes that forward alike share one.
-#[derive(Debug, Default)]
-pub(crate) struct Policies(Shared<ForwardPolicy>);
-
-impl Policies {
-    fn of(
-        &mut self,
-        annotations: &IngressAnnotations,
-        config: &GlobalConfig,
-        protocol: UpstreamProtocol,
-        tls: Option<Arc<UpstreamTls>>,
-    ) -> Arc<ForwardPolicy> {
-        let mut policy = ForwardPolicy { tls, protocol, ..policy(annotations, config) };
-        if protocol == UpstreamProtocol::Http2 {
-            // The settings are those of `proxy_pass`; those of `grpc_pass` have their defaults (nginx `grpc_next_upstream`).
-            policy.retry = Retry { tries: None, ..Retry::default() };
-        }
-        self.0.of(policy)
-    }
-
-    /// The policy without any annotations.
-    pub(crate) fn plain(&mut self, config: &GlobalConfig) -> Arc<ForwardPolicy> {
-        self.of(&IngressAnnotations::default(), config, UpstreamProtocol::Http1, None)
-    }
-}
-
-/// The head of a response that the proxy accepts in any case.
-const RESPONSE_HEAD: u32 = 128 << 10;
-
-fn policy(annotations: &IngressAnnotations, config: &GlobalConfig) -> ForwardPolicy {
-    let proxying = &annotations.proxying;
-    let seconds = |own: Option<value::Seconds>, global: value::Seconds| own.unwrap_or(global).duration();
-    let on = proxying.next_upstream.unwrap_or(config.proxy_next_upstream);
-    let has = |condition| on.contains(condition);
-    let mut retry = RetryOn::default();
-    if !has(RetryCondition::Off) {
-        retry = RetryOn {
-            connect: false,
-            error: has(RetryCondition::Error),
-            timeout: has(RetryCondition::Timeout),
-            invalid_header: has(RetryCondition::InvalidHeader),
-            non_idempotent: has(RetryCondition::NonIdempotent) || config.retry_non_idempotent,
-            statuses: on.iter().filter_map(status).collect(),
-        };
-    }
-    let response_head = proxying.buffer_size.unwrap_or(config.proxy_buffer_size).0.min(limit::RESPONSE_HEAD) as u32;
-    let tries = proxying.next_upstream_tries.unwrap_or(config.proxy_next_upstream_tries);
-    let within = seconds(proxying.next_upstream_timeout, config.proxy_next_upstream_timeout);
-    ForwardPolicy {
-        response_within: None,
-        whole_head: false,
-        connect_timeout: seconds(proxying.connect_timeout, config.proxy_connect_timeout),
-        send_timeout: seconds(proxying.send_timeout, config.proxy_send_timeout),
-        read_timeout: seconds(proxying.read_timeout, config.proxy_read_timeout),
-        max_body: proxying.body_size.unwrap_or(config.proxy_body_size).limit().map_or(ByteLimit::NONE, ByteLimit::of),
-        request_buffering: match (proxying.request_buffering, config.proxy_request_buffering) {
-            (Some(Switch::On), _) => RequestBuffering::All,
-            (None, Switch::On) => RequestBuffering::Unmeasured,
-            (Some(Switch::Off), _) | (None, Switch::Off) => RequestBuffering::Off,
-        },
-        max_response_head: Some(response_head).filter(|bytes| *bytes > RESPONSE_HEAD),
-        response_buffer: response_buffer(proxying, config),
-        retry: Retry {
-            on: retry,
-            tries: Some(tries).filter(|tries| *tries > 0),
-            within: Some(within).filter(|within| !within.is_zero()),
-        },
-        upstream_host: proxying.vhost.as_ref().map(|vhost| Template::parse(vhost.as_str())),
-        bandwidth: bandwidth(annotations, config),
-        close: proxying.connection == Some(ConnectionHeader::Close),
-        tls: None,
-        protocol: UpstreamProtocol::default(),
-    }
-}
-
-/// What may wait for the client of a response. The proxy has a limit of its own.
-fn response_buffer(proxying: &Proxying, config: &GlobalConfig) -> Option<u32> {
-    if proxying.buffering.unwrap_or(config.proxy_buffering) == Switch::Off {
-        return None;
-    }
-    let number = proxying.buffers_number.unwrap_or(config.proxy_buffers_number);
-    let size = proxying.buffer_size.unwrap_or(config.proxy_buffer_size).0;
-    Some(u32::try_from(size.saturating_mul(number.into())).unwrap_or(u32::MAX))
-}
-
-fn protocol(annotations: &IngressAnnotations) -> UpstreamProtocol {
-    match annotations.proxying.protocol {
-        None | Some(BackendProtocol::Http | BackendProtocol::Https | BackendProtocol::Fcgi) => UpstreamProtocol::Http1,
-        Some(BackendProtocol::AutoHttp) => UpstreamProtocol::LikeClient,
-        Some(BackendProtocol::Grpc | BackendProtocol::Grpcs) => UpstreamProtocol::Http2,
-    }
-}
-
-fn status(condition: RetryCondition) -> Option<u16> {
-    match condition {
-        RetryCondition::Http500 => Some(500),
-        RetryCondition::Http502 => Some(502),
-        RetryCondition::Http503 => Some(503),
-        RetryCondition::Http504 => Some(504),
-        RetryCondition::Http403 => Some(403),
-        RetryCondition::Http404 => Some(404),
-        RetryCondition::Http429 => Some(429),
-        _ => None,
-    }
 }

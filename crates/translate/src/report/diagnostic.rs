@@ -149,6 +149,8 @@ reasons! {
     BackendPolicyRefused,
     /// A kind of object that has to be read, and that the controller may not read.
     MissingRight,
+    /// A RoutePolicy that is not applied, in whole or in part.
+    RoutePolicyRefused,
 }
 
 impl Serialize for Reason {

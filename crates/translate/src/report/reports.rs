@@ -112,7 +112,8 @@ impl ReportInputs<'_> {
             | Kind::TLSRoute
             | Kind::TCPRoute
             | Kind::UDPRoute
-            | Kind::BackendTLSPolicy => self.of_gateway_api(key),
+            | Kind::BackendTLSPolicy
+            | Kind::RoutePolicy => self.of_gateway_api(key),
             Kind::IngressClass | Kind::EndpointSlice | Kind::Namespace | Kind::GatewayClass | Kind::ReferenceGrant => {
                 Vec::new()
             }
@@ -122,7 +123,7 @@ impl ReportInputs<'_> {
     fn of_gateway_api(&self, key: &ObjectKey) -> Vec<Diagnostic> {
         let mut found = self.gateways.findings(key).to_vec();
         let origin = key.origin();
-        for (backend, field) in self.gateways.backends(key) {
+        for (backend, field) in &*self.gateways.backends(key) {
             found.extend(self.backends.problem(backend).map(|problem| problem.diagnostic(&origin, field, backend)));
         }
         found

@@ -21,7 +21,7 @@ impl Value for NetworkSet {
 }
 
 /// One address or CIDR. Networks of IPv4-mapped addresses become IPv4 networks, as Go prints them.
-fn network(text: &str) -> Option<IpNet> {
+pub(crate) fn network(text: &str) -> Option<IpNet> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Some(address.to_canonical().into());
     }

@@ -7,6 +7,7 @@ use fairway_translate::gateway::api::{
     BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
     UDPRoute,
 };
+use fairway_translate::gateway::policy::RoutePolicy;
 use fairway_translate::objects::{Kind, Object, ObjectKey, Objects};
 use fairway_translate::options::{Development, GatewayAddressing, Options};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
@@ -169,7 +170,7 @@ fn object(value: Value) -> Result<Object, Failed> {
     }
     Ok(read!(
         Ingress IngressClass Service EndpointSlice Secret ConfigMap Namespace
-        GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute TLSRoute TCPRoute UDPRoute ReferenceGrant BackendTLSPolicy
+        GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute TLSRoute TCPRoute UDPRoute ReferenceGrant BackendTLSPolicy RoutePolicy
     ))
 }
 

@@ -48,7 +48,9 @@ the condition of its version.
 {{- if $duties.gateways }}
 {{- $routes := list "httproutes" "grpcroutes" "tlsroutes" "tcproutes" "udproutes" }}
 {{ include "fairway.rule" (dict "group" "gateway.networking.k8s.io" "resources" (concat (list "gateways" "listenersets" "backendtlspolicies") $routes (list "referencegrants")) "verbs" $read) }}
+{{ include "fairway.rule" (dict "group" "fairway.dev" "resources" (list "routepolicies") "verbs" $read) }}
 {{- if $duties.status }}
+{{ include "fairway.rule" (dict "group" "fairway.dev" "resources" (list "routepolicies/status") "verbs" (list "patch")) }}
 {{- $written := list "gateways/status" "listenersets/status" "backendtlspolicies/status" }}
 {{- range $routes }}{{- $written = append $written (printf "%s/status" .) }}{{- end }}
 {{ include "fairway.rule" (dict "group" "gateway.networking.k8s.io" "resources" $written "verbs" (list "patch")) }}

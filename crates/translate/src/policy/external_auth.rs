@@ -25,7 +25,7 @@ fn host<'a>(url: &'a AuthUrl, pattern: &'a HostPattern) -> Option<Cow<'a, str>> 
 
 /// The backend that is asked about requests to a host. A Service of the cluster is asked at its endpoints, anything else at the
 /// addresses that DNS has for it. So is a Service of a namespace that isn't watched: nothing is known about it.
-pub(super) fn backend(url: &AuthUrl, pattern: &HostPattern, options: &Options) -> Option<BackendKey> {
+pub(crate) fn backend(url: &AuthUrl, pattern: &HostPattern, options: &Options) -> Option<BackendKey> {
     let host = host(url, pattern)?;
     let port = BackendPort::Number(i32::from(url.port));
     let service = host.strip_suffix(".svc.cluster.local").or_else(|| host.strip_suffix(".svc"));
@@ -43,7 +43,7 @@ pub(super) fn backend(url: &AuthUrl, pattern: &HostPattern, options: &Options) -
 }
 
 /// TLS to the service: with its name, as in ingress-nginx, and without a check of its certificate.
-pub(super) fn tls(url: &AuthUrl, pattern: &HostPattern) -> Option<Arc<UpstreamTls>> {
+pub(crate) fn tls(url: &AuthUrl, pattern: &HostPattern) -> Option<Arc<UpstreamTls>> {
     let host = host(url, pattern).filter(|_| url.https)?;
     let is_name = host.parse::<std::net::IpAddr>().is_err() && !host.starts_with('[');
     Some(Arc::new(UpstreamTls { name: is_name.then(|| (*host).into()), sni: is_name, ..UpstreamTls::default() }))
@@ -53,7 +53,7 @@ pub(super) fn tls(url: &AuthUrl, pattern: &HostPattern) -> Option<Arc<UpstreamTl
 ///
 /// # Errors
 /// Why it can't be built.
-pub(super) fn filter(
+pub(crate) fn filter(
     annotations: &ExternalAuthentication,
     url: &AuthUrl,
     pattern: &HostPattern,
@@ -111,7 +111,7 @@ pub(crate) fn global_backend(config: &GlobalConfig, options: &Options) -> Option
 }
 
 /// What the ConfigMap says about the service for all paths, as annotations would.
-pub(super) fn global(config: &GlobalConfig) -> ExternalAuthentication {
+pub(crate) fn global(config: &GlobalConfig) -> ExternalAuthentication {
     let names = &config.global_auth_response_headers.names;
     ExternalAuthentication {
         method: config.global_auth_method,

@@ -13,7 +13,7 @@ use crate::value::{self, BackendProtocol, HealthCount, HealthProbe, HealthSecond
 static NOTHING: LazyLock<Arc<BackendWishes>> = LazyLock::new(Arc::default);
 
 /// The wishes in these annotations.
-pub(super) fn wishes(annotations: &IngressAnnotations) -> Arc<BackendWishes> {
+pub(crate) fn wishes(annotations: &IngressAnnotations) -> Arc<BackendWishes> {
     let balancing = &annotations.balancing;
     let hash = balancing.hash_by.as_ref().map(|key| {
         let subset = balancing.hash_by_subset.unwrap_or(false).then(|| balancing.hash_by_subset_size.unwrap_or(3));

@@ -17,7 +17,7 @@ const BCRYPT_COST: u32 = 14;
 const SHA_ROUNDS: u32 = 500_000;
 
 /// Puts annotations and Secret together.
-pub(super) fn build(annotations: &UserAuthentication, key: &ObjectKey, secret: Option<&Secret>) -> UserAuth {
+pub(crate) fn build(annotations: &UserAuthentication, key: &ObjectKey, secret: Option<&Secret>) -> UserAuth {
     let (namespace, name) = (&key.namespace, &key.name);
     let Some(secret) = secret else { return Err(format!("there is no Secret {namespace}/{name}").into()) };
     let is_file = annotations.secret_type != Some(AuthSecretType::Map);
@@ -46,7 +46,7 @@ pub(super) fn build(annotations: &UserAuthentication, key: &ObjectKey, secret: O
 }
 
 /// How many entries have no hash that can be checked.
-pub(super) fn left_out(annotations: &UserAuthentication, secret: Option<&Secret>) -> usize {
+pub(crate) fn left_out(annotations: &UserAuthentication, secret: Option<&Secret>) -> usize {
     if annotations.kind == Some(AuthType::Digest) {
         let all = secret.into_iter().flat_map(|secret| digests(annotations, secret));
         return all.filter(|(_, hash)| hash.is_none()).count();

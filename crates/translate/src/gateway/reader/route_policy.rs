@@ -1,0 +1,116 @@
+//! RoutePolicies among the objects of the Gateway API: what is read or built again when one changes, and where it counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{GatewayInputs, GatewayOwned, Gateways, age, is_in_scope, turn};
+use crate::diagnostic::Diagnostic;
+use crate::engine::dirty::{Dirty, Output};
+use crate::gateway::attach::Attachment;
+use crate::gateway::route::RouteRules;
+use crate::gateway::route_policy::{PolicyOwned, Site};
+use crate::gateway::status::ObjectStatus;
+use crate::objects::{Kind, Object, ObjectKey, Objects};
+use crate::resource::backend::BackendKey;
+use crate::resource::{BackendWishes, Owner, Secrets};
+
+impl Gateways {
+    /// Reads a policy. Returns the routes that it was or is for.
+    pub(super) fn read_route_policy(
+        &mut self,
+        key: &ObjectKey,
+        inputs: GatewayInputs<'_>,
+        owned: &mut GatewayOwned<'_>,
+        dirty: &mut Dirty,
+        out: &mut Output,
+    ) -> BTreeSet<ObjectKey> {
+        let GatewayInputs { objects, options, .. } = inputs;
+        let found = match objects.get(key) {
+            Some(object @ Object::RoutePolicy(policy)) if is_in_scope(key, objects, options) => {
+                let age = age(key, &policy.metadata, objects);
+                let owner = Owner { key: key.clone(), age, wishes: Arc::new(BackendWishes::default()) };
+                Some((Arc::new(owner), turn(key, object, objects), &**policy))
+            }
+            _ => None,
+        };
+        let owned = PolicyOwned { backends: &mut *owned.backends, secrets: &mut *owned.secrets };
+        let targets = self.policies_of_routes.read(key, found, (objects, options), owned, dirty, out);
+        self.findings.remove(key);
+        dirty.reports.insert(key.clone());
+        dirty.gateway_statuses.insert(key.clone());
+        let mut routes = BTreeSet::new();
+        for target in targets {
+            // Of several policies for the same, another one may decide now.
+            dirty.gateway_statuses.extend(self.policies_of_routes.for_object(&target.object).cloned());
+            routes.extend(self.routes_at(&target.object));
+        }
+        routes
+    }
+
+    /// The routes that a target comes to: itself, or those that a Gateway has taken.
+    fn routes_at(&self, object: &ObjectKey) -> BTreeSet<ObjectKey> {
+        if object.kind != Kind::Gateway {
+            return self.routes.contains_key(object).then(|| object.clone()).into_iter().collect();
+        }
+        let has = |one: &Attachment| self.gateway_at(one) == Some(object);
+        self.routes.iter().filter(|(_, part)| part.attachments.iter().any(has)).map(|(key, _)| key.clone()).collect()
+    }
+
+    fn gateway_at(&self, one: &Attachment) -> Option<&ObjectKey> {
+        let holder = &one.listener.holder;
+        match holder.kind {
+            Kind::Gateway => self.gateways.get(holder).map(|part| &part.key),
+            _ => self.sets.get(holder).map(|set| &set.gateway),
+        }
+    }
+
+    /// Looks at the users of policies that are due, and marks the hosts where others count now.
+    pub(super) fn settle_users(&mut self, secrets: &Secrets, dirty: &mut Dirty) {
+        for key in std::mem::take(&mut dirty.route_policy_users) {
+            let targets = self.policies_of_routes.settle_users(&key, secrets);
+            let routes: BTreeSet<_> = targets.iter().flat_map(|target| self.routes_at(&target.object)).collect();
+            for part in routes.iter().filter_map(|route| self.routes.get(route)) {
+                self.hosts.extend(part.attachments.iter().map(|one| (one.place.clone(), one.pattern.clone())));
+            }
+            dirty.gateway_statuses.insert(key);
+        }
+    }
+
+    /// What policies wish for the backends of a route. They wish nothing for those of other namespaces.
+    pub(super) fn wishes(
+        &self,
+        key: &ObjectKey,
+        rules: &RouteRules,
+        first: Option<&Attachment>,
+    ) -> BTreeMap<BackendKey, Arc<BackendWishes>> {
+        let mut all = BTreeMap::new();
+        let Some(first) = first.filter(|_| !self.policies_of_routes.is_empty()) else { return all };
+        let Some(gateway) = self.gateway_at(first) else { return all };
+        for (rule, backends) in &rules.shares {
+            let site = Site { route: key, rule: rule.as_ref(), listener: &first.listener, gateway };
+            let Some(wishes) = self.policies_of_routes.wishes(&site) else { continue };
+            for backend in backends.iter().filter(|backend| backend.namespace == key.namespace) {
+                all.entry(backend.clone()).or_insert_with(|| wishes.clone());
+            }
+        }
+        all
+    }
+
+    /// The status of a policy, and the findings about it.
+    pub(super) fn route_policy_status(
+        &self,
+        key: &ObjectKey,
+        objects: &Objects,
+        secrets: &Secrets,
+    ) -> Option<(ObjectStatus, Vec<Diagnostic>)> {
+        let reached = |object: &ObjectKey| match object.kind {
+            Kind::Gateway => self.gateways.get(object).map(|part| part.key.clone()).into_iter().collect(),
+            _ => {
+                let attachments = self.routes.get(object).into_iter().flat_map(|part| &part.attachments);
+                attachments.filter_map(|one| self.gateway_at(one).cloned()).collect()
+            }
+        };
+        let (ancestors, findings) = self.policies_of_routes.status(key, objects, secrets, reached)?;
+        Some((ObjectStatus::Policy { ancestors }, findings))
+    }
+}

@@ -1,0 +1,303 @@
+//! RoutePolicies: what the standard can't say about routes (`fairway.dev/v1alpha1`), by attachment to a Gateway, a listener, a route or a
+//! rule.
+//!
+//! Each section of the spec is settled by itself: the most specific target that has it decides, and of several policies for the same
+//! target the oldest. A section becomes the filters and the policy that the annotations of an Ingress become (`crate::policy`). One that
+//! restricts access and can't be built denies.
+
+pub mod api;
+mod apply;
+mod read;
+pub mod schema;
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use self::api::RoutePolicy;
+use self::read::{Asked, Section, SectionFault};
+use super::attach::ListenerId;
+use super::host::RouteAge;
+use super::status::Shortcoming;
+use crate::annotation::IngressAnnotations;
+use crate::engine::dirty::{Dirty, Output};
+use crate::objects::{Kind, ObjectKey, Objects};
+use crate::options::Options;
+use crate::policy::forward::Policies;
+use crate::policy::user_auth::{self, UserAuth};
+use crate::policy::wishes::wishes;
+use crate::resource::backend::BackendKey;
+use crate::resource::{BackendWishes, Backends, Owner, Secrets};
+
+/// All policies, by what they are for.
+#[derive(Debug, Default)]
+pub(super) struct RoutePolicies {
+    parts: BTreeMap<ObjectKey, RoutePolicyPart>,
+    /// The policies of each target, oldest first.
+    targets: BTreeMap<Subject, BTreeSet<RouteAge>>,
+    forwarding: Policies,
+}
+
+/// What a policy is for.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct Subject {
+    /// A Gateway or a route.
+    pub(super) object: ObjectKey,
+    /// A listener or a rule; all without it.
+    pub(super) section: Option<Arc<str>>,
+}
+
+/// One policy.
+#[derive(Debug)]
+struct RoutePolicyPart {
+    owner: Arc<Owner>,
+    turn: RouteAge,
+    targets: Vec<Subject>,
+    /// The first target that can't be one.
+    bad_target: Option<SectionFault>,
+    asked: Asked,
+    /// The users of basic authentication, or why there are none; `None` before the Secret has been looked at.
+    users: Option<UserAuth>,
+    users_left_out: usize,
+}
+
+/// What a policy owns.
+pub(super) struct PolicyOwned<'a> {
+    pub(super) backends: &'a mut Backends,
+    pub(super) secrets: &'a mut Secrets,
+}
+
+/// Where a rule of a route is served.
+pub(super) struct Site<'a> {
+    pub(super) route: &'a ObjectKey,
+    /// Its name.
+    pub(super) rule: Option<&'a Arc<str>>,
+    pub(super) listener: &'a ListenerId,
+    pub(super) gateway: &'a ObjectKey,
+}
+
+impl Site<'_> {
+    /// What policies may be for, the most specific first.
+    fn levels(&self) -> impl Iterator<Item = Subject> {
+        let target = |object: &ObjectKey, section: Option<&Arc<str>>| Subject {
+            object: object.clone(),
+            section: section.cloned(),
+        };
+        let rule = self.rule.map(|rule| target(self.route, Some(rule)));
+        // A listener of a ListenerSet has a name of its own.
+        let listener = (self.listener.holder == *self.gateway).then(|| target(self.gateway, Some(&self.listener.name)));
+        let whole = [Some(target(self.route, None)), listener, Some(target(self.gateway, None))];
+        [rule].into_iter().chain(whole).flatten()
+    }
+}
+
+/// The policy that decides about each section.
+struct Effective<'a>(Vec<(Section, &'a RoutePolicyPart)>);
+
+impl<'a> Effective<'a> {
+    fn of(&self, section: Section) -> Option<&'a RoutePolicyPart> {
+        self.0.iter().find(|(other, _)| *other == section).map(|(_, part)| *part)
+    }
+
+    /// The values of all sections together, without those that are left out.
+    fn annotations(&self) -> IngressAnnotations {
+        let mut all = IngressAnnotations::default();
+        for (section, part) in self.0.iter().filter(|(section, part)| part.fault(*section).is_none()) {
+            let own = &part.asked.annotations;
+            match section {
+                Section::Access => all.access = own.access.clone(),
+                Section::BasicAuth => all.user_auth = own.user_auth.clone(),
+                Section::ExternalAuth => all.external_auth = own.external_auth.clone(),
+                Section::Limits => {
+                    let (rate, rate_after) = (all.limits.rate, all.limits.rate_after);
+                    all.limits = own.limits.clone();
+                    (all.limits.rate, all.limits.rate_after) = (rate, rate_after);
+                }
+                Section::Request => {
+                    all.proxying.body_size = own.proxying.body_size;
+                    all.proxying.request_buffering = own.proxying.request_buffering;
+                }
+                Section::Response => {
+                    all.proxying.buffering = own.proxying.buffering;
+                    all.proxying.buffer_size = own.proxying.buffer_size;
+                    all.proxying.buffers_number = own.proxying.buffers_number;
+                    (all.limits.rate, all.limits.rate_after) = (own.limits.rate, own.limits.rate_after);
+                }
+                Section::Timeouts => {
+                    all.proxying.connect_timeout = own.proxying.connect_timeout;
+                    all.proxying.send_timeout = own.proxying.send_timeout;
+                    all.proxying.read_timeout = own.proxying.read_timeout;
+                }
+                Section::Retry => {
+                    all.proxying.next_upstream = own.proxying.next_upstream;
+                    all.proxying.next_upstream_tries = own.proxying.next_upstream_tries;
+                    all.proxying.next_upstream_timeout = own.proxying.next_upstream_timeout;
+                }
+                Section::Rewrite => all.rewriting = own.rewriting.clone(),
+                Section::Session => all.affinity = own.affinity.clone(),
+                Section::LoadBalancing => all.balancing = own.balancing.clone(),
+                Section::ErrorPages => {
+                    all.proxying.http_errors = own.proxying.http_errors.clone();
+                    all.proxying.pass_errors = own.proxying.pass_errors;
+                }
+            }
+        }
+        all
+    }
+}
+
+impl RoutePolicyPart {
+    /// Why a section is not carried out, as far as the policy by itself says.
+    fn fault(&self, section: Section) -> Option<&SectionFault> {
+        self.asked.faults.iter().find(|fault| fault.section == section)
+    }
+
+    fn has(&self, section: Section) -> bool {
+        self.asked.sections.contains(&section)
+    }
+
+    fn backends(&self) -> impl Iterator<Item = &BackendKey> {
+        let unique: BTreeSet<&BackendKey> = self.asked.service.iter().chain(&self.asked.errors).collect();
+        unique.into_iter()
+    }
+}
+
+impl RoutePolicies {
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// The policies for an object or a part of it.
+    pub(super) fn for_object<'a>(&'a self, object: &'a ObjectKey) -> impl Iterator<Item = &'a ObjectKey> {
+        let start = Subject { object: object.clone(), section: None };
+        let of_object = self.targets.range(start..).take_while(move |(target, _)| target.object == *object);
+        of_object.flat_map(|(_, policies)| policies).map(RouteAge::key)
+    }
+
+    /// The backends that a policy names, each with the field that does.
+    pub(super) fn backends(&self, key: &ObjectKey) -> Vec<(BackendKey, String)> {
+        let Some(part) = self.parts.get(key) else { return Vec::new() };
+        let service = part.asked.service.iter().map(|key| (key.clone(), "spec.externalAuth.url".to_owned()));
+        let errors = part.asked.errors.iter().map(|key| (key.clone(), "spec.errorPages.backendRef".to_owned()));
+        service.chain(errors).collect()
+    }
+
+    /// The oldest policy for exactly this that has a section.
+    fn winner(&self, target: &Subject, section: Section) -> Option<&RoutePolicyPart> {
+        let policies = self.targets.get(target)?.iter().filter_map(|turn| self.parts.get(turn.key()));
+        policies.into_iter().find(|part| part.has(section))
+    }
+
+    /// What counts for a rule. `None` if nothing does.
+    fn effective(&self, site: &Site<'_>) -> Option<Effective<'_>> {
+        if self.parts.is_empty() {
+            return None;
+        }
+        let levels: Vec<_> = site.levels().filter(|level| self.targets.contains_key(level)).collect();
+        let decide = |section: &Section| {
+            levels.iter().find_map(|level| self.winner(level, *section)).map(|part| (*section, part))
+        };
+        let found: Vec<_> = Section::ALL.iter().filter_map(decide).collect();
+        (!found.is_empty()).then_some(Effective(found))
+    }
+
+    /// The wishes for the backends of a rule; `None` if there are none.
+    pub(super) fn wishes(&self, site: &Site<'_>) -> Option<Arc<BackendWishes>> {
+        let effective = self.effective(site)?;
+        effective.of(Section::Session).or(effective.of(Section::LoadBalancing))?;
+        let all = wishes(&effective.annotations());
+        (*all != BackendWishes::default()).then_some(all)
+    }
+
+    /// Reads a policy again. Returns what it was or is for.
+    pub(super) fn read(
+        &mut self,
+        key: &ObjectKey,
+        found: Option<(Arc<Owner>, RouteAge, &RoutePolicy)>,
+        (objects, options): (&Objects, &Options),
+        owned: PolicyOwned<'_>,
+        dirty: &mut Dirty,
+        out: &mut Output,
+    ) -> BTreeSet<Subject> {
+        let mut targets = BTreeSet::new();
+        if let Some(before) = self.parts.remove(key) {
+            for backend in before.backends() {
+                owned.backends.detach(backend, &before.owner.age, dirty);
+            }
+            if let Some(secret) = &before.asked.secret {
+                owned.secrets.detach(secret, &before.owner.age, dirty, out);
+            }
+            for target in before.targets {
+                if let Some(policies) = self.targets.get_mut(&target) {
+                    policies.remove(&before.turn);
+                    if policies.is_empty() {
+                        self.targets.remove(&target);
+                    }
+                }
+                targets.insert(target);
+            }
+        }
+        let Some((owner, turn, policy)) = found else { return targets };
+        let asked = read::read(key, &policy.spec, objects, options);
+        let (own, bad_target) = targets_of(key, policy);
+        let part = RoutePolicyPart { owner, turn, targets: own, bad_target, asked, users: None, users_left_out: 0 };
+        for backend in part.backends() {
+            owned.backends.attach(backend, &part.owner, dirty);
+        }
+        if let Some(secret) = &part.asked.secret {
+            owned.secrets.attach(secret, &part.owner, dirty, out);
+        }
+        for target in &part.targets {
+            self.targets.entry(target.clone()).or_default().insert(part.turn.clone());
+            targets.insert(target.clone());
+        }
+        dirty.route_policy_users.insert(key.clone());
+        self.parts.insert(key.clone(), part);
+        targets
+    }
+
+    /// Looks at the users of a policy again. Returns what it is for if they have changed.
+    pub(super) fn settle_users(&mut self, key: &ObjectKey, secrets: &Secrets) -> Vec<Subject> {
+        let Some(part) = self.parts.get_mut(key) else { return Vec::new() };
+        let users = part.asked.secret.as_ref().map(|secret| {
+            let (annotations, newest) = (&part.asked.annotations.user_auth, secrets.newest(secret));
+            part.users_left_out = user_auth::left_out(annotations, newest);
+            user_auth::build(annotations, secret, newest)
+        });
+        if part.users == users {
+            return Vec::new();
+        }
+        part.users = users;
+        part.targets.clone()
+    }
+}
+
+/// What a policy is for, and the first target that can't be one.
+fn targets_of(key: &ObjectKey, policy: &RoutePolicy) -> (Vec<Subject>, Option<SectionFault>) {
+    let (mut targets, mut bad) = (Vec::new(), None);
+    for (at, one) in policy.spec.target_refs.iter().enumerate() {
+        let kind = match &*one.kind.0 {
+            "Gateway" => Kind::Gateway,
+            "HTTPRoute" => Kind::HTTPRoute,
+            "GRPCRoute" => Kind::GRPCRoute,
+            _ => Kind::RoutePolicy,
+        };
+        if one.group.0 != super::api::GROUP || kind == Kind::RoutePolicy || one.name.0.is_empty() {
+            bad.get_or_insert_with(|| SectionFault {
+                section: Section::Access,
+                field: format!("spec.targetRefs[{at}]"),
+                value: one.kind.0.clone(),
+                why: Shortcoming::new("Invalid", "expected a Gateway, an HTTPRoute or a GRPCRoute"),
+            });
+            continue;
+        }
+        let section = one.section_name.as_ref().map(|name| &*name.0).filter(|name| !name.is_empty());
+        let object = ObjectKey::new(kind, &*key.namespace, &*one.name.0);
+        let target = Subject { object, section: section.map(Into::into) };
+        if !targets.contains(&target) {
+            targets.push(target);
+        }
+    }
+    (targets, bad)
+}

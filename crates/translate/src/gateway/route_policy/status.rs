@@ -1,0 +1,158 @@
+//! What a RoutePolicy is told about itself: a status at each Gateway through which its targets are reached, and findings.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::read::Section;
+use super::{RoutePolicies, RoutePolicyPart, Subject};
+use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::gateway::api::{GROUP, ParentReference};
+use crate::gateway::status::{AncestorStatus, Condition, Shortcoming};
+use crate::objects::{Kind, Object, ObjectKey, Objects};
+use crate::resource::Secrets;
+
+/// Most entries that the status of a policy may have.
+const ANCESTORS: usize = 16;
+
+/// What is said at one Gateway: why the policy is not accepted there, and what of it can't be had.
+#[derive(Default)]
+struct Said {
+    fault: Option<Shortcoming>,
+}
+
+impl RoutePolicies {
+    /// The status of a policy, and the findings about it. `reached` says through which Gateways of ours a target is.
+    pub(in crate::gateway) fn status(
+        &self,
+        key: &ObjectKey,
+        objects: &Objects,
+        secrets: &Secrets,
+        reached: impl Fn(&ObjectKey) -> BTreeSet<ObjectKey>,
+    ) -> Option<(Vec<AncestorStatus>, Vec<Diagnostic>)> {
+        let part = self.parts.get(key)?;
+        let origin = key.origin();
+        let (mut findings, mut said) = (Vec::new(), BTreeMap::<(ObjectKey, Option<&str>), Said>::new());
+        let finding = |severity, reason, field: String, value: &str, message: String| {
+            Diagnostic::new(severity, reason, &origin, field, value, message)
+        };
+        let mut invalid = None;
+        for fault in part.bad_target.iter().chain(&part.asked.faults) {
+            let is_target = part.bad_target.as_ref().is_some_and(|bad| bad.field == fault.field);
+            let denies = !is_target && fault.section.restricts();
+            let then = match (is_target, denies) {
+                (true, _) => "it is ignored".to_owned(),
+                (false, true) => "requests that it is for answer 503".to_owned(),
+                (false, false) => format!("{} is left out", fault.section.name()),
+            };
+            let reason = match fault.why.reason {
+                "RefNotPermitted" => Reason::ForbiddenReference,
+                _ => Reason::RoutePolicyRefused,
+            };
+            let message = format!("{}; {then}", fault.why.message);
+            let found = finding(Severity::Error, reason, fault.field.clone(), &fault.value, message);
+            findings.push(Diagnostic { unserved: denies, ..found });
+            if fault.why.reason != "RefNotPermitted" {
+                let message = format!("{}: {message}", fault.field, message = fault.why.message);
+                invalid.get_or_insert_with(|| Shortcoming::new("Invalid", message));
+            }
+        }
+        let unresolved = self.unresolved(part, secrets);
+        if let Some((reason, fault)) = &unresolved
+            && *reason != Reason::ForbiddenReference
+        {
+            let why = fault.message.split_once(": ").map_or(&*fault.message, |(_, why)| why);
+            let message = format!("{why}; requests that it is for answer 503");
+            let name = part.asked.secret.as_ref().map_or("", |secret| &secret.name);
+            let field = "spec.basicAuth.secretRef".to_owned();
+            findings.push(finding(Severity::Error, *reason, field, name, message).unserved());
+        } else if part.users_left_out > 0 {
+            let message =
+                format!("{} users have a hash that can't be checked, so they aren't admitted", part.users_left_out);
+            let name = part.asked.secret.as_ref().map_or("", |secret| &secret.name);
+            let field = "spec.basicAuth.secretRef".to_owned();
+            findings.push(finding(Severity::Warning, Reason::InvalidSecret, field, name, message));
+        }
+        for (at, target) in part.targets.iter().enumerate() {
+            let fault = self.fault_at(part, target, objects);
+            if let Some(fault) = &fault {
+                let message = match fault.reason {
+                    "Conflicted" => format!("{}; it decides, and what only this policy has is applied", fault.message),
+                    _ => format!("{}; the policy has no effect there", fault.message),
+                };
+                let field = format!("spec.targetRefs[{at}]");
+                let severity = if fault.reason == "Conflicted" { Severity::Error } else { Severity::Warning };
+                findings.push(finding(severity, Reason::RoutePolicyRefused, field, &target.object.name, message));
+            }
+            let is_missing = objects.get(&target.object).is_none();
+            let ancestors: Vec<_> = match target.object.kind {
+                // Somebody has to say so.
+                _ if is_missing => vec![(target.object.clone(), target.section.as_deref())],
+                Kind::Gateway => {
+                    reached(&target.object).into_iter().map(|gateway| (gateway, target.section.as_deref())).collect()
+                }
+                _ => reached(&target.object).into_iter().map(|gateway| (gateway, None)).collect(),
+            };
+            for ancestor in ancestors {
+                let known = said.entry(ancestor).or_default();
+                known.fault = known.fault.take().or_else(|| invalid.clone()).or_else(|| fault.clone());
+            }
+        }
+        let unresolved = unresolved.map(|(_, fault)| fault);
+        let ancestors = said.into_iter().take(ANCESTORS).map(|((object, section), said)| AncestorStatus {
+            ancestor_ref: ParentReference {
+                group: Some(GROUP.to_owned()),
+                kind: Some(object.kind.as_str().to_owned()),
+                namespace: Some(object.namespace.to_string()),
+                name: object.name.to_string(),
+                section_name: section.map(str::to_owned),
+                ..ParentReference::default()
+            },
+            conditions: vec![
+                Condition::of("Accepted", said.fault.as_ref()),
+                Condition::of("ResolvedRefs", unresolved.as_ref()),
+            ],
+        });
+        Some((ancestors.collect(), findings))
+    }
+
+    /// The first reference that can't be followed.
+    fn unresolved(&self, part: &RoutePolicyPart, secrets: &Secrets) -> Option<(Reason, Shortcoming)> {
+        if let Some(fault) = part.asked.faults.iter().find(|fault| fault.why.reason == "RefNotPermitted") {
+            let message = format!("{}: {}", fault.field, fault.why.message);
+            return Some((Reason::ForbiddenReference, Shortcoming::new("RefNotPermitted", message)));
+        }
+        let (Some(Err(why)), Some(secret)) = (&part.users, &part.asked.secret) else { return None };
+        let reason = if secrets.newest(secret).is_none() { Reason::SecretNotFound } else { Reason::InvalidSecret };
+        Some((reason, Shortcoming::new("InvalidSecretRef", format!("spec.basicAuth.secretRef: {why}"))))
+    }
+
+    /// Why a policy is not applied to one of its targets, or not in whole.
+    fn fault_at(&self, part: &RoutePolicyPart, target: &Subject, objects: &Objects) -> Option<Shortcoming> {
+        let missing = |what: String| Some(Shortcoming::new("TargetNotFound", what));
+        let Some(object) = objects.get(&target.object) else {
+            return missing(format!("there is no {}", target.object));
+        };
+        if let Some(section) = target.section.as_deref()
+            && !has_section(object, section)
+        {
+            let what = if target.object.kind == Kind::Gateway { "listener" } else { "rule" };
+            return missing(format!("{} has no {what} {section}", target.object));
+        }
+        let beaten = |section: &&Section| self.winner(target, **section).is_some_and(|winner| winner.turn != part.turn);
+        let lost: Vec<_> = part.asked.sections.iter().filter(beaten).collect();
+        let winner = lost.first().and_then(|section| self.winner(target, **section))?;
+        let names: Vec<_> = lost.iter().map(|section| section.name()).collect();
+        let message = format!("{}, which is older, has {} for the same", winner.turn.key(), names.join(", "));
+        Some(Shortcoming::new("Conflicted", message))
+    }
+}
+
+/// Whether a Gateway has a listener, or a route a rule, of this name.
+fn has_section(object: &Object, name: &str) -> bool {
+    let is_named = |own: &Option<String>| own.as_deref() == Some(name);
+    match object {
+        Object::Gateway(gateway) => gateway.spec.listeners.iter().any(|listener| listener.name == name),
+        Object::HTTPRoute(route) => route.spec.rules.iter().flatten().any(|rule| is_named(&rule.name)),
+        Object::GRPCRoute(route) => route.spec.rules.iter().flatten().any(|rule| is_named(&rule.name)),
+        _ => false,
+    }
+}
