@@ -7,6 +7,7 @@ use crate::workspace::Workspace;
 use crate::{image, shell};
 
 mod client;
+pub(crate) mod peers;
 mod request;
 
 /// Package and benchmark.

@@ -72,6 +72,8 @@ Tasks:
   tools               Builds etcd, the Kubernetes programs, kubectl and helm, as far as they are missing
   bench [--binary FILE]
                       Counts the instructions of what must stay cheap (valgrind), or of requests to a binary of yours
+  bench --peers [SCENARIO...] [--rounds N] [--seconds N] [--binary FILE] [--nginx FILE] [--envoy FILE]
+                      Processor time of a request beside nginx, and beside Envoy for gRPC; on two idle cores
   gen [--check]       Rewrites generated files; with --check says which ones differ
   fuzz [TARGET] [--seconds N]
                       Runs every fuzz target, or one, for N seconds each (10 by default)
@@ -105,7 +107,8 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
     // A command to a running cluster, or for help, builds nothing.
     let builds = !matches!(words.as_slice(), ["cluster", first, ..] if *first != "up") && !words.contains(&"--help");
     if let Some(task) = words.first().filter(|_| builds) {
-        let task = if *task == "conformance" { &*words[..words.len().min(2)].join(" ") } else { task };
+        let two = *task == "conformance" || words.get(1) == Some(&"--peers");
+        let task = if two { &*words[..words.len().min(2)].join(" ") } else { task };
         let lack = needs::check_for(&workspace, task)?;
         if lack.failure.is_some() {
             return Ok(workspace.console.finish(Ok(lack)));
@@ -144,6 +147,10 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
         }
         ["tools"] => step(tools::build),
         ["bench"] => step(bench::run),
+        ["bench", "--peers", words @ ..] => {
+            let options = bench::peers::PeerOptions::parse(words)?;
+            workspace.console.finish(bench::peers::run(&workspace, &options))
+        }
         ["bench", "--binary", file] => workspace.console.finish(bench::requests(&workspace, file.as_ref())),
         ["gen"] => step(generated::rewrite),
         ["gen", "--check"] => step(generated::check),

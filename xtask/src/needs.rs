@@ -16,6 +16,8 @@ pub(crate) enum Use {
     Test,
     /// Counting instructions.
     Bench,
+    /// Loading other proxies and us.
+    Peers,
     /// The fuzz targets.
     Fuzz,
     /// The image.
@@ -51,6 +53,7 @@ const TASKS: &[(&str, &[Use])] = &[
     ("conformance gateway", &[Use::Build, Use::Image, Use::Tools, Use::Cluster, Use::GatewaySuite]),
     ("tools", &[Use::Tools]),
     ("bench", &[Use::Build, Use::Bench, Use::Image]),
+    ("bench --peers", &[Use::Build, Use::Image, Use::Tools, Use::Framing, Use::Peers]),
     ("fuzz", &[Use::Build, Use::Fuzz]),
 ];
 
@@ -90,6 +93,9 @@ const PACKAGES: &[(&str, &str, &str, Use)] = &[
     ("python3", "python3", "to see how it reads requests", Use::Framing),
     ("/usr/bin/curl", "curl", "to talk to it", Use::Matrix),
     ("h2load", "nghttp2-client", "to talk to it", Use::Matrix),
+    ("h2load", "nghttp2-client", "to load proxies over HTTP/2", Use::Peers),
+    ("wrk", "wrk", "to load proxies over HTTP/1.1", Use::Peers),
+    ("taskset", "util-linux", "to keep proxies and load apart", Use::Peers),
     ("java", "default-jdk-headless", "to talk to it", Use::Matrix),
     ("ps", "procps", "for the tests of the cluster", Use::Cluster),
     ("pip3", "python3-pip", "to install the Go release that the suite of the Gateway API needs", Use::GatewaySuite),

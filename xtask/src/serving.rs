@@ -70,7 +70,7 @@ impl Serving {
 
     /// Whether it still runs.
     pub(crate) fn is_running(&mut self) -> anyhow::Result<bool> {
-        Ok(self.fairway.0.try_wait()?.is_none())
+        self.fairway.is_running()
     }
 }
 
@@ -78,6 +78,16 @@ impl Program {
     pub(crate) fn start(command: &mut Command) -> anyhow::Result<Self> {
         let name = shell::display(command);
         Ok(Self(command.spawn().with_context(|| format!("starting `{name}`"))?))
+    }
+
+    /// The number of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_running(&mut self) -> anyhow::Result<bool> {
+        Ok(self.0.try_wait()?.is_none())
     }
 
     /// What it prints, if that is a pipe.

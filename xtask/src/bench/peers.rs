@@ -1,0 +1,305 @@
+//! `cargo xtask bench --peers`: the processor time of a request, beside other proxies that do the same work.
+//!
+//! Each proxy has one worker, on core 0; load and backend run on core 1. The proxies take turns, and the medians of the rounds are
+//! compared: on a machine that does anything else, ratios say more than times.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+
+use crate::outcome::Outcome;
+use crate::serving::Program;
+use crate::workspace::Workspace;
+use crate::{image, shell, tools};
+
+mod config;
+mod load;
+mod scenario;
+
+use config::{Origin, Place};
+use scenario::{Proxy, SCENARIOS, Scenario, Side};
+
+/// What to compare, and how long.
+#[derive(Debug)]
+pub(crate) struct PeerOptions {
+    scenarios: Vec<&'static Scenario>,
+    rounds: usize,
+    seconds: u64,
+    binary: Option<PathBuf>,
+    nginx: PathBuf,
+    envoy: Option<PathBuf>,
+}
+
+/// Time for a program to listen.
+const START: Duration = Duration::from_secs(30);
+
+/// The first part of a run, which isn't counted: connections are opened, caches filled.
+const WARM_UP: u64 = 1;
+
+/// What one side needed in one round.
+struct Cost {
+    /// Microseconds of processor time for each request.
+    time: f64,
+    /// Requests per second.
+    rate: f64,
+    /// Resident memory afterwards, in MiB.
+    memory: f64,
+}
+
+impl PeerOptions {
+    /// Reads the words after `--peers`: names of scenarios and options.
+    pub(crate) fn parse(words: &[&str]) -> anyhow::Result<Self> {
+        let mut options = Self {
+            scenarios: Vec::new(),
+            rounds: 3,
+            seconds: 4,
+            binary: None,
+            nginx: "/usr/sbin/nginx".into(),
+            envoy: None,
+        };
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let mut value = || words.next().with_context(|| format!("{word} needs a value"));
+            match *word {
+                "--rounds" => options.rounds = value()?.parse().context("--rounds takes a number")?,
+                "--seconds" => options.seconds = value()?.parse().context("--seconds takes a number")?,
+                "--binary" => options.binary = Some(value()?.into()),
+                "--nginx" => options.nginx = value()?.into(),
+                "--envoy" => options.envoy = Some(value()?.into()),
+                name => match SCENARIOS.iter().find(|scenario| scenario.name == name) {
+                    Some(scenario) => options.scenarios.push(scenario),
+                    None => {
+                        let names: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+                        bail!("there is no scenario {name}; those that exist: {}", names.join(", "));
+                    }
+                },
+            }
+        }
+        ensure!(options.rounds > 0 && options.seconds > 0, "there must be a round, and a second");
+        if options.scenarios.is_empty() {
+            options.scenarios = SCENARIOS.iter().collect();
+        }
+        Ok(options)
+    }
+}
+
+/// Runs the scenarios and prints a table of each. It never fails because of a figure: whether one is good enough depends on the machine.
+pub(crate) fn run(workspace: &Workspace, options: &PeerOptions) -> anyhow::Result<Outcome> {
+    ensure!(thread::available_parallelism()?.get() >= 2, "this needs two cores: one for the proxy, one for the load");
+    let binary = match &options.binary {
+        Some(binary) => binary.clone(),
+        None => {
+            let binary = workspace.root.join(image::ROOT).join("fairway");
+            if !binary.exists() {
+                let built = image::build(workspace)?;
+                if built.failure.is_some() {
+                    return Ok(built);
+                }
+            }
+            binary
+        }
+    };
+    if options.scenarios.iter().any(|scenario| scenario.origin == Origin::Grpc) {
+        let built = tools::build_grpc(workspace)?;
+        if built.failure.is_some() {
+            return Ok(built);
+        }
+    }
+    let folder = workspace.target_folder()?.join("peers");
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let place = Place::new(&folder, &options.nginx, &workspace.root.join("target/tools/bin/grpc-server"))?;
+    let bench = Bench { place, binary, options };
+    for scenario in &options.scenarios {
+        for line in bench.compare(workspace, scenario).with_context(|| format!("scenario {}", scenario.name))? {
+            workspace.console.line(&line);
+        }
+    }
+    Ok(Outcome::passed(format!("{} scenarios", options.scenarios.len())))
+}
+
+struct Bench<'a> {
+    place: Place,
+    binary: PathBuf,
+    options: &'a PeerOptions,
+}
+
+impl Bench<'_> {
+    /// Runs all rounds of one scenario. Returns the lines of its table.
+    fn compare(&self, workspace: &Workspace, scenario: &Scenario) -> anyhow::Result<Vec<String>> {
+        let _origin = self.origin(scenario.origin)?;
+        let sides: Vec<_> = scenario
+            .sides
+            .iter()
+            .filter(|side| self.options.envoy.is_some() || !matches!(side.proxy, Proxy::Envoy))
+            .collect();
+        let mut costs: BTreeMap<&str, Vec<Cost>> = BTreeMap::new();
+        for round in 1..=self.options.rounds {
+            for side in &sides {
+                workspace.console.progress(&format!("{} round {round}: {}", scenario.name, side.name));
+                let cost = self.cost(scenario, side).with_context(|| format!("with {}", side.name))?;
+                costs.entry(side.name).or_default().push(cost);
+            }
+        }
+        let median = |name: &str, pick: fn(&Cost) -> f64| {
+            let mut values: Vec<f64> = costs[name].iter().map(pick).collect();
+            values.sort_unstable_by(f64::total_cmp);
+            values[values.len() / 2]
+        };
+        let base = median(sides[0].name, |cost| cost.time);
+        let mut lines = vec![format!(
+            "{:<14}{:<10}{:>12}{:>8}{:>12}{:>10}",
+            scenario.name, "", "us/request", "ratio", "requests/s", "MiB"
+        )];
+        for side in &sides {
+            let (time, rate) = (median(side.name, |cost| cost.time), median(side.name, |cost| cost.rate));
+            let memory = median(side.name, |cost| cost.memory);
+            let ratio = time / base;
+            lines.push(format!("{:<14}{:<10}{time:>12.2}{ratio:>8.2}{rate:>12.0}{memory:>10.1}", "", side.name));
+        }
+        Ok(lines)
+    }
+
+    /// Starts one proxy, loads it, and counts.
+    fn cost(&self, scenario: &Scenario, side: &Side) -> anyhow::Result<Cost> {
+        let place = &self.place;
+        let mut command = match side.proxy {
+            Proxy::Fairway { annotations, settings, documents } => {
+                let manifests = place.write_manifests(&annotations(), settings, &documents())?;
+                let mut command = pinned(0, &self.binary);
+                command.arg("dev").arg(manifests).args(["--workers", "1", "--configmap", "bench/settings"]);
+                command.args(["--http", &place.http.to_string(), "--https", &place.https.to_string()]);
+                for (service, address) in place.backends(scenario.origin) {
+                    command.args(["--backend", &format!("{service}={address}")]);
+                }
+                if scenario.log {
+                    command
+                        .args(["--access-log", config::LOG_FORMAT])
+                        .stdout(File::create(place.folder.join("fairway.log"))?);
+                } else {
+                    command.args(["--access-log", "off"]).stdout(Stdio::null());
+                }
+                command
+            }
+            Proxy::Nginx { http, location } => {
+                let file = place.write_nginx(scenario, &http(place), &location())?;
+                let mut command = pinned(0, &place.nginx);
+                command.arg("-c").arg(file).stdout(Stdio::null());
+                command
+            }
+            Proxy::Envoy => {
+                let envoy = self.options.envoy.as_ref().context("no --envoy")?;
+                let mut command = pinned(0, envoy);
+                command.arg("-c").arg(place.write_envoy(scenario)?).stdout(Stdio::null());
+                command.args(["--concurrency", "1", "-l", "error", "--disable-hot-restart"]);
+                command
+            }
+        };
+        let mut program = Program::start(command.stdin(Stdio::null()).stderr(Stdio::null()))?;
+        let id = program.id();
+        wait_for(place.http)?;
+        wait_for(place.https)?;
+        scenario.load.run(place, WARM_UP)?;
+        let (before, begin) = (processor_time(id)?, Instant::now());
+        let requests = scenario.load.run(place, self.options.seconds)?;
+        let (took, elapsed) = (processor_time(id)? - before, begin.elapsed());
+        ensure!(program.is_running()?, "it ended");
+        ensure!(requests > 0, "it answered no request");
+        Ok(Cost {
+            time: took.as_secs_f64() * 1e6 / requests as f64,
+            rate: requests as f64 / elapsed.as_secs_f64(),
+            memory: memory(id)?,
+        })
+    }
+
+    /// Starts what the proxies forward to, and what authenticates.
+    fn origin(&self, origin: Origin) -> anyhow::Result<Vec<Program>> {
+        let place = &self.place;
+        let mut command = pinned(1, &place.nginx);
+        command.arg("-c").arg(place.write_origin()?);
+        let mut programs =
+            vec![Program::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?];
+        wait_for(place.origin)?;
+        if origin == Origin::Grpc {
+            let mut command = pinned(1, &place.grpc_server);
+            command.arg(format!("--port={}", place.grpc.port())).env("GOMAXPROCS", "1");
+            programs.push(Program::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?);
+            wait_for(place.grpc)?;
+        }
+        Ok(programs)
+    }
+}
+
+/// A command that runs on one core only.
+fn pinned(core: usize, program: &Path) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", &core.to_string()]).arg(program);
+    command
+}
+
+fn wait_for(address: SocketAddr) -> anyhow::Result<()> {
+    let begin = Instant::now();
+    while TcpStream::connect(address).is_err() {
+        ensure!(begin.elapsed() < START, "nothing listens on {address} after {} s", START.as_secs());
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// What a process with all its threads has used so far. The scheduler counts nanoseconds; the times of `stat` have ticks of 10 ms.
+fn processor_time(id: u32) -> anyhow::Result<Duration> {
+    let mut sum = 0;
+    for thread in fs::read_dir(format!("/proc/{id}/task"))? {
+        let text = fs::read_to_string(thread?.path().join("schedstat"))?;
+        sum += text.split(' ').next().unwrap_or_default().parse::<u64>().context("schedstat")?;
+    }
+    Ok(Duration::from_nanos(sum))
+}
+
+/// Resident memory in MiB.
+fn memory(id: u32) -> anyhow::Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{id}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+    let number = line.split_whitespace().next().context("VmRSS")?;
+    Ok(number.parse::<f64>()? / 1024.0)
+}
+
+/// Text in a file of the folder.
+fn write(path: PathBuf, text: &str) -> anyhow::Result<PathBuf> {
+    fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    Ok(path)
+}
+
+/// Makes a certificate for the host.
+fn make_certificate(certificate: &Path, key: &Path) -> anyhow::Result<()> {
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
+    openssl.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]);
+    shell::read(openssl.arg("-keyout").arg(key).arg("-out").arg(certificate)).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_name_scenarios_and_how_long_they_run() {
+        let options = PeerOptions::parse(&["h2", "--rounds", "5", "grpc", "--nginx", "/opt/nginx"]).unwrap();
+        let names: Vec<_> = options.scenarios.iter().map(|scenario| scenario.name).collect();
+        assert_eq!((&names[..], options.rounds, options.nginx), (&["h2", "grpc"][..], 5, "/opt/nginx".into()));
+        assert_eq!(PeerOptions::parse(&[]).unwrap().scenarios.len(), SCENARIOS.len());
+        for (words, complaint) in [
+            (&["h3"][..], "there is no scenario h3; those that exist: h1, tls,"),
+            (&["--rounds"], "--rounds needs a value"),
+            (&["--seconds", "0"], "there must be a round, and a second"),
+        ] {
+            let error = PeerOptions::parse(words).unwrap_err().to_string();
+            assert!(error.starts_with(complaint), "{error}");
+        }
+    }
+}
