@@ -11,7 +11,8 @@ use crate::{PrivateKey, TlsVersions};
 pub struct TlsSettings {
     /// Allowed versions (`ssl-protocols`).
     pub versions: TlsVersions,
-    /// Cipher suites of TLS 1.2, most preferred first; none for all of them, in the order of the client (`ssl-ciphers`).
+    /// Cipher suites of TLS 1.2, most preferred first; none for all of them: AES-128, AES-256, ChaCha20, or
+    /// ChaCha20 first for clients that prefer it (`ssl-ciphers`).
     pub ciphers: Vec<TlsCipher>,
     /// Groups for the key exchange, most preferred first; none for all of them (`ssl-ecdh-curve`).
     pub groups: Vec<KeyGroup>,

@@ -68,6 +68,22 @@ async fn suites_are_chosen_in_the_order_of_the_settings() {
 }
 
 #[tokio::test]
+async fn aes_with_the_shorter_key_is_preferred_except_by_clients_that_prefer_chacha20() {
+    let (_origin, proxy) = start(TlsSettings::default());
+    let chosen = async |client: TlsClient| client.connect(proxy.https).await.tls().cipher;
+    // The client of the tests offers AES-256 first.
+    assert_eq!(chosen(client().only_tls13()).await, CipherSuite::TLS13_AES_128_GCM_SHA256);
+    assert_eq!(chosen(client().only_tls12()).await, CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256);
+    let chacha20 = || client().preferring_chacha20();
+    assert_eq!(chosen(chacha20().only_tls13()).await, CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
+    let suite = CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256;
+    assert_eq!(chosen(chacha20().only_tls12()).await, suite);
+    // What the user lists holds for all.
+    proxy.publish([with(TlsSettings { ciphers: vec![TlsCipher::EcdsaAes128], ..TlsSettings::default() })]).await;
+    assert_eq!(chosen(chacha20().only_tls13()).await, CipherSuite::TLS13_AES_128_GCM_SHA256);
+}
+
+#[tokio::test]
 async fn tickets_are_taken_by_any_worker() {
     let (_origin, proxy) = start(TlsSettings { tickets: true, ..TlsSettings::default() });
     for client in [client().only_tls12(), client().only_tls13()] {

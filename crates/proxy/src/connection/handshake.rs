@@ -124,11 +124,12 @@ pub(super) async fn accept(
         }
         let server_name = server_name.into();
         // What the backend speaks is not known, so no protocol is agreed on.
-        let tls = StartHandshake::from_parts(hello, stream).into_stream(configs.without_protocol().clone()).await?;
+        let config = configs.without_protocol(&hello.client_hello()).clone();
+        let tls = StartHandshake::from_parts(hello, stream).into_stream(config).await?;
         let client = Downstream::Tls(Box::new(tls));
         return Ok(Greeted::Passing(Leaving { client, received: Vec::new(), server_name, passthrough }));
     }
-    let config = configs.choose(hello.client_hello().alpn(), http2).clone();
+    let config = configs.choose(&hello.client_hello(), http2).clone();
     let stream = StartHandshake::from_parts(hello, stream).into_stream(config).await?;
     let asked = of_host.and_then(|own| own.policy.clone()).map(|policy| {
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();

@@ -10,7 +10,8 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_t
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, HandshakeKind, ProtocolVersion, SignatureScheme, SupportedProtocolVersion,
+    ClientConfig, DigitallySignedStruct, HandshakeKind, ProtocolVersion, SignatureScheme, SupportedCipherSuite,
+    SupportedProtocolVersion,
 };
 use tokio_rustls::{TlsConnector, TlsStream};
 
@@ -35,6 +36,7 @@ pub struct TlsClient {
     certificate: Option<Arc<CertifiedKey>>,
     transport: ClientBuilder,
     post_quantum: bool,
+    chacha20: bool,
     /// Created once: rustls resumes a session only under the configuration that created it.
     config: OnceLock<Arc<ClientConfig>>,
 }
@@ -80,6 +82,7 @@ impl TlsClient {
             certificate: None,
             transport: ClientBuilder::default(),
             post_quantum: false,
+            chacha20: false,
             config: OnceLock::new(),
         }
     }
@@ -105,6 +108,12 @@ impl TlsClient {
     /// Prefers X25519MLKEM768 for the key exchange, as browsers do.
     pub fn post_quantum(mut self) -> Self {
         self.post_quantum = true;
+        self
+    }
+
+    /// Offers ChaCha20 before AES, as devices without instructions for AES do.
+    pub fn preferring_chacha20(mut self) -> Self {
+        self.chacha20 = true;
         self
     }
 
@@ -171,6 +180,10 @@ impl TlsClient {
         let mut provider = aws_lc_rs::default_provider();
         if self.post_quantum {
             provider.kx_groups = vec![aws_lc_rs::kx_group::X25519MLKEM768, aws_lc_rs::kx_group::X25519];
+        }
+        if self.chacha20 {
+            let is_chacha20 = |suite: &SupportedCipherSuite| format!("{:?}", suite.suite()).contains("CHACHA20");
+            provider.cipher_suites.sort_by_key(|suite| !is_chacha20(suite));
         }
         let builder = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(self.versions)

@@ -432,7 +432,8 @@ configmap! {
         "ssl-protocols" => ssl_protocols: TlsProtocols = "TLSv1.2 TLSv1.3",
             [Differs("TLS 1.2 and 1.3 only; older versions in the list are left out")],
             same if |spec, value| is_spoken(value) || spec.is_neutral(value);
-        /// Cipher suites of TLS 1.2, most preferred first.
+        /// Cipher suites of TLS 1.2, most preferred first. Without it, AES-128 comes before AES-256 and ChaCha20, for TLS 1.3 as well, and
+        /// ChaCha20 comes first for clients that prefer it.
         "ssl-ciphers" => ssl_ciphers: TlsCiphers = "",
             [Differs("suites with ECDHE and AES-GCM or ChaCha20 only; any other name is reported and left out")], same if KeySpec::is_neutral;
         /// Groups for the key exchange, most preferred first.
