@@ -6,7 +6,7 @@ use tokio::time::sleep_until;
 use crate::config::{AddressSource, ControllerConfig, StatusWriting};
 use crate::finding::Findings;
 use crate::publish::Publish;
-use crate::report::{Reporter, Unreachable};
+use crate::report::{ProxyReport, Reporter};
 use crate::review::{Question, Reviewer};
 
 mod running;
@@ -24,7 +24,7 @@ pub struct Controller {
     ready: watch::Sender<bool>,
     findings: Findings,
     reporter: Reporter,
-    reports: mpsc::Receiver<Unreachable>,
+    reports: mpsc::Receiver<ProxyReport>,
     reviewer: Reviewer,
     questions: mpsc::Receiver<Question>,
 }
@@ -134,7 +134,7 @@ impl Controller {
                     }
                 }
                 // a report of the proxy;
-                Some(report) = reports.recv() => running.unreachable(&report).await,
+                Some(report) = reports.recv() => running.of_proxy(&report).await,
                 // a question of the admission webhook, which changes nothing;
                 Some(question) = questions.recv() => {
                     running.review(question);

@@ -65,6 +65,8 @@ pub(crate) enum Report {
     Sync(Subject),
     /// No endpoint of a backend of an Ingress can be connected to, with a text that says which.
     Unreachable(Subject, String),
+    /// A proxy does not understand what an object is translated to.
+    Refused(Subject, String),
     /// An object is gone.
     Gone(ObjectKey),
 }
@@ -181,6 +183,7 @@ impl Sender {
                     self.happened(subject, Note::outage(text, period));
                 }
             }
+            Report::Refused(subject, text) => self.happened(subject, Note::refused(text)),
             Report::Gone(key) => {
                 self.diagnostics.remove(&key);
                 self.standing.remove(&key);

@@ -1,5 +1,6 @@
 //! Reports of the proxy about its routes. Each becomes an Event on the object that the route comes from.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
@@ -20,23 +21,57 @@ pub struct Unreachable {
     /// The backend, `NAMESPACE/SERVICE:PORT`.
     pub backend: String,
     /// Its endpoints, and why each can't be connected to, as one word.
-    pub endpoints: Vec<(SocketAddr, &'static str)>,
+    pub endpoints: Vec<(SocketAddr, Cow<'static, str>)>,
+}
+
+/// What an object is translated to can't be understood by a proxy, because that is of another version.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NotUnderstood {
+    /// The object.
+    pub origin: Origin,
+    /// The proxy.
+    pub proxy: String,
+    /// What it does not understand.
+    pub reason: String,
+}
+
+/// A report of either kind.
+#[derive(Debug)]
+pub(crate) enum ProxyReport {
+    Unreachable(Unreachable),
+    NotUnderstood(NotUnderstood),
 }
 
 /// Takes reports. Clones are the same.
 #[derive(Clone, Debug)]
-pub struct Reporter(mpsc::Sender<Unreachable>);
+pub struct Reporter(mpsc::Sender<ProxyReport>);
 
 impl Reporter {
     /// A reporter, and where its reports arrive.
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Unreachable>) {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<ProxyReport>) {
         let (sender, reports) = mpsc::channel(WAITING);
         (Self(sender), reports)
     }
 
     /// Reports a backend. Does not wait; when too many reports wait already, this one is lost.
     pub fn unreachable(&self, report: Unreachable) {
-        let _ = self.0.try_send(report);
+        let _ = self.0.try_send(ProxyReport::Unreachable(report));
+    }
+
+    /// Reports that a proxy goes on with the last good form of an object. Does not wait either.
+    pub fn not_understood(&self, report: NotUnderstood) {
+        let _ = self.0.try_send(ProxyReport::NotUnderstood(report));
+    }
+}
+
+impl NotUnderstood {
+    /// The text of the Event.
+    pub(crate) fn text(&self) -> String {
+        let Self { proxy, reason, .. } = self;
+        format!(
+            "the proxy {proxy} is of another version and does not understand this object, so that its last good form stays there: {reason}; \
+             run proxies and controllers of the same version"
+        )
     }
 }
 
@@ -72,7 +107,10 @@ mod tests {
         Unreachable {
             origin: Origin::new("Ingress", "shop", "web"),
             backend: "shop/cart:80".to_owned(),
-            endpoints: (1..=count).rev().map(|last| (([10, 0, 0, last], 80).into(), "connect_refused")).collect(),
+            endpoints: (1..=count)
+                .rev()
+                .map(|last| (([10, 0, 0, last], 80).into(), "connect_refused".into()))
+                .collect(),
         }
     }
 

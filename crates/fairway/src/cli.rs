@@ -91,6 +91,22 @@ Examples:
 Accepts all flags of ingress-nginx, including those not shown here; docs/flags.md says how each is supported.
 The environment variables POD_NAME and POD_NAMESPACE name the pod, as they do for ingress-nginx.";
 
+const CONTROLLER_EXAMPLES: &str = "\
+Examples:
+  fairway controller                     run in a pod, beside a container with fairway proxy and a volume that both mount at /run/fairway
+  fairway controller --kubeconfig ~/.kube/config --control-socket /tmp/fairway.sock --disable-leader-election --update-status=false
+
+Watches the API server, writes status and Events, and tells each fairway proxy at the socket what to serve. It accepts no connection of
+clients. Takes the flags of fairway run; those that only a proxy needs have no effect. Health and metrics are on port 10255.";
+
+const PROXY_EXAMPLES: &str = "\
+Examples:
+  fairway proxy                          run in a pod, beside a container with fairway controller and a volume that both mount at /run/fairway
+  fairway proxy --control-socket /tmp/fairway.sock --healthz-port 10354
+
+Serves what the fairway controller at the socket says, and goes on serving that while there is none. It has no access to the API server, and
+needs none. Takes the flags of fairway run; those that only a controller needs have no effect.";
+
 const PLUGIN_EXAMPLES: &str = "\
 Examples:
   kubectl fairway status
@@ -125,6 +141,8 @@ pub(crate) fn command() -> Command {
         .subcommand(explain())
         .subcommand(compare())
         .subcommand(run())
+        .subcommand(controller())
+        .subcommand(proxy())
         .subcommand(completions())
         .subcommand(man())
         .subcommand(Command::new("version").about("Print the version"))
@@ -452,6 +470,36 @@ fn run() -> Command {
         .arg(metrics_detail())
         .arg(allow_address());
     flags::add(command, true)
+}
+
+/// Both roles take all flags of `run`, so that a Deployment has one list of them.
+fn controller() -> Command {
+    let hidden = ["access-log", "workers", "metrics-detail"];
+    let command = run()
+        .name("controller")
+        .about("Control the Ingresses of a cluster, and tell proxies in other processes what to serve")
+        .after_help(CONTROLLER_EXAMPLES)
+        .arg(control_socket().help("Tell proxies at this Unix socket what to serve"));
+    hidden.into_iter().fold(command, |command, name| command.mut_arg(name, |arg| arg.hide(true)))
+}
+
+fn proxy() -> Command {
+    let hidden =
+        ["read-only", "gateway-api", "gateway-address", "gateway-ports", "validating-webhook-client-authority"];
+    let command = run()
+        .name("proxy")
+        .about("Serve what a controller in another process says, without any access to the cluster")
+        .after_help(PROXY_EXAMPLES)
+        .arg(control_socket().help("Follow the controller at this Unix socket"));
+    hidden.into_iter().fold(command, |command, name| command.mut_arg(name, |arg| arg.hide(true)))
+}
+
+fn control_socket() -> Arg {
+    Arg::new("control-socket")
+        .long("control-socket")
+        .value_name("PATH")
+        .value_parser(value_parser!(PathBuf))
+        .default_value("/run/fairway/control.sock")
 }
 
 /// Parses `FIRST-LAST`.

@@ -5,6 +5,9 @@ mod check;
 mod cli;
 mod cluster;
 mod compare;
+mod confine;
+#[cfg(feature = "cluster")]
+mod controller;
 mod dev;
 mod echo;
 mod explain;
@@ -12,10 +15,12 @@ mod flags;
 mod manifest;
 mod open_files;
 mod plugin;
+mod proxy;
 mod reading;
 mod report;
 #[cfg(feature = "cluster")]
 mod run;
+mod serve;
 mod shell;
 mod table;
 mod telemetry;
@@ -54,8 +59,11 @@ fn run() -> anyhow::Result<ExitCode> {
         Some(("compare", matches)) => compare::main(matches),
         #[cfg(feature = "cluster")]
         Some(("run", matches)) => run::main(matches),
+        #[cfg(feature = "cluster")]
+        Some(("controller", matches)) => controller::main(matches),
         #[cfg(not(feature = "cluster"))]
-        Some(("run", _)) => cluster::run(),
+        Some(("run" | "controller", _)) => cluster::run(),
+        Some(("proxy", matches)) => proxy::main(matches),
         Some(("completions", matches)) => Ok(shell::completions(matches)),
         Some(("man", matches)) => shell::man(matches),
         _ => {

@@ -1,6 +1,6 @@
 //! `fairway run`: controller and proxy in one process, for small installs and for the switch from ingress-nginx.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,41 +9,65 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::ArgMatches;
 use fairway_controller::{
-    AddressSource, ApiConfig, ConnectError, Controller, ControllerConfig, Election, Findings, NoZone, Pod, Reporter,
-    StatusConfig, StatusWriting, Unreachable,
+    AddressSource, ApiConfig, Client, ConnectError, Controller, ControllerConfig, Election, Findings, NoZone, Pod,
+    Reporter, StatusConfig, StatusWriting, Unreachable,
 };
 use fairway_model::Snapshot;
-use fairway_proxy::access_log::LogSink;
 use fairway_proxy::admin::{Finding, FindingSource};
 use fairway_proxy::{Proxy, UnreachableSink};
 use fairway_translate::diagnostic::Diagnostic;
 use fairway_translate::options::{GatewayAddressing, Options};
-use fairway_translate::verdict::Verdict;
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use crate::flags::Flags;
-use crate::telemetry::{self, Form};
+use crate::serve::{Choices, Control, serve};
 use crate::wiring::{self, Signals};
 
-mod publish;
-mod serve;
-mod webhook;
+pub(crate) mod webhook;
 
-use serve::{Choices, Control, serve};
 use webhook::Webhook;
 
 /// Runs the command until it is asked to end.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let flags = Flags::from_matches(matches);
-    if flags.bool("version") {
-        println!("fairway {}", env!("CARGO_PKG_VERSION"));
-        return Ok(ExitCode::SUCCESS);
+    let Some(flags) = wiring::begin(matches, "run") else { return Ok(ExitCode::SUCCESS) };
+    let log = wiring::access_log(matches)?;
+    let mut config = config(matches, &flags)?;
+    let runtime = runtime()?;
+    let mut signals = Signals::new(&runtime)?;
+    check_addresses(&config.options)?;
+    let webhook = webhook(matches, &flags)?;
+    let client = connect(&runtime, &flags, &mut config)?;
+    let (sink, changes) = mpsc::channel(1);
+    let controller = Controller::new(client, config.clone(), sink)?;
+    let admin = wiring::admin_address(&flags, None)?;
+    let mut proxy_config = wiring::proxy_config(matches, &flags, &config.options, Some(admin), log)?;
+    proxy_config.findings = shown(controller.findings());
+    proxy_config.unreachable = reported(controller.reporter());
+    // No listener yet: requests before the first complete configuration would get a 404.
+    let proxy = Proxy::start(Snapshot::default(), proxy_config).context(NO_PORT)?;
+    if let Some(address) = proxy.admin_address() {
+        info!(%address, "health and metrics");
     }
-    let json = matches.get_one::<String>("log-format").is_some_and(|form| form == "json");
-    telemetry::start(if json { Form::Json } else { Form::Text }, flags.int("v"), false);
+    let choices = Choices::new(&flags, config.options.ingress_class);
+    answer_reviews(&runtime, webhook, &controller);
+    runtime.block_on(async {
+        let control =
+            Control::start(controller.readiness(), |leave, stop| controller.run(leave.raised(), stop.raised()));
+        serve(control, changes, proxy, choices, async || signals.next().await).await
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Why a process with an admin server may not start.
+pub(crate) const NO_PORT: &str =
+    "the proxy cannot start; choose another port for health and metrics with --healthz-port";
+
+/// The controller's configuration from the command line.
+pub(super) fn config(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<ControllerConfig> {
     let mut options = flags.options()?;
-    if has_ipv6() {
+    if wiring::has_ipv6() {
         add_ipv6(&mut options.http);
         add_ipv6(&mut options.https);
         options.stream_addresses.push(Ipv6Addr::UNSPECIFIED.into());
@@ -56,32 +80,39 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     if let Some(ports) = matches.get_one::<RangeInclusive<u16>>("gateway-ports") {
         options.gateway_ports = ports.clone();
     }
-    let log = match matches.get_one::<String>("access-log").map(String::as_str) {
-        Some("off") => (LogSink::Off, None),
-        Some(other) => (LogSink::Stdout, Some(wiring::log_format(other)?)),
-        None => (LogSink::Stdout, None),
-    };
     let read_only = matches.get_flag("read-only");
     let gateway_api = matches.get_flag("gateway-api");
-    let mut config = ControllerConfig { read_only, gateway_api, ..controller_config(&flags, options) };
-    info!(version = env!("CARGO_PKG_VERSION"), "starting");
     if read_only {
         info!("read-only: no status, Event or Lease is written");
     }
-    for flag in flags.not_honoured() {
-        match flag.verdict {
-            Verdict::Harmless(note) => info!(flag = flag.name, note, "flag has no effect, and nothing is lost"),
-            verdict => {
-                warn!(flag = flag.name, verdict = verdict.label(), note = verdict.note(), "flag is not honoured");
-            }
-        }
-    }
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().thread_name("control").build()?;
-    let mut signals = Signals::new(&runtime)?;
-    check_addresses(&config.options)?;
+    Ok(ControllerConfig { read_only, gateway_api, ..controller_config(flags, options) })
+}
+
+/// The runtime of everything but the workers.
+pub(super) fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().thread_name("control").build()
+}
+
+/// The admission webhook, if there is one.
+pub(super) fn webhook(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Option<Webhook>> {
     let authority = matches.get_one::<PathBuf>("validating-webhook-client-authority");
-    let webhook = Webhook::bind(&flags, authority.cloned())?;
+    Webhook::bind(flags, authority.cloned())
+}
+
+/// Answers the admission webhook in the background.
+pub(super) fn answer_reviews(runtime: &Runtime, webhook: Option<Webhook>, controller: &Controller) {
+    if let Some(webhook) = webhook {
+        let reviewer = controller.reviewer();
+        runtime.spawn(async move {
+            if let Err(error) = webhook.run(reviewer).await {
+                error!(error = %format_args!("{error:#}"), "the admission webhook ended");
+            }
+        });
+    }
+}
+
+/// A client of the API server. Looks up what must be known of the own pod before objects can be translated.
+pub(super) fn connect(runtime: &Runtime, flags: &Flags, config: &mut ControllerConfig) -> anyhow::Result<Client> {
     let client = runtime.block_on(fairway_controller::connect(&config.api)).map_err(|error| match error {
         ConnectError::InCluster(_) => {
             anyhow::Error::from(error).context("there is no API server; without any cluster use `fairway dev`")
@@ -92,38 +123,11 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         config.options.zone =
             known(runtime.block_on(fairway_controller::own_zone(client.clone(), config.pod.as_ref())));
     }
-    let (sink, changes) = mpsc::channel(1);
-    let controller = Controller::new(client, config.clone(), sink)?;
-    let mut proxy_config = wiring::proxy_config(matches, &flags, &config.options, Some(admin_address(&flags)?), log)?;
-    proxy_config.findings = shown(controller.findings());
-    proxy_config.unreachable = reported(controller.reporter());
-    // No listener yet: requests before the first complete configuration would get a 404.
-    let proxy = Proxy::start(Snapshot::default(), proxy_config)
-        .context("the proxy cannot start; choose another port for health and metrics with --healthz-port")?;
-    if let Some(address) = proxy.admin_address() {
-        info!(%address, "health and metrics");
-    }
-    let choices = Choices {
-        class: config.options.ingress_class,
-        grace: flags.time("shutdown-grace-period"),
-        after: flags.time("post-shutdown-grace-period"),
-    };
-    if let Some(webhook) = webhook {
-        let reviewer = controller.reviewer();
-        runtime.spawn(async move {
-            if let Err(error) = webhook.run(reviewer).await {
-                error!(error = %format_args!("{error:#}"), "the admission webhook ended");
-            }
-        });
-    }
-    runtime.block_on(async {
-        serve(Control::start(controller), changes, proxy, choices, async || signals.next().await).await
-    })?;
-    Ok(ExitCode::SUCCESS)
+    Ok(client)
 }
 
 /// The findings of the controller, as shown by the proxy.
-fn shown(findings: Findings) -> FindingSource {
+pub(super) fn shown(findings: Findings) -> FindingSource {
     FindingSource::new(move || {
         let shown = |found: Diagnostic| Finding {
             origin: found.origin,
@@ -139,7 +143,7 @@ fn shown(findings: Findings) -> FindingSource {
 /// Reports backends that can't be reached from the proxy to the controller.
 fn reported(reporter: Reporter) -> UnreachableSink {
     UnreachableSink::new(move |one| {
-        let endpoints = one.endpoints.into_iter().map(|(address, reason)| (address, reason.as_str())).collect();
+        let endpoints = one.endpoints.into_iter().map(|(address, reason)| (address, reason.as_str().into())).collect();
         reporter.unreachable(Unreachable { origin: one.origin, backend: one.backend.to_string(), endpoints });
     })
 }
@@ -169,28 +173,10 @@ fn check_addresses(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Nodes without IPv6 don't have this address at all.
-fn has_ipv6() -> bool {
-    TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).is_ok()
-}
-
 /// Listening on all addresses means both families, as in ingress-nginx. IPv4 stays first: it keeps the plain listener name.
 fn add_ipv6(addresses: &mut Vec<SocketAddr>) {
     let ports: Vec<u16> = addresses.iter().map(SocketAddr::port).collect();
     addresses.extend(ports.into_iter().map(|port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))));
-}
-
-fn admin_address(flags: &Flags) -> anyhow::Result<SocketAddr> {
-    let ip: IpAddr = match flags.text("healthz-host") {
-        None => Ipv6Addr::UNSPECIFIED.into(),
-        Some(text) => text.parse().with_context(|| format!("--healthz-host={text}: expected an IP address"))?,
-    };
-    let address = SocketAddr::new(ip, flags.port("healthz-port"));
-    Ok(if ip == Ipv6Addr::UNSPECIFIED && !has_ipv6() {
-        SocketAddr::from(([0, 0, 0, 0], address.port()))
-    } else {
-        address
-    })
 }
 
 fn controller_config(flags: &Flags, options: Options) -> ControllerConfig {

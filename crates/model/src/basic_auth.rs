@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::secret;
+
 /// Demands a name and a password.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct BasicAuth {
@@ -63,6 +65,9 @@ impl fmt::Debug for Users {
 
 impl Serialize for Users {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if secret::are_written() {
+            return self.0.serialize(serializer);
+        }
         serializer.collect_str(&format_args!("{self:?}"))
     }
 }
@@ -70,6 +75,9 @@ impl Serialize for Users {
 /// A dump holds no hash, so reading one yields no users, and nobody is admitted.
 impl<'de> Deserialize<'de> for Users {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if secret::are_written() {
+            return Arc::deserialize(deserializer).map(Self);
+        }
         String::deserialize(deserializer).map(|_| Self::default())
     }
 }
@@ -84,5 +92,7 @@ mod tests {
         assert_eq!(format!("{users:?}"), "[1 redacted]");
         assert_eq!(serde_json::to_string(&users).unwrap(), "\"[1 redacted]\"");
         assert!(serde_json::from_str::<Users>("\"[1 redacted]\"").unwrap().is_empty());
+        let sent = secret::with_secrets(|| serde_json::to_string(&users).unwrap());
+        assert_eq!(secret::with_secrets(|| serde_json::from_str::<Users>(&sent).unwrap()), users);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::secret::{self, REDACTED};
 use crate::{CertificateName, Origin};
 
 /// Chain and key from one Secret. Construction has checked that they belong together.
@@ -19,7 +20,7 @@ pub struct Certificate {
     /// End of validity in seconds since 1970.
     pub not_after: i64,
     /// The chain in DER, the server's own certificate first.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "secret::are_left_out", with = "secret::chain")]
     pub chain: Vec<Arc<[u8]>>,
     /// The private key.
     pub key: PrivateKey,
@@ -28,8 +29,6 @@ pub struct Certificate {
 /// A private key in PKCS#8 DER.
 #[derive(Clone, Eq, PartialEq, Default)]
 pub struct PrivateKey(Arc<[u8]>);
-
-const REDACTED: &str = "[redacted]";
 
 impl PrivateKey {
     /// Wraps key bytes.
@@ -51,6 +50,9 @@ impl fmt::Debug for PrivateKey {
 
 impl Serialize for PrivateKey {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if secret::are_written() {
+            return secret::write_bytes(&self.0, serializer);
+        }
         serializer.serialize_str(REDACTED)
     }
 }
@@ -58,6 +60,9 @@ impl Serialize for PrivateKey {
 /// A dump holds no key, so reading one yields an empty key; such a certificate is never served.
 impl<'de> Deserialize<'de> for PrivateKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if secret::are_written() {
+            return secret::read_bytes(deserializer).map(Self);
+        }
         String::deserialize(deserializer).map(|_| Self::default())
     }
 }
@@ -71,5 +76,7 @@ mod tests {
         let key = PrivateKey::new(*b"secret bytes");
         assert_eq!(format!("{key:?}"), REDACTED);
         assert_eq!(serde_json::to_string(&key).unwrap(), "\"[redacted]\"");
+        let sent = secret::with_secrets(|| serde_json::to_string(&key).unwrap());
+        assert_eq!(secret::with_secrets(|| serde_json::from_str::<PrivateKey>(&sent).unwrap()), key);
     }
 }

@@ -62,6 +62,7 @@ mod policy;
 mod request;
 mod response_rewrite;
 mod route;
+mod secret;
 mod settings;
 mod snapshot;
 mod snippet;
@@ -110,6 +111,7 @@ pub use route::{
     Action, Backends, Body, Forward, InvalidPathMatch, Location, PathMatch, PathRegex, Redirect, RedirectBase, Respond,
     Route, UrlParts, WeightedBackend,
 };
+pub use secret::with_secrets;
 pub use settings::{
     AccessLog, ForwardedHeaders, HeadBuffers, Http2Settings, LogEscape, Settings, Syslog, UpstreamKeepalive,
 };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fairway_model::{LogEscape, Template};
 
 use crate::access_log::LogSink;
-use crate::admin::FindingSource;
+use crate::admin::{ChannelSource, FindingSource};
 use crate::limit::ADMIN_PATIENCE;
 use crate::metrics::MetricOptions;
 use crate::net::resolve::AddressPolicy;
@@ -45,6 +45,8 @@ pub struct ProxyConfig {
     pub unreachable: UnreachableSink,
     /// Which addresses requests may be sent to.
     pub addresses: AddressPolicy,
+    /// The connection to a controller, if that is another process.
+    pub channel: Option<ChannelSource>,
 }
 
 impl Default for ProxyConfig {
@@ -61,6 +63,7 @@ impl Default for ProxyConfig {
             findings: FindingSource::default(),
             unreachable: UnreachableSink::default(),
             addresses: AddressPolicy::default(),
+            channel: None,
         }
     }
 }

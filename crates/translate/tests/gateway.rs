@@ -313,6 +313,7 @@ proptest! {
             let anew = translate(&objects, &options, NOW);
             prop_assert_eq!(&made, &anew.made);
             prop_assert_eq!(&published, &anew.snapshot);
+            prop_assert_eq!(fairway_channel::carried(&published), Ok(published.clone()), "in another process");
             prop_assert_eq!(&told, &anew.statuses);
             let found: Vec<_> = translator.diagnostics().values().flatten().cloned().collect();
             prop_assert_eq!(found, anew.diagnostics);

@@ -46,6 +46,9 @@ fn check(path: &Path) -> Result<(), Failed> {
     let case = input::read(&fs::read_to_string(path)?)?;
     let translation = fairway_translate::translate(&case.objects, &case.options, case.now);
     let found = output::render(&case, &translation)?;
+    if fairway_channel::carried(&translation.snapshot)? != translation.snapshot {
+        return Err("a proxy in another process would serve something else".into());
+    }
     let expected =
         path.with_file_name(path.file_name().unwrap_or_default().to_string_lossy().replace(".in.yaml", ".out.yaml"));
     if std::env::var_os("UPDATE_GOLDEN").is_some() {

@@ -416,6 +416,7 @@ proptest! {
             let effective = record.effective();
             let anew = translate(&effective, &options(), NOW);
             prop_assert_eq!(&published, &anew.snapshot);
+            prop_assert_eq!(fairway_channel::carried(&published), Ok(published.clone()), "in another process");
             prop_assert_eq!(&served, &anew.served);
             // Only good objects: then all findings are the same too.
             let all_good = record.objects.iter().filter(|(key, _)| translator.wants(key)).count() == effective.len()

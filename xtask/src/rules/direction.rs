@@ -8,7 +8,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("fairway-translate", &["fairway-model"]),
     ("fairway-controller", &["fairway-model", "fairway-translate"]),
     ("fairway-proxy", &["fairway-model"]),
-    ("fairway", &["fairway-model", "fairway-translate", "fairway-controller", "fairway-proxy"]),
+    ("fairway-channel", &["fairway-model"]),
+    ("fairway", &["fairway-model", "fairway-translate", "fairway-controller", "fairway-proxy", "fairway-channel"]),
     ("fairway-testkit", &[]),
     ("fairway-e2e", &["fairway-testkit"]),
     ("xtask", &[]),
@@ -21,6 +22,7 @@ const WALLS: &[(&str, &[&str], &str)] = &[
     ("fairway-translate", PURE, "translation is a pure function: no async, no sockets, no client"),
     ("fairway-translate", &["kube*"], "translation reads objects, it fetches none"),
     ("fairway-proxy", &["k8s-openapi", "kube*"], "the proxy has never heard of Kubernetes"),
+    ("fairway-channel", &["k8s-openapi", "kube*"], "a proxy without a controller in its process uses the channel"),
 ];
 
 const PURE: &[&str] = &["tokio", "tokio-*", "mio", "hyper*", "h2", "socket2"];

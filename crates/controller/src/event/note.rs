@@ -41,6 +41,8 @@ pub(super) enum Topic {
     Sync,
     /// That no endpoint of a backend can be connected to. Sent again as long as it lasts.
     Outage(Period),
+    /// That a proxy does not understand the object. Sent once for each version of it.
+    Refused,
 }
 
 /// How long an outage has been reported, and how often, in seconds since 1970.
@@ -79,6 +81,12 @@ impl Note {
         Self { warning: true, topic: Topic::Outage(period), text }
     }
 
+    /// Says that a proxy goes on with the last good form of the object.
+    pub(super) fn refused(mut text: String) -> Self {
+        text.truncate(text.floor_char_boundary(TEXT));
+        Self { warning: true, topic: Topic::Refused, text }
+    }
+
     /// The end of a warning.
     pub(super) fn resolved(warning: &Self) -> Self {
         let mut text = format!("resolved: {}: {}", warning.topic.reason(), warning.text);
@@ -92,7 +100,7 @@ impl Note {
         (key, &identity.uid, self.warning, self.topic.reason(), &self.text).hash(&mut hasher);
         match self.topic {
             Topic::Finding(_) => (),
-            Topic::Resolved | Topic::Sync => identity.version.hash(&mut hasher),
+            Topic::Resolved | Topic::Sync | Topic::Refused => identity.version.hash(&mut hasher),
             // Replicas that see the same send it once.
             Topic::Outage(period) => (period.last / 60).hash(&mut hasher),
         }
@@ -142,13 +150,14 @@ impl Topic {
             Self::Resolved => "Resolved",
             Self::Sync => "Sync",
             Self::Outage(_) => "EndpointsUnreachable",
+            Self::Refused => "NotUnderstoodByProxy",
         }
     }
 
     /// Whether it says what happened, not what holds.
     pub(super) fn is_passing(self) -> bool {
         match self {
-            Self::Finding(_) | Self::Resolved => false,
+            Self::Finding(_) | Self::Resolved | Self::Refused => false,
             Self::Sync | Self::Outage(_) => true,
         }
     }
@@ -157,7 +166,7 @@ impl Topic {
     pub(super) fn period(self) -> Period {
         match self {
             Self::Outage(period) => period,
-            Self::Finding(_) | Self::Resolved | Self::Sync => {
+            Self::Finding(_) | Self::Resolved | Self::Sync | Self::Refused => {
                 let now = Timestamp::now().as_second();
                 Period { first: now, last: now, count: 1 }
             }

@@ -98,7 +98,7 @@ fn report(rig: &Rig, name: &str, last: u8) {
     rig.reporter.unreachable(Unreachable {
         origin: Origin::new("Ingress", "shop", name),
         backend: "shop/web:80".to_owned(),
-        endpoints: vec![(([10, 0, 0, last], 80).into(), "connect_refused")],
+        endpoints: vec![(([10, 0, 0, last], 80).into(), "connect_refused".into())],
     });
 }
 

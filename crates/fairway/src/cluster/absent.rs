@@ -19,7 +19,7 @@ struct Absent;
 /// No line of the log has this target, since a controller alone logs findings.
 pub(crate) const FINDINGS: &str = "";
 
-/// Instead of `fairway run`.
+/// Instead of `fairway run` and `fairway controller`.
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
     Err(Absent.into())
 }

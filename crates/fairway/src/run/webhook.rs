@@ -31,7 +31,7 @@ use crate::flags::Flags;
 
 /// Where the webhook is served, and with what.
 #[derive(Debug)]
-pub(super) struct Webhook {
+pub(crate) struct Webhook {
     listener: std::net::TcpListener,
     certificates: Certificates,
 }

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,8 +22,18 @@ pub(crate) struct Run {
     seen: String,
     /// Health and metrics.
     admin: SocketAddr,
-    _folder: TempDir,
+    _folder: Option<TempDir>,
 }
+
+/// Flags of all roles: any port of this machine, and endpoints on it.
+const COMMON: [&str; 6] = [
+    "--healthz-host=127.0.0.1",
+    "--healthz-port=0",
+    "--http-port=0",
+    "--https-port=0",
+    "--post-shutdown-grace-period=0",
+    "--allow-backend-address=127.0.0.1",
+];
 
 impl Run {
     /// Starts it with the API server at this address, and without a pod: no leader election takes place, and no status is written.
@@ -34,18 +44,40 @@ impl Run {
     /// The same with a command that takes the arguments of `fairway`.
     pub(crate) fn start_as(mut command: Command, api: SocketAddr, args: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut child = command
+        let command = command
             .arg("run")
             .arg("--kubeconfig")
             .arg(kubeconfig(&folder, &format!("http://{api}")))
-            .args(["--update-status=false", "--healthz-host=127.0.0.1", "--healthz-port=0"])
-            .args(["--http-port=0", "--https-port=0", "--post-shutdown-grace-period=0"])
-            .arg("--allow-backend-address=127.0.0.1")
-            .args(args)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary runs");
+            .args(COMMON)
+            .arg("--update-status=false")
+            .args(args);
+        Self::spawn(command, Some(folder))
+    }
+
+    /// `fairway controller` against a fake API server, with proxies at this socket.
+    pub(crate) fn controller(api: SocketAddr, socket: &Path, args: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command = fairway();
+        let command = command
+            .arg("controller")
+            .arg("--kubeconfig")
+            .arg(kubeconfig(&folder, &format!("http://{api}")))
+            .args(COMMON)
+            .arg("--update-status=false")
+            .arg("--control-socket")
+            .arg(socket)
+            .args(args);
+        Self::spawn(command, Some(folder))
+    }
+
+    /// `fairway proxy` of the controller at this socket.
+    pub(crate) fn proxy(socket: &Path, args: &[&str]) -> Self {
+        let mut command = fairway();
+        Self::spawn(command.arg("proxy").args(COMMON).arg("--control-socket").arg(socket).args(args), None)
+    }
+
+    fn spawn(command: &mut Command, folder: Option<TempDir>) -> Self {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary runs");
         let stderr = child.stderr.take().expect("standard error is a pipe");
         let (sender, log) = channel();
         std::thread::spawn(move || {
@@ -105,6 +137,11 @@ impl Run {
     pub(crate) async fn status_of(&self, path: &str) -> u16 {
         // Boxed: the buffers of a client, inside everything that polls it repeatedly, don't fit on the stack of a test.
         Box::pin(async { Client::connect(self.admin).await.get("localhost", path).await.status }).await
+    }
+
+    /// The body of an answer of the admin server.
+    pub(crate) async fn body_of(&self, path: &str) -> String {
+        Box::pin(async { Client::connect(self.admin).await.get("localhost", path).await.text() }).await
     }
 
     pub(crate) fn signal(&self, name: &str) {

@@ -5,12 +5,15 @@
 //! | --- | --- |
 //! | `/healthz` (or as configured) | 200 while traffic is served: workers answer, the first configuration is live, no shutdown has begun; otherwise 500, as in ingress-nginx |
 //! | `/readyz` | 200 while new connections are accepted: as above, and also during the grace period of a shutdown; otherwise 503 |
+//! | `/livez` | 200 as long as there is an answer |
 //! | `/metrics` | counters in the text format of Prometheus or in protobuf, written as they are read |
 //! | `/debug/findings` | findings about users' objects, as JSON, by object |
 //! | `/debug/snapshot` | the running configuration, as JSON, without private keys |
+//! | `/debug/channel` | where controller and proxy are separate processes: how each stands to the other, as JSON |
 //!
-//! Only a few clients at a time may read the last three, which bounds the cost of slow readers.
+//! Only a few clients at a time may read the last four, which bounds the cost of slow readers.
 
+mod channel;
 mod connections;
 mod finding;
 mod lifecycle;
@@ -31,6 +34,7 @@ use crate::metrics::{
     WorkerReport,
 };
 
+pub use self::channel::{ChannelSource, ChannelView};
 pub use self::finding::{Finding, FindingSource};
 pub use self::lifecycle::{Lifecycle, Stage};
 pub use self::server::AdminServer;
@@ -57,6 +61,8 @@ pub struct AdminSource {
     pub running: Box<dyn Fn() -> (Arc<Snapshot>, ConfigStatus) + Send + Sync>,
     /// Figures of the proxy that workers don't count.
     pub figures: Box<dyn Fn() -> ProxyFigures + Send + Sync>,
+    /// The connection to other processes, if the configuration crosses one.
+    pub channel: Option<ChannelSource>,
 }
 
 impl fmt::Debug for AdminSource {
@@ -117,9 +123,11 @@ impl AdminSource {
             // Matched first, so that any path can be configured.
             path if path == self.health_path.as_bytes() => self.health().await,
             b"/readyz" => self.readiness().await,
+            b"/livez" => AdminAnswer::text(200, "ok"),
             b"/metrics" => self.placed(&places.metrics, self.metrics(self.format(accept))).await,
             b"/debug/findings" => self.placed(&places.snapshot, self.findings()).await,
             b"/debug/snapshot" => self.placed(&places.snapshot, self.snapshot()).await,
+            b"/debug/channel" => self.placed(&places.snapshot, self.channel()).await,
             _ => AdminAnswer::text(404, "not found"),
         }
     }
@@ -171,6 +179,8 @@ impl AdminSource {
 
     async fn metrics(&self, format: MetricFormat) -> AdminAnswer {
         let (snapshot, config) = (self.running)();
+        // A controller has no workers and serves nothing: what is about routes and certificates, its proxies say.
+        let snapshot = if self.workers == 0 { Arc::default() } else { snapshot };
         // This, the sums and the sorting go through the whole configuration, which may be large.
         let (known, per_host) = (snapshot.clone(), self.metrics.per_host);
         let Ok(live) = spawn_blocking(move || Arc::new(LiveRoutes::of(&known, per_host))).await else {
@@ -194,7 +204,8 @@ impl AdminSource {
                 Err(_) => return AdminAnswer::text(500, "cannot add up the metrics"),
             };
         }
-        let (options, proxy, source) = (self.metrics.clone(), (self.figures)(), self.findings.clone());
+        let (options, mut proxy, source) = (self.metrics.clone(), (self.figures)(), self.findings.clone());
+        proxy.channel = self.channel.as_ref().map(|channel| channel.view().figures).unwrap_or_default();
         let pages = move || {
             let process = ProcessFigures::read();
             let findings = source.counts();
@@ -211,6 +222,16 @@ impl AdminSource {
         match spawn_blocking(move || source.json()).await {
             Ok(Ok(body)) => AdminAnswer::new(200, JSON, AdminBody::Whole(body)),
             Ok(Err(_)) | Err(_) => AdminAnswer::text(500, "cannot render the findings"),
+        }
+    }
+
+    async fn channel(&self) -> AdminAnswer {
+        let Some(channel) = self.channel.clone() else {
+            return AdminAnswer::text(404, "controller and proxy are one process");
+        };
+        match spawn_blocking(move || serde_json::to_vec_pretty(&channel.view().details)).await {
+            Ok(Ok(body)) => AdminAnswer::new(200, JSON, AdminBody::Whole(body)),
+            Ok(Err(_)) | Err(_) => AdminAnswer::text(500, "cannot render the state of the channel"),
         }
     }
 

@@ -67,6 +67,7 @@ fn source_with(silent: &Arc<Mutex<Option<Vec<oneshot::Sender<()>>>>>, hosts: usi
         }),
         running: Box::new(move || (snapshot.clone(), ConfigStatus::default())),
         figures: Box::new(ProxyFigures::default),
+        channel: None,
     }
 }
 

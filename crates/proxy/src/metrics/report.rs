@@ -59,6 +59,21 @@ pub struct ProxyFigures {
     pub health_check_failures: u64,
     /// Endpoints refused so far because of their address.
     pub refused_endpoints: u64,
+    /// Figures of the connection to other processes.
+    pub channel: Vec<Figure>,
+}
+
+/// A figure of the process as a whole.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Figure {
+    /// Its name, without prefix.
+    pub name: &'static str,
+    /// Its type: `gauge` or `counter`.
+    pub kind: &'static str,
+    /// What it counts.
+    pub help: &'static str,
+    /// The value.
+    pub value: f64,
 }
 
 /// Everything that goes into one response.

@@ -112,6 +112,7 @@ impl Proxy {
             findings,
             unreachable,
             addresses,
+            channel,
         } = config;
         let control = control::PreparedControl::new(admin, addresses).map_err(StartError::Admin)?;
         let count = worker_count(workers, &snapshot);
@@ -228,6 +229,7 @@ impl Proxy {
                 let log = log.clone();
                 asking(&shared, move |shared| shared.figures(log.as_deref()))
             },
+            channel,
         };
         let address = control.admin_address();
         let publisher = Publisher(shared.clone());

@@ -12,6 +12,16 @@ The arguments of the controller. Rights, probes and ports follow from them, so t
 {{- include "fairway.text" (index .Values.controller.extraArgs "healthz-port" | default (ternary $metrics.port 10254 $metrics.enabled)) -}}
 {{- end -}}
 
+{{/* The same of a controller that is a process of its own. */}}
+{{- define "fairway.controlPort" -}}
+{{- include "fairway.text" .Values.controller.control.port -}}
+{{- end -}}
+
+{{/* The name of that port. */}}
+{{- define "fairway.controlPortName" -}}
+control
+{{- end -}}
+
 {{/* The path of health checks. */}}
 {{- define "fairway.healthPath" -}}
 {{- index .Values.controller.extraArgs "health-check-path" | default .Values.controller.healthCheckPath -}}
@@ -103,9 +113,12 @@ Service's port would be any process that listens there.
 {{- end -}}
 {{- end -}}
 
+{{/* The arguments of `role`. All roles take all flags; the healths of two processes in a pod need two ports. */}}
 {{- define "fairway.args" -}}
-- run
-{{- range $name, $value := include "fairway.flags" . | fromYaml }}
+{{- $flags := include "fairway.flags" .root | fromYaml -}}
+{{- if eq .role "controller" -}}{{- $_ := set $flags "healthz-port" (include "fairway.controlPort" .root) -}}{{- end -}}
+- {{ .role }}
+{{- range $name, $value := $flags }}
 - {{ ternary (printf "--%s" $name) (printf "--%s=%s" $name $value) (eq $value "") | quote }}
 {{- end }}
 {{- end -}}

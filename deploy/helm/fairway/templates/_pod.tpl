@@ -30,9 +30,12 @@ A process that isn't root gets the capability to listen on ports below 1024 from
 privileges at all. There is just that one program in the image.
 */}}
 {{- define "fairway.controller.securityContext" -}}
-{{- $controller := .Values.controller -}}
+{{- $controller := .root.Values.controller -}}
 {{- if $controller.containerSecurityContext -}}
 {{- toYaml $controller.containerSecurityContext -}}
+{{- else if eq .role "controller" -}}
+{{- /* It listens on no port below 1024. */}}
+{{- include "fairway.securityContext" (dict "image" $controller.image) -}}
 {{- else -}}
 {{- include "fairway.securityContext" (dict "image" $controller.image "capabilities" (list "NET_BIND_SERVICE") "escalation" $controller.hostNetwork) -}}
 {{- end -}}
@@ -103,7 +106,10 @@ image of another name and what is mounted may hold others.
 
 {{/* A port of the list `ports`: name, port, protocol, and hostPort if there is one. */}}
 {{- define "fairway.controller.ports" -}}
-{{- $controller := .Values.controller -}}
+{{- $root := .root -}}
+{{- $role := .role -}}
+{{- $controller := $root.Values.controller -}}
+{{- if ne $role "controller" }}
 {{- range $name, $port := $controller.containerPort }}
 - name: {{ $name }}
   containerPort: {{ $port }}
@@ -112,24 +118,27 @@ image of another name and what is mounted may hold others.
   hostPort: {{ index $controller.hostPort.ports $name | default $port }}
   {{- end }}
 {{- end }}
+{{- end }}
 {{- if $controller.metrics.enabled }}
-- name: {{ $controller.metrics.portName }}
-  containerPort: {{ include "fairway.healthPort" . }}
+- name: {{ ternary (include "fairway.controlPortName" $root) $controller.metrics.portName (eq $role "controller") }}
+  containerPort: {{ ternary (include "fairway.controlPort" $root) (include "fairway.healthPort" $root) (eq $role "controller") }}
   protocol: TCP
 {{- end }}
-{{- if $controller.validatingWebhook.enabled }}
+{{- if and $controller.validatingWebhook.enabled (ne $role "proxy") }}
 - name: validation
   containerPort: {{ $controller.validatingWebhook.port }}
   protocol: TCP
 {{- end }}
+{{- if ne $role "controller" }}
 {{- range $protocol := list "tcp" "udp" }}
-{{- range $port, $_ := index $.Values $protocol }}
-- name: {{ include "fairway.streamPort" (dict "root" $ "port" $port "protocol" $protocol) }}
+{{- range $port, $_ := index $root.Values $protocol }}
+- name: {{ include "fairway.streamPort" (dict "root" $root "port" $port "protocol" $protocol) }}
   containerPort: {{ $port }}
   protocol: {{ upper $protocol }}
   {{- if $controller.hostPort.enabled }}
   hostPort: {{ $port }}
   {{- end }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -179,6 +188,113 @@ know how many there should be, so it can't tell how many may be missing, or a pa
 {{- if and (eq $controller.kind "Both") (or (hasKey $controller "maxUnavailable") (contains "%" (toString $controller.minAvailable))) }}true{{ end -}}
 {{- end -}}
 
+{{/*
+What the containers of a pod do, as a list: everything in one process, or a controller, which has the token, beside a proxy, which has
+none. The values of that chart about a container (ports, probes, lifecycle, resources) are those of the process that serves; what is
+mounted and set for both is what the user adds.
+*/}}
+{{- define "fairway.roles" -}}
+{{- ternary (list "run") (list "controller" "proxy") (eq .Values.controller.mode "single") | toYaml -}}
+{{- end -}}
+
+{{/* The container of `role`. */}}
+{{- define "fairway.controller.container" -}}
+{{- $root := .root -}}
+{{- $role := .role -}}
+{{- $controller := $root.Values.controller -}}
+- name: {{ ternary "proxy" $controller.containerName (eq $role "proxy") }}
+  image: {{ include "fairway.controller.image" $root | quote }}
+  imagePullPolicy: {{ $controller.image.pullPolicy }}
+  command:
+    - /fairway
+  args: {{- include "fairway.args" (dict "root" $root "role" $role) | nindent 4 }}
+  env:
+    - name: POD_NAME
+      valueFrom:
+        fieldRef:
+          fieldPath: metadata.name
+    - name: POD_NAMESPACE
+      valueFrom:
+        fieldRef:
+          fieldPath: metadata.namespace
+    {{- with $controller.extraEnvs }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- with include "fairway.controller.ports" (dict "root" $root "role" $role) | trim }}
+  ports: {{- . | nindent 4 }}
+  {{- end }}
+  {{- if eq $role "controller" }}
+  {{- /* Whether the pod is ready is up to the proxy, which serves on while a controller starts anew and the API server is away. */}}
+  livenessProbe: {{- include "fairway.controlProbe" $root | nindent 4 }}
+  {{- else }}
+  {{- range $probe := list "startupProbe" "livenessProbe" "readinessProbe" }}
+  {{- with index $controller $probe }}
+  {{ $probe }}: {{- include "fairway.probe" (dict "root" $root "name" $probe "probe" .) | nindent 4 }}
+  {{- end }}
+  {{- end }}
+  {{- with include "fairway.lifecycle" $root }}
+  lifecycle: {{- . | nindent 4 }}
+  {{- end }}
+  {{- end }}
+  securityContext: {{- include "fairway.controller.securityContext" (dict "root" $root "role" $role) | nindent 4 }}
+  {{- with ternary $controller.control.resources $controller.resources (eq $role "controller") }}
+  resources: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- if semverCompare ">=1.33.0-0" $root.Capabilities.KubeVersion.Version }}
+  {{- with $controller.resizePolicy }}
+  resizePolicy: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- end }}
+  {{- $mounts := $controller.extraVolumeMounts | default list }}
+  {{- if and $controller.validatingWebhook.enabled (ne $role "proxy") }}
+  {{- $mounts = append $mounts (dict "name" "validation" "mountPath" "/etc/fairway/validation" "readOnly" true) }}
+  {{- end }}
+  {{- if ne $role "run" }}
+  {{- /* Who only connects to the socket needs no right to write beside it. */}}
+  {{- $mounts = append $mounts (dict "name" "control" "mountPath" "/run/fairway" "readOnly" (eq $role "proxy")) }}
+  {{- end }}
+  {{- if and (eq $role "controller") $root.Values.serviceAccount.automountServiceAccountToken }}
+  {{- $mounts = append $mounts (dict "name" "token" "mountPath" "/var/run/secrets/kubernetes.io/serviceaccount" "readOnly" true) }}
+  {{- end }}
+  {{- with $mounts }}
+  volumeMounts: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end -}}
+
+{{/* The volumes of a pod, as a list. */}}
+{{- define "fairway.controller.volumes" -}}
+{{- $controller := .Values.controller -}}
+{{- $volumes := $controller.extraVolumes | default list -}}
+{{- if $controller.validatingWebhook.enabled -}}
+{{- $secret := $controller.validatingWebhook.certificateSecret | default (include "fairway.validation.fullname" .) -}}
+{{- $volumes = append $volumes (dict "name" "validation" "secret" (dict "secretName" $secret)) -}}
+{{- end -}}
+{{- if ne $controller.mode "single" -}}
+{{- $volumes = append $volumes (dict "name" "control" "emptyDir" (dict "medium" "Memory" "sizeLimit" "1Mi")) -}}
+{{- if .Values.serviceAccount.automountServiceAccountToken -}}
+{{- /* What Kubernetes would mount into every container of the pod. */ -}}
+{{- $token := dict "serviceAccountToken" (dict "path" "token" "expirationSeconds" 3607) -}}
+{{- $authority := dict "configMap" (dict "name" "kube-root-ca.crt" "items" (list (dict "key" "ca.crt" "path" "ca.crt"))) -}}
+{{- $field := dict "apiVersion" "v1" "fieldPath" "metadata.namespace" -}}
+{{- $namespace := dict "downwardAPI" (dict "items" (list (dict "path" "namespace" "fieldRef" $field))) -}}
+{{- $volumes = append $volumes (dict "name" "token" "projected" (dict "defaultMode" 420 "sources" (list $token $authority $namespace))) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $volumes -}}
+{{- end -}}
+
+{{/* A controller is well as long as it answers: waiting for the API server is no reason to start it anew. */}}
+{{- define "fairway.controlProbe" -}}
+httpGet:
+  path: /livez
+  port: {{ include "fairway.controlPort" . }}
+  scheme: HTTP
+periodSeconds: 10
+timeoutSeconds: 5
+failureThreshold: 5
+successThreshold: 1
+{{- end -}}
+
 {{/* The template of pods of `kind`. */}}
 {{- define "fairway.controller.pod" -}}
 {{- $root := .root -}}
@@ -186,13 +302,15 @@ know how many there should be, so it can't tell how many may be missing, or a pa
 metadata:
   {{- $annotations := dict }}
   {{- if $root.Values.rbac.create }}{{- $_ := set $annotations "checksum/rights" (include "fairway.rights" $root | sha256sum) }}{{- end }}
+  {{- /* What people ask a pod for is what it serves. */}}
+  {{- if ne $controller.mode "single" }}{{- $_ := set $annotations "kubectl.kubernetes.io/default-container" "proxy" }}{{- end }}
   {{- with merge (deepCopy ($controller.podAnnotations | default dict)) $annotations }}
   annotations: {{- include "fairway.strings" . | nindent 4 }}
   {{- end }}
   labels: {{- include "fairway.podLabels" (dict "root" $root "component" "controller" "labels" (list $controller.labels $controller.podLabels)) | nindent 4 }}
 spec:
   serviceAccountName: {{ include "fairway.serviceAccountName" $root }}
-  automountServiceAccountToken: {{ $root.Values.serviceAccount.automountServiceAccountToken }}
+  automountServiceAccountToken: {{ and $root.Values.serviceAccount.automountServiceAccountToken (eq $controller.mode "single") }}
   enableServiceLinks: false
   terminationGracePeriodSeconds: {{ $controller.terminationGracePeriodSeconds }}
   dnsPolicy: {{ $controller.dnsPolicy }}
@@ -222,56 +340,13 @@ spec:
   initContainers: {{- tpl (toYaml .) $root | nindent 4 }}
   {{- end }}
   containers:
-    - name: {{ $controller.containerName }}
-      image: {{ include "fairway.controller.image" $root | quote }}
-      imagePullPolicy: {{ $controller.image.pullPolicy }}
-      command:
-        - /fairway
-      args: {{- include "fairway.args" $root | nindent 8 }}
-      env:
-        - name: POD_NAME
-          valueFrom:
-            fieldRef:
-              fieldPath: metadata.name
-        - name: POD_NAMESPACE
-          valueFrom:
-            fieldRef:
-              fieldPath: metadata.namespace
-        {{- with $controller.extraEnvs }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
-      ports: {{- include "fairway.controller.ports" $root | trim | nindent 8 }}
-      {{- range $probe := list "startupProbe" "livenessProbe" "readinessProbe" }}
-      {{- with index $controller $probe }}
-      {{ $probe }}: {{- include "fairway.probe" (dict "root" $root "name" $probe "probe" .) | nindent 8 }}
-      {{- end }}
-      {{- end }}
-      {{- with include "fairway.lifecycle" $root }}
-      lifecycle: {{- . | nindent 8 }}
-      {{- end }}
-      securityContext: {{- include "fairway.controller.securityContext" $root | nindent 8 }}
-      {{- with $controller.resources }}
-      resources: {{- toYaml . | nindent 8 }}
-      {{- end }}
-      {{- if semverCompare ">=1.33.0-0" $root.Capabilities.KubeVersion.Version }}
-      {{- with $controller.resizePolicy }}
-      resizePolicy: {{- toYaml . | nindent 8 }}
-      {{- end }}
-      {{- end }}
-      {{- $mounts := $controller.extraVolumeMounts | default list }}
-      {{- $volumes := $controller.extraVolumes | default list }}
-      {{- if $controller.validatingWebhook.enabled }}
-      {{- $mounts = append $mounts (dict "name" "validation" "mountPath" "/etc/fairway/validation" "readOnly" true) }}
-      {{- $secret := $controller.validatingWebhook.certificateSecret | default (include "fairway.validation.fullname" $root) }}
-      {{- $volumes = append $volumes (dict "name" "validation" "secret" (dict "secretName" $secret)) }}
-      {{- end }}
-      {{- with $mounts }}
-      volumeMounts: {{- toYaml . | nindent 8 }}
-      {{- end }}
+    {{- range $role := include "fairway.roles" $root | fromYamlArray }}
+    {{- include "fairway.controller.container" (dict "root" $root "role" $role) | nindent 4 }}
+    {{- end }}
     {{- with $controller.extraContainers }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
-  {{- with $volumes }}
+  {{- with include "fairway.controller.volumes" $root | fromYamlArray }}
   volumes: {{- toYaml . | nindent 4 }}
   {{- end }}
 {{- end -}}

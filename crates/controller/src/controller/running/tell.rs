@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::Running;
 use crate::controller::FINDINGS;
 use crate::event::{Report, Subject};
-use crate::report::Unreachable;
+use crate::report::ProxyReport;
 
 impl Running {
     /// An object as Events name it, if it exists.
@@ -24,14 +24,24 @@ impl Running {
         }
     }
 
-    /// Tells the owner of a route that its backend can't be reached.
-    pub(in crate::controller) async fn unreachable(&self, report: &Unreachable) {
-        let Origin { kind, namespace, name, .. } = &report.origin;
-        if **kind != *Kind::Ingress.as_str() {
+    /// Tells the owner of a route what a proxy says about it.
+    pub(in crate::controller) async fn of_proxy(&self, report: &ProxyReport) {
+        let origin = match report {
+            ProxyReport::Unreachable(report) => &report.origin,
+            ProxyReport::NotUnderstood(report) => &report.origin,
+        };
+        let Origin { namespace, name, .. } = origin;
+        let named = Kind::ALL.iter().copied().find(|kind| *kind.as_str() == *origin.kind);
+        let Some(kind) = named.filter(|kind| matches!(report, ProxyReport::NotUnderstood(_)) || *kind == Kind::Ingress)
+        else {
             return;
-        }
-        if let Some(subject) = self.subject(ObjectKey::new(Kind::Ingress, &**namespace, &**name)) {
-            self.tell(Report::Unreachable(subject, report.text())).await;
+        };
+        if let Some(subject) = self.subject(ObjectKey::new(kind, &**namespace, &**name)) {
+            self.tell(match report {
+                ProxyReport::Unreachable(report) => Report::Unreachable(subject, report.text()),
+                ProxyReport::NotUnderstood(report) => Report::Refused(subject, report.text()),
+            })
+            .await;
         }
     }
 

@@ -52,10 +52,15 @@ fn proxy(origin: &Origin) -> Proxy {
     Proxy::start(Snapshot::default().apply(Delta::upsert(resources)), config).unwrap()
 }
 
+/// A controller's own error.
+#[derive(Debug, thiserror::Error)]
+#[error("the proxy takes no more changes")]
+struct Failed;
+
 /// How a controller fails.
-async fn fail(way: &str) -> Result<(), RunError> {
+async fn fail(way: &str) -> anyhow::Result<()> {
     match way {
-        "error" => Err(RunError::SinkClosed),
+        "error" => Err(Failed.into()),
         "panic" => panic!("out of its mind"),
         _ => Ok(()),
     }
@@ -83,7 +88,7 @@ async fn what_runs_is_answered_when_the_controller_fails() {
         });
         let (_ready, ready) = watch::channel(true);
         let control = Control { ready, task, leave: watch::Sender::new(false), stop: watch::Sender::new(false) };
-        let (_changes, changes) = mpsc::channel(1);
+        let (_changes, changes) = mpsc::channel::<fairway_channel::Change>(1);
         // The test never waits for this hour to pass.
         let choices = Choices { class: "nginx".into(), grace: Duration::ZERO, after: Duration::from_secs(3600) };
         let (signals, mut signalled) = mpsc::channel(1);
@@ -115,7 +120,7 @@ async fn a_controller_that_fails_before_anything_is_served_ends_the_process_at_o
     let (_ready, ready) = watch::channel(false);
     let task = tokio::spawn(fail("error"));
     let control = Control { ready, task, leave: watch::Sender::new(false), stop: watch::Sender::new(false) };
-    let (_changes, changes) = mpsc::channel(1);
+    let (_changes, changes) = mpsc::channel::<fairway_channel::Change>(1);
     let hour = Duration::from_secs(3600);
     let choices = Choices { class: "nginx".into(), grace: hour, after: hour };
     within("the end", serve(control, changes, proxy, choices, std::future::pending)).await.unwrap_err();

@@ -1,12 +1,12 @@
-//! Applies the controller's changes to the proxy, and reports addresses that can't be listened on.
+//! Applies changes to the proxy, and reports addresses that can't be listened on.
 
 use std::io;
 use std::time::Duration;
 
-use fairway_controller::Publish;
-use fairway_model::Snapshot;
+use fairway_channel::Change;
+use fairway_model::{Delta, Snapshot};
 use fairway_proxy::{Published, Publisher, RefusedListener};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 use tracing::{error, info};
 
@@ -14,13 +14,38 @@ use tracing::{error, info};
 /// change tries it sooner.
 const LISTEN_AGAIN: Duration = Duration::from_secs(2);
 
+/// A change, and where it is told that the change is live.
+pub(crate) trait Publication: Send + 'static {
+    /// The two.
+    fn parts(self) -> (Delta, oneshot::Sender<()>);
+}
+
+/// From a controller in another process.
+impl Publication for Change {
+    fn parts(self) -> (Delta, oneshot::Sender<()>) {
+        (self.delta, self.live)
+    }
+}
+
+/// From the controller in this process.
+#[cfg(feature = "cluster")]
+impl Publication for fairway_controller::Publish {
+    fn parts(self) -> (Delta, oneshot::Sender<()>) {
+        (self.delta, self.live)
+    }
+}
+
 /// Applies the changes to the proxy, one at a time. `open` is set to whether HTTP and HTTPS are served at each of their addresses.
-pub(super) async fn publish_all(mut changes: mpsc::Receiver<Publish>, publisher: Publisher, open: watch::Sender<bool>) {
+pub(super) async fn publish_all(
+    mut changes: mpsc::Receiver<impl Publication>,
+    publisher: Publisher,
+    open: watch::Sender<bool>,
+) {
     let mut some_refused = false;
     loop {
         let (published, live) = tokio::select! {
             change = changes.recv() => {
-                let Some(Publish { delta, live }) = change else { return };
+                let Some((delta, live)) = change.map(Publication::parts) else { return };
                 let published = publisher.publish(delta).await;
                 info!(
                     snapshot = published.version,

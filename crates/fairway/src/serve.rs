@@ -4,25 +4,28 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use fairway_controller::{Controller, Publish, RunError};
 use fairway_proxy::Proxy;
 use fairway_proxy::admin::Stage;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info};
 
-use super::publish::publish_all;
+mod publish;
+
+pub(crate) use self::publish::Publication;
+use self::publish::publish_all;
+use crate::flags::Flags;
 use crate::wiring;
 
 /// After a failure of the controller: the longest time to accept connections before draining, and the longest time to drain.
 /// Perhaps no replica accepts new connections meanwhile, so it must not last as long as a WebSocket may.
 const FAILURE_DRAIN: Duration = Duration::from_secs(10);
 
-/// The running controller.
-pub(super) struct Control {
+/// What decides what is served: the controller, or the connection to one.
+pub(crate) struct Control {
     /// Becomes `true` once the first complete configuration is live.
     ready: watch::Receiver<bool>,
-    task: JoinHandle<Result<(), RunError>>,
+    task: JoinHandle<anyhow::Result<()>>,
     /// Raised when the process is asked to end.
     leave: watch::Sender<bool>,
     /// Raised when nothing is served any more.
@@ -30,33 +33,61 @@ pub(super) struct Control {
 }
 
 impl Control {
-    /// Starts the controller, in the context of a runtime.
-    pub(super) fn start(controller: Controller) -> Self {
-        let ready = controller.readiness();
-        let (leave, left) = watch::channel(false);
-        let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(controller.run(raised(left), raised(stopped)));
+    /// Starts it, in the context of a runtime. `run` gets the flags that are raised when the process is asked to end, and when nothing
+    /// is served any more.
+    pub(crate) fn start<F, E>(ready: watch::Receiver<bool>, run: impl FnOnce(Flag, Flag) -> F) -> Self
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let (leave, left) = Flag::new();
+        let (stop, stopped) = Flag::new();
+        let running = run(left, stopped);
+        let task = tokio::spawn(async { Ok(running.await?) });
         Self { ready, task, leave, stop }
     }
 }
 
+/// Something that happens once.
+pub(crate) struct Flag(watch::Receiver<bool>);
+
+impl Flag {
+    /// A flag, and what raises it.
+    pub(crate) fn new() -> (watch::Sender<bool>, Self) {
+        let (raise, raised) = watch::channel(false);
+        (raise, Self(raised))
+    }
+
+    /// Resolves when it has happened.
+    pub(crate) async fn raised(mut self) {
+        // The sender is gone and can't raise the flag, which ends the wait as well.
+        let _ = self.0.wait_for(|raised| *raised).await;
+    }
+}
+
 /// Options from flags.
-pub(super) struct Choices {
+pub(crate) struct Choices {
     /// The class that is served, for the log.
-    pub(super) class: String,
+    pub(crate) class: String,
     /// How long connections are accepted after the request to end.
-    pub(super) grace: Duration,
+    pub(crate) grace: Duration,
     /// How long the process stays after draining.
-    pub(super) after: Duration,
+    pub(crate) after: Duration,
+}
+
+impl Choices {
+    pub(crate) fn new(flags: &Flags, class: String) -> Self {
+        Self { class, grace: flags.time("shutdown-grace-period"), after: flags.time("post-shutdown-grace-period") }
+    }
 }
 
 /// Serves until a signal arrives or the controller fails, and drains. A second signal ends the process at once.
 ///
 /// # Errors
 /// The controller ended by itself, so the process must be restarted.
-pub(super) async fn serve(
+pub(crate) async fn serve(
     control: Control,
-    changes: mpsc::Receiver<Publish>,
+    changes: mpsc::Receiver<impl Publication>,
     mut proxy: Proxy,
     choices: Choices,
     mut signal: impl AsyncFnMut(),
@@ -168,14 +199,8 @@ fn closed(proxy: &Proxy) -> Vec<String> {
     closed.map(|listener| format!("{} {}", listener.scheme, listener.address)).collect()
 }
 
-/// Resolves when the flag is raised.
-async fn raised(mut flag: watch::Receiver<bool>) {
-    // The sender is gone and can't raise the flag, which ends the wait as well.
-    let _ = flag.wait_for(|raised| *raised).await;
-}
-
-fn end_of(ended: Result<Result<(), RunError>, JoinError>) -> anyhow::Result<()> {
-    Ok(ended??)
+fn end_of(ended: Result<anyhow::Result<()>, JoinError>) -> anyhow::Result<()> {
+    ended?
 }
 
 #[cfg(test)]

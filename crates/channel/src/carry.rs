@@ -1,0 +1,32 @@
+//! What a proxy would hold of a snapshot, without a connection: for tests of whatever makes snapshots.
+
+use fairway_model::Snapshot;
+use prost::Message as _;
+
+use crate::message::FromController;
+use crate::replica::Replica;
+use crate::resource::Encoded;
+use crate::round::Cut;
+
+/// Writes a snapshot as a controller sends it to a new proxy, and reads it as the proxy does.
+///
+/// # Errors
+/// If some resource can't be written or understood: the reason, with its name.
+pub fn carried(snapshot: &Snapshot) -> Result<Snapshot, String> {
+    let delta = Snapshot::diff(&Snapshot::default(), snapshot);
+    let encoded = delta.upserts.iter().map(Encoded::new).collect::<Result<Vec<_>, _>>();
+    let encoded = encoded.map_err(|error| error.to_string())?;
+    let mut replica = Replica::default();
+    for message in Cut::new(1, encoded.into_iter(), std::iter::empty()) {
+        let message = FromController::decode(&*message.encode_to_vec()).map_err(|error| error.to_string())?;
+        if let Some(mut round) = replica.take(message).map_err(|error| error.to_string())? {
+            let delta = std::mem::take(&mut round.delta);
+            let ack = replica.commit(round);
+            return match ack.refused.first() {
+                Some(refusal) => Err(format!("{}: {}", refusal.name, refusal.reason)),
+                None => Ok(Snapshot::default().apply(delta)),
+            };
+        }
+    }
+    Err("the round has no end".to_owned())
+}

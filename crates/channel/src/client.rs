@@ -1,0 +1,266 @@
+//! The proxy's side: connects to a controller, takes its rounds, and goes on without it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use fairway_model::{Delta, Origin};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{sleep, timeout};
+use tokio_stream::StreamExt;
+use tonic::Status;
+use tracing::{info, warn};
+
+use crate::grpc::follow;
+use crate::limit::{AGAIN, ENDPOINTS, GREETING, REPORTS, WAITING};
+use crate::message::{Endpoint, FromProxy, Hello, Said, Unreachable};
+use crate::replica::Replica;
+use crate::socket;
+
+/// A change to put into force.
+#[derive(Debug)]
+pub struct Change {
+    /// The change. The first one is the whole state.
+    pub delta: Delta,
+    /// To be answered once it is in force.
+    pub live: oneshot::Sender<()>,
+}
+
+/// How a proxy stands to its controllers.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct LinkStatus {
+    /// Whether a controller is connected and everything that it has sent is in force.
+    pub current: bool,
+    /// Whether a complete state is in force.
+    pub complete: bool,
+    /// When the state was last known to be the newest: now, if it is current.
+    pub as_of: Option<SystemTime>,
+    /// Number of resources that are held.
+    pub held: usize,
+    /// Resources that can't be understood, and why.
+    pub refused: Vec<(String, String)>,
+    /// Connections to controllers so far.
+    pub connections: u64,
+    /// Rounds so far.
+    pub rounds: u64,
+}
+
+/// Follows a controller.
+#[derive(Debug)]
+pub struct Link {
+    socket: PathBuf,
+    name: String,
+    sink: mpsc::Sender<Change>,
+    reports: mpsc::Receiver<FromProxy>,
+    status: watch::Sender<LinkStatus>,
+    replica: Replica,
+}
+
+/// Takes what users are to be told. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct LinkReporter(mpsc::Sender<FromProxy>);
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("connecting")]
+    Connect(#[source] io::Error),
+    #[error("the controller did not answer within {GREETING:?}")]
+    Silent,
+    #[error("{} ({:?})", .0.message(), .0.code())]
+    Stream(Status),
+    #[error("the controller ended the stream")]
+    Over,
+    #[error(transparent)]
+    Violation(#[from] crate::round::Violation),
+    /// Nobody takes changes any more.
+    #[error("the proxy ends")]
+    Closed,
+}
+
+impl LinkStatus {
+    /// How old the state in force may be.
+    pub fn age(&self) -> Option<Duration> {
+        if self.current {
+            return Some(Duration::ZERO);
+        }
+        self.as_of.map(|time| time.elapsed().unwrap_or_default())
+    }
+}
+
+impl LinkReporter {
+    /// Reports a backend to whose endpoints no connection can be made. Does not wait; when too many reports wait already, this one is
+    /// lost.
+    pub fn unreachable(&self, origin: &Origin, backend: &str, endpoints: &[(SocketAddr, &str)]) {
+        let endpoint = |(address, reason): &(SocketAddr, &str)| Endpoint {
+            address: address.to_string(),
+            reason: (*reason).to_owned(),
+        };
+        let said = Said::Unreachable(Unreachable {
+            kind: origin.kind.as_ref().to_owned(),
+            namespace: origin.namespace.as_ref().to_owned(),
+            name: origin.name.as_ref().to_owned(),
+            section: origin.section.as_ref().to_owned(),
+            backend: backend.to_owned(),
+            endpoints: endpoints.iter().take(ENDPOINTS).map(endpoint).collect(),
+        });
+        let _ = self.0.try_send(said.into());
+    }
+}
+
+impl Link {
+    /// A link to the controller at a socket. `name` is what that calls this proxy.
+    pub fn new(socket: PathBuf, name: String, sink: mpsc::Sender<Change>) -> (Self, LinkReporter) {
+        let (reporter, reports) = mpsc::channel(REPORTS);
+        let (status, replica) = (watch::Sender::default(), Replica::default());
+        (Self { socket, name, sink, reports, status, replica }, LinkReporter(reporter))
+    }
+
+    /// How the proxy stands to its controllers.
+    pub fn status(&self) -> watch::Receiver<LinkStatus> {
+        self.status.subscribe()
+    }
+
+    /// Follows a controller, and connects again whenever that is gone. Ends when nobody takes changes any more.
+    pub async fn run(mut self) {
+        let mut failures = 0_u32;
+        let mut said = false;
+        loop {
+            let rounds = self.status.borrow().rounds;
+            let ended = self.connection().await;
+            if matches!(ended, Ended::Closed) {
+                return;
+            }
+            let worked = self.status.borrow().rounds > rounds;
+            self.status.send_modify(|status| {
+                if status.current {
+                    (status.current, status.as_of) = (false, Some(SystemTime::now()));
+                }
+            });
+            failures = if worked { 0 } else { failures.saturating_add(1) };
+            // Each outage is told once.
+            if worked || !said {
+                let error = fairway_model::ErrorChain(&ended);
+                let complete = self.status.borrow().complete;
+                warn!(%error, socket = %self.socket.display(), serving = complete, "no controller: connecting again until there is one");
+                said = true;
+            }
+            sleep(pause(failures, jitter())).await;
+        }
+    }
+
+    /// One connection, from its beginning to its end.
+    async fn connection(&mut self) -> Ended {
+        self.replica.reconnect();
+        let (to, outgoing) = mpsc::channel(WAITING);
+        let greeting = async {
+            let connection = socket::connect(&self.socket).await.map_err(Ended::Connect)?;
+            let hello = Hello { fairway: env!("CARGO_PKG_VERSION").to_owned(), name: self.name.clone() };
+            let _ = to.send(Said::Hello(hello).into()).await;
+            let lists = self.replica.inventory();
+            let inventory = async {
+                for list in lists {
+                    if to.send(Said::Held(list).into()).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            // A controller may answer before it has heard everything.
+            let (stream, ()) = tokio::join!(follow(connection, outgoing), inventory);
+            stream.map_err(Ended::Stream)
+        };
+        let mut stream = match timeout(GREETING, greeting).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(ended)) => return ended,
+            Err(_) => return Ended::Silent,
+        };
+        self.status.send_modify(|status| status.connections += 1);
+        loop {
+            tokio::select! {
+                message = stream.next() => {
+                    let message = match message {
+                        None => return Ended::Over,
+                        Some(Err(status)) => return Ended::Stream(status),
+                        Some(Ok(message)) => message,
+                    };
+                    match self.replica.take(message) {
+                        Ok(None) => {}
+                        Ok(Some(mut round)) => {
+                            let delta = std::mem::take(&mut round.delta);
+                            if self.apply(delta).await.is_err() {
+                                return Ended::Closed;
+                            }
+                            let ack = self.replica.commit(round);
+                            self.applied();
+                            if to.send(Said::Ack(ack).into()).await.is_err() {
+                                return Ended::Over;
+                            }
+                        }
+                        Err(violation) => return violation.into(),
+                    }
+                }
+                Some(report) = self.reports.recv() => {
+                    if to.send(report).await.is_err() {
+                        return Ended::Over;
+                    }
+                }
+                () = self.sink.closed() => return Ended::Closed,
+            }
+        }
+    }
+
+    /// Waits until a change is in force.
+    async fn apply(&self, delta: Delta) -> Result<(), ()> {
+        if delta.is_empty() && self.status.borrow().complete {
+            return Ok(());
+        }
+        let (live, is_live) = oneshot::channel();
+        self.sink.send(Change { delta, live }).await.map_err(|_| ())?;
+        is_live.await.map_err(|_| ())
+    }
+
+    fn applied(&self) {
+        let first = !self.status.borrow().complete;
+        self.status.send_modify(|status| {
+            (status.current, status.complete) = (true, true);
+            status.as_of = Some(SystemTime::now());
+            status.held = self.replica.len();
+            status.rounds += 1;
+            let refused = self.replica.refused().iter();
+            status.refused = refused.map(|(name, reason)| (name.to_string(), reason.clone())).collect();
+        });
+        if first {
+            info!(resources = self.replica.len(), "the configuration is complete");
+        }
+    }
+}
+
+/// The pause before the next attempt: doubled with each failure, and shortened at random by up to a half, so that many proxies do not come
+/// at once.
+fn pause(failures: u32, random: f64) -> Duration {
+    let (first, longest) = AGAIN;
+    let whole = first.saturating_mul(1 << failures.min(16)).min(longest);
+    whole.mul_f64(1.0 - random.clamp(0.0, 1.0) / 2.0)
+}
+
+/// A number from 0 to 1.
+fn jitter() -> f64 {
+    let mut bytes = [0; 2];
+    // Without randomness there is none in the pauses either.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    f64::from(u16::from_ne_bytes(bytes)) / f64::from(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_limit() {
+        assert_eq!(pause(0, 0.0), AGAIN.0);
+        assert_eq!(pause(1, 1.0), AGAIN.0);
+        assert_eq!(pause(u32::MAX, 0.0), AGAIN.1);
+        assert!((0..40).all(|failures| pause(failures, 0.7) <= pause(failures + 1, 0.7)));
+    }
+}

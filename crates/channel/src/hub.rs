@@ -1,0 +1,437 @@
+//! What a controller publishes, for any number of proxies.
+//!
+//! Each proxy is told what differs from what it has, whatever happened in between: one that is slow or was away gets the newest state
+//! and no queue of old ones. Invariant: no proxy delays another, and none delays a change for longer than [`PATIENCE`] and more than
+//! once before it has caught up.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant as Clock};
+
+use fairway_model::{Delta, Host, Origin, Resource, Settings, Snapshot};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout_at};
+use tracing::{error, warn};
+
+use crate::limit::{LOG, PATIENCE, PROXIES, REPORTS};
+use crate::resource::{Encoded, SETTINGS, Version, text_of};
+
+/// What a controller publishes. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Hub(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    state: Mutex<State>,
+    /// The number of the newest generation.
+    newest: watch::Sender<u64>,
+    /// Changes when a proxy has taken a round, came, or went.
+    progress: watch::Sender<u64>,
+    reports: mpsc::Sender<Report>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// 0 before the first publication.
+    generation: u64,
+    resources: HashMap<Arc<str>, Entry>,
+    /// The names that each of the last generations changed.
+    log: VecDeque<(u64, Vec<Arc<str>>)>,
+    proxies: BTreeMap<u64, Proxy>,
+    next: u64,
+    /// Whether a change has waited in vain for any proxy to come.
+    alone: bool,
+    rounds: u64,
+    sent: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    version: Version,
+    resource: Resource,
+}
+
+#[derive(Debug)]
+struct Proxy {
+    name: String,
+    fairway: String,
+    /// The generation that it serves; 0 for none of ours.
+    serves: u64,
+    /// Whether changes no longer wait for it.
+    late: bool,
+    since: Clock,
+    held: usize,
+    refused: BTreeMap<Box<str>, String>,
+}
+
+/// What proxies have to tell users.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Report {
+    /// No connection can be made to the endpoints of a backend.
+    Unreachable {
+        /// The object whose route leads there.
+        origin: Origin,
+        /// The backend.
+        backend: String,
+        /// Its endpoints, and why each can't be connected to, as one word.
+        endpoints: Vec<(std::net::SocketAddr, String)>,
+    },
+    /// A proxy can't understand a resource and serves its last good form.
+    Refused {
+        /// The proxy.
+        proxy: String,
+        /// The resource.
+        name: String,
+        /// The objects that it came from.
+        origins: Vec<Origin>,
+        /// What it can't understand.
+        reason: String,
+    },
+}
+
+/// A connected proxy.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ProxyStatus {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub fairway: String,
+    /// Whether it serves the newest generation.
+    pub current: bool,
+    /// Seconds since it serves what it serves.
+    pub seconds: u64,
+    /// Number of resources that it holds.
+    pub held: usize,
+    /// The resources that it refuses, and why.
+    pub refused: BTreeMap<Box<str>, String>,
+}
+
+/// What has been sent so far.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct HubFigures {
+    /// Number of resources.
+    pub resources: usize,
+    /// Number of published changes.
+    pub generation: u64,
+    /// Connected proxies.
+    pub proxies: usize,
+    /// Those that serve the newest generation.
+    pub current: usize,
+    /// Rounds that were sent, to all proxies together.
+    pub rounds: u64,
+    /// Resources and removals in them.
+    pub sent: u64,
+    /// Resources that some proxy refuses.
+    pub refused: usize,
+}
+
+/// What one proxy has.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    /// `None` for the version of a resource that the proxy refused without an earlier form.
+    pub(crate) held: HashMap<Arc<str>, Option<Version>>,
+    /// The generation that it was last compared with.
+    pub(crate) seen: Option<u64>,
+}
+
+/// What a proxy is to be told.
+#[derive(Debug)]
+pub(crate) struct Difference {
+    pub(crate) generation: u64,
+    pub(crate) changed: Vec<(Arc<str>, Version, Resource)>,
+    pub(crate) removed: Vec<Arc<str>>,
+}
+
+/// A connected proxy; dropping it disconnects.
+#[derive(Debug)]
+pub(crate) struct Member {
+    hub: Hub,
+    id: u64,
+}
+
+/// There are as many proxies as one controller can serve.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("this controller serves {PROXIES} proxies already")]
+pub(crate) struct Full;
+
+impl Hub {
+    /// A hub, and where the reports of proxies arrive.
+    pub fn new() -> (Self, mpsc::Receiver<Report>) {
+        let (reports, receiver) = mpsc::channel(REPORTS);
+        let inner =
+            Inner { state: Mutex::default(), newest: watch::Sender::new(0), progress: watch::Sender::new(0), reports };
+        (Self(Arc::new(inner)), receiver)
+    }
+
+    /// Publishes a change. The first one is the whole state. Resolves when the proxies serve it, or have had their time.
+    pub async fn publish(&self, delta: Delta) {
+        let encoded: Vec<_> = delta.upserts.into_iter().filter_map(encode).collect();
+        let generation = {
+            let mut state = self.state();
+            let mut names = Vec::with_capacity(encoded.len() + delta.removals.len());
+            for name in &delta.removals {
+                names.extend(state.resources.remove_entry(text_of(name).as_str()).map(|(name, _)| name));
+            }
+            for (name, entry) in encoded {
+                let old = state.resources.get(&name);
+                if old.is_none_or(|old| old.version != entry.version) {
+                    names.push(name.clone());
+                    state.resources.insert(name, entry);
+                }
+            }
+            state.generation += 1;
+            let generation = state.generation;
+            state.log.push_back((generation, names));
+            if state.log.len() > LOG {
+                state.log.pop_front();
+            }
+            generation
+        };
+        self.0.newest.send_replace(generation);
+        self.live(generation).await;
+    }
+
+    /// Waits until the proxies serve a generation, or have had their time.
+    async fn live(&self, generation: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut progress = self.0.progress.subscribe();
+        loop {
+            {
+                let state = self.state();
+                let served = state.proxies.values().any(|proxy| proxy.serves >= generation);
+                let behind = state.proxies.values().any(|proxy| proxy.serves < generation && !proxy.late);
+                if !behind && (served || state.alone) {
+                    return;
+                }
+            }
+            if !matches!(timeout_at(deadline, progress.changed()).await, Ok(Ok(()))) {
+                break;
+            }
+        }
+        let mut state = self.state();
+        let mut served = false;
+        for proxy in state.proxies.values_mut() {
+            served |= proxy.serves >= generation;
+            if proxy.serves < generation && !proxy.late {
+                warn!(
+                    proxy = proxy.name,
+                    "a proxy is slow to serve a change: no change waits for it until it has caught up"
+                );
+                proxy.late = true;
+            }
+        }
+        state.alone = !served;
+    }
+
+    /// The connected proxies.
+    pub fn proxies(&self) -> Vec<ProxyStatus> {
+        let state = self.state();
+        let generation = state.generation;
+        let status = |proxy: &Proxy| ProxyStatus {
+            name: proxy.name.clone(),
+            fairway: proxy.fairway.clone(),
+            current: proxy.serves >= generation,
+            seconds: proxy.since.elapsed().as_secs(),
+            held: proxy.held,
+            refused: proxy.refused.clone(),
+        };
+        state.proxies.values().map(status).collect()
+    }
+
+    /// What has been sent so far.
+    pub fn figures(&self) -> HubFigures {
+        let state = self.state();
+        HubFigures {
+            resources: state.resources.len(),
+            generation: state.generation,
+            proxies: state.proxies.len(),
+            current: state.proxies.values().filter(|proxy| proxy.serves >= state.generation).count(),
+            rounds: state.rounds,
+            sent: state.sent,
+            refused: state.proxies.values().map(|proxy| proxy.refused.len()).sum(),
+        }
+    }
+
+    /// What is published.
+    pub fn snapshot(&self) -> Snapshot {
+        let resources: Vec<_> = self.state().resources.values().map(|entry| entry.resource.clone()).collect();
+        Snapshot::default().apply(Delta::upsert(resources))
+    }
+
+    /// How long proxies may drain, by the published settings.
+    pub fn shutdown_timeout(&self) -> Duration {
+        let state = self.state();
+        match state.resources.get(SETTINGS).map(|entry| &entry.resource) {
+            Some(Resource::Settings(settings)) => settings.shutdown_timeout,
+            _ => Settings::default().shutdown_timeout,
+        }
+    }
+
+    /// Resolves when no proxy is connected.
+    pub async fn deserted(&self) {
+        let mut progress = self.0.progress.subscribe();
+        while !self.state().proxies.is_empty() {
+            if progress.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Changes with each generation.
+    pub(crate) fn newest(&self) -> watch::Receiver<u64> {
+        self.0.newest.subscribe()
+    }
+
+    /// Adds a proxy.
+    pub(crate) fn join(&self, name: String, fairway: String) -> Result<Member, Full> {
+        let mut state = self.state();
+        if state.proxies.len() >= PROXIES {
+            return Err(Full);
+        }
+        let id = state.next;
+        state.next += 1;
+        // One that comes before the first publication has nothing to catch up with.
+        let late = state.generation > 0;
+        let (held, refused) = (0, BTreeMap::new());
+        state.proxies.insert(id, Proxy { name, fairway, serves: 0, late, since: Clock::now(), held, refused });
+        Ok(Member { hub: self.clone(), id })
+    }
+
+    /// What a proxy lacks. `None` before the first publication.
+    pub(crate) fn difference(&self, ledger: &Ledger) -> Option<Difference> {
+        let state = self.state();
+        let generation = state.generation;
+        if generation == 0 {
+            return None;
+        }
+        let mut difference = Difference { generation, changed: Vec::new(), removed: Vec::new() };
+        let lacks =
+            |name: &Arc<str>, entry: &Entry| ledger.held.get(name).is_none_or(|held| *held != Some(entry.version));
+        let known = ledger.seen.filter(|seen| state.log.front().is_some_and(|(first, _)| *first <= seen + 1));
+        match known {
+            Some(seen) => {
+                let mut names: Vec<&Arc<str>> = state
+                    .log
+                    .iter()
+                    .rev()
+                    .take_while(|(number, _)| *number > seen)
+                    .flat_map(|(_, names)| names)
+                    .collect();
+                names.sort_unstable();
+                names.dedup();
+                for name in names {
+                    match state.resources.get(name) {
+                        Some(entry) if lacks(name, entry) => difference.add(name, entry),
+                        None if ledger.held.contains_key(name) => difference.removed.push(name.clone()),
+                        _ => {}
+                    }
+                }
+            }
+            None => {
+                let lacking = state.resources.iter().filter(|(name, entry)| lacks(name, entry));
+                lacking.for_each(|(name, entry)| difference.add(name, entry));
+                let gone = ledger.held.keys().filter(|name| !state.resources.contains_key(*name));
+                difference.removed.extend(gone.cloned());
+                difference.changed.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
+            }
+        }
+        Some(difference)
+    }
+
+    /// Passes a report on. When too many wait already, it is lost.
+    pub(crate) fn report(&self, report: Report) {
+        let _ = self.0.reports.try_send(report);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn progressed(&self) {
+        self.0.progress.send_modify(|count| *count = count.wrapping_add(1));
+    }
+}
+
+impl Difference {
+    fn add(&mut self, name: &Arc<str>, entry: &Entry) {
+        self.changed.push((name.clone(), entry.version, entry.resource.clone()));
+    }
+}
+
+impl Member {
+    /// Notes that a round goes out.
+    pub(crate) fn sends(&self, resources: usize) {
+        let mut state = self.hub.state();
+        state.rounds += 1;
+        state.sent += resources as u64;
+    }
+
+    /// Notes that the proxy serves a generation. `settled` are the names whose refusal no longer holds.
+    pub(crate) fn serves<'a>(
+        &self,
+        generation: u64,
+        held: usize,
+        settled: impl Iterator<Item = &'a str>,
+        refused: Vec<(Box<str>, String)>,
+    ) {
+        let mut reports = Vec::new();
+        {
+            let mut state = self.hub.state();
+            let State { proxies, resources, generation: newest, alone, .. } = &mut *state;
+            let Some(proxy) = proxies.get_mut(&self.id) else { return };
+            settled.for_each(|name| {
+                proxy.refused.remove(name);
+            });
+            for (name, reason) in refused {
+                let origins = resources.get(&*name).map(|entry| origins(&entry.resource)).unwrap_or_default();
+                let (proxy_name, text) = (proxy.name.clone(), name.clone().into_string());
+                reports.push(Report::Refused { proxy: proxy_name, name: text, origins, reason: reason.clone() });
+                proxy.refused.insert(name, reason);
+            }
+            (proxy.serves, proxy.held, proxy.since) = (generation, held, Clock::now());
+            if generation >= *newest {
+                (proxy.late, *alone) = (false, false);
+            }
+        }
+        reports.into_iter().for_each(|report| self.hub.report(report));
+        self.hub.progressed();
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.hub.state().proxies.remove(&self.id);
+        self.hub.progressed();
+    }
+}
+
+/// Writes a resource once, for its name and version. It is written again when it is sent, so that not all of them are in memory twice.
+fn encode(resource: Resource) -> Option<(Arc<str>, Entry)> {
+    match Encoded::new(&resource) {
+        Ok(Encoded { name, version, .. }) => Some((name, Entry { version, resource })),
+        Err(error) => {
+            // The proxies keep its last form.
+            error!(name = ?resource.name(), %error, "a resource can't be written");
+            None
+        }
+    }
+}
+
+/// The objects that a resource came from, each once.
+fn origins(resource: &Resource) -> Vec<Origin> {
+    const MOST: usize = 16;
+    let mut origins: Vec<Origin> = match resource {
+        Resource::Host(host) => host.tiers().flat_map(Host::routes).map(|route| route.origin.section("")).collect(),
+        Resource::Backend(backend) => vec![backend.origin.clone()],
+        Resource::Certificate(certificate) => vec![certificate.origin.clone()],
+        Resource::StreamListener(listener) => vec![listener.origin.section("")],
+        Resource::EndpointSet(_) | Resource::Listener(_) | Resource::Settings(_) => Vec::new(),
+    };
+    origins.sort_unstable();
+    origins.dedup();
+    origins.truncate(MOST);
+    origins
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! What is said on the stream, as messages of protobuf. `Debug` shows no body, because that may hold keys.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+/// What a proxy says.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct FromProxy {
+    #[prost(oneof = "Said", tags = "1, 2, 3, 4")]
+    pub(crate) said: Option<Said>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub(crate) enum Said {
+    /// First on every connection.
+    #[prost(message, tag = "1")]
+    Hello(Hello),
+    /// What it holds, in as many messages as that takes.
+    #[prost(message, tag = "2")]
+    Held(HeldList),
+    #[prost(message, tag = "3")]
+    Ack(Ack),
+    #[prost(message, tag = "4")]
+    Unreachable(Unreachable),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Hello {
+    /// Its version.
+    #[prost(string, tag = "1")]
+    pub(crate) fairway: String,
+    /// Its name, for people.
+    #[prost(string, tag = "2")]
+    pub(crate) name: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct HeldList {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) held: Vec<HeldOne>,
+    /// Whether nothing follows.
+    #[prost(bool, tag = "2")]
+    pub(crate) last: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct HeldOne {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    /// Empty for a resource that is refused and has no earlier form.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) version: Bytes,
+}
+
+/// A round is in effect.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Ack {
+    #[prost(uint64, tag = "1")]
+    pub(crate) nonce: u64,
+    /// Its resources that were refused. Their last good forms stay.
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) refused: Vec<Refusal>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Refusal {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    #[prost(string, tag = "2")]
+    pub(crate) reason: String,
+}
+
+/// A backend to which no connection can be made.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Unreachable {
+    /// The object whose route leads there.
+    #[prost(string, tag = "1")]
+    pub(crate) kind: String,
+    #[prost(string, tag = "2")]
+    pub(crate) namespace: String,
+    #[prost(string, tag = "3")]
+    pub(crate) name: String,
+    #[prost(string, tag = "4")]
+    pub(crate) section: String,
+    #[prost(string, tag = "5")]
+    pub(crate) backend: String,
+    #[prost(message, repeated, tag = "6")]
+    pub(crate) endpoints: Vec<Endpoint>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Endpoint {
+    #[prost(string, tag = "1")]
+    pub(crate) address: String,
+    #[prost(string, tag = "2")]
+    pub(crate) reason: String,
+}
+
+/// What a controller says: a part of a round.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct FromController {
+    /// The number of the round. A round is applied as a whole, and acknowledged by this number.
+    #[prost(uint64, tag = "1")]
+    pub(crate) nonce: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) pieces: Vec<Piece>,
+    #[prost(string, repeated, tag = "3")]
+    pub(crate) removals: Vec<String>,
+    /// Whether the round is complete.
+    #[prost(bool, tag = "4")]
+    pub(crate) last: bool,
+}
+
+/// A part of the body of a resource. Pieces of one resource follow each other.
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+pub(crate) struct Piece {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) version: Bytes,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(crate) body: Bytes,
+    /// Whether the body as a whole is compressed (zlib, RFC 1950).
+    #[prost(bool, tag = "4")]
+    pub(crate) compressed: bool,
+    /// Whether another piece of the resource follows.
+    #[prost(bool, tag = "5")]
+    pub(crate) more: bool,
+}
+
+impl fmt::Debug for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, body, more, .. } = self;
+        f.debug_struct("Piece")
+            .field("name", name)
+            .field("bytes", &body.len())
+            .field("more", more)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<Said> for FromProxy {
+    fn from(said: Said) -> Self {
+        Self { said: Some(said) }
+    }
+}

@@ -1,0 +1,179 @@
+//! What a proxy holds, by the names and versions of the channel.
+//!
+//! Invariant: a resource that can't be understood changes nothing: its last good form stays. A host without one answers 503, because
+//! its requests would otherwise go to a wider host, without the restrictions of this one.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use fairway_model::{
+    Action, Delta, Host, HostPattern, Origin, PathMatch, Resource, ResourceName, Respond, Route, TableName,
+};
+use tracing::{error, warn};
+
+use crate::limit::{HELD, RESOURCES, TEXT};
+use crate::message::{Ack, FromController, HeldList, HeldOne, Refusal};
+use crate::resource::{HOST, SETTINGS, Version, read};
+use crate::round::{Gather, Gathered, Violation};
+
+/// What a proxy holds. It outlives the connection that it came by.
+#[derive(Debug, Default)]
+pub(crate) struct Replica {
+    held: HashMap<Box<str>, Held>,
+    refused: BTreeMap<Box<str>, String>,
+    arriving: Arriving,
+}
+
+#[derive(Debug)]
+struct Held {
+    /// `None` if what was sent is refused and there is no earlier form.
+    version: Option<Version>,
+    /// `None` for the settings.
+    name: Option<ResourceName>,
+}
+
+/// A round of which not all messages have arrived.
+#[derive(Debug, Default)]
+struct Arriving {
+    nonce: Option<u64>,
+    gather: Gather,
+    round: Round,
+}
+
+/// A round, to be applied as a whole.
+#[derive(Debug, Default)]
+pub(crate) struct Round {
+    nonce: u64,
+    /// The change.
+    pub(crate) delta: Delta,
+    held: Vec<(Box<str>, Held)>,
+    gone: Vec<Box<str>>,
+    refused: Vec<(Box<str>, String)>,
+}
+
+impl Replica {
+    /// Number of the resources that are held.
+    pub(crate) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// The resources that are refused, and why.
+    pub(crate) fn refused(&self) -> &BTreeMap<Box<str>, String> {
+        &self.refused
+    }
+
+    /// Forgets the messages of a round that did not arrive as a whole, because the connection ended.
+    pub(crate) fn reconnect(&mut self) {
+        self.arriving = Arriving::default();
+    }
+
+    /// What a controller needs to know to send only what differs.
+    pub(crate) fn inventory(&self) -> Vec<HeldList> {
+        let mut all = self.held.iter().map(|(name, held)| HeldOne {
+            name: name.as_ref().to_owned(),
+            version: held.version.map(|version| Bytes::copy_from_slice(version.as_bytes())).unwrap_or_default(),
+        });
+        let mut lists = Vec::new();
+        loop {
+            let held: Vec<_> = all.by_ref().take(HELD).collect();
+            let last = held.len() < HELD;
+            lists.push(HeldList { held, last });
+            if last {
+                return lists;
+            }
+        }
+    }
+
+    /// Takes a message. Returns the round that it completes; [`commit`](Self::commit) is due once that is in effect.
+    pub(crate) fn take(&mut self, message: FromController) -> Result<Option<Round>, Violation> {
+        if *self.arriving.nonce.get_or_insert(message.nonce) != message.nonce {
+            return Err(Violation("a round ends in the middle"));
+        }
+        for piece in message.pieces {
+            if let Some(gathered) = self.arriving.gather.take(piece)? {
+                self.resource(gathered)?;
+            }
+        }
+        for name in message.removals {
+            let name = name.into_boxed_str();
+            if let Some(held) = self.held.get(&name) {
+                self.arriving.round.delta.removals.extend(held.name.clone());
+            }
+            self.arriving.round.gone.push(name);
+        }
+        if !message.last {
+            return Ok(None);
+        }
+        if self.arriving.gather.is_open() {
+            return Err(Violation("a round ends in the middle of a resource"));
+        }
+        let Arriving { mut round, .. } = std::mem::take(&mut self.arriving);
+        round.nonce = message.nonce;
+        Ok(Some(round))
+    }
+
+    fn resource(&mut self, gathered: Gathered) -> Result<(), Violation> {
+        let round = &mut self.arriving.round;
+        if self.held.len() + round.held.len() >= RESOURCES {
+            return Err(Violation("there are more resources than any cluster has"));
+        }
+        let (name, version) = (gathered.name.clone().into_boxed_str(), gathered.version);
+        match gathered.body().and_then(|body| read(&name, version, &body)) {
+            Ok(resource) => {
+                let own = resource.name();
+                round.delta.upserts.push(resource);
+                round.held.push((name, Held { version: Some(version), name: own }));
+            }
+            Err(reason) => {
+                let reason: String = reason.to_string().chars().take(TEXT).collect();
+                warn!(resource = %name, %version, reason, "a resource can't be understood: its last good form stays");
+                if !self.held.contains_key(&name) {
+                    if *name == *SETTINGS {
+                        error!(
+                            reason,
+                            "nothing can be served without the settings: run a proxy of the controller's version"
+                        );
+                        return Err(Violation("the settings can't be understood"));
+                    }
+                    let stand_in = stand_in(&name);
+                    let own = stand_in.as_ref().and_then(Resource::name);
+                    round.delta.upserts.extend(stand_in);
+                    round.held.push((name.clone(), Held { version: None, name: own }));
+                }
+                round.refused.push((name, reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that a round is in effect. Returns what the controller is told.
+    pub(crate) fn commit(&mut self, round: Round) -> Ack {
+        let Round { nonce, held, gone, refused, .. } = round;
+        for name in gone {
+            self.refused.remove(&name);
+            self.held.remove(&name);
+        }
+        for (name, held) in held {
+            self.refused.remove(&name);
+            self.held.insert(name, held);
+        }
+        let mut told = Vec::with_capacity(refused.len());
+        for (name, reason) in refused {
+            told.push(Refusal { name: name.as_ref().to_owned(), reason: reason.clone() });
+            self.refused.insert(name, reason);
+        }
+        Ack { nonce, refused: told }
+    }
+}
+
+/// What a host answers that can't be understood and has no earlier form. A missing resource of another kind has a defined meaning:
+/// its routes answer 503, too.
+fn stand_in(name: &str) -> Option<Resource> {
+    let (table, pattern) = name.strip_prefix(HOST)?.split_once(' ')?;
+    let everything = PathMatch::prefix("/").ok()?;
+    let route = Route::new(Origin::built_in("refused"), everything, Action::Respond(Respond::page(503)));
+    Some(Host::new(TableName::from(table), HostPattern::parse(pattern).ok()?, vec![route]).into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! Controllers and proxies over real sockets.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairway_channel::{Change, Hub, Link, LinkReporter, LinkStatus, Report, SocketServer};
+use fairway_model::{Certificate, Delta, Endpoint, EndpointSet, Endpoints, Origin, PrivateKey, Resource, Snapshot};
+use fairway_testkit::{eventually, within};
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::task::JoinHandle;
+
+fn endpoints(name: u32, last: u8) -> Resource {
+    let endpoints = Endpoints::Addresses(vec![Endpoint::ready(([10, 0, 0, last], 80).into())]);
+    EndpointSet { backend: format!("shop/b{name}:80").into(), endpoints }.into()
+}
+
+fn certificate(key: &[u8]) -> Resource {
+    Certificate {
+        name: "shop/tls".into(),
+        origin: Origin::new("Secret", "shop", "tls"),
+        fingerprint: "00".into(),
+        not_after: 4_000_000_000,
+        chain: vec![Arc::from(*b"certificate")],
+        key: PrivateKey::new(key),
+    }
+    .into()
+}
+
+/// A controller at a socket; ends when dropped.
+struct Controller {
+    hub: Hub,
+    reports: mpsc::Receiver<Report>,
+    server: JoinHandle<()>,
+}
+
+impl Controller {
+    fn start(socket: &Path) -> Self {
+        let (hub, reports) = Hub::new();
+        let server = tokio::spawn(SocketServer::bind(socket).expect("a free place").run(hub.clone()));
+        Self { hub, reports, server }
+    }
+
+    /// Ends as a process does: its connections end with it.
+    async fn end(self, socket: &Path) {
+        self.server.abort();
+        let _ = self.server.await;
+        drop(self.hub);
+        std::fs::remove_file(socket).expect("the socket");
+    }
+}
+
+/// A proxy that applies what it is sent.
+struct Proxy {
+    snapshot: Arc<Mutex<Snapshot>>,
+    status: watch::Receiver<LinkStatus>,
+    reporter: LinkReporter,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Proxy {
+    fn start(socket: &Path) -> Self {
+        let (sink, mut changes) = mpsc::channel::<Change>(1);
+        let (link, reporter) = Link::new(socket.to_owned(), "proxy-1".to_owned(), sink);
+        let status = link.status();
+        let snapshot = Arc::new(Mutex::new(Snapshot::default()));
+        let served = snapshot.clone();
+        let apply = async move {
+            while let Some(Change { delta, live }) = changes.recv().await {
+                let mut snapshot = served.lock().await;
+                *snapshot = snapshot.apply(delta);
+                let _ = live.send(());
+            }
+        };
+        let tasks = [tokio::spawn(link.run()), tokio::spawn(apply)];
+        Self { snapshot, status, reporter, tasks }
+    }
+
+    async fn until(&mut self, what: &str, is: impl FnMut(&LinkStatus) -> bool) {
+        within(what, async { self.status.wait_for(is).await.expect("the link runs").clone() }).await;
+    }
+
+    async fn holds(&self, resources: &[Resource]) {
+        let expected = Snapshot::default().apply(Delta::upsert(resources.iter().cloned()));
+        assert_eq!(*self.snapshot.lock().await, expected);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+fn socket() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("channel.sock");
+    (folder, path)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_gets_the_whole_state_in_one_round_and_then_each_change() {
+    let (_folder, socket) = socket();
+    // The proxy is there first.
+    let mut proxy = Proxy::start(&socket);
+    let controller = Controller::start(&socket);
+    let many: Vec<_> = (0..3000).map(|name| endpoints(name, 1)).chain([certificate(b"key")]).collect();
+    controller.hub.publish(Delta::upsert(many.clone())).await;
+    proxy.until("a complete state", |status| status.complete).await;
+    proxy.holds(&many).await;
+    assert_eq!(proxy.status.borrow().rounds, 1);
+
+    // A publication resolves when it is in force.
+    let gone = many[0].name().unwrap();
+    let changed = endpoints(1, 2);
+    controller.hub.publish(Delta { upserts: vec![changed.clone()], removals: vec![gone] }).await;
+    let mut expected = many;
+    expected[1] = changed;
+    expected.remove(0);
+    proxy.holds(&expected).await;
+    assert_eq!(controller.hub.figures().sent, 3001 + 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_sent_again_after_the_controller_restarts() {
+    let (_folder, socket) = socket();
+    let controller = Controller::start(&socket);
+    let mut proxy = Proxy::start(&socket);
+    let many: Vec<_> = (0..500).map(|name| endpoints(name, 1)).collect();
+    controller.hub.publish(Delta::upsert(many.clone())).await;
+    proxy.until("a complete state", |status| status.complete).await;
+    controller.end(&socket).await;
+    proxy.until("the loss", |status| !status.current).await;
+    // Without a controller, it goes on with what it has, and knows how old that is.
+    proxy.holds(&many).await;
+    assert!(proxy.status.borrow().age().unwrap() > Duration::ZERO);
+
+    // The new controller has the same objects, but for one that changed and one that is gone meanwhile.
+    let controller = Controller::start(&socket);
+    let mut expected = many;
+    expected.remove(0);
+    expected[0] = endpoints(1, 9);
+    proxy.until("a connection", |status| status.connections == 2).await;
+    assert!(!proxy.status.borrow().current, "the new controller knows nothing yet");
+    controller.hub.publish(Delta::upsert(expected.clone())).await;
+    proxy.until("the new state", |status| status.current).await;
+    proxy.holds(&expected).await;
+    let figures = controller.hub.figures();
+    assert_eq!((figures.rounds, figures.sent), (1, 2));
+    controller.end(&socket).await;
+
+    // And one that has exactly the same sends nothing at all.
+    let controller = Controller::start(&socket);
+    proxy.until("the loss", |status| !status.current).await;
+    controller.hub.publish(Delta::upsert(expected.clone())).await;
+    proxy.until("a confirmation", |status| status.current).await;
+    assert_eq!(controller.hub.figures().sent, 0);
+    proxy.holds(&expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_proxy_gets_everything_and_the_old_one_nothing() {
+    let (_folder, socket) = socket();
+    let controller = Controller::start(&socket);
+    let mut first = Proxy::start(&socket);
+    let many: Vec<_> = (0..50).map(|name| endpoints(name, 1)).collect();
+    controller.hub.publish(Delta::upsert(many.clone())).await;
+    first.until("a complete state", |status| status.complete).await;
+    let mut second = Proxy::start(&socket);
+    second.until("a complete state", |status| status.complete).await;
+    second.holds(&many).await;
+    assert_eq!(controller.hub.figures().sent, 100);
+    assert_eq!(first.status.borrow().rounds, 1);
+    eventually("both are current", || async { controller.hub.figures().current == 2 }).await;
+    drop(second);
+    eventually("one is left", || async { controller.hub.figures().proxies == 1 }).await;
+    // It is no longer waited for.
+    within("a publication", controller.hub.publish(Delta::upsert([endpoints(0, 2)]))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_proxy_sees_reaches_the_controller() {
+    let (_folder, socket) = socket();
+    let mut controller = Controller::start(&socket);
+    let mut proxy = Proxy::start(&socket);
+    controller.hub.publish(Delta::upsert([endpoints(1, 1)])).await;
+    proxy.until("a complete state", |status| status.complete).await;
+    let origin = Origin::new("Ingress", "shop", "web").section("rules[0]");
+    let address = "10.0.0.1:80".parse().unwrap();
+    proxy.reporter.unreachable(&origin, "shop/cart:80", &[(address, "connect_refused")]);
+    let report = within("a report", controller.reports.recv()).await.unwrap();
+    let endpoints = vec![(address, "connect_refused".to_owned())];
+    assert_eq!(report, Report::Unreachable { origin, backend: "shop/cart:80".to_owned(), endpoints });
+}

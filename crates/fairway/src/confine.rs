@@ -1,0 +1,186 @@
+//! What the process that parses internet bytes gives up when it starts, so that who takes it over has nothing to go on with: it can write
+//! no file, start no program, look into no other process, and read nothing below the places where Kubernetes mounts tokens.
+//!
+//! Both walls are the kernel's, and last until the process ends: Landlock for files, seccomp for system calls. Without one of them the
+//! proxy serves all the same, and its log says so.
+
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus,
+    Scope,
+};
+use nix::libc;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use tracing::{info, warn};
+
+/// Where Kubernetes and container runtimes mount credentials. The proxy has its certificates from the controller.
+const CREDENTIALS: [&str; 2] = ["/run/secrets", "/var/run/secrets"];
+
+/// The newest version of Landlock whose rights are asked for; of an older kernel the proxy gets what that has.
+const LANDLOCK: ABI = ABI::V6;
+
+/// Calls that a proxy never makes, and that are what an intruder needs next.
+const REFUSED: [libc::c_long; 37] = [
+    // Other programs.
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    // Other processes.
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+    libc::SYS_process_madvise,
+    // Other namespaces and file systems.
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_open_by_handle_at,
+    // Parts of the kernel with a history.
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_reboot,
+    libc::SYS_personality,
+];
+
+/// Confines this thread and those that it starts from now on. To be called before there are others.
+pub(crate) fn confine() {
+    match files(&CREDENTIALS.map(Path::new)) {
+        Ok(RulesetStatus::FullyEnforced) => {}
+        Ok(RulesetStatus::PartiallyEnforced) => info!("Landlock of this kernel is older: some rights to files remain"),
+        Ok(RulesetStatus::NotEnforced) => {
+            warn!("this kernel has no Landlock: the proxy may use whatever files its container has");
+        }
+        Err(error) => warn!(%error, "the proxy may use whatever files its container has"),
+    }
+    if let Err(error) = calls() {
+        warn!(%error, "the proxy may make all system calls that its container may make");
+    }
+}
+
+/// Leaves no right to files but to read them, and not those in `hidden`.
+fn files(hidden: &[&Path]) -> Result<RulesetStatus, RulesetError> {
+    let ruleset = Ruleset::default().handle_access(AccessFs::from_all(LANDLOCK))?.scope(Scope::from_all(LANDLOCK))?;
+    let mut ruleset = ruleset.create()?;
+    let mut readable = Vec::new();
+    readable_in(Path::new("/"), hidden, &mut readable);
+    for path in readable {
+        // One that is gone needs no rule.
+        let Ok(file) = PathFd::new(&path) else { continue };
+        let rights = if path.is_dir() { AccessFs::ReadFile | AccessFs::ReadDir } else { AccessFs::ReadFile.into() };
+        ruleset = ruleset.add_rule(PathBeneath::new(file, rights))?;
+    }
+    // Standard output may be one of these.
+    if let Ok(devices) = PathFd::new("/dev") {
+        ruleset = ruleset.add_rule(PathBeneath::new(devices, AccessFs::ReadFile | AccessFs::WriteFile))?;
+    }
+    Ok(ruleset.restrict_self()?.ruleset)
+}
+
+/// Everything in a folder but what is hidden, in as few paths as possible. Links are left out: what they lead to has a path of its own.
+fn readable_in(folder: &Path, hidden: &[&Path], found: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let (path, is_link) = (entry.path(), entry.file_type().is_ok_and(|kind| kind.is_symlink()));
+        if is_link || hidden.contains(&&*path) {
+            continue;
+        }
+        if hidden.iter().any(|hidden| hidden.starts_with(&path)) {
+            readable_in(&path, hidden, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+/// Why the filter of system calls is not in place.
+#[derive(Debug, thiserror::Error)]
+enum NoFilter {
+    #[error("seccomp: {0}")]
+    Backend(#[from] seccompiler::BackendError),
+    #[error("seccomp: {0}")]
+    Apply(#[from] seccompiler::Error),
+}
+
+/// Refuses the calls that a proxy never makes.
+fn calls() -> Result<(), NoFilter> {
+    let rules = REFUSED.map(|call| (call, Vec::new())).into();
+    let refusal = SeccompAction::Errno(libc::EPERM as u32);
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refusal, std::env::consts::ARCH.try_into()?)?;
+    let program: BpfProgram = filter.try_into()?;
+    Ok(seccompiler::apply_filter(&program)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::ErrorKind;
+    use std::process::Command;
+
+    #[test]
+    fn what_leads_to_something_hidden_is_opened_no_further_than_needed() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        for path in ["etc", "run/secrets/token", "run/other", "var/run/secrets", "var/lib"] {
+            std::fs::create_dir_all(root.join(path)).unwrap();
+        }
+        std::os::unix::fs::symlink(root.join("run"), root.join("link")).unwrap();
+        let mut found = Vec::new();
+        readable_in(&root, &[&root.join("run/secrets"), &root.join("var/run/secrets")], &mut found);
+        found.sort();
+        assert_eq!(found, ["etc", "run/other", "var/lib"].map(|path| root.join(path)));
+    }
+
+    /// In a thread, whose confinement ends with it.
+    #[test]
+    fn a_confined_thread_reads_what_is_not_hidden_and_can_do_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let (hidden, open) = (root.join("hidden"), root.join("open"));
+        for path in [&hidden, &open] {
+            std::fs::create_dir(path).unwrap();
+            std::fs::write(path.join("file"), "text").unwrap();
+        }
+        std::thread::scope(|scope| {
+            let confined = scope.spawn(|| {
+                let status = files(&[&hidden]).unwrap();
+                calls().unwrap();
+                let program = Command::new("/bin/true").status().map_err(|error| error.kind());
+                assert_eq!(program.map(|_| ()), Err(ErrorKind::PermissionDenied));
+                if status == RulesetStatus::NotEnforced {
+                    return;
+                }
+                assert_eq!(std::fs::read_to_string(open.join("file")).unwrap(), "text");
+                let denied = |result: std::io::Result<()>| result.unwrap_err().kind() == ErrorKind::PermissionDenied;
+                assert!(denied(std::fs::read_to_string(hidden.join("file")).map(|_| ())));
+                assert!(denied(std::fs::write(open.join("file"), "other")));
+                assert!(denied(std::fs::write(open.join("new"), "other")));
+            });
+            confined.join().unwrap();
+        });
+        // Nobody else is.
+        std::fs::write(open.join("file"), "other").unwrap();
+    }
+}

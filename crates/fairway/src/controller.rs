@@ -1,0 +1,243 @@
+//! `fairway controller`: watches a cluster and tells proxies in other processes what to serve. It parses nothing from the internet.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::ArgMatches;
+use fairway_channel::{Hub, Report, SocketServer};
+use fairway_controller::{Controller, NotUnderstood, Publish, Reporter, RunError, Unreachable};
+use fairway_proxy::admin::{AdminServer, AdminSource, ChannelSource, ChannelView, Lifecycle};
+use fairway_proxy::metrics::{ConfigStatus, Figure, ProxyFigures};
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::timeout;
+use tracing::{error, info};
+
+use crate::flags::Flags;
+use crate::run;
+use crate::serve::Flag;
+use crate::wiring::{self, Signals};
+
+/// The port of health and metrics: that of `fairway run` belongs to the proxy in the same pod.
+const ADMIN_PORT: u16 = 10255;
+
+/// How much longer than a proxy may drain the controller waits for its end.
+const AFTER_DRAIN: Duration = Duration::from_secs(5);
+
+/// Runs the command until it is asked to end.
+pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let Some(flags) = wiring::begin(matches, "controller") else { return Ok(ExitCode::SUCCESS) };
+    let mut config = run::config(matches, &flags)?;
+    let runtime = run::runtime()?;
+    let mut signals = Signals::new(&runtime)?;
+    let socket = matches.get_one::<PathBuf>("control-socket").cloned().unwrap_or_default();
+    let webhook = run::webhook(matches, &flags)?;
+    let (hub, reports) = Hub::new();
+    let server = {
+        let _within = runtime.enter();
+        SocketServer::bind(&socket).context("proxies can't connect; choose another place with --control-socket")?
+    };
+    let client = run::connect(&runtime, &flags, &mut config)?;
+    let (sink, changes) = mpsc::channel(1);
+    let controller = Controller::new(client, config.clone(), sink)?;
+    run::answer_reviews(&runtime, webhook, &controller);
+    let lifecycle = Lifecycle::default();
+    let admin = runtime.block_on(AdminServer::bind(wiring::admin_address(&flags, Some(ADMIN_PORT))?));
+    let admin =
+        admin.context("the controller cannot start; choose another port for health and metrics with --healthz-port")?;
+    info!(address = %admin.local_address()?, "health and metrics");
+    let source = admin_source(matches, &flags, &config.options, &controller, &hub, &lifecycle)?;
+    runtime.spawn(admin.run(Arc::new(source)));
+    runtime.spawn(server.run(hub.clone()));
+    runtime.spawn(pass_on(reports, controller.reporter()));
+    runtime.spawn(publish(changes, hub.clone()));
+    let grace = flags.time("shutdown-grace-period");
+    runtime.block_on(async {
+        let (leave, left) = Flag::new();
+        let (stop, stopped) = Flag::new();
+        let ready = controller.readiness();
+        let task = tokio::spawn(controller.run(left.raised(), stopped.raised()));
+        let class = config.options.ingress_class.clone();
+        let life = Life { ready, task, leave, stop, hub, lifecycle, grace, class };
+        life.live(async || signals.next().await).await
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the process consists of while it runs.
+struct Life {
+    ready: watch::Receiver<bool>,
+    task: JoinHandle<Result<(), RunError>>,
+    leave: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
+    hub: Hub,
+    lifecycle: Lifecycle,
+    grace: Duration,
+    class: String,
+}
+
+impl Life {
+    /// Controls until a signal arrives, and then until the proxies that drain are gone: they still need to know which endpoints there are.
+    /// A second signal ends the process at once.
+    ///
+    /// # Errors
+    /// The controller ended by itself, so the process must be restarted. The proxies go on meanwhile.
+    async fn live(self, mut signal: impl AsyncFnMut()) -> anyhow::Result<()> {
+        let Self { mut ready, mut task, leave, stop, hub, lifecycle, grace, class } = self;
+        let becoming = async {
+            if ready.wait_for(|ready| *ready).await.is_ok() {
+                lifecycle.serving();
+                let resources = hub.figures().resources;
+                info!(resources, class, "publishing");
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = signal() => {}
+            () = becoming => {}
+            ended = &mut task => return Err(match end_of(ended) {
+                Ok(()) => anyhow::anyhow!("the controller ended without being asked to"),
+                Err(error) => error.context("the controller ended"),
+            }),
+        }
+        info!("asked to end; waiting for the proxies that drain");
+        lifecycle.stopping();
+        let _ = leave.send(true);
+        let ending = async {
+            let most = grace + hub.shutdown_timeout() + AFTER_DRAIN;
+            // Each proxy of this pod ends when it has drained, and says so by closing its connection.
+            let _ = timeout(most, hub.deserted()).await;
+            let _ = stop.send(true);
+            if let Err(error) = end_of(task.await) {
+                error!(error = %format_args!("{error:#}"), "the controller failed while it ended");
+            }
+        };
+        tokio::select! {
+            () = ending => {}
+            () = signal() => wiring::end_at_once(),
+        }
+        info!("ended");
+        Ok(())
+    }
+}
+
+/// Publishes the controller's changes to the proxies, one at a time.
+async fn publish(mut changes: mpsc::Receiver<Publish>, hub: Hub) {
+    while let Some(Publish { delta, live }) = changes.recv().await {
+        hub.publish(delta).await;
+        // The controller may have ended already.
+        let _ = live.send(());
+    }
+}
+
+/// Passes the reports of proxies on to the controller, which tells users.
+async fn pass_on(mut reports: mpsc::Receiver<Report>, reporter: Reporter) {
+    while let Some(report) = reports.recv().await {
+        match report {
+            Report::Unreachable { origin, backend, endpoints } => {
+                let endpoints = endpoints.into_iter().map(|(address, reason)| (address, reason.into())).collect();
+                reporter.unreachable(Unreachable { origin, backend, endpoints });
+            }
+            Report::Refused { proxy, name, origins, reason } => {
+                error!(
+                    proxy,
+                    resource = name,
+                    reason,
+                    "a proxy does not understand a resource: its last good form stays there"
+                );
+                for origin in origins {
+                    let (proxy, reason) = (proxy.clone(), reason.clone());
+                    reporter.not_understood(NotUnderstood { origin, proxy, reason });
+                }
+            }
+        }
+    }
+}
+
+/// The admin server of a process without workers.
+fn admin_source(
+    matches: &ArgMatches,
+    flags: &Flags,
+    options: &fairway_translate::options::Options,
+    controller: &Controller,
+    hub: &Hub,
+    lifecycle: &Lifecycle,
+) -> anyhow::Result<AdminSource> {
+    let proxy = wiring::proxy_config(matches, flags, options, None, (fairway_proxy::access_log::LogSink::Off, None))?;
+    let published = hub.clone();
+    Ok(AdminSource {
+        lifecycle: lifecycle.clone(),
+        health_path: proxy.health_path,
+        patience: proxy.patience,
+        metrics: Arc::new(proxy.metrics),
+        findings: run::shown(controller.findings()),
+        ping: Box::new(Vec::new),
+        workers: 0,
+        // There is none to ask.
+        report: Box::new(|_, _, _| oneshot::channel().1),
+        running: Box::new(move || {
+            let generation = published.figures().generation;
+            (Arc::new(published.snapshot()), ConfigStatus { version: generation, ..ConfigStatus::default() })
+        }),
+        figures: Box::new(ProxyFigures::default),
+        channel: Some(shown(hub.clone())),
+    })
+}
+
+/// What the admin server says about the proxies.
+fn shown(hub: Hub) -> ChannelSource {
+    ChannelSource::new(move || {
+        let (figures, proxies) = (hub.figures(), hub.proxies());
+        let figure = |name, kind, help, value: u64| Figure { name, kind, help, value: value as f64 };
+        let proxy = |proxy: &fairway_channel::ProxyStatus| {
+            json!({
+                "name": proxy.name,
+                "version": proxy.fairway,
+                "current": proxy.current,
+                "seconds": proxy.seconds,
+                "resources": proxy.held,
+                "refused": proxy.refused,
+            })
+        };
+        ChannelView {
+            figures: vec![
+                figure("channel_proxies", "gauge", "Connected proxies.", figures.proxies as u64),
+                figure(
+                    "channel_current_proxies",
+                    "gauge",
+                    "Proxies that serve the newest change.",
+                    figures.current as u64,
+                ),
+                figure("channel_resources", "gauge", "Resources of the configuration.", figures.resources as u64),
+                figure(
+                    "channel_refused_resources",
+                    "gauge",
+                    "Resources that a proxy does not understand, for each proxy.",
+                    figures.refused as u64,
+                ),
+                figure("channel_changes_total", "counter", "Published changes.", figures.generation),
+                figure("channel_rounds_total", "counter", "Changes sent, for each proxy.", figures.rounds),
+                figure(
+                    "channel_sent_resources_total",
+                    "counter",
+                    "Resources and removals sent, for each proxy.",
+                    figures.sent,
+                ),
+            ],
+            details: json!({
+                "role": "controller",
+                "changes": figures.generation,
+                "resources": figures.resources,
+                "proxies": proxies.iter().map(proxy).collect::<Vec<_>>(),
+            }),
+        }
+    })
+}
+
+fn end_of(ended: Result<Result<(), RunError>, JoinError>) -> anyhow::Result<()> {
+    Ok(ended??)
+}

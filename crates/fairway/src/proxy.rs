@@ -1,0 +1,142 @@
+//! `fairway proxy`: serves what a controller in another process says. It has no access to the API server: none of its modules has heard
+//! of Kubernetes, and nothing on this path opens a connection to it.
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::UNIX_EPOCH;
+
+use anyhow::Context as _;
+use clap::ArgMatches;
+use fairway_channel::{Link, LinkReporter, LinkStatus};
+use fairway_model::Snapshot;
+use fairway_proxy::admin::{ChannelSource, ChannelView};
+use fairway_proxy::metrics::Figure;
+use fairway_proxy::{Proxy, Unreachable, UnreachableSink};
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
+use tracing::info;
+
+use crate::confine::confine;
+use crate::serve::{Choices, Control, Flag, serve};
+use crate::wiring::{self, Signals};
+
+/// Runs the command until it is asked to end.
+pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let Some(flags) = wiring::begin(matches, "proxy") else { return Ok(ExitCode::SUCCESS) };
+    // Before there is another thread.
+    confine();
+    let log = wiring::access_log(matches)?;
+    let options = flags.options()?;
+    // Nothing here takes time but the setup of a connection to the controller.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().thread_name("link").build()?;
+    let mut signals = Signals::new(&runtime)?;
+    let socket = matches.get_one::<PathBuf>("control-socket").cloned().unwrap_or_default();
+    let (sink, changes) = mpsc::channel(1);
+    let (link, reporter) = Link::new(socket, name(), sink);
+    let status = link.status();
+    let admin = wiring::admin_address(&flags, None)?;
+    let mut config = wiring::proxy_config(matches, &flags, &options, Some(admin), log)?;
+    config.unreachable = reported(reporter);
+    config.channel = Some(shown(status.clone()));
+    // No listener yet: requests before the first complete configuration would get a 404.
+    let proxy = Proxy::start(Snapshot::default(), config)
+        .context("the proxy cannot start; choose another port for health and metrics with --healthz-port")?;
+    if let Some(address) = proxy.admin_address() {
+        info!(%address, "health and metrics");
+    }
+    let choices = Choices::new(&flags, options.ingress_class);
+    runtime.block_on(async {
+        let (complete, ready) = watch::channel(false);
+        tokio::spawn(completion(status, complete));
+        let control = Control::start(ready, |_, stop| follow(link, stop));
+        serve(control, changes, proxy, choices, async || signals.next().await).await
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Follows the controller until nothing is served any more.
+async fn follow(link: Link, stop: Flag) -> Result<(), Infallible> {
+    tokio::select! {
+        () = link.run() => {}
+        () = stop.raised() => {}
+    }
+    Ok(())
+}
+
+/// Tells when the first complete state is in force.
+async fn completion(mut status: watch::Receiver<LinkStatus>, complete: watch::Sender<bool>) {
+    if status.wait_for(|status| status.complete).await.is_ok() {
+        complete.send_replace(true);
+        // Whoever waits for it must not see the end of this task as the end of the proxy.
+        complete.closed().await;
+    }
+}
+
+/// The name by which the controller knows this proxy.
+fn name() -> String {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    variable("POD_NAME").or_else(|| variable("HOSTNAME")).unwrap_or_else(|| "proxy".to_owned())
+}
+
+/// Reports backends that can't be reached to the controller.
+fn reported(reporter: LinkReporter) -> UnreachableSink {
+    UnreachableSink::new(move |Unreachable { origin, backend, endpoints }| {
+        let endpoints: Vec<_> = endpoints.iter().map(|(address, reason)| (*address, reason.as_str())).collect();
+        reporter.unreachable(&origin, backend.as_str(), &endpoints);
+    })
+}
+
+/// What the admin server says about the controller.
+fn shown(status: watch::Receiver<LinkStatus>) -> ChannelSource {
+    ChannelSource::new(move || {
+        let status = status.borrow().clone();
+        let figure = |name, kind, help, value| Figure { name, kind, help, value };
+        let age = status.age().map_or(0.0, |age| age.as_secs_f64());
+        let as_of = status.as_of.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map(|time| time.as_secs());
+        let refused: serde_json::Map<_, _> =
+            status.refused.iter().map(|(name, reason)| (name.clone(), json!(reason))).collect();
+        ChannelView {
+            figures: vec![
+                figure(
+                    "channel_current",
+                    "gauge",
+                    "Whether a controller is connected and all that it has sent is in force.",
+                    f64::from(u8::from(status.current)),
+                ),
+                figure(
+                    "channel_age_seconds",
+                    "gauge",
+                    "Time since a controller was last connected: so old the configuration may be.",
+                    age,
+                ),
+                figure("channel_resources", "gauge", "Resources of the configuration.", status.held as f64),
+                figure(
+                    "channel_refused_resources",
+                    "gauge",
+                    "Resources that are not understood here; their last good forms are in force.",
+                    status.refused.len() as f64,
+                ),
+                figure(
+                    "channel_connections_total",
+                    "counter",
+                    "Connections to controllers.",
+                    status.connections as f64,
+                ),
+                figure("channel_rounds_total", "counter", "Changes that were taken.", status.rounds as f64),
+            ],
+            details: json!({
+                "role": "proxy",
+                "current": status.current,
+                "complete": status.complete,
+                "age_seconds": age,
+                "as_of": as_of,
+                "resources": status.held,
+                "refused": refused,
+                "connections": status.connections,
+                "rounds": status.rounds,
+            }),
+        }
+    })
+}

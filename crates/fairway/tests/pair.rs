@@ -1,0 +1,192 @@
+//! `fairway controller` and `fairway proxy` as two processes, joined by a socket.
+
+mod support;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use fairway_testkit::{Client, Gate, Origin, Reply, eventually};
+use serde_json::{Value, json};
+use support::run::{ConfigMap, Run, api_server, api_server_with};
+
+/// A free place for a socket.
+fn socket() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("control.sock");
+    (folder, path)
+}
+
+fn open() -> Gate {
+    let gate = Gate::new();
+    gate.release();
+    gate
+}
+
+async fn channel(run: &Run) -> Value {
+    serde_json::from_str(&run.body_of("/debug/channel").await).expect("JSON")
+}
+
+/// A figure of the channel.
+async fn figure(run: &Run, name: &str) -> f64 {
+    let metrics = run.body_of("/metrics").await;
+    let line = metrics.lines().find(|line| line.starts_with(&format!("fairway_channel_{name}{{")));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("no {name}: {metrics}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_is_ready_once_it_serves_what_the_controller_says() {
+    let ((_folder, socket), lists) = (socket(), Gate::new());
+    let origin = Origin::start("web");
+    let api = api_server(&origin, &lists);
+    let mut proxy = Run::proxy(&socket, &[]);
+    assert_eq!((proxy.status_of("/readyz").await, proxy.status_of("/livez").await), (503, 200));
+    let mut controller = Run::controller(api.address(), &socket, &[]);
+    lists.reached(1).await;
+    assert_eq!((controller.status_of("/readyz").await, controller.status_of("/livez").await), (503, 200));
+    lists.release();
+    let http = proxy.serving();
+    assert_eq!(Client::connect(http).await.get("a.example", "/").await.status, 200);
+    assert_eq!(proxy.status_of("/readyz").await, 200);
+    controller.line_with("publishing");
+    assert_eq!(controller.status_of("/readyz").await, 200);
+
+    let (of_proxy, of_controller) = (channel(&proxy).await, channel(&controller).await);
+    assert_eq!((&of_proxy["current"], &of_proxy["rounds"]), (&json!(true), &json!(1)));
+    assert_eq!(of_controller["proxies"][0]["current"], true);
+    assert_eq!(of_controller["proxies"][0]["resources"], of_proxy["resources"]);
+    assert_eq!(figure(&proxy, "age_seconds").await, 0.0);
+    assert_eq!(figure(&controller, "current_proxies").await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_reaches_the_proxy() {
+    let (_folder, socket) = socket();
+    let origin = Origin::start("web");
+    let config = ConfigMap::new([json!({}), json!({"add-headers": "edge/none", "server-tokens": "true"})]);
+    let api = api_server_with(&origin, &config);
+    let flags = ["--configmap=edge/config"];
+    let _controller = Run::controller(api.address(), &socket, &flags);
+    let mut proxy = Run::proxy(&socket, &flags);
+    let mut client = Client::connect(proxy.serving()).await;
+    assert_eq!(client.get("a.example", "/").await.headers().get("server"), None);
+    config.change();
+    eventually("the change", || async { proxy.body_of("/debug/snapshot").await.contains("\"server_tokens\": true") })
+        .await;
+    assert!(client.get("a.example", "/").await.headers().get("server").is_some());
+}
+
+/// The controller is killed in the middle of a load, and comes back: no request notices, and nothing is sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_fails_while_there_is_no_controller() {
+    let (_folder, socket) = socket();
+    let origin = Origin::start("web");
+    let api = api_server(&origin, &open());
+    let mut controller = Run::controller(api.address(), &socket, &[]);
+    let mut proxy = Run::proxy(&socket, &[]);
+    let http = proxy.serving();
+    let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let load = {
+        let (stop, answered) = (stop.clone(), answered.clone());
+        tokio::spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                let mut client = Client::connect(http).await;
+                for _ in 0..10 {
+                    assert_eq!(client.get("a.example", "/").await.status, 200);
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        })
+    };
+    let more = async || {
+        let before = answered.load(Ordering::Relaxed);
+        eventually("more answers", || async { answered.load(Ordering::Relaxed) > before + 100 || load.is_finished() })
+            .await;
+    };
+    more().await;
+    controller.signal("-KILL");
+    controller.ended();
+    proxy.line_with("no controller");
+    more().await;
+    assert_eq!(channel(&proxy).await["current"], false);
+    assert!(figure(&proxy, "age_seconds").await > 0.0);
+    assert_eq!(proxy.status_of("/readyz").await, 200);
+
+    let controller = Run::controller(api.address(), &socket, &[]);
+    eventually("the new controller", || async { channel(&proxy).await["current"] == true }).await;
+    assert_eq!((figure(&controller, "sent_resources_total").await, figure(&proxy, "age_seconds").await), (0.0, 0.0));
+    more().await;
+    stop.store(true, Ordering::Relaxed);
+    load.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_restarts_gets_everything_at_once() {
+    let (_folder, socket) = socket();
+    let origin = Origin::start("web");
+    let api = api_server(&origin, &open());
+    let controller = Run::controller(api.address(), &socket, &[]);
+    let mut proxy = Run::proxy(&socket, &[]);
+    proxy.serving();
+    proxy.signal("-KILL");
+    proxy.ended();
+    let mut proxy = Run::proxy(&socket, &[]);
+    let http = proxy.serving();
+    assert_eq!(Client::connect(http).await.get("a.example", "/").await.status, 200);
+    assert_eq!(channel(&proxy).await["rounds"], 1);
+    eventually("one proxy", || async { figure(&controller, "proxies").await == 1.0 }).await;
+}
+
+/// Kubernetes tells both containers of a pod at the same time that they shall end.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_controller_ends_after_the_proxy_has_drained() {
+    let (_folder, socket) = socket();
+    let held = Gate::new();
+    let origin = Origin::new("web").reply(Reply::ok().body("done").held_by(&held)).start();
+    let api = api_server(&origin, &open());
+    let mut controller = Run::controller(api.address(), &socket, &[]);
+    let mut proxy = Run::proxy(&socket, &[]);
+    let mut client = Client::connect(proxy.serving()).await;
+    client.send("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+    origin.next_request().await;
+    controller.signal("-TERM");
+    proxy.signal("-TERM");
+    controller.line_with("asked to end");
+    proxy.line_with("draining");
+    // It still knows its proxy.
+    assert_eq!(figure(&controller, "current_proxies").await, 1.0);
+    held.release();
+    assert_eq!(client.read_response().await.status, 200);
+    assert_eq!(proxy.ended().code(), Some(0));
+    assert_eq!(controller.ended().code(), Some(0));
+}
+
+/// What somebody who takes the proxy's process over would find.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_has_no_credentials_and_may_not_get_any() {
+    let (_folder, socket) = socket();
+    let origin = Origin::start("web");
+    let api = api_server(&origin, &open());
+    let controller = Run::controller(api.address(), &socket, &[]);
+    let mut proxy = Run::proxy(&socket, &[]);
+    proxy.serving();
+    let of = |run: &Run, file: &str| {
+        let text = std::fs::read(format!("/proc/{}/{file}", run.child.id())).expect("the process runs");
+        String::from_utf8_lossy(&text).into_owned()
+    };
+    let files = |run: &Run| -> Vec<String> {
+        let folder = std::fs::read_dir(format!("/proc/{}/fd", run.child.id())).expect("the process runs");
+        let targets = folder.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        targets.map(|target| target.display().to_string()).collect()
+    };
+    let words = ["kubeconfig", "serviceaccount", "token", "/config"];
+    let named = |text: &str| words.iter().any(|word| text.contains(word));
+    assert!(named(&of(&controller, "cmdline")), "the words are those that give a controller away");
+    assert!(!named(&of(&proxy, "cmdline")) && !of(&proxy, "environ").contains("KUBECONFIG"));
+    assert!(!of(&proxy, "mounts").contains("serviceaccount"));
+    let open = files(&proxy);
+    assert!(!open.is_empty() && !open.iter().any(|file| named(file)), "{open:?}");
+    let status = of(&proxy, "status");
+    let has = |line: &str| status.lines().any(|found| found.split_whitespace().eq(line.split_whitespace()));
+    assert!(has("Seccomp: 2") && has("NoNewPrivs: 1"), "{status}");
+}
