@@ -79,7 +79,9 @@ impl Protocol {
     pub(super) fn kinds(self) -> &'static [Kind] {
         match self {
             Self::Http | Self::Https => &[Kind::HTTPRoute, Kind::GRPCRoute],
-            Self::Tls { .. } => &[Kind::TLSRoute],
+            // What TLS carried is a connection like any other.
+            Self::Tls { terminate: true } => &[Kind::TLSRoute, Kind::TCPRoute],
+            Self::Tls { terminate: false } => &[Kind::TLSRoute],
             Self::Tcp => &[Kind::TCPRoute],
             Self::Udp => &[Kind::UDPRoute],
         }
