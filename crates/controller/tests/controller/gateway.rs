@@ -255,3 +255,39 @@ async fn a_gateway_with_an_address_of_its_own_gets_a_service_with_one_write_for_
     .await;
     rig.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_counts_thousands_of_routes_with_one_write_for_each_change() {
+    const ROUTES: usize = 5000;
+    let api = cluster(&[]);
+    api.put(class());
+    api.put(gateway());
+    let named = |at: usize, generation: u64, host: &str| {
+        let mut route = route(generation, &format!("{host}-{at}.example.com"));
+        route["metadata"]["name"] = json!(format!("web-{at:04}"));
+        route
+    };
+    (0..ROUTES).for_each(|at| api.put(named(at, 1, "a")));
+    let rig = Rig::start(&api, gateway_config());
+    let counted = |api: &ApiServer| {
+        api.get("gateways", "shop", "edge").unwrap()["status"]["listeners"][0]["attachedRoutes"].clone()
+    };
+    api.until("the count", |api| counted(api) == json!(ROUTES)).await;
+    let written = |part: &str| api.asked("PATCH", part).len();
+    let first = api.asked("PATCH", "/status").iter().position(|asked| asked.target.contains("/gateways/"));
+    assert!(first.is_some_and(|at| at < 8), "the Gateway does not wait for the status of its routes: {first:?}");
+    let last = format!("web-{:04}", ROUTES - 1);
+    api.until("the last route", |api| !api.get("httproutes", "shop", &last).unwrap()["status"].is_null()).await;
+    sleep(Duration::from_secs(900)).await;
+    assert_eq!((written("/gateways/"), written("/httproutes/")), (1, ROUTES));
+
+    api.delete("httproutes", "shop", "web-0000");
+    api.until("one route less", |api| counted(api) == json!(ROUTES - 1)).await;
+    // A change that doesn't change the number costs the Gateway nothing.
+    api.put(named(1, 2, "b"));
+    let parents = |api: &ApiServer| api.get("httproutes", "shop", "web-0001").unwrap()["status"]["parents"].clone();
+    api.until("the new generation", |api| parents(api)[0]["conditions"][0]["observedGeneration"] == 2).await;
+    sleep(Duration::from_secs(900)).await;
+    assert_eq!((written("/gateways/"), written("/httproutes/")), (2, ROUTES + 1));
+    rig.stop().await;
+}
