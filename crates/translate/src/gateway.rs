@@ -13,6 +13,7 @@ mod host;
 mod listener;
 mod listener_set;
 mod open;
+mod parameters;
 mod place;
 mod reader;
 mod route;

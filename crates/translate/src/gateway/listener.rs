@@ -10,6 +10,7 @@ use super::api::{GROUP, Gateway, GatewayListener, RouteNamespaces};
 use super::frontend::{self, Frontend};
 use super::grant;
 use super::host::RouteAge;
+use super::parameters;
 use super::place::{self, Place, Port, StreamPorts};
 use super::service::OwnAddress;
 use super::status::Shortcoming;
@@ -29,7 +30,7 @@ pub(super) struct GatewayPart {
     pub(super) turn: RouteAge,
     /// Its own, then those of the ListenerSets that it admits.
     pub(super) listeners: Vec<ListenerPart>,
-    /// The ConfigMaps of the authorities of client certificates.
+    /// The ConfigMaps of the authorities of client certificates, and of its parameters.
     pub(super) config_maps: BTreeSet<ObjectKey>,
     /// Whether clients without a good certificate are let in although one is asked for.
     pub(super) is_insecure: bool,
@@ -135,14 +136,12 @@ pub(super) fn read(
     objects: &Objects,
     options: &Options,
 ) -> GatewayPart {
-    let (own, fault) = OwnAddress::of(gateway, options);
-    let parameters = gateway.spec.infrastructure.as_ref().and_then(|all| all.parameters_ref.as_ref());
-    let fault = fault.or_else(|| {
-        let parameters = parameters?;
-        let message =
-            format!("spec.infrastructure.parametersRef: {} {} is not known", parameters.kind, parameters.name);
-        Some(Shortcoming::new("InvalidParameters", message))
-    });
+    let (mut own, mut fault) = OwnAddress::of(gateway, options);
+    match parameters::read(gateway, objects) {
+        Ok(fields) => own.iter_mut().for_each(|own| own.fields.clone_from(&fields)),
+        Err(invalid) => fault = fault.or(Some(invalid)),
+    }
+    let config_maps = frontend::config_maps(gateway, objects);
     let own_turn = (turn.clone(), None);
     let listeners = gateway.spec.listeners.iter().map(|one| read_listener(key, &own_turn, gateway, one, objects));
     GatewayPart {
@@ -150,7 +149,7 @@ pub(super) fn read(
         age,
         listeners: listeners.collect(),
         turn,
-        config_maps: frontend::config_maps(gateway, objects),
+        config_maps: config_maps.into_iter().chain(parameters::config_map(gateway)).collect(),
         is_insecure: frontend::is_insecure(gateway),
         client_certificate: frontend::client_certificate(gateway, objects),
         own,

@@ -209,9 +209,23 @@ impl Gateways {
                 }
             }
         }
+        // A Service leads to its ports as long as it is there, also that of a Gateway that is not served now. Another Gateway that got one
+        // of them would get its connections, so these come last.
+        let of_with_own: BTreeSet<_> =
+            with_own.iter().map(|(part, own)| service::key(&part.key, own.class())).collect();
+        let others = self.services_made.iter().filter(|key| !of_with_own.contains(*key));
+        let others = others.filter_map(|key| match objects.get(key) {
+            Some(Object::Service(found)) if service::is_made(found) => Some(service::held(Some(found))),
+            _ => None,
+        });
+        let led_to: BTreeSet<Port> = others.flatten().map(|(port, target)| Port { number: target, ..port }).collect();
+        let next = |free: &BTreeSet<Port>, layer| {
+            let fits = free.iter().filter(|port| port.layer == layer);
+            fits.min_by_key(|port| (led_to.contains(port), **port)).copied()
+        };
         for place in self.places.keys().filter(|place| place.gateway.is_some()) {
             if !ports.contains_key(place)
-                && let Some(port) = free.iter().find(|port| port.layer == place.port.layer).copied()
+                && let Some(port) = next(&free, place.port.layer)
             {
                 free.remove(&port);
                 ports.insert(place.clone(), port.number);

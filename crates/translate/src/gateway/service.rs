@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::api::{GROUP, Gateway, GatewayAddress};
 use super::listener::GatewayPart;
+use super::parameters::{self, ServiceFields};
 use super::place::Port;
 use super::status::{Shortcoming, StatusAddress};
 use crate::engine::service_of;
@@ -50,6 +51,8 @@ pub(super) struct OwnAddress {
     annotations: BTreeMap<String, String>,
     /// The addresses that it names; others won't do.
     requested: Vec<IpAddr>,
+    /// What its parameters say about the Service.
+    pub(super) fields: ServiceFields,
 }
 
 /// What a Gateway has.
@@ -78,19 +81,24 @@ impl OwnAddress {
         let infrastructure = gateway.spec.infrastructure.clone().unwrap_or_default();
         let asks = !gateway.spec.addresses.is_empty()
             || !infrastructure.labels.is_empty()
-            || !infrastructure.annotations.is_empty();
+            || !infrastructure.annotations.is_empty()
+            || infrastructure.parameters_ref.is_some();
         match options.gateway_address {
             GatewayAddressing::Own => {}
             GatewayAddressing::Asked if asks => {}
             GatewayAddressing::Asked => return (None, None),
             GatewayAddressing::Shared => {
-                let fault = gateway.spec.addresses.iter().find_map(|address| address.value.as_deref()).map(|value| {
-                    let message = format!(
-                        "spec.addresses: {value}: with --gateway-address=shared no Gateway has an address of its own"
-                    );
-                    Shortcoming::new("UnsupportedAddress", message)
-                });
-                return (None, fault);
+                let why = "with --gateway-address=shared no Gateway has an address of its own";
+                let fault = gateway.spec.addresses.iter().find_map(|address| address.value.as_deref());
+                let fault = fault
+                    .map(|value| Shortcoming::new("UnsupportedAddress", format!("spec.addresses: {value}: {why}")));
+                // On a developer's machine there are no Services in any case.
+                let has_parameters = infrastructure.parameters_ref.is_some() && options.development.is_none();
+                let no_service = || {
+                    let message = format!("spec.infrastructure.parametersRef: {why}");
+                    has_parameters.then(|| Shortcoming::new("InvalidParameters", message))
+                };
+                return (None, fault.or_else(no_service));
             }
         }
         let (mut requested, mut fault) = (Vec::new(), None);
@@ -113,6 +121,7 @@ impl OwnAddress {
             labels: infrastructure.labels,
             annotations: infrastructure.annotations,
             requested,
+            fields: ServiceFields::new(),
         };
         (Some(own), fault)
     }
@@ -316,6 +325,9 @@ fn service(part: &GatewayPart, own: &OwnAddress, key: &ObjectKey, ports: &BTreeM
     if let Some(address) = own.requested.first() {
         service["spec"]["loadBalancerIP"] = json!(address);
     }
+    for (name, value) in &own.fields {
+        service["spec"][name] = value.clone();
+    }
     service["metadata"]["annotations"][APPLIED] = json!(format!("{:016x}", sum(service.to_string())));
     service
 }
@@ -329,6 +341,8 @@ fn port_name(Port { layer, number }: Port) -> String {
 fn is_satisfied(current: &Service, wanted: &Value) -> bool {
     let applied = current.metadata.annotations.as_ref().and_then(|annotations| annotations.get(APPLIED));
     let spec = current.spec.clone().unwrap_or_default();
+    let found = serde_json::to_value(&spec).unwrap_or_default();
+    let wants = |name: &&str| wanted["spec"].get(name).is_some();
     let asked: BTreeMap<Port, u16> = entries(&wanted["spec"]["ports"])
         .filter_map(|port| {
             let layer = if Layer::Udp.takes(port["protocol"].as_str()) { Layer::Udp } else { Layer::Tcp };
@@ -338,6 +352,7 @@ fn is_satisfied(current: &Service, wanted: &Value) -> bool {
     applied.map(String::as_str) == wanted["metadata"]["annotations"][APPLIED].as_str()
         && spec.type_.as_deref() == wanted["spec"]["type"].as_str()
         && spec.load_balancer_ip.as_deref() == wanted["spec"]["loadBalancerIP"].as_str()
+        && parameters::names().filter(wants).all(|name| found[name] == wanted["spec"][name])
         && held(Some(current)) == asked
 }
 

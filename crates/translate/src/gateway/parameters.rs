@@ -1,0 +1,153 @@
+//! What a Gateway wants of its own Service beyond addresses, labels and annotations: a ConfigMap that its `infrastructure.parametersRef`
+//! names.
+//!
+//! A key that is unknown, or a value that means nothing, keeps the Gateway from being accepted: some of them say who may connect. Its Service
+//! stays as it is then.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::ConfigMap;
+use serde_json::{Value, json};
+
+use super::api::Gateway;
+use super::status::Shortcoming;
+use crate::objects::{Kind, Object, ObjectKey, Objects};
+
+/// Fields of the spec of a Service, with their values.
+pub(super) type ServiceFields = BTreeMap<&'static str, Value>;
+
+/// A key that a ConfigMap may have, which is the name of a field of the Service too.
+struct Parameter {
+    name: &'static str,
+    expected: &'static str,
+    read: fn(&str) -> Option<Value>,
+}
+
+const PARAMETERS: &[Parameter] = &[
+    Parameter { name: "loadBalancerClass", expected: "the class of a load balancer", read: class },
+    Parameter {
+        name: "externalTrafficPolicy",
+        expected: "Cluster or Local",
+        read: |text| one_of(text, &["Cluster", "Local"]),
+    },
+    Parameter {
+        name: "ipFamilyPolicy",
+        expected: "SingleStack, PreferDualStack or RequireDualStack",
+        read: |text| one_of(text, &["SingleStack", "PreferDualStack", "RequireDualStack"]),
+    },
+    Parameter {
+        name: "allocateLoadBalancerNodePorts",
+        expected: "true or false",
+        read: |text| text.parse::<bool>().ok().map(Value::from),
+    },
+    Parameter {
+        name: "loadBalancerSourceRanges",
+        expected: "networks such as 192.0.2.0/24, separated by commas or spaces",
+        read: networks,
+    },
+];
+
+/// The ConfigMap that a Gateway names, if it names one.
+pub(super) fn config_map(gateway: &Gateway) -> Option<ObjectKey> {
+    let reference = gateway.spec.infrastructure.as_ref()?.parameters_ref.as_ref()?;
+    let namespace = gateway.metadata.namespace.as_deref().unwrap_or_default();
+    (reference.group.is_empty() && reference.kind == Kind::ConfigMap.as_str())
+        .then(|| ObjectKey::new(Kind::ConfigMap, namespace, &*reference.name))
+}
+
+/// What a Gateway wants of its Service, or why that isn't known.
+pub(super) fn read(gateway: &Gateway, objects: &Objects) -> Result<ServiceFields, Shortcoming> {
+    let reference = gateway.spec.infrastructure.as_ref().and_then(|all| all.parameters_ref.as_ref());
+    let Some(reference) = reference else { return Ok(ServiceFields::new()) };
+    let invalid =
+        |why: String| Shortcoming::new("InvalidParameters", format!("spec.infrastructure.parametersRef: {why}"));
+    let Some(key) = config_map(gateway) else {
+        return Err(invalid(format!("expected a ConfigMap, found {} {}", reference.kind, reference.name)));
+    };
+    match objects.get(&key) {
+        Some(Object::ConfigMap(map)) => {
+            fields(map).map_err(|why| invalid(format!("ConfigMap {}/{}: {why}", key.namespace, key.name)))
+        }
+        _ => Err(invalid(format!("there is no ConfigMap {}/{}", key.namespace, key.name))),
+    }
+}
+
+/// The fields that may be set.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    PARAMETERS.iter().map(|known| known.name)
+}
+
+fn fields(map: &ConfigMap) -> Result<ServiceFields, String> {
+    let mut fields = ServiceFields::new();
+    for (name, text) in map.data.iter().flatten() {
+        let Some(known) = PARAMETERS.iter().find(|known| known.name == name) else {
+            return Err(format!("{name} is not known; expected {}", names().collect::<Vec<_>>().join(", ")));
+        };
+        let value = (known.read)(text.trim()).ok_or_else(|| format!("{name}: expected {}", known.expected))?;
+        fields.insert(known.name, value);
+    }
+    Ok(fields)
+}
+
+fn one_of(text: &str, values: &[&str]) -> Option<Value> {
+    values.contains(&text).then(|| text.into())
+}
+
+/// A name, perhaps with a domain before it.
+fn class(text: &str) -> Option<Value> {
+    let is_valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
+    (!text.is_empty() && text.len() <= 317 && text.chars().all(is_valid)).then(|| text.into())
+}
+
+/// At least one network: none would let everybody in.
+fn networks(text: &str) -> Option<Value> {
+    let parts = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty());
+    let networks: Option<Vec<String>> =
+        parts.map(|part| part.parse::<IpNet>().ok().map(|net| net.trunc().to_string())).collect();
+    networks.filter(|networks| !networks.is_empty()).map(|networks| json!(networks))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(entries: &[(&str, &str)]) -> Result<ServiceFields, String> {
+        let data = entries.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        fields(&ConfigMap { data: Some(data), ..ConfigMap::default() })
+    }
+
+    #[test]
+    fn each_key_is_a_field_of_the_service() {
+        let found = read(&[
+            ("loadBalancerClass", "example.com/inner"),
+            ("externalTrafficPolicy", "Local\n"),
+            ("ipFamilyPolicy", "PreferDualStack"),
+            ("allocateLoadBalancerNodePorts", "false"),
+            ("loadBalancerSourceRanges", "192.0.2.0/24, 2001:db8::/32\n10.0.0.0/8"),
+        ]);
+        let expected = json!({
+            "loadBalancerClass": "example.com/inner",
+            "externalTrafficPolicy": "Local",
+            "ipFamilyPolicy": "PreferDualStack",
+            "allocateLoadBalancerNodePorts": false,
+            "loadBalancerSourceRanges": ["192.0.2.0/24", "2001:db8::/32", "10.0.0.0/8"],
+        });
+        assert_eq!(json!(found.unwrap()), expected);
+    }
+
+    #[test]
+    fn what_means_nothing_is_refused() {
+        for (name, text) in [
+            ("loadBalancerClass", ""),
+            ("externalTrafficPolicy", "local"),
+            ("allocateLoadBalancerNodePorts", "no"),
+            ("loadBalancerSourceRanges", ""),
+            ("loadBalancerSourceRanges", "192.0.2.0/24, all"),
+            ("loadBalancerSourceRange", "192.0.2.0/24"),
+        ] {
+            let why = read(&[(name, text)]).unwrap_err();
+            assert!(why.starts_with(name) && why.contains("expected"), "{why}");
+        }
+    }
+}
