@@ -20,6 +20,7 @@ Examples:
                                          show which route a request takes, and why
   fairway compare 192.0.2.1 192.0.2.2 manifests/
                                          send the same requests to ingress-nginx and Fairway, and show what differs
+  fairway convert manifests/             write Ingresses as Gateway API resources, and say what changes
   fairway run --configmap=ingress-nginx/ingress-nginx-controller
                                          control a cluster's Ingresses and serve them";
 
@@ -49,6 +50,20 @@ Examples:
 
 Exit status: 0 without errors (--fail-on: without findings of that severity or worse), 1 with errors, 2 for a wrong command line.
 Everything that would make a route answer 503 is an error. docs/schema/check.json is the schema of --output json.";
+
+const CONVERT_EXAMPLES: &str = "\
+Examples:
+  fairway convert manifests/ >gateway.yaml
+  fairway convert manifests/ --gateway edge/public --gateway-class fairway
+  fairway convert manifests/ --configmap ingress-nginx/ingress-nginx-controller
+                                         apply the global settings of the cluster, kept in the same files
+  fairway convert manifests/ --output json | jq '.differences'
+
+Writes a Gateway, HTTPRoutes, ReferenceGrants and RoutePolicies to standard output, and what is lost or changes to standard error. An Ingress
+that has no counterpart in whole is left out and named: nothing that restricts requests is dropped. Then the requests that the Ingresses suggest
+are decided by both sides, and each that gets another answer is listed.
+
+Exit status: 0 if all is converted and all answers are the same, 1 if not, 2 for a wrong command line.";
 
 const EXPLAIN_EXAMPLES: &str = "\
 Examples:
@@ -140,6 +155,7 @@ pub(crate) fn command() -> Command {
         .subcommand(check())
         .subcommand(explain())
         .subcommand(compare())
+        .subcommand(convert())
         .subcommand(run())
         .subcommand(controller())
         .subcommand(proxy())
@@ -189,6 +205,35 @@ fn check() -> Command {
             "apiserver-host",
         ]));
     of_cluster(report(command))
+}
+
+fn convert() -> Command {
+    let command = Command::new("convert")
+        .about("Write Ingresses as Gateway API resources, and show what changes")
+        .after_help(CONVERT_EXAMPLES)
+        .arg(paths().required(true))
+        .arg(
+            Arg::new("gateway")
+                .long("gateway")
+                .value_name("NAMESPACE/NAME")
+                .help("The Gateway to make [default: fairway in the namespace of the first Ingress]"),
+        )
+        .arg(
+            Arg::new("gateway-class")
+                .long("gateway-class")
+                .value_name("NAME")
+                .help("Its GatewayClass [default: fairway]"),
+        )
+        .arg(
+            Arg::new("output")
+                .long("output")
+                .short('o')
+                .value_name("FORMAT")
+                .value_parser(["yaml", "json"])
+                .default_value("yaml")
+                .help("Write YAML, or objects, notes and differences as JSON"),
+        );
+    flags::add(command, false)
 }
 
 /// The format of a report, and when it counts as a failure.

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::ArgMatches;
-use fairway_model::Scheme;
+use fairway_model::{Origin, Scheme};
 use fairway_translate::diagnostic::Severity;
 
 use crate::cli;
@@ -67,6 +67,30 @@ impl Collected {
     fn leave_out(&mut self, reason: impl Into<String>) {
         *self.left_out.entry(reason.into()).or_default() += 1;
     }
+}
+
+/// A request that Ingresses suggest.
+pub(crate) struct Suggested {
+    pub(crate) method: String,
+    pub(crate) url: String,
+    /// `name:value`.
+    pub(crate) fields: Vec<String>,
+    /// The Ingress that suggests it.
+    pub(crate) origin: Option<Origin>,
+}
+
+/// The requests that the Ingresses of these objects suggest.
+pub(crate) fn suggested(reading: &Reading) -> Vec<Suggested> {
+    let methods = ["GET", "HEAD", "OPTIONS", "POST"].map(str::to_owned).to_vec();
+    let options = Options { methods, host: None, scheme: None, fields: Vec::new(), max_requests: usize::MAX };
+    let all = derive::requests(reading, &options).requests.into_iter();
+    all.map(|question| Suggested {
+        url: question.url(),
+        method: question.method,
+        fields: question.fields.iter().map(|(name, value)| format!("{name}:{value}")).collect(),
+        origin: question.origin,
+    })
+    .collect()
 }
 
 /// Runs the command; it fails if an answer differs.

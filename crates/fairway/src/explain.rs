@@ -16,6 +16,8 @@ use clap::ArgMatches;
 use fairway_model::{Origin, Scheme};
 use fairway_proxy::rehearsal::Rehearsal;
 
+pub(crate) use account::{Account, ChosenRoute};
+
 use crate::cli;
 use crate::flags::{Flags, UsageError};
 use crate::reading::{Missing, Reading, read};
@@ -51,6 +53,12 @@ pub(crate) struct Told {
 impl<'r> Explainer<'r> {
     pub(crate) fn new(reading: &'r Reading) -> Self {
         Self { reading, rehearsal: tell::rehearsal(reading) }
+    }
+
+    /// The whole account of a request of this client; `None` if it is no request.
+    pub(crate) fn account(&self, method: &str, url: &str, fields: &[String], client: IpAddr) -> Option<Account> {
+        let request = Request::parse(method, url, fields, client).ok()?;
+        Some(tell::account_with(&request, self.reading, &self.rehearsal))
     }
 
     /// Explains a request of a client on this machine; `None` if it is no request.

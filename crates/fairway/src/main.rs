@@ -8,6 +8,7 @@ mod compare;
 mod confine;
 #[cfg(feature = "cluster")]
 mod controller;
+mod convert;
 mod dev;
 mod echo;
 mod explain;
@@ -57,6 +58,7 @@ fn run() -> anyhow::Result<ExitCode> {
         Some(("check", matches)) => check::main(matches),
         Some(("explain", matches)) => explain::main(matches),
         Some(("compare", matches)) => compare::main(matches),
+        Some(("convert", matches)) => convert::main(matches),
         #[cfg(feature = "cluster")]
         Some(("run", matches)) => run::main(matches),
         #[cfg(feature = "cluster")]

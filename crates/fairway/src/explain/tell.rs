@@ -31,6 +31,11 @@ const LISTED: usize = 100;
 
 /// Explains a request that arrives where the snapshot listens for its scheme.
 pub(crate) fn account(request: &Request, reading: &Reading) -> Account {
+    account_with(request, reading, &rehearsal(reading))
+}
+
+/// The same with a rehearsal of what was read, for many requests.
+pub(super) fn account_with(request: &Request, reading: &Reading, rehearsal: &Rehearsal) -> Account {
     let snapshot = &reading.snapshot;
     let of_scheme = || snapshot.listeners().filter(|listener| listener.scheme == request.scheme);
     // The port that the URL names may be one of a Gateway; any other stands for the usual one.
@@ -38,14 +43,24 @@ pub(crate) fn account(request: &Request, reading: &Reading) -> Account {
     let named = of_scheme().find(|listener| Some(listener.address.port()) == port);
     let usual = || of_scheme().find(|listener| listener.name.as_str() == request.scheme.as_str());
     match named.or_else(usual).or_else(|| of_scheme().next()) {
-        Some(listener) => account_at(request, reading, &listener.table, listener.address),
+        Some(listener) => account_by(request, reading, rehearsal, &listener.table, listener.address),
         None => nothing(request),
     }
 }
 
 /// The same for a request that arrives at an address where the hosts of `table` are served.
+#[cfg(test)]
 pub(super) fn account_at(request: &Request, reading: &Reading, table: &TableName, local: SocketAddr) -> Account {
-    let rehearsal = rehearsal(reading);
+    account_by(request, reading, &rehearsal(reading), table, local)
+}
+
+fn account_by(
+    request: &Request,
+    reading: &Reading,
+    rehearsal: &Rehearsal,
+    table: &TableName,
+    local: SocketAddr,
+) -> Account {
     let arrival = Arrival::new(SocketAddr::new(request.client, 0), local, request.scheme);
     let rehearsed = rehearsal.of(&request.head(), &arrival, table);
     Teller { request, reading, rehearsed: &rehearsed, table }.account()

@@ -1,0 +1,482 @@
+//! All Ingresses as one Gateway, routes and policies, with what is lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fairway_model::{HostPattern, Origin, PathMatch};
+use fairway_translate::annotation::{self, Annotations, Denial, IngressAnnotations, Rules};
+use fairway_translate::gateway::api::{
+    self, HTTPRoute, HTTPRouteFilter, HTTPRouteRule, HTTPRouteSpec, ParentReference,
+};
+use fairway_translate::gateway::policy::{self, RoutePolicy, Target, TargetGroup, TargetKind};
+use fairway_translate::gateway::schema::Listed;
+use fairway_translate::objects::{Kind, Object, ObjectKey};
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
+
+use super::gateway::{HTTP, covers, tls};
+use super::policy::{Annotated, Defaults, Obstacle};
+use super::route::{self, RULES, ServedPath};
+use super::table::{CONVERTED, OBSTACLES};
+use crate::reading::Reading;
+
+/// What a conversion yields.
+#[derive(Default)]
+pub(super) struct Converted {
+    pub(super) objects: Vec<Object>,
+    pub(super) notes: Vec<Remark>,
+    /// The Ingresses that have been converted.
+    pub(super) done: BTreeSet<ObjectKey>,
+    /// The Secrets of the listeners.
+    pub(super) certificates: BTreeSet<ObjectKey>,
+    /// The hosts that are served over https.
+    pub(super) secured: BTreeSet<String>,
+}
+
+/// Something that a reader has to know.
+#[derive(Debug, Serialize)]
+pub(super) struct Remark {
+    /// The Ingress.
+    pub(super) object: String,
+    pub(super) verdict: Verdict,
+    /// The annotation, without the prefix, or the field.
+    pub(super) about: String,
+    pub(super) text: String,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Verdict {
+    /// The Ingress is left as it is.
+    NotConverted,
+    /// Something of it is lost, or answers differ.
+    Changes,
+}
+
+/// The Gateway to make.
+pub(super) struct Wanted {
+    /// Namespace and name.
+    pub(super) gateway: Option<(String, String)>,
+    pub(super) class: String,
+}
+
+/// A route to make; it may become several.
+struct Draft {
+    /// Whether it only sends clients to https.
+    to_https: bool,
+    hosts: Vec<String>,
+    listeners: Vec<String>,
+    rules: Vec<HTTPRouteRule>,
+}
+
+/// Converts all Ingresses that are served.
+pub(super) fn convert(reading: &Reading, wanted: &Wanted) -> Converted {
+    let mut converted = Converted::default();
+    let left_out: BTreeSet<_> = reading.left_out.iter().map(|left| left.ingress.clone()).collect();
+    let served = reading.objects.of_kind(Kind::Ingress).filter_map(|(key, object)| match object {
+        Object::Ingress(ingress) if !reading.foreign.contains(&key.origin()) => Some((key, ingress.read())),
+        _ => None,
+    });
+    let served: Vec<_> = served.collect();
+    let Some((first, _)) = served.first() else { return converted };
+    let gateway = wanted.gateway.clone().unwrap_or_else(|| (first.namespace.to_string(), "fairway".to_owned()));
+    let mut all = Assembling {
+        reading,
+        gateway: ObjectKey::new(Kind::Gateway, gateway.0, gateway.1),
+        listeners: BTreeMap::new(),
+        secrets: BTreeSet::new(),
+        names: BTreeSet::new(),
+        converted: &mut converted,
+    };
+    for (key, ingress) in &served {
+        if left_out.contains(*key) {
+            all.note(key, Verdict::NotConverted, "", "it is not loaded, see fairway check");
+            continue;
+        }
+        match all.ingress(key, ingress) {
+            Ok(()) => {
+                all.converted.done.insert((*key).clone());
+            }
+            Err(Obstacle { annotation, why }) => {
+                all.note(key, Verdict::NotConverted, annotation, &format!("{why}; the Ingress is not converted"));
+            }
+        }
+    }
+    all.finish(&wanted.class);
+    converted
+}
+
+pub(super) struct Assembling<'a> {
+    pub(super) reading: &'a Reading,
+    pub(super) gateway: ObjectKey,
+    /// The HTTPS listeners by host, each with its Secret.
+    pub(super) listeners: BTreeMap<String, ObjectKey>,
+    /// Secrets of other namespaces than that of the Gateway.
+    pub(super) secrets: BTreeSet<ObjectKey>,
+    pub(super) names: BTreeSet<ObjectKey>,
+    pub(super) converted: &'a mut Converted,
+}
+
+impl Assembling<'_> {
+    pub(super) fn note(&mut self, key: &ObjectKey, verdict: Verdict, about: &str, text: &str) {
+        let (object, about, text) = (key.to_string(), about.to_owned(), text.to_owned());
+        self.converted.notes.push(Remark { object, verdict, about, text });
+    }
+
+    /// The routes and the policy of one Ingress. Nothing of it is kept if there is an obstacle.
+    fn ingress(&mut self, key: &ObjectKey, ingress: &Ingress) -> Result<(), Obstacle> {
+        let prefix = &self.reading.options.annotations_prefix;
+        let none = BTreeMap::new();
+        let written = ingress.metadata.annotations.as_ref().unwrap_or(&none);
+        let origin = key.origin();
+        let values = self.values(&origin, written)?;
+        let text = |name: &str| {
+            let value = written.get(&format!("{prefix}/{name}")).map(String::as_str);
+            value.filter(|value| !value.trim().is_empty())
+        };
+        for (name, why) in OBSTACLES {
+            let is_neutral = |value: &str| annotation::spec(name).is_some_and(|spec| spec.is_neutral(value));
+            let off = |value: &str| matches!(value, "false" | "HTTP") || is_neutral(value);
+            if text(name).is_some_and(|value| !off(value.trim())) {
+                return Err(Obstacle { annotation: name, why: (*why).to_owned() });
+            }
+        }
+        let mut lost = Vec::new();
+        for (name, _) in
+            written.iter().filter_map(|(name, value)| Some((name.strip_prefix(&format!("{prefix}/"))?, value)))
+        {
+            if text(name).is_some() && !CONVERTED.contains(&name) && OBSTACLES.iter().all(|(known, _)| *known != name) {
+                lost.push((name.to_owned(), "it is not converted".to_owned()));
+            }
+        }
+        let captures =
+            |hosts: &BTreeMap<HostPattern, Vec<ServedPath>>| hosts.values().flatten().any(|path| path.matched.captures);
+        let plain = self.hosts(key, ingress, &values, true)?;
+        // What rewrites by captures is a policy for all paths.
+        let hosts = if captures(&plain) { self.hosts(key, ingress, &values, false)? } else { plain };
+        let objects = &self.reading.objects;
+        let service = |name: &str| -> Option<&Service> {
+            match objects.get(&ObjectKey::new(Kind::Service, &*key.namespace, name)) {
+                Some(Object::Service(service)) => Some(&**service),
+                _ => None,
+            }
+        };
+        let only = match hosts.keys().collect::<Vec<_>>()[..] {
+            [HostPattern::Exact(name)] => Some(name.as_str().to_owned()),
+            _ => None,
+        };
+        let annotated = Annotated {
+            namespace: &key.namespace,
+            values: &values,
+            text: &text,
+            host: only.as_deref(),
+            service: &service,
+        };
+        let mut spec = super::policy::spec(&annotated, &self.defaults(), &mut lost)?;
+        if captures(&hosts)
+            && let Some(target) = &values.rewriting.rewrite_target
+        {
+            let prefix = values.rewriting.forwarded_prefix.as_ref().map(|prefix| prefix.as_str());
+            spec.rewrite = Some(super::policy::rewrite(target.as_str(), prefix));
+        }
+        let slashed = ingress.spec.iter().flat_map(|spec| spec.rules.iter().flatten());
+        let slashed = slashed.flat_map(|rule| rule.http.iter().flat_map(|http| &http.paths));
+        let slashed =
+            slashed.filter_map(|path| path.path.as_deref()?.strip_suffix('/').filter(|path| !path.is_empty()));
+        lost.extend(slashed.map(|path| ("path".to_owned(), format!("{path} is not redirected to {path}/"))));
+        let redirect = route::redirect(&values)?;
+        if redirect.is_some() {
+            let name = if values.redirects.temporal.is_some() { "temporal-redirect" } else { "permanent-redirect" };
+            lost.push((name.to_owned(), "the redirect keeps the query of the request".to_owned()));
+        }
+        let tls = tls(ingress);
+        let mut routes = Vec::new();
+        let of_host = |host: &HostPattern| {
+            let name = host_name(host)?;
+            tls.iter().find(|(known, _)| **known == name || covers(known, &name)).map(|(_, secret)| secret.clone())
+        };
+        // Hosts with TLS and without are apart: they attach to other listeners.
+        let (secured, plain): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            hosts.into_iter().partition(|(host, _)| of_host(host).is_some());
+        let redirects = &values.redirects;
+        let status = self.redirect_status();
+        let forced = redirects.force_ssl_redirect.unwrap_or_else(|| self.setting("force-ssl-redirect") == Some("true"));
+        let asked = redirects.ssl_redirect.unwrap_or_else(|| self.setting("ssl-redirect") != Some("false"));
+        let hsts = self.reading.snapshot.settings().strict_transport_security.as_deref();
+        for (is_secured, hosts) in [(true, secured), (false, plain)] {
+            let to_https = forced || (asked && is_secured);
+            if to_https && redirect.is_none() && !hosts.is_empty() && redirects.preserve_trailing_slash != Some(true) {
+                lost.push((
+                    "ssl-redirect".to_owned(),
+                    "redirects to https keep a slash at the end of the path".to_owned(),
+                ));
+            }
+            let plain_filters = route::filters(&values, &|name| text(name).map(str::to_owned), None)?;
+            let secure_filters = route::filters(&values, &|name| text(name).map(str::to_owned), hsts)?;
+            for (hosts, paths) in route::groups(hosts) {
+                let names: Vec<String> = hosts.iter().filter_map(host_name).collect();
+                let rules = |filters: &[HTTPRouteFilter]| -> Vec<HTTPRouteRule> {
+                    let mut rules = route::rules(&paths, filters);
+                    if let Some(redirect) = &redirect {
+                        let before = filters.iter().filter(|filter| filter.r#type == "ResponseHeaderModifier");
+                        let filters: Vec<_> = before.chain([redirect]).cloned().collect();
+                        for rule in &mut rules {
+                            (rule.filters, rule.backend_refs) = (filters.clone(), Vec::new());
+                        }
+                    } else {
+                        rules.retain(|rule| !rule.backend_refs.is_empty());
+                    }
+                    rules
+                };
+                let mut https = Vec::new();
+                for host in &hosts {
+                    if let (Some(name), Some(secret)) = (host_name(host), of_host(host)) {
+                        let secret = ObjectKey::new(Kind::Secret, &*key.namespace, secret);
+                        https.push(self.listener(&name, secret));
+                    }
+                }
+                let http = vec![HTTP.to_owned()];
+                match (to_https && redirect.is_none(), is_secured) {
+                    (true, _) => {
+                        let rules = route::to_https(&route::rules(&paths, &[]), status);
+                        routes.push(Draft { to_https: true, hosts: names.clone(), listeners: http, rules });
+                    }
+                    (false, true) if hsts.is_none() => https.extend(http),
+                    // Only answers over TLS say that TLS is to be used from now on.
+                    (false, _) => {
+                        let rules = rules(&plain_filters);
+                        routes.push(Draft { to_https: false, hosts: names.clone(), listeners: http, rules });
+                    }
+                }
+                if is_secured {
+                    let rules = rules(&secure_filters);
+                    routes.push(Draft { to_https: false, hosts: names, listeners: https, rules });
+                } else if to_https && redirect.is_none() {
+                    let text = format!("{} has no certificate: https is not served", names.join(", "));
+                    lost.push(("force-ssl-redirect".to_owned(), text));
+                }
+            }
+            if hosts_below(&routes) {
+                lost.push(("host".to_owned(), "*.NAME of a Gateway takes names of more labels too".to_owned()));
+            }
+        }
+        let mut targets = Vec::new();
+        for Draft { to_https, hosts, listeners, rules } in routes {
+            for rules in rules.chunks(RULES) {
+                let name = self.name(key, if to_https { "-to-https" } else { "" });
+                let route = self.route(key, &name, &hosts, &listeners, rules.to_vec());
+                // Redirects come before all checks.
+                if !to_https && redirect.is_none() {
+                    targets.push(Target {
+                        group: TargetGroup(api::GROUP.to_owned()),
+                        kind: TargetKind("HTTPRoute".to_owned()),
+                        name: policy::ObjectName(name),
+                        section_name: None,
+                    });
+                }
+                self.converted.objects.push(route.into());
+            }
+        }
+        for (at, targets) in targets.chunks(16).enumerate() {
+            let metadata =
+                self.metadata(key, &if at == 0 { key.name.to_string() } else { format!("{}-{}", key.name, at + 1) });
+            let spec = policy::RoutePolicySpec { target_refs: Listed(targets.to_vec()), ..spec.clone() };
+            self.converted.objects.push(RoutePolicy { metadata, spec, ..RoutePolicy::default() }.into());
+        }
+        self.grant(key, &values);
+        lost.sort();
+        lost.dedup();
+        for (about, text) in lost {
+            self.note(key, Verdict::Changes, &about, &text);
+        }
+        Ok(())
+    }
+
+    /// The annotations as the proxy reads them.
+    fn values(&self, origin: &Origin, written: &BTreeMap<String, String>) -> Result<IngressAnnotations, Obstacle> {
+        let all = Annotations::new(origin, &self.reading.options.annotations_prefix, written);
+        let rules = Rules { snippets: self.setting("allow-snippet-annotations") == Some("true"), ..Rules::default() };
+        let read = annotation::read(&all, &rules, &mut Vec::new());
+        let refused = |why: &str| Obstacle { annotation: "", why: why.to_owned() };
+        let values = read.map_err(|_| refused("its annotations are refused, see fairway check"))?;
+        if values.denial != Denial::None {
+            return Err(refused("an annotation that restricts it can't be applied, see fairway check"));
+        }
+        Ok(values)
+    }
+
+    fn config_map(&self) -> Option<&ConfigMap> {
+        let (namespace, name) = self.reading.options.configmap.as_ref()?;
+        match self.reading.objects.get(&ObjectKey::new(Kind::ConfigMap, namespace, name)) {
+            Some(Object::ConfigMap(map)) => Some(&**map),
+            _ => None,
+        }
+    }
+
+    /// A value of the ConfigMap.
+    fn setting(&self, name: &str) -> Option<&str> {
+        self.config_map()?.data.as_ref()?.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+    }
+
+    fn redirect_status(&self) -> u16 {
+        self.setting("http-redirect-code").and_then(|code| code.parse().ok()).unwrap_or(308)
+    }
+
+    fn defaults(&self) -> Defaults {
+        let over_rate = self.setting("limit-req-status-code").and_then(|code| code.parse().ok()).unwrap_or(503);
+        Defaults { body_size: self.setting("proxy-body-size").unwrap_or("1m").to_owned(), over_rate }
+    }
+
+    /// The paths of each host, as the proxy serves them.
+    fn hosts(
+        &self,
+        key: &ObjectKey,
+        ingress: &Ingress,
+        values: &IngressAnnotations,
+        plainly: bool,
+    ) -> Result<BTreeMap<HostPattern, Vec<ServedPath>>, Obstacle> {
+        let obstacle = |why: String| Obstacle { annotation: "", why };
+        let mut placed: BTreeMap<HostPattern, Vec<(usize, ServedPath)>> = BTreeMap::new();
+        let Some(spec) = &ingress.spec else { return Ok(BTreeMap::new()) };
+        for (at, rule) in spec.rules.iter().flatten().enumerate() {
+            let pattern = match rule.host.as_deref().filter(|host| !host.is_empty()) {
+                None => HostPattern::Any,
+                Some(host) => match host.strip_prefix("*.") {
+                    Some(parent) => {
+                        HostPattern::Label(parent.parse().map_err(|_| obstacle(format!("host {host} is no name")))?)
+                    }
+                    None => HostPattern::Exact(host.parse().map_err(|_| obstacle(format!("host {host} is no name")))?),
+                },
+            };
+            for (path_at, path) in rule.http.iter().flat_map(|http| &http.paths).enumerate() {
+                let section = format!("rules[{at}].paths[{path_at}]");
+                let (place, found) = self
+                    .served(key, &pattern, &section)
+                    .ok_or_else(|| obstacle(format!("spec.{section} is not served")))?;
+                let (service, port) = self.backend(key, path).map_err(obstacle)?;
+                let matched = route::matched(found, values, plainly);
+                let path = ServedPath { matched, backend: Some((service, port)) };
+                placed.entry(pattern.clone()).or_default().push((place, path));
+            }
+        }
+        // Patterns are tried in this order.
+        let ordered = |mut paths: Vec<(usize, ServedPath)>| -> Vec<ServedPath> {
+            paths.sort_by_key(|(place, _)| *place);
+            paths.into_iter().map(|(_, path)| path).collect()
+        };
+        let mut hosts: BTreeMap<_, _> = placed.into_iter().map(|(host, paths)| (host, ordered(paths))).collect();
+        if let Some(backend) = &spec.default_backend {
+            let path = HTTPIngressPath { backend: backend.clone(), ..HTTPIngressPath::default() };
+            let (service, port) = self.backend(key, &path).map_err(obstacle)?;
+            let patterns: BTreeSet<_> = hosts.keys().cloned().chain([HostPattern::Any]).collect();
+            for pattern in patterns {
+                let paths = hosts.entry(pattern).or_default();
+                let root = route::root();
+                if paths.iter().all(|path| path.matched != root) {
+                    paths.push(ServedPath { matched: root, backend: Some((service.clone(), port)) });
+                }
+            }
+        }
+        for (pattern, paths) in &mut hosts {
+            let root = route::root();
+            // What the Ingress has on a host without a path `/`, it has for all other paths too, where they lead nowhere.
+            if self.served(key, pattern, "").is_some() && paths.iter().all(|path| path.matched != root) {
+                paths.push(ServedPath { matched: root, backend: None });
+            }
+        }
+        Ok(hosts)
+    }
+
+    /// The route of a path, and its place among those of the host.
+    fn served(&self, key: &ObjectKey, pattern: &HostPattern, section: &str) -> Option<(usize, &fairway_model::Route)> {
+        let hosts = self.reading.snapshot.hosts();
+        let host = hosts.into_iter().find(|host| host.table().as_str() == "ingress" && host.pattern() == pattern)?;
+        let is_own = |(_, route): &(usize, &fairway_model::Route)| {
+            *route.origin.kind == *"Ingress"
+                && route.origin.namespace == key.namespace
+                && route.origin.name == key.name
+                && *route.origin.section == *section
+        };
+        // Beside that of a path with a slash at its end there is one that adds the slash.
+        let is_whole = |(_, route): &(usize, &fairway_model::Route)| {
+            matches!(route.path, PathMatch::Regex(_)) || route.path.text() == &*route.rule
+        };
+        let own = || host.routes().iter().enumerate().filter(is_own);
+        own().find(is_whole).or_else(|| own().next())
+    }
+
+    /// The Service of a path, with the number of its port.
+    fn backend(&self, key: &ObjectKey, path: &HTTPIngressPath) -> Result<(String, i32), String> {
+        let service = path.backend.service.as_ref().ok_or("a backend is no Service")?;
+        let port = service.port.as_ref();
+        if let Some(number) = port.and_then(|port| port.number).filter(|number| *number != 0) {
+            return Ok((service.name.clone(), number));
+        }
+        let name = port.and_then(|port| port.name.as_deref()).unwrap_or_default();
+        let found = match self.reading.objects.get(&ObjectKey::new(Kind::Service, &*key.namespace, &*service.name)) {
+            Some(Object::Service(found)) => found.spec.as_ref().and_then(|spec| spec.ports.as_ref()),
+            _ => None,
+        };
+        let found = found.and_then(|ports| ports.iter().find(|port| port.name.as_deref() == Some(name)));
+        let number = found.map(|port| port.port);
+        let number = number.ok_or_else(|| {
+            format!("port {name} of Service {} is not known: add the Service to the files", service.name)
+        })?;
+        Ok((service.name.clone(), number))
+    }
+
+    /// A name for a route of an Ingress that nothing else has.
+    fn name(&mut self, key: &ObjectKey, suffix: &str) -> String {
+        let mut number = 1;
+        loop {
+            let more = if number == 1 { String::new() } else { format!("-{number}") };
+            let name = format!("{}{suffix}{more}", key.name);
+            if self.names.insert(ObjectKey::new(Kind::HTTPRoute, &*key.namespace, &*name)) {
+                return name;
+            }
+            number += 1;
+        }
+    }
+
+    pub(super) fn metadata(&self, key: &ObjectKey, name: &str) -> ObjectMeta {
+        ObjectMeta { namespace: Some(key.namespace.to_string()), name: Some(name.to_owned()), ..ObjectMeta::default() }
+    }
+
+    fn route(
+        &self,
+        key: &ObjectKey,
+        name: &str,
+        hostnames: &[String],
+        listeners: &[String],
+        rules: Vec<HTTPRouteRule>,
+    ) -> HTTPRoute {
+        let namespace = (key.namespace != self.gateway.namespace).then(|| self.gateway.namespace.to_string());
+        let parent = |listener: &String| ParentReference {
+            namespace: namespace.clone(),
+            name: self.gateway.name.to_string(),
+            section_name: Some(listener.clone()),
+            ..ParentReference::default()
+        };
+        HTTPRoute {
+            metadata: self.metadata(key, name),
+            spec: HTTPRouteSpec {
+                parent_refs: listeners.iter().map(parent).collect(),
+                hostnames: hostnames.to_vec(),
+                rules: Some(rules),
+            },
+            ..HTTPRoute::default()
+        }
+    }
+}
+
+/// A host as a route names it; `None` for all.
+fn host_name(host: &HostPattern) -> Option<String> {
+    (*host != HostPattern::Any).then(|| host.to_string())
+}
+
+/// Whether a route has a wildcard.
+fn hosts_below(routes: &[Draft]) -> bool {
+    routes.iter().flat_map(|route| &route.hosts).any(|host| host.starts_with("*."))
+}

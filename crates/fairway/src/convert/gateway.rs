@@ -1,0 +1,139 @@
+//! The Gateway, its listeners, and permission for what is referred to in other namespaces.
+
+use std::collections::BTreeMap;
+
+use fairway_translate::annotation::IngressAnnotations;
+use fairway_translate::gateway::api::{
+    self, AllowedRoutes, Gateway, GatewayClass, GatewayClassSpec, GatewayListener, GatewaySpec, GrantFrom, GrantTo,
+    ListenerTls, ObjectReference, ReferenceGrant, ReferenceGrantSpec, RouteNamespaces,
+};
+use fairway_translate::gateway::{CONTROLLER, policy};
+use fairway_translate::objects::{Kind, ObjectKey};
+use k8s_openapi::api::networking::v1::{Ingress, IngressTLS};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::assemble::{Assembling, Verdict};
+
+/// The listener for plain HTTP.
+pub(super) const HTTP: &str = "http";
+
+impl Assembling<'_> {
+    /// The listener for https of a host.
+    pub(super) fn listener(&mut self, host: &str, secret: ObjectKey) -> String {
+        if secret.namespace != self.gateway.namespace {
+            self.secrets.insert(secret.clone());
+        }
+        self.listeners.entry(host.to_owned()).or_insert(secret);
+        listener_name(host)
+    }
+
+    /// Permission to ask an authentication service of another namespace.
+    pub(super) fn grant(&mut self, key: &ObjectKey, values: &IngressAnnotations) {
+        let Some(url) = &values.external_auth.url else { return };
+        let host = url.host.strip_suffix(".svc.cluster.local").or_else(|| url.host.strip_suffix(".svc"));
+        let Some((service, namespace)) = host.and_then(|host| host.split_once('.')) else { return };
+        if namespace == &*key.namespace || namespace.contains('.') {
+            return;
+        }
+        let from = GrantFrom {
+            group: policy::GROUP.to_owned(),
+            kind: "RoutePolicy".to_owned(),
+            namespace: key.namespace.to_string(),
+        };
+        let name = format!("{}-to-{service}", key.namespace);
+        self.push_grant(namespace, &name, from, "Service", service);
+    }
+
+    fn push_grant(&mut self, namespace: &str, name: &str, from: GrantFrom, kind: &str, to: &str) {
+        let key = ObjectKey::new(Kind::ReferenceGrant, namespace, name);
+        if !self.names.insert(key.clone()) {
+            return;
+        }
+        let to = GrantTo { group: String::new(), kind: kind.to_owned(), name: Some(to.to_owned()) };
+        let grant = ReferenceGrant {
+            metadata: self.metadata(&key, name),
+            spec: ReferenceGrantSpec { from: vec![from], to: vec![to] },
+            ..ReferenceGrant::default()
+        };
+        self.converted.objects.push(grant.into());
+    }
+
+    /// The Gateway and its class, before everything else.
+    pub(super) fn finish(mut self, class: &str) {
+        if self.converted.objects.is_empty() {
+            return;
+        }
+        let from = || GrantFrom {
+            group: api::GROUP.to_owned(),
+            kind: Kind::Gateway.as_str().to_owned(),
+            namespace: self.gateway.namespace.to_string(),
+        };
+        let grants: Vec<_> = self.secrets.iter().map(|secret| (secret.clone(), from())).collect();
+        for (secret, from) in grants {
+            let name = format!("{}-to-{}", self.gateway.name, secret.name);
+            self.push_grant(&secret.namespace, &name, from, "Secret", &secret.name);
+        }
+        let all = || {
+            let namespaces = RouteNamespaces { from: Some("All".to_owned()), selector: None };
+            Some(AllowedRoutes { namespaces: Some(namespaces), kinds: Vec::new() })
+        };
+        let mut listeners = vec![GatewayListener {
+            name: HTTP.to_owned(),
+            port: 80,
+            protocol: "HTTP".to_owned(),
+            allowed_routes: all(),
+            ..GatewayListener::default()
+        }];
+        self.converted.certificates = self.listeners.values().cloned().collect();
+        self.converted.secured = self.listeners.keys().cloned().collect();
+        for (host, secret) in &self.listeners {
+            let namespace = (secret.namespace != self.gateway.namespace).then(|| secret.namespace.to_string());
+            let reference = ObjectReference { name: secret.name.to_string(), namespace, ..ObjectReference::default() };
+            listeners.push(GatewayListener {
+                name: listener_name(host),
+                hostname: Some(host.clone()),
+                port: 443,
+                protocol: "HTTPS".to_owned(),
+                tls: Some(ListenerTls { certificate_refs: vec![reference], ..ListenerTls::default() }),
+                allowed_routes: all(),
+            });
+        }
+        let gateway = Gateway {
+            metadata: self.metadata(&self.gateway, &self.gateway.name),
+            spec: GatewaySpec { gateway_class_name: class.to_owned(), listeners, ..GatewaySpec::default() },
+            ..Gateway::default()
+        };
+        if gateway.spec.listeners.len() > 64 {
+            let (key, number) = (self.gateway.clone(), gateway.spec.listeners.len());
+            let text = format!("{number} listeners, and the API server takes 64: move some of them to a ListenerSet");
+            self.note(&key, Verdict::Changes, "listeners", &text);
+        }
+        let class = GatewayClass {
+            metadata: ObjectMeta { name: Some(class.to_owned()), ..ObjectMeta::default() },
+            spec: GatewayClassSpec { controller_name: CONTROLLER.to_owned(), ..GatewayClassSpec::default() },
+            ..GatewayClass::default()
+        };
+        self.converted.objects.splice(0..0, [class.into(), gateway.into()]);
+    }
+}
+
+fn listener_name(host: &str) -> String {
+    format!("https-{}", host.replace("*.", "wildcard."))
+}
+
+/// The hosts with a Secret.
+pub(super) fn tls(ingress: &Ingress) -> BTreeMap<String, String> {
+    let entries = ingress.spec.iter().flat_map(|spec| spec.tls.iter().flatten());
+    let with_secret =
+        entries.filter_map(|tls| Some((tls, tls.secret_name.as_deref().filter(|name| !name.is_empty())?)));
+    let hosts = |(tls, secret): (&IngressTLS, &str)| -> Vec<(String, String)> {
+        tls.hosts.iter().flatten().map(|host| (host.to_ascii_lowercase(), secret.to_owned())).collect()
+    };
+    with_secret.flat_map(hosts).collect()
+}
+
+/// Whether a wildcard has a name.
+pub(super) fn covers(wildcard: &str, name: &str) -> bool {
+    let parent = name.split_once('.').map(|(_, parent)| parent);
+    wildcard.strip_prefix("*.").is_some_and(|known| Some(known) == parent)
+}

@@ -1,0 +1,179 @@
+//! The proof of a conversion: requests derived from the Ingresses get the same answers from the routes, or the difference is told.
+//!
+//! Both sides are explained by the proxy's own decision (`explain`), over the same Services.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+
+use fairway_model::Origin;
+use fairway_translate::objects::{Change, Kind, ObjectKey, Objects};
+use fairway_translate::options::ECHO_SERVICE_FIELD;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::assemble::Converted;
+use super::gateway::covers;
+use crate::compare::suggested;
+use crate::explain::{Account, ChosenRoute, Explainer};
+use crate::reading::{Reading, Source};
+
+/// Who asks: an address within a network of most companies, one on this machine and one of neither, for lists of addresses.
+const CLIENTS: [IpAddr; 3] = [
+    IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
+    IpAddr::V4(Ipv4Addr::LOCALHOST),
+    IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)),
+];
+
+/// A request that is answered in another way.
+#[derive(Debug, Serialize)]
+pub(super) struct Difference {
+    /// The Ingress that the request was derived from.
+    pub(super) object: String,
+    pub(super) request: String,
+    pub(super) what: &'static str,
+    pub(super) before: String,
+    pub(super) after: String,
+}
+
+/// The result of the comparison.
+#[derive(Debug, Default)]
+pub(super) struct Proof {
+    /// How many requests were asked.
+    pub(super) asked: usize,
+    /// How many of them are answered in another way.
+    pub(super) different: usize,
+    pub(super) differences: Vec<Difference>,
+}
+
+/// Asks the Ingresses that have been converted, and the objects that they have become. Of the same difference for several methods and
+/// clients the first is told.
+pub(super) fn prove(reading: &Reading, converted: &Converted) -> anyhow::Result<Proof> {
+    let is_done = |origin: &Origin| converted.done.iter().any(|key| key.origin() == *origin);
+    // Without the Ingresses that became routes: what answers for them now are the routes.
+    let kept = reading.objects.in_order().into_iter().filter(|object| {
+        let key = object.key();
+        !(key.kind == Kind::Ingress && is_done(&key.origin()))
+    });
+    let mut objects: Objects = kept.cloned().collect();
+    let missing = converted.certificates.iter().filter(|key| objects.get(key).is_none()).cloned().collect::<Vec<_>>();
+    if !missing.is_empty() {
+        let stand_in = rcgen::generate_simple_self_signed(["any.example".to_owned()])?;
+        for key in missing {
+            objects.apply(Change::Upsert(certificate(&key, &stand_in).into()));
+        }
+    }
+    for object in &converted.objects {
+        objects.apply(Change::Upsert(object.clone()));
+    }
+    let translation = fairway_translate::translate(&objects, &reading.options, jiff::Timestamp::now().as_second());
+    let after = Reading::of(objects, translation, reading.options.clone())?;
+    let after = Reading { source: Source::Files, ..after };
+    let (before, after) = (Explainer::new(reading), Explainer::new(&after));
+    let (mut proof, mut seen) = (Proof::default(), BTreeSet::new());
+    for (request, client) in suggested(reading).iter().flat_map(|one| CLIENTS.map(|client| (one, client))) {
+        let Some(origin) = request.origin.as_ref().filter(|origin| is_done(origin)) else { continue };
+        let ask = |side: &Explainer<'_>| side.account(&request.method, &request.url, &request.fields, client);
+        let (Some(before), Some(now)) = (ask(&before), ask(&after)) else { continue };
+        proof.asked += 1;
+        let told = format!("{} {}", request.method, request.url);
+        let Some((what, before, after)) = differences(&before, &now) else { continue };
+        let host = request.url.strip_prefix("https://").and_then(|rest| rest.split(['/', '?', ':']).next());
+        let unsecured = host.filter(|host| !converted.secured.iter().any(|known| known == host || covers(known, host)));
+        let (what, key) = match unsecured {
+            Some(host) => ("https", host),
+            None => (what, &*request.url),
+        };
+        proof.different += 1;
+        if !seen.insert((origin.clone(), what, key.to_owned())) {
+            continue;
+        }
+        let (before, after) = match what {
+            "https" => {
+                ("served with the default certificate".to_owned(), "not served: there is no certificate".to_owned())
+            }
+            _ => (before, after),
+        };
+        proof.differences.push(Difference { object: origin.to_string(), request: told, what, before, after });
+    }
+    Ok(proof)
+}
+
+/// Files rarely have the Secrets with certificates; without them their listeners would be closed.
+fn certificate(key: &ObjectKey, stand_in: &rcgen::CertifiedKey<rcgen::KeyPair>) -> Secret {
+    let text = |text: String| ByteString(text.into_bytes());
+    let data = [
+        ("tls.crt".to_owned(), text(stand_in.cert.pem())),
+        ("tls.key".to_owned(), text(stand_in.signing_key.serialize_pem())),
+    ];
+    let metadata = ObjectMeta {
+        namespace: Some(key.namespace.to_string()),
+        name: Some(key.name.to_string()),
+        ..ObjectMeta::default()
+    };
+    Secret { metadata, data: Some(data.into()), ..Secret::default() }
+}
+
+/// The first part of an answer that differs.
+fn differences(before: &Account, after: &Account) -> Option<(&'static str, String, String)> {
+    // A path that leads nowhere is refused on both sides, if for another reason.
+    let is_written =
+        |route: &ChosenRoute| ["rules[", "defaultBackend"].iter().any(|part| route.name.object.contains(part));
+    let is_refused = |account: &Account| account.answer.status.is_some_and(|status| status >= 400);
+    if !before.route.as_ref().is_some_and(is_written) && is_refused(before) && after.answer.status == Some(404) {
+        return None;
+    }
+    let (one, other) = (comparable(before), comparable(after));
+    let found = one.iter().zip(&other).find(|(one, other)| one != other);
+    found.map(|((what, value), (_, other))| {
+        let text = |value: &Value| match value {
+            Value::Null => "nothing".to_owned(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        (*what, text(value), text(other))
+    })
+}
+
+/// What a client and a backend see, by what it is about, the most important first.
+fn comparable(account: &Account) -> Vec<(&'static str, Value)> {
+    let forward = account.forward.as_ref();
+    // What was not reached says nothing: a refusal may come at another place.
+    let forward = forward.filter(|_| account.answer.status.is_none());
+    let fields = |names: &mut dyn Iterator<Item = (String, String)>| {
+        let mut all: Vec<_> = names.collect();
+        all.sort();
+        json!(all)
+    };
+    let sent = forward.and_then(|forward| forward.request.as_ref());
+    // Each side has an id of its own for the request, and tells the echo its own name of the Service.
+    let own = ["x-request-id", ECHO_SERVICE_FIELD];
+    let of_message = |name: &str| own.iter().all(|own| !name.eq_ignore_ascii_case(own));
+    // Both sides of `https://a` and `https://a/` are the same to a client; other slashes at the end are told once.
+    let location = account.answer.location.as_deref().map(|location| location.trim_end_matches('/'));
+    vec![
+        ("status", json!(account.answer.status)),
+        ("location", json!(location)),
+        // A port may have a name on one side, and its number on the other.
+        ("service", json!(forward.map(|forward| &forward.service))),
+        ("endpoints", json!(forward.map(|forward| &forward.endpoints))),
+        ("limits", json!(forward.map(|forward| &forward.limits))),
+        ("target", json!(sent.map(|sent| format!("{} {}", sent.method, sent.target)))),
+        ("request fields", {
+            let all = sent.iter().flat_map(|sent| &sent.fields).filter(|field| of_message(&field.name));
+            fields(&mut all.map(|field| (field.name.to_ascii_lowercase(), field.value.clone())))
+        }),
+        ("response fields", {
+            let others = account.response.iter().filter(|field| !field.name.eq_ignore_ascii_case("location"));
+            let all = others.map(|field| {
+                (
+                    field.name.to_ascii_lowercase(),
+                    format!("{} {}", field.change, field.value.as_deref().unwrap_or_default()),
+                )
+            });
+            fields(&mut all.into_iter())
+        }),
+    ]
+}

@@ -1,0 +1,167 @@
+//! What is converted gives the same answers: the proof that `convert` itself makes, over the public examples and random objects.
+
+use std::path::PathBuf;
+
+use fairway_translate::objects::{Object, Objects};
+use fairway_translate::options::{Development, Options};
+use fairway_translate::translate;
+use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::networking::v1::Ingress;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::assemble::{Converted, Verdict, Wanted, convert};
+use super::prove::{Difference, prove};
+use crate::reading::{Reading, Source};
+
+fn reading(objects: Objects) -> Reading {
+    let echo = Some(([127, 0, 0, 1], 0).into());
+    let development = Development { echo, echo_for_missing: true, ..Development::default() };
+    let options = Options { development: Some(development), watch_ingress_without_class: true, ..Options::default() };
+    let translation = translate(&objects, &options, 1_767_225_600);
+    Reading { source: Source::Files, ..Reading::of(objects, translation, options).unwrap() }
+}
+
+fn converted(objects: Objects) -> (Converted, Vec<Difference>) {
+    let reading = reading(objects);
+    let converted = convert(&reading, &Wanted { gateway: None, class: "fairway".to_owned() });
+    let proof = prove(&reading, &converted).unwrap();
+    (converted, proof.differences)
+}
+
+fn read<T: serde::de::DeserializeOwned + Into<Object>>(value: Value) -> Object {
+    serde_json::from_value::<T>(value).unwrap().into()
+}
+
+fn services() -> impl Iterator<Item = Object> {
+    ["first", "second"].into_iter().map(|name| {
+        read::<Service>(json!({
+            "metadata": {"namespace": "ns", "name": name},
+            "spec": {"ports": [{"name": "http", "port": 80}]},
+        }))
+    })
+}
+
+fn users() -> Object {
+    // `ada:{PLAIN}x`
+    read::<Secret>(json!({"metadata": {"namespace": "ns", "name": "users"}, "data": {"auth": "YWRhOntQTEFJTn14"}}))
+}
+
+fn ingress(name: &str, host: &str, annotations: &[(&str, &str)], paths: &[(&str, &str)], tls: bool) -> Object {
+    let annotations: serde_json::Map<String, Value> =
+        annotations.iter().map(|(name, value)| (format!("nginx.ingress.kubernetes.io/{name}"), json!(value))).collect();
+    let paths: Vec<_> = paths
+        .iter()
+        .map(|(path, kind)| {
+            let backend = json!({"service": {"name": "first", "port": {"name": "http"}}});
+            json!({"path": path, "pathType": kind, "backend": backend})
+        })
+        .collect();
+    let tls = if tls { json!([{"hosts": [host], "secretName": "tls"}]) } else { json!([]) };
+    read::<Ingress>(json!({
+        "metadata": {"namespace": "ns", "name": name, "annotations": annotations},
+        "spec": {"rules": [{"host": host, "http": {"paths": paths}}], "tls": tls},
+    }))
+}
+
+#[test]
+fn the_public_examples_are_converted_and_give_the_same_answers() {
+    for example in ["hosts", "rewrite", "shop", "sticky", "tls"] {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(example);
+        let mut manifests = crate::manifest::Manifests::open(&[folder], crate::manifest::Refused::Read).unwrap();
+        manifests.reload(None);
+        let (converted, differences) = converted(manifests.objects().cloned().collect());
+        assert!(!converted.done.is_empty(), "{example}");
+        let notes: Vec<_> = converted.notes.iter().filter(|note| note.verdict == Verdict::NotConverted).collect();
+        assert!(notes.is_empty(), "{example}: {notes:?}");
+        // Names without a certificate are not served over https, and what is said to be lost is.
+        let told: Vec<_> = converted.notes.iter().map(|note| &note.object).collect();
+        let differences: Vec<_> =
+            differences.iter().filter(|one| one.what != "https" && !told.contains(&&one.object)).collect();
+        assert!(differences.is_empty(), "{example}: {differences:#?}");
+    }
+}
+
+#[test]
+fn what_has_no_counterpart_and_restricts_leaves_the_ingress_as_it_is() {
+    for (name, value) in [
+        ("auth-tls-secret", "ns/ca"),
+        ("auth-secret", "other/users"),
+        ("auth-snippet", "proxy_set_header A b;"),
+        ("backend-protocol", "HTTPS"),
+        ("canary", "true"),
+        ("ssl-passthrough", "true"),
+        ("whitelist-source-range", "ten"),
+    ] {
+        let annotations = [(name, value), ("auth-type", "basic"), ("auth-url", "http://auth.example/")];
+        let with = ingress("a", "a.example", &annotations, &[("/", "Prefix")], false);
+        let (converted, _) = converted(services().chain([users(), with]).collect());
+        assert!(converted.done.is_empty(), "{name}");
+        assert!(converted.objects.is_empty(), "{name}: {:?}", converted.objects);
+        assert!(converted.notes.iter().any(|note| note.verdict == Verdict::NotConverted), "{name}");
+    }
+}
+
+/// Annotations that routes and policies say in whole.
+const EXACT: &[(&str, &[&str])] = &[
+    ("whitelist-source-range", &["10.0.0.0/8", "127.0.0.1", "198.51.100.0/24,10.0.0.1"]),
+    ("denylist-source-range", &["10.0.0.0/8", "127.0.0.1"]),
+    ("satisfy", &["any", "all"]),
+    ("limit-rps", &["10"]),
+    ("limit-connections", &["5"]),
+    ("proxy-body-size", &["8m", "0", "1k"]),
+    ("proxy-read-timeout", &["5", "600"]),
+    ("proxy-connect-timeout", &["2"]),
+    ("proxy-next-upstream-tries", &["1", "5"]),
+    ("proxy-request-buffering", &["on", "off"]),
+    ("upstream-vhost", &["inner.example"]),
+    ("permanent-redirect", &["https://new.example/there"]),
+    ("temporal-redirect", &["http://new.example:8080/x"]),
+    ("upstream-hash-by", &["$request_uri"]),
+    ("auth-url", &["http://auth.example/check", "http://$host/check"]),
+    ("force-ssl-redirect", &["true"]),
+    ("ssl-redirect", &["false"]),
+    ("use-regex", &["true"]),
+    ("affinity", &["cookie"]),
+    ("load-balance", &["ewma", "round_robin"]),
+    ("proxy-next-upstream", &["error http_502", "off"]),
+    ("proxy-buffering", &["on", "off"]),
+    ("limit-rate", &["100"]),
+    ("auth-signin", &["https://sign.example/in"]),
+    ("auth-response-headers", &["X-User"]),
+    ("x-forwarded-prefix", &["/was"]),
+    ("rewrite-target", &["/$2", "/new/$1"]),
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: if cfg!(debug_assertions) { 48 } else { 500 }, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_converted_gives_the_same_answers(
+        chosen in prop::collection::vec((0..EXACT.len(), 0..3usize), 0..4),
+        password in any::<bool>(),
+        tls in any::<bool>(),
+        paths in prop::sample::subsequence(vec![
+            ("/", "Prefix"), ("/a", "Prefix"), ("/a/b", "Exact"), ("/d(/|$)(.*)", "ImplementationSpecific"),
+        ], 1..4),
+    ) {
+        let mut annotations: Vec<(&str, &str)> = Vec::new();
+        for (at, value) in chosen {
+            let (name, values) = EXACT[at];
+            if annotations.iter().all(|(known, _)| *known != name) {
+                annotations.push((name, values[value % values.len()]));
+            }
+        }
+        if password {
+            annotations.extend([("auth-type", "basic"), ("auth-secret", "users")]);
+        }
+        let object = ingress("a", "a.example", &annotations, &paths, tls);
+        let (converted, differences) = converted(services().chain([users(), object]).collect());
+        let notes: Vec<_> = converted.notes.iter().collect();
+        // Redirects keep the query, and say so.
+        let of_query = |one: &&Difference| one.what == "location" && one.request.contains('?');
+        let differences: Vec<_> =
+            differences.iter().filter(|one| one.what != "https" && !of_query(one)).collect();
+        prop_assert!(differences.is_empty(), "{:?} {:?}\n{:#?}\n{:#?}", annotations, paths, notes, differences);
+    }
+}
