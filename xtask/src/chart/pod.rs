@@ -115,7 +115,55 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     expect("an old hook", &workload(helm, &hook(json!(["/wait-shutdown"])))?, pointer, Json::Null);
     let other = json!(["/fairway", "--version"]);
     expect("another hook", &workload(helm, &hook(other.clone()))?, pointer, json!({"exec": {"command": other}}));
+    complaints.extend(pair(helm)?);
     complaints.extend(names(helm)?);
+    Ok(complaints)
+}
+
+/// With two containers, the one that serves has no token, and the other one no port of clients.
+fn pair(helm: &Helm) -> anyhow::Result<Vec<String>> {
+    let mut complaints = Vec::new();
+    let values = json!({"controller": {
+        "mode": "pair", "metrics": {"enabled": true, "serviceMonitor": {"enabled": true}}, "networkPolicy": {"enabled": true},
+        "extraVolumes": [{"name": "a", "emptyDir": {}}], "extraVolumeMounts": [{"name": "a", "mountPath": "/a"}],
+    }});
+    let all = objects(&helm.render("pair", &values)?)?;
+    let of_kind = |kind: &str| all.iter().find(|object| object["kind"] == kind).with_context(|| format!("no {kind}"));
+    let pod = of_kind("Deployment")?.pointer("/spec/template/spec").context("no pod")?;
+    let mut expect = |what: &str, found: Json, wanted: Json| {
+        if found != wanted {
+            complaints.push(format!("mode pair: {what}: {found}, not {wanted}"));
+        }
+    };
+    let [controller, proxy] = pod["containers"].as_array().map(Vec::as_slice).unwrap_or_default() else {
+        return Ok(vec![format!("mode pair: not two containers: {}", pod["containers"])]);
+    };
+    let names =
+        |list: &Json| -> Json { list.as_array().into_iter().flatten().map(|one| one["name"].clone()).collect() };
+    expect("names", json!([controller["name"], proxy["name"]]), json!(["controller", "proxy"]));
+    expect("roles", json!([controller["args"][0], proxy["args"][0]]), json!(["controller", "proxy"]));
+    expect("a token for all", pod["automountServiceAccountToken"].clone(), json!(false));
+    expect("mounts of the controller", names(&controller["volumeMounts"]), json!(["a", "control", "token"]));
+    expect("mounts of the proxy", names(&proxy["volumeMounts"]), json!(["a", "control"]));
+    expect("ports of the controller", names(&controller["ports"]), json!(["control"]));
+    expect("ports of the proxy", names(&proxy["ports"]), json!(["http", "https", "metrics"]));
+    let context = |container: &Json| container["securityContext"]["capabilities"].clone();
+    expect("capabilities of the controller", context(controller), json!({"drop": ["ALL"]}));
+    expect("capabilities of the proxy", context(proxy), json!({"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}));
+    // A controller that starts while the API server is away must not take the proxy out of service.
+    expect("readiness of the controller", controller["readinessProbe"].clone(), Json::Null);
+    expect("a start probe of the controller", controller["startupProbe"].clone(), Json::Null);
+    expect("readiness of the proxy", proxy["readinessProbe"]["httpGet"]["path"].clone(), json!("/readyz"));
+    let scraped: Json = of_kind("ServiceMonitor")?["spec"]["endpoints"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|endpoint| endpoint["port"].clone())
+        .collect();
+    expect("what is scraped", scraped, json!(["metrics", "control"]));
+    let allowed = &of_kind("NetworkPolicy")?["spec"]["ingress"][0]["ports"];
+    let open = allowed.as_array().into_iter().flatten().any(|port| port["port"] == 10255);
+    expect("whether the policy lets scrapes of the controller in", json!(open), json!(true));
     Ok(complaints)
 }
 

@@ -96,6 +96,11 @@ fn warnings(helm: &Helm) -> anyhow::Result<Vec<String>> {
         ),
         (json!({"controller": {"scope": {"enabled": true}}, "rbac": {"scope": true}}), vec!["rbac.scope"]),
         (json!({"controller": {"kind": "Both", "autoscaling": {"enabled": true}}}), vec!["controller.kind"]),
+        (json!({"controller": {"mode": "pair"}}), vec![]),
+        (
+            json!({"controller": {"mode": "pair", "shareProcessNamespace": true}}),
+            vec!["controller.shareProcessNamespace"],
+        ),
         (json!({"controller": {"scope": {"enabled": true}}}), vec![]),
         // Addresses of nodes aren't in any namespace.
         (without_service(json!({}), true), vec!["rbac.scope", "controller.publishService.enabled"]),
