@@ -33,14 +33,22 @@ impl Scene {
     /// # Errors
     /// If there is not exactly one such process.
     pub fn process(&self, pod: &str) -> anyhow::Result<Process> {
+        let found = self.processes(pod)?;
+        ensure!(found.len() == 1, "processes of pod {pod}: {found:?}");
+        Ok(found[0])
+    }
+
+    /// The processes of a pod of the namespace with its name in `POD_NAME`.
+    ///
+    /// # Errors
+    /// If the processes of this machine can't be listed.
+    pub fn processes(&self, pod: &str) -> anyhow::Result<Vec<Process>> {
         let is_it = |process: &Process| {
             // It may have ended in the meantime.
             let environment = process.environment().unwrap_or_default();
             let has = |name: &str, value: &str| environment.get(name).is_some_and(|known| known == value);
             has("POD_NAME", pod) && ["POD_NAMESPACE", "NAMESPACE"].iter().any(|name| has(name, self.namespace()))
         };
-        let found: Vec<_> = procfs::all()?.filter(is_it).collect();
-        ensure!(found.len() == 1, "processes of pod {pod}: {found:?}");
-        Ok(found[0])
+        Ok(procfs::all()?.filter(is_it).collect())
     }
 }

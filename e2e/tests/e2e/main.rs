@@ -15,6 +15,7 @@ mod kube_proxy;
 mod kubelet;
 mod moving;
 mod outage;
+mod pair;
 mod pod;
 mod rights;
 mod rollout;

@@ -14,9 +14,9 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use nix::sys::signal::Signal;
 
-const HOST: &str = "shop.example";
+pub(super) const HOST: &str = "shop.example";
 /// Two pods of Fairway, as in an installation that has to survive the loss of one; everything else as in the chart.
-const TWO: &str = "controller.replicaCount=2";
+pub(super) const TWO: &str = "controller.replicaCount=2";
 /// Number of clients of each kind: those that keep their connections, those that don't, those with slow requests.
 const CLIENTS: [usize; 3] = [8, 4, 4];
 
@@ -147,7 +147,16 @@ fn no_request_fails_while_nodes_are_drained() -> anyhow::Result<()> {
 
 /// Fairway, and a backend with this many pods behind it.
 async fn serve<'a>(scene: &'a Scene, pods: usize) -> anyhow::Result<(Release<'a>, SocketAddr)> {
-    let fairway = scene.fairway(&[TWO]).await?;
+    serve_as(scene, pods, &[TWO]).await
+}
+
+/// The same for an installation with these values.
+pub(super) async fn serve_as<'a>(
+    scene: &'a Scene,
+    pods: usize,
+    values: &[&str],
+) -> anyhow::Result<(Release<'a>, SocketAddr)> {
+    let fairway = scene.fairway(values).await?;
     scene.echo("web", pods).await?;
     fairway.ingress("web", HOST, "web").await?;
     let address = fairway.address().await?;
@@ -159,14 +168,14 @@ async fn serve<'a>(scene: &'a Scene, pods: usize) -> anyhow::Result<(Release<'a>
     Ok((fairway, address))
 }
 
-async fn restart(scene: &Scene, deployment: &str) -> anyhow::Result<()> {
+pub(super) async fn restart(scene: &Scene, deployment: &str) -> anyhow::Result<()> {
     let deployment = format!("deployment/{deployment}");
     scene.kubectl(&["rollout", "restart", &deployment]).await?;
     scene.kubectl(&["rollout", "status", &deployment, "--timeout=120s"]).await?;
     Ok(())
 }
 
-async fn scale(scene: &Scene, pods: usize) -> anyhow::Result<()> {
+pub(super) async fn scale(scene: &Scene, pods: usize) -> anyhow::Result<()> {
     scene.kubectl(&["scale", "deployment/web", &format!("--replicas={pods}")]).await?;
     scene.ready("web", pods).await
 }
@@ -185,7 +194,7 @@ async fn drain(scene: &Scene, fairway: &Release<'_>, node: &str) -> anyhow::Resu
 }
 
 /// Makes a change under load, and waits until every pod of the backend has responded. No request may fail or be sent twice.
-async fn unharmed(
+pub(super) async fn unharmed(
     scene: &Scene,
     what: &str,
     address: SocketAddr,

@@ -1,0 +1,74 @@
+//! Fairway as two containers in each pod: a controller with the token, and a proxy without.
+
+use std::fs;
+
+use anyhow::{Context, ensure};
+use fairway_e2e::procfs::Process;
+use fairway_e2e::scene::{self, Scene};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::rollout::{HOST, TWO, restart, scale, serve_as, unharmed};
+
+const PAIR: &str = "controller.mode=pair";
+
+/// The process of a pod that has this role.
+fn process(scene: &Scene, pod: &str, role: &str) -> anyhow::Result<Process> {
+    let found = scene.processes(pod)?;
+    let is_it = |process: &&Process| process.words().is_ok_and(|words| words.get(1).is_some_and(|word| word == role));
+    found.iter().find(is_it).copied().with_context(|| format!("no {role} of {pod}: {found:?}"))
+}
+
+#[test]
+fn the_process_that_serves_has_no_credentials() -> anyhow::Result<()> {
+    scene::run("pair-credentials", async |scene| {
+        let (fairway, address) = serve_as(scene, 1, &[PAIR]).await?;
+        scene.served(address, HOST).await?;
+        let pod = fairway.pods().await?.pop().and_then(|pod| pod.metadata.name).context("no pod")?;
+        let (controller, proxy) = (process(scene, &pod, "controller")?, process(scene, &pod, "proxy")?);
+        let has = |process: Process| -> anyhow::Result<Vec<String>> {
+            let files =
+                fs::read_dir(process.path("fd"))?.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+            let files = files.map(|target| target.display().to_string());
+            let mounts = fs::read_to_string(process.path("mounts"))?;
+            let mounts = mounts.lines().filter_map(|line| line.split(' ').nth(1).map(str::to_owned));
+            let words = ["serviceaccount", "token", "kubeconfig", "secrets"];
+            let named = |text: &String| words.iter().any(|word| text.contains(word));
+            Ok(files.chain(mounts).chain(process.words()?).filter(named).collect())
+        };
+        ensure!(!has(controller)?.is_empty(), "the controller has a token, or the test looks at the wrong places");
+        ensure!(has(proxy)?.is_empty(), "the proxy has {:?}", has(proxy)?);
+        let token = "root/var/run/secrets/kubernetes.io/serviceaccount/token";
+        ensure!(controller.path(token).exists() && !proxy.path(token).exists(), "whose token is it?");
+        for (field, expected) in [("NoNewPrivs", "1"), ("Seccomp", "2"), ("CapEff", "0000000000000000")] {
+            ensure!(proxy.field(field)? == expected, "{field}: {}", proxy.field(field)?);
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn no_request_fails_while_pods_of_two_containers_are_replaced_or_lose_their_controllers() -> anyhow::Result<()> {
+    scene::run("pair-rollout", async |scene| {
+        let (fairway, address) = serve_as(scene, 2, &[TWO, PAIR]).await?;
+        unharmed(scene, "restart of both processes", address, async || {
+            restart(scene, &fairway.controller()).await?;
+            fairway.ready(2).await
+        })
+        .await?;
+        unharmed(scene, "the controllers are killed", address, async || {
+            for pod in fairway.pods().await? {
+                let pod = pod.metadata.name.context("a pod without a name")?;
+                kill(Pid::from_raw(process(scene, &pod, "controller")?.id()), Signal::SIGKILL)?;
+            }
+            // The new ones find out what there is.
+            scale(scene, 4).await
+        })
+        .await?;
+        unharmed(scene, "an update from two processes to one", address, async || {
+            fairway.upgrade(&[TWO, "controller.mode=single"]).await?;
+            fairway.ready(2).await
+        })
+        .await
+    })
+}
