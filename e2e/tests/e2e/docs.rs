@@ -107,7 +107,7 @@ fn page_how_it_works() {
 /// The port mappings of kind, which Docker makes, are forwarded connections here too.
 #[test]
 fn page_kind() {
-    let walk = Walk::new("docs-kind", &Options { control_plane_taint: true });
+    let walk = Walk::new("docs-kind", &Options { control_plane_taint: true, ..Options::default() });
     let cluster = walk.ground.cluster();
     let runtime = cluster.within(|| cluster.runtime()).expect("a runtime in the cluster's network");
     for port in [80, 443] {

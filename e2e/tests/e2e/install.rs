@@ -150,7 +150,7 @@ fn ingresses_are_free(ground: &Ground) {
 /// The label, the taint and the two ports of kind's own guide; once by the manifest and once by the chart.
 #[test]
 fn kind_serves_on_the_ports_of_the_labelled_node() {
-    let ground = ground("install-kind", &Options { control_plane_taint: true });
+    let ground = ground("install-kind", &Options { control_plane_taint: true, ..Options::default() });
     create_shop(&ground);
     let labelled = ground.read("kubectl get nodes --selector ingress-ready=true --output name");
     let taints =
