@@ -67,10 +67,10 @@ pub(crate) fn sources(config: &ControllerConfig) -> Vec<Source> {
     sources
 }
 
-/// What there is to say about a source that can't be read, with the key of its objects, which have no name here.
+/// What there is to say about a source that can't be read, with a key that stands for all of its objects.
 pub(crate) fn unreadable(source: &Source, then: &str) -> (ObjectKey, Diagnostic) {
     let namespace = source.namespace.as_deref().unwrap_or_default();
-    let key = ObjectKey::new(source.kind, namespace, "");
+    let key = ObjectKey::new(source.kind, namespace, "*");
     let message = format!("no right to list and watch {}: {then}", plural(source.kind));
     let found = Diagnostic::new(Severity::Error, Reason::MissingRight, &key.origin(), "", "", message);
     (key, found)

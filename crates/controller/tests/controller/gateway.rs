@@ -112,7 +112,7 @@ async fn a_kind_that_may_not_be_read_keeps_a_new_pod_unready_until_it_may_be() {
     assert!(!rig.is_ready() && rig.history.try_recv().is_err(), "nothing is served without the policies");
     let found: Vec<_> = rig.findings.list().iter().map(ToString::to_string).collect();
     assert_eq!(found.len(), 1, "{found:?}");
-    assert!(found[0].contains("no right to list and watch backendtlspolicies"), "{found:?}");
+    assert!(found[0].starts_with("BackendTLSPolicy *: no right to list and watch backendtlspolicies"), "{found:?}");
     api.heal();
     rig.serves(&["a.example.com", "b.example.com"]).await;
     assert!(rig.findings.list().iter().all(|found| found.reason != Reason::MissingRight));
