@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant as Clock};
+use std::time::{Duration, Instant as Clock, SystemTime};
 
 use fairway_model::{Delta, Host, Origin, Resource, Settings, Snapshot};
 use tokio::sync::{mpsc, watch};
@@ -39,6 +39,8 @@ struct State {
     log: VecDeque<(u64, Vec<Arc<str>>)>,
     proxies: BTreeMap<u64, Proxy>,
     next: u64,
+    /// When the last change was published.
+    published: Option<SystemTime>,
     /// Whether a change has waited in vain for any proxy to come.
     alone: bool,
     rounds: u64,
@@ -113,6 +115,8 @@ pub struct HubFigures {
     pub resources: usize,
     /// Number of published changes.
     pub generation: u64,
+    /// When the last one was.
+    pub published: Option<SystemTime>,
     /// Connected proxies.
     pub proxies: usize,
     /// Those that serve the newest generation.
@@ -180,6 +184,7 @@ impl Hub {
                 }
             }
             state.generation += 1;
+            state.published = Some(SystemTime::now());
             let generation = state.generation;
             state.log.push_back((generation, names));
             if state.log.len() > LOG {
@@ -244,6 +249,7 @@ impl Hub {
         HubFigures {
             resources: state.resources.len(),
             generation: state.generation,
+            published: state.published,
             proxies: state.proxies.len(),
             current: state.proxies.values().filter(|proxy| proxy.serves >= state.generation).count(),
             rounds: state.rounds,

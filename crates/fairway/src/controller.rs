@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::ArgMatches;
@@ -180,8 +180,17 @@ fn admin_source(
         // There is none to ask.
         report: Box::new(|_, _, _| oneshot::channel().1),
         running: Box::new(move || {
-            let generation = published.figures().generation;
-            (Arc::new(published.snapshot()), ConfigStatus { version: generation, ..ConfigStatus::default() })
+            let figures = published.figures();
+            let since = figures.published.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+            // No listener is refused here: alerts on a configuration that is not in effect are about proxies.
+            let status = ConfigStatus {
+                successes: figures.generation,
+                whole: true,
+                last_success: since.map_or(0.0, |since| since.as_secs_f64()),
+                version: figures.generation,
+                ..ConfigStatus::default()
+            };
+            (Arc::new(published.snapshot()), status)
         }),
         figures: Box::new(ProxyFigures::default),
         channel: Some(shown(hub.clone())),

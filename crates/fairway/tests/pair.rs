@@ -56,6 +56,11 @@ async fn a_proxy_is_ready_once_it_serves_what_the_controller_says() {
     assert_eq!(of_controller["proxies"][0]["current"], true);
     assert_eq!(of_controller["proxies"][0]["resources"], of_proxy["resources"]);
     assert_eq!(figure(&proxy, "age_seconds").await, 0.0);
+    // No alert goes by what only a proxy can know.
+    let metrics = controller.body_of("/metrics").await;
+    let success =
+        metrics.lines().find(|line| line.starts_with("nginx_ingress_controller_config_last_reload_successful{"));
+    assert!(success.is_some_and(|line| line.ends_with(" 1")), "{metrics}");
     assert_eq!(figure(&controller, "current_proxies").await, 1.0);
 }
 
