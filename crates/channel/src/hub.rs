@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{error, warn};
 
 use crate::limit::{LOG, PATIENCE, PROXIES, REPORTS};
-use crate::resource::{Encoded, SETTINGS, Version, text_of};
+use crate::resource::{Encoded, SETTINGS, Version, name_of, text_of};
 
 /// What a controller publishes. Clones are the same.
 #[derive(Clone, Debug)]
@@ -417,7 +417,7 @@ fn encode(resource: Resource) -> Option<(Arc<str>, Entry)> {
         Ok(Encoded { name, version, .. }) => Some((name, Entry { version, resource })),
         Err(error) => {
             // The proxies keep its last form.
-            error!(name = ?resource.name(), %error, "a resource can't be written");
+            error!(name = %name_of(&resource), %error, "a resource can't be written");
             None
         }
     }

@@ -10,7 +10,7 @@ use clap::ArgMatches;
 use fairway_channel::{Hub, Report, SocketServer};
 use fairway_controller::{Controller, NotUnderstood, Publish, Reporter, RunError, Unreachable};
 use fairway_proxy::admin::{AdminServer, AdminSource, ChannelSource, ChannelView, Lifecycle};
-use fairway_proxy::metrics::{ConfigStatus, Figure, ProxyFigures};
+use fairway_proxy::metrics::{ChannelFigure, ConfigStatus, ProxyFigures};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle};
@@ -201,7 +201,7 @@ fn admin_source(
 fn shown(hub: Hub) -> ChannelSource {
     ChannelSource::new(move || {
         let (figures, proxies) = (hub.figures(), hub.proxies());
-        let figure = |name, kind, help, value: u64| Figure { name, kind, help, value: value as f64 };
+        let figure = |name, kind, help, value: u64| ChannelFigure { name, kind, help, value: value as f64 };
         let proxy = |proxy: &fairway_channel::ProxyStatus| {
             json!({
                 "name": proxy.name,

@@ -11,7 +11,7 @@ use clap::ArgMatches;
 use fairway_channel::{Link, LinkReporter, LinkStatus};
 use fairway_model::Snapshot;
 use fairway_proxy::admin::{ChannelSource, ChannelView};
-use fairway_proxy::metrics::Figure;
+use fairway_proxy::metrics::ChannelFigure;
 use fairway_proxy::{Proxy, Unreachable, UnreachableSink};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
@@ -92,7 +92,7 @@ fn reported(reporter: LinkReporter) -> UnreachableSink {
 fn shown(status: watch::Receiver<LinkStatus>) -> ChannelSource {
     ChannelSource::new(move || {
         let status = status.borrow().clone();
-        let figure = |name, kind, help, value| Figure { name, kind, help, value };
+        let figure = |name, kind, help, value| ChannelFigure { name, kind, help, value };
         let age = status.age().map_or(0.0, |age| age.as_secs_f64());
         let as_of = status.as_of.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map(|time| time.as_secs());
         let refused: serde_json::Map<_, _> =

@@ -22,13 +22,13 @@ mod config;
 mod load;
 mod scenario;
 
-use config::{Origin, Place};
-use scenario::{Proxy, SCENARIOS, Scenario, Side};
+use config::{Origin, Setup};
+use scenario::{Comparison, Proxy, SCENARIOS, Side};
 
 /// What to compare, and how long.
 #[derive(Debug)]
 pub(crate) struct PeerOptions {
-    scenarios: Vec<&'static Scenario>,
+    scenarios: Vec<&'static Comparison>,
     rounds: usize,
     seconds: u64,
     binary: Option<PathBuf>,
@@ -113,8 +113,8 @@ pub(crate) fn run(workspace: &Workspace, options: &PeerOptions) -> anyhow::Resul
     }
     let folder = workspace.target_folder()?.join("peers");
     fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-    let place = Place::new(&folder, &options.nginx, &workspace.root.join("target/tools/bin/grpc-server"))?;
-    let bench = Bench { place, binary, options };
+    let setup = Setup::new(&folder, &options.nginx, &workspace.root.join("target/tools/bin/grpc-server"))?;
+    let bench = Bench { setup, binary, options };
     for scenario in &options.scenarios {
         for line in bench.compare(workspace, scenario).with_context(|| format!("scenario {}", scenario.name))? {
             workspace.console.line(&line);
@@ -124,14 +124,14 @@ pub(crate) fn run(workspace: &Workspace, options: &PeerOptions) -> anyhow::Resul
 }
 
 struct Bench<'a> {
-    place: Place,
+    setup: Setup,
     binary: PathBuf,
     options: &'a PeerOptions,
 }
 
 impl Bench<'_> {
     /// Runs all rounds of one scenario. Returns the lines of its table.
-    fn compare(&self, workspace: &Workspace, scenario: &Scenario) -> anyhow::Result<Vec<String>> {
+    fn compare(&self, workspace: &Workspace, scenario: &Comparison) -> anyhow::Result<Vec<String>> {
         let _origin = self.origin(scenario.origin)?;
         let sides: Vec<_> = scenario
             .sides
@@ -166,47 +166,47 @@ impl Bench<'_> {
     }
 
     /// Starts one proxy, loads it, and counts.
-    fn cost(&self, scenario: &Scenario, side: &Side) -> anyhow::Result<Cost> {
-        let place = &self.place;
+    fn cost(&self, scenario: &Comparison, side: &Side) -> anyhow::Result<Cost> {
+        let setup = &self.setup;
         let mut command = match side.proxy {
             Proxy::Fairway { annotations, settings, documents } => {
-                let manifests = place.write_manifests(&annotations(), settings, &documents())?;
+                let manifests = setup.write_manifests(&annotations(), settings, &documents())?;
                 let mut command = pinned(0, &self.binary);
                 command.arg("dev").arg(manifests).args(["--workers", "1", "--configmap", "bench/settings"]);
-                command.args(["--http", &place.http.to_string(), "--https", &place.https.to_string()]);
-                for (service, address) in place.backends(scenario.origin) {
+                command.args(["--http", &setup.http.to_string(), "--https", &setup.https.to_string()]);
+                for (service, address) in setup.backends(scenario.origin) {
                     command.args(["--backend", &format!("{service}={address}")]);
                 }
                 if scenario.log {
                     command
                         .args(["--access-log", config::LOG_FORMAT])
-                        .stdout(File::create(place.folder.join("fairway.log"))?);
+                        .stdout(File::create(setup.folder.join("fairway.log"))?);
                 } else {
                     command.args(["--access-log", "off"]).stdout(Stdio::null());
                 }
                 command
             }
             Proxy::Nginx { http, location } => {
-                let file = place.write_nginx(scenario, &http(place), &location())?;
-                let mut command = pinned(0, &place.nginx);
+                let file = setup.write_nginx(scenario, &http(setup), &location())?;
+                let mut command = pinned(0, &setup.nginx);
                 command.arg("-c").arg(file).stdout(Stdio::null());
                 command
             }
             Proxy::Envoy => {
                 let envoy = self.options.envoy.as_ref().context("no --envoy")?;
                 let mut command = pinned(0, envoy);
-                command.arg("-c").arg(place.write_envoy(scenario)?).stdout(Stdio::null());
+                command.arg("-c").arg(setup.write_envoy(scenario)?).stdout(Stdio::null());
                 command.args(["--concurrency", "1", "-l", "error", "--disable-hot-restart"]);
                 command
             }
         };
         let mut program = Program::start(command.stdin(Stdio::null()).stderr(Stdio::null()))?;
         let id = program.id();
-        wait_for(place.http)?;
-        wait_for(place.https)?;
-        scenario.load.run(place, WARM_UP)?;
+        wait_for(setup.http)?;
+        wait_for(setup.https)?;
+        scenario.load.run(setup, WARM_UP)?;
         let (before, begin) = (processor_time(id)?, Instant::now());
-        let requests = scenario.load.run(place, self.options.seconds)?;
+        let requests = scenario.load.run(setup, self.options.seconds)?;
         let (took, elapsed) = (processor_time(id)? - before, begin.elapsed());
         ensure!(program.is_running()?, "it ended");
         ensure!(requests > 0, "it answered no request");
@@ -219,17 +219,17 @@ impl Bench<'_> {
 
     /// Starts what the proxies forward to, and what authenticates.
     fn origin(&self, origin: Origin) -> anyhow::Result<Vec<Program>> {
-        let place = &self.place;
-        let mut command = pinned(1, &place.nginx);
-        command.arg("-c").arg(place.write_origin()?);
+        let setup = &self.setup;
+        let mut command = pinned(1, &setup.nginx);
+        command.arg("-c").arg(setup.write_origin()?);
         let mut programs =
             vec![Program::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?];
-        wait_for(place.origin)?;
+        wait_for(setup.origin)?;
         if origin == Origin::Grpc {
-            let mut command = pinned(1, &place.grpc_server);
-            command.arg(format!("--port={}", place.grpc.port())).env("GOMAXPROCS", "1");
+            let mut command = pinned(1, &setup.grpc_server);
+            command.arg(format!("--port={}", setup.grpc.port())).env("GOMAXPROCS", "1");
             programs.push(Program::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?);
-            wait_for(place.grpc)?;
+            wait_for(setup.grpc)?;
         }
         Ok(programs)
     }

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::metrics::Figure;
+use crate::metrics::ChannelFigure;
 
 /// What there is to say.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ChannelView {
     /// For `/metrics`.
-    pub figures: Vec<Figure>,
+    pub figures: Vec<ChannelFigure>,
     /// For `/debug/channel`.
     pub details: serde_json::Value,
 }

@@ -27,7 +27,7 @@ pub use self::native::NativeBuckets;
 pub use self::pages::Pages;
 pub use self::process::ProcessFigures;
 pub(crate) use self::protobuf::is_preferred;
-pub use self::report::{ConfigStatus, Exposition, Figure, ProxyFigures};
+pub use self::report::{ChannelFigure, ConfigStatus, Exposition, ProxyFigures};
 pub use self::text::MetricFormat;
 pub use self::totals::Totals;
 pub use self::worker::{ConnectionCounts, Phase, StreamCounts, UpstreamCounts, WorkerMetrics, WorkerReport};

@@ -14,7 +14,7 @@ use super::report::Configured;
 use super::series::{Failed, FailureLabels, HISTOGRAMS};
 use super::text::{Labels, Text};
 use super::worker::StreamCounts;
-use super::{ConfigStatus, Exposition, Figure, Form, MetricFormat, MetricOptions, PREFIX, ProxyFigures, Totals};
+use super::{ChannelFigure, ConfigStatus, Exposition, Form, MetricFormat, MetricOptions, PREFIX, ProxyFigures, Totals};
 
 /// A page ends with the line that makes it longer than this, in bytes: large enough that one system call per page is cheap, small
 /// enough to be written in a fraction of a millisecond.
@@ -558,7 +558,7 @@ impl Pages {
             self.text.metric("fairway_", name, kind, help);
             self.text.value(&self.labels, value);
         }
-        for Figure { name, kind, help, value } in std::mem::take(&mut self.proxy.channel) {
+        for ChannelFigure { name, kind, help, value } in std::mem::take(&mut self.proxy.channel) {
             self.text.metric("fairway_", name, kind, help);
             self.text.value(&self.labels, value);
         }

@@ -60,12 +60,12 @@ pub struct ProxyFigures {
     /// Endpoints refused so far because of their address.
     pub refused_endpoints: u64,
     /// Figures of the connection to other processes.
-    pub channel: Vec<Figure>,
+    pub channel: Vec<ChannelFigure>,
 }
 
-/// A figure of the process as a whole.
+/// A figure of the connection to the controller or to the proxies.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Figure {
+pub struct ChannelFigure {
     /// Its name, without prefix.
     pub name: &'static str,
     /// Its type: `gauge` or `counter`.

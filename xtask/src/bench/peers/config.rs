@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use super::scenario::{Scenario, ingress};
+use super::scenario::{Comparison, ingress};
 use super::{make_certificate, write};
 use crate::shell;
 
@@ -43,7 +43,7 @@ pub(super) enum Origin {
 }
 
 /// Where everything is.
-pub(super) struct Place {
+pub(super) struct Setup {
     pub(super) folder: PathBuf,
     pub(super) nginx: PathBuf,
     pub(super) grpc_server: PathBuf,
@@ -57,7 +57,7 @@ pub(super) struct Place {
     pub(super) grpc: SocketAddr,
 }
 
-impl Place {
+impl Setup {
     /// Chooses addresses, makes a certificate and the files that the origin serves.
     pub(super) fn new(folder: &Path, nginx: &Path, grpc_server: &Path) -> anyhow::Result<Self> {
         let root = folder.join("origin");
@@ -130,7 +130,7 @@ impl Place {
     }
 
     /// nginx as the proxy.
-    pub(super) fn write_nginx(&self, scenario: &Scenario, http: &str, location: &str) -> anyhow::Result<PathBuf> {
+    pub(super) fn write_nginx(&self, scenario: &Comparison, http: &str, location: &str) -> anyhow::Result<PathBuf> {
         let (plain, tls, folder) = (self.http, self.https, self.folder.display());
         let (address, auth) = (self.address(scenario.origin), self.origin);
         let log = if scenario.log {
@@ -208,7 +208,7 @@ impl Place {
     }
 
     /// Envoy as the proxy, for calls of gRPC.
-    pub(super) fn write_envoy(&self, scenario: &Scenario) -> anyhow::Result<PathBuf> {
+    pub(super) fn write_envoy(&self, scenario: &Comparison) -> anyhow::Result<PathBuf> {
         let folder = self.folder.display();
         let listener = |port: u16, tls: &str| {
             format!(

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 
-use super::config::Place;
+use super::config::Setup;
 use super::pinned;
 use crate::shell;
 
@@ -42,7 +42,7 @@ impl Load {
     ///
     /// # Errors
     /// If one was answered with an error.
-    pub(super) fn run(self, place: &Place, seconds: u64) -> anyhow::Result<u64> {
+    pub(super) fn run(self, setup: &Setup, seconds: u64) -> anyhow::Result<u64> {
         match self {
             Self::Http1 { tls, path, field } => {
                 let mut command = pinned(1, Path::new("wrk"));
@@ -50,7 +50,7 @@ impl Load {
                 if !field.is_empty() {
                     command.args(["-H", field]);
                 }
-                let port = place.port(tls);
+                let port = setup.port(tls);
                 command.arg(format!("{}://localhost:{port}{path}", if tls { "https" } else { "http" }));
                 let printed = String::from_utf8(shell::read(&mut command)?)?;
                 for bad in ["Non-2xx", "Socket errors"] {
@@ -62,12 +62,12 @@ impl Load {
             Self::Http2 { tls, call } => {
                 let mut command = pinned(1, Path::new("h2load"));
                 command.args(["-c8", "-m8", "-t1", &format!("--duration={seconds}"), "--warm-up-time=0"]);
-                let port = place.port(tls);
+                let port = setup.port(tls);
                 command.arg(format!("--connect-to=127.0.0.1:{port}"));
                 let path = if call { "/grpc.testing.TestService/UnaryCall" } else { "/" };
                 if call {
                     command.args(["-H", "content-type: application/grpc", "-H", "te: trailers", "-d"]);
-                    command.arg(&place.message);
+                    command.arg(&setup.message);
                 }
                 command.arg(format!("{}://localhost:{port}{path}", if tls { "https" } else { "http" }));
                 let printed = String::from_utf8(shell::read(&mut command)?)?;
@@ -79,7 +79,7 @@ impl Load {
             }
             Self::Handshake { resumed } => {
                 let mut command = pinned(1, Path::new("openssl"));
-                command.args(["s_time", "-connect", &format!("localhost:{}", place.port(true)), "-www", "/"]);
+                command.args(["s_time", "-connect", &format!("localhost:{}", setup.port(true)), "-www", "/"]);
                 command.args(["-time", &seconds.to_string(), if resumed { "-reuse" } else { "-new" }]);
                 let printed = String::from_utf8(shell::read(&mut command)?)?;
                 number_before(&printed, " connections in")
