@@ -46,9 +46,9 @@ pub struct Ask<'a> {
     pub hash_key: &'a [u8],
     /// Endpoints that failed this request. They are avoided as long as there is another one.
     pub tried: &'a [SocketAddr],
-    /// Endpoints that fail at present. New requests and sessions avoid them as long as there is another one.
+    /// Endpoints that fail at present, in order. New requests and sessions avoid them as long as there is another one.
     pub ejected: &'a [SocketAddr],
-    /// Those of them that health checks call unhealthy. Sessions leave them, too, if there is another one.
+    /// Those of them that health checks call unhealthy, in order. Sessions leave them, too, if there is another one.
     pub unhealthy: &'a [SocketAddr],
     /// The current time.
     pub now: Instant,
@@ -95,7 +95,8 @@ struct Avoided<'a> {
 
 impl Avoided<'_> {
     fn allows(&self, address: &SocketAddr) -> bool {
-        !self.tried.contains(address) && !self.ejected.contains(address)
+        // A request has few tries; many endpoints may fail at a time.
+        !self.tried.contains(address) && self.ejected.binary_search(address).is_err()
     }
 }
 
@@ -177,8 +178,9 @@ impl Balancer {
         };
         if let Some(node) = ask.session.and_then(|value| sessions.find(value)) {
             let address = &self.nodes[node as usize].address;
-            let sound = |at: &u32| !ask.unhealthy.contains(&self.nodes[*at as usize].address);
-            let left = ask.unhealthy.contains(address) && self.open.iter().any(sound)
+            let is_unhealthy = |address: &SocketAddr| ask.unhealthy.binary_search(address).is_ok();
+            let sound = |at: &u32| !is_unhealthy(&self.nodes[*at as usize].address);
+            let left = is_unhealthy(address) && self.open.iter().any(sound)
                 || ask.tried.contains(address) && sessions.change_on_failure();
             if !left {
                 return Some(self.picked(node, None));

@@ -48,13 +48,14 @@ pub(crate) struct SharedHealth {
 struct HealthLists {
     /// Those whose last try failed.
     failing: Vec<Suspect>,
-    /// Those that health checks have found unhealthy.
+    /// Those that health checks have found unhealthy, in order.
     unhealthy: Vec<SocketAddr>,
 }
 
 impl SharedHealth {
     /// Sets which endpoints health checks have found unhealthy.
-    pub(crate) fn set_unhealthy(&self, unhealthy: Vec<SocketAddr>) {
+    pub(crate) fn set_unhealthy(&self, mut unhealthy: Vec<SocketAddr>) {
+        unhealthy.sort_unstable();
         let mut lists = locked(&self.lists);
         if lists.unhealthy != unhealthy {
             lists.unhealthy = unhealthy;
@@ -99,27 +100,35 @@ pub(crate) struct Health {
     shared: Arc<SharedHealth>,
     version: u64,
     lists: HealthLists,
-    /// Addresses to pass over now.
+    /// Addresses to pass over, in order: many may fail, and every choice looks them up.
     ejected: Vec<SocketAddr>,
+    /// Until when these are right, if nothing changes; `None` if they are not.
+    lasts: Option<Instant>,
 }
 
 impl Health {
     /// The view of one backend.
     pub(crate) fn of(board: &HealthBoard, name: &BackendName) -> Self {
-        Self { shared: board.of(name), version: 0, lists: HealthLists::default(), ejected: Vec::new() }
+        Self { shared: board.of(name), version: 0, lists: HealthLists::default(), ejected: Vec::new(), lasts: None }
     }
 
-    /// The endpoints to pass over, and those of them that health checks call unhealthy.
+    /// The endpoints to pass over, and those of them that health checks call unhealthy; each in order.
     pub(crate) fn avoided(&mut self, now: Instant) -> (&[SocketAddr], &[SocketAddr]) {
         self.refresh();
         let HealthLists { failing, unhealthy } = &self.lists;
         if failing.is_empty() {
             return (unhealthy, unhealthy);
         }
-        self.ejected.clear();
-        let passed_over = |one: &&Suspect| one.until.is_some_and(|until| now < until);
-        self.ejected.extend(failing.iter().filter(passed_over).map(|one| one.address));
-        self.ejected.extend_from_slice(unhealthy);
+        if self.lasts.is_none_or(|lasts| lasts <= now) {
+            let passed_over =
+                || failing.iter().filter_map(|one| Some((one.address, one.until?))).filter(|one| now < one.1);
+            self.ejected.clear();
+            self.ejected.extend(passed_over().map(|(address, _)| address));
+            self.ejected.extend_from_slice(unhealthy);
+            self.ejected.sort_unstable();
+            // Without any, until one is added, which is a change.
+            self.lasts = Some(passed_over().map(|(_, until)| until).min().unwrap_or(now + EJECTION_LONGEST));
+        }
         (&self.ejected, unhealthy)
     }
 
@@ -135,6 +144,7 @@ impl Health {
             && one.until.is_some_and(|until| until <= now)
         {
             one.until = Some(now + EJECTION_LONGEST);
+            self.lasts = None;
         }
     }
 
@@ -184,6 +194,7 @@ impl Health {
             let lists = locked(&self.shared.lists);
             self.version = self.shared.version.load(Ordering::Acquire);
             self.lists.clone_from(&lists);
+            self.lasts = None;
         }
     }
 
@@ -193,6 +204,7 @@ impl Health {
         let result = change(&mut lists.failing);
         self.version = self.shared.version.fetch_add(1, Ordering::AcqRel) + 1;
         self.lists.clone_from(&lists);
+        self.lasts = None;
         result
     }
 }
@@ -232,6 +244,25 @@ mod tests {
         for view in [&mut one, &mut other] {
             assert_eq!(view.ejected(now), [address(1)]);
         }
+    }
+
+    #[test]
+    fn those_to_avoid_are_in_order_and_each_comes_back_at_its_time() {
+        let now = Instant::now();
+        let [mut view] = <[Health; 1]>::try_from(views(1)).unwrap();
+        let fail = |view: &mut Health, last: u8, now| {
+            for _ in 0..EJECTION_FAILURES {
+                view.done(address(last), TryOutcome::Failed, now);
+            }
+        };
+        let later = now + EJECTION_FIRST / 2;
+        fail(&mut view, 9, now);
+        fail(&mut view, 3, later);
+        view.shared.set_unhealthy(vec![address(7), address(1)]);
+        assert_eq!(view.avoided(later).0, [1, 3, 7, 9].map(address));
+        assert_eq!(view.avoided(now + EJECTION_FIRST).0, [1, 3, 7].map(address));
+        let (ejected, unhealthy) = view.avoided(later + EJECTION_FIRST);
+        assert_eq!((ejected, unhealthy), (&[1, 7].map(address)[..], &[1, 7].map(address)[..]));
     }
 
     #[test]
