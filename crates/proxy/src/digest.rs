@@ -1,10 +1,12 @@
 //! Digest authentication (RFC 7616, with MD5 and `qop=auth` as in nginx's module). A nonce is a time, a random number and a proof that
 //! this process made them, so none has to be remembered. The proofs of requests are, as long as their nonces last: a captured request
-//! proves nothing a second time.
+//! proves nothing a second time. They are kept, and bounded, for each Secret with users: its clients can only make each other's nonces
+//! stale.
 //!
 //! A request takes two hashes of MD5 to check, so it is checked by the worker itself. Anything that isn't understood is wrong.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,7 +15,7 @@ use aws_lc_rs::{hmac, rand};
 use fairway_model::{BasicAuth, ConfiguredName, Fields, KnownField, hex};
 use md5::{Digest, Md5};
 
-use crate::limit::{DIGEST_NONCE, DIGEST_PROOFS};
+use crate::limit::{DIGEST_NONCE, DIGEST_PROOFS, DIGEST_PROOFS_EACH};
 
 /// The key of the proofs; none if the system has no random numbers, and then no nonce is right.
 static KEY: LazyLock<Option<hmac::Key>> = LazyLock::new(|| {
@@ -22,11 +24,31 @@ static KEY: LazyLock<Option<hmac::Key>> = LazyLock::new(|| {
 });
 
 /// The proofs of all workers. Its lock is nothing beside the hashes that such a request takes.
-static SEEN: LazyLock<Mutex<Seen>> = LazyLock::new(Mutex::default);
+static SEEN: LazyLock<Mutex<SeenProofs>> = LazyLock::new(Mutex::default);
+
+/// Salts the keys of [`SeenProofs`].
+static SALT: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// Stands for the users of one Secret, and their realm: what is right for some is wrong for all others.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+struct Prover(u64);
+
+impl Prover {
+    fn of(auth: &BasicAuth) -> Self {
+        Self(SALT.hash_one((&auth.realm, auth.users.any_hash())))
+    }
+}
 
 /// Proofs that were right.
 #[derive(Debug, Default)]
-struct Seen {
+struct SeenProofs {
+    each: HashMap<Prover, SeenOfOne>,
+    total: usize,
+}
+
+/// Those for the users of one Secret.
+#[derive(Debug, Default)]
+struct SeenOfOne {
     /// Part of all nonces: those of earlier ones are stale.
     generation: u64,
     /// When the proofs were last moved.
@@ -35,30 +57,72 @@ struct Seen {
     proofs: [HashSet<[u8; 16]>; 2],
 }
 
-impl Seen {
-    /// Remembers a proof; `false` if it is known. All proofs that can be right are: when there is no room for more, all nonces become
-    /// stale with them.
-    fn is_new(&mut self, now: u64, proof: [u8; 16]) -> bool {
-        if now.saturating_sub(self.moved) > DIGEST_NONCE.as_secs() {
+impl SeenProofs {
+    /// Remembers a proof; `false` if it is known. All proofs that can be right are: when there is no room for more, the nonces of those
+    /// who have most become stale with their proofs.
+    fn is_new(&mut self, now: u64, prover: Prover, proof: [u8; 16]) -> bool {
+        if self.total >= DIGEST_PROOFS {
+            // Without a nonce that lasts there is nothing to remember, not even the generation.
+            self.each.retain(|_, seen| now.saturating_sub(seen.moved) <= 2 * DIGEST_NONCE.as_secs());
+            self.total = self.each.values().map(SeenOfOne::len).sum();
+            while self.total >= DIGEST_PROOFS
+                && let Some(most) = self.each.values_mut().max_by_key(|seen| seen.len())
+            {
+                self.total -= most.forget();
+            }
+        }
+        let seen = self.each.entry(prover).or_default();
+        let before = seen.len();
+        seen.age(now);
+        let is_new = if seen.len() >= DIGEST_PROOFS_EACH {
+            seen.forget();
+            false
+        } else {
+            seen.add(proof)
+        };
+        self.total = self.total - before + seen.len();
+        is_new
+    }
+
+    fn generation(&self, prover: Prover) -> u64 {
+        self.each.get(&prover).map_or(0, |seen| seen.generation)
+    }
+}
+
+impl SeenOfOne {
+    fn len(&self) -> usize {
+        self.proofs.iter().map(HashSet::len).sum()
+    }
+
+    /// Forgets those whose nonces last no more.
+    fn age(&mut self, now: u64) {
+        let age = now.saturating_sub(self.moved);
+        if age > DIGEST_NONCE.as_secs() {
             let [current, before] = &mut self.proofs;
             std::mem::swap(current, before);
             current.clear();
-            if now.saturating_sub(self.moved) > 2 * DIGEST_NONCE.as_secs() {
+            if age > 2 * DIGEST_NONCE.as_secs() {
                 before.clear();
             }
             self.moved = now;
         }
+    }
+
+    /// Forgets all, and makes their nonces stale. How many there were.
+    fn forget(&mut self) -> usize {
+        self.generation += 1;
+        let len = self.len();
+        self.proofs = Default::default();
+        len
+    }
+
+    fn add(&mut self, proof: [u8; 16]) -> bool {
         let [current, before] = &mut self.proofs;
-        if current.len() >= DIGEST_PROOFS {
-            self.generation += 1;
-            self.proofs = Default::default();
-            return false;
-        }
         !before.contains(&proof) && current.insert(proof)
     }
 }
 
-fn seen() -> MutexGuard<'static, Seen> {
+fn seen() -> MutexGuard<'static, SeenProofs> {
     SEEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -90,13 +154,14 @@ fn check_at<'a>(now: u64, auth: &BasicAuth, fields: impl Fields<'a>, method: &[u
     }
     let known = auth.users.hash_of(&given.username);
     let hash = known.or_else(|| auth.users.any_hash()).map_or("", |hash| &**hash);
+    let prover = Prover::of(auth);
     let proves = verify_slices_are_equal(given.expected(hash, method).as_bytes(), given.response.as_bytes()).is_ok();
-    match (proves && known.is_some(), is_fresh(now, &given.nonce)) {
+    match (proves && known.is_some(), is_fresh(now, prover, &given.nonce)) {
         (true, true) => {
             let mut proof = [0; 16];
             // The response is the same text for a repeated request, whatever its length.
             proof.copy_from_slice(&Md5::digest(&given.response));
-            if seen().is_new(now, proof) { Proof::Right } else { Proof::Stale }
+            if seen().is_new(now, prover, proof) { Proof::Right } else { Proof::Stale }
         }
         (true, false) => Proof::Stale,
         (false, _) => Proof::Wrong,
@@ -105,7 +170,7 @@ fn check_at<'a>(now: u64, auth: &BasicAuth, fields: impl Fields<'a>, method: &[u
 
 /// What a client without a proof is told.
 pub(crate) fn challenge(auth: &BasicAuth, stale: bool) -> Vec<(ConfiguredName, Box<str>)> {
-    let (nonce, stale) = (new_nonce(now()), if stale { ", stale=true" } else { "" });
+    let (nonce, stale) = (new_nonce(now(), Prover::of(auth)), if stale { ", stale=true" } else { "" });
     let value = format!("Digest realm=\"{}\", qop=\"auth\", algorithm=MD5, nonce=\"{nonce}\"{stale}", auth.realm);
     ConfiguredName::try_from("WWW-Authenticate").map(|name| vec![(name, value.into())]).unwrap_or_default()
 }
@@ -182,24 +247,26 @@ fn value(text: &str) -> Option<(String, &str)> {
 }
 
 /// A nonce that no other request gets.
-fn new_nonce(time: u64) -> String {
+fn new_nonce(time: u64, prover: Prover) -> String {
     let mut salt = [0; 8];
     // Without a number nonces of one second are the same, and each serves a client once.
     let _ = rand::fill(&mut salt);
-    nonce(time, u64::from_be_bytes(salt), seen().generation)
+    let generation = seen().generation(prover);
+    nonce(time, u64::from_be_bytes(salt), prover, generation)
 }
 
-fn nonce(time: u64, salt: u64, generation: u64) -> String {
-    let bytes: Vec<u8> = [time, salt, generation].into_iter().flat_map(u64::to_be_bytes).collect();
+fn nonce(time: u64, salt: u64, prover: Prover, generation: u64) -> String {
+    let bytes: Vec<u8> = [time, salt, prover.0, generation].into_iter().flat_map(u64::to_be_bytes).collect();
     let proof = KEY.as_ref().map(|key| hmac::sign(key, &bytes));
     format!("{time:016x}{salt:016x}{}", proof.map_or_else(String::new, |proof| digits(&proof.as_ref()[..16])))
 }
 
 /// Whether a nonce is ours and not too old.
-fn is_fresh(now: u64, given: &str) -> bool {
+fn is_fresh(now: u64, prover: Prover, given: &str) -> bool {
     let number = |at: std::ops::Range<usize>| u64::from_str_radix(given.get(at)?, 16).ok();
     number(0..16).zip(number(16..32)).is_some_and(|(time, salt)| {
-        let own = nonce(time, salt, seen().generation);
+        let generation = seen().generation(prover);
+        let own = nonce(time, salt, prover, generation);
         let ours = KEY.is_some() && verify_slices_are_equal(own.as_bytes(), given.as_bytes()).is_ok();
         ours && now.saturating_sub(time) <= DIGEST_NONCE.as_secs()
     })
@@ -234,30 +301,56 @@ mod tests {
 
     #[test]
     fn a_nonce_is_ours_and_lasts_a_while() {
-        let lasts = DIGEST_NONCE.as_secs();
-        let ours = nonce(1000, 7, seen().generation);
+        let (lasts, prover) = (DIGEST_NONCE.as_secs(), Prover(1));
+        let ours = nonce(1000, 7, prover, seen().generation(prover));
+        let is_fresh = |now, given: &str| is_fresh(now, prover, given);
         assert!(is_fresh(1000, &ours) && is_fresh(1000 + lasts, &ours) && !is_fresh(1001 + lasts, &ours));
         for other in ["", "x", &ours[1..], &ours[..ours.len() - 1], &format!("{ours}0"), &ours.replacen('0', "1", 1)] {
             assert!(!is_fresh(1000, other), "{other}");
         }
+        assert!(!super::is_fresh(1000, Prover(2), &ours), "other users have other nonces");
+    }
+
+    fn proof(number: u64) -> [u8; 16] {
+        let mut proof = [0; 16];
+        proof[..8].copy_from_slice(&number.to_be_bytes());
+        proof
     }
 
     #[test]
-    fn a_proof_is_good_once_and_too_many_make_all_nonces_stale() {
-        let (mut seen, lasts) = (Seen::default(), DIGEST_NONCE.as_secs());
-        let proof = |number: u64| {
-            let mut proof = [0; 16];
-            proof[..8].copy_from_slice(&number.to_be_bytes());
-            proof
-        };
-        assert!(seen.is_new(1000, proof(1)) && !seen.is_new(1001, proof(1)) && seen.is_new(1000, proof(2)));
-        assert!(!seen.is_new(1000 + lasts, proof(1)), "its nonce may still be good");
-        assert!(!seen.is_new(1001 + lasts, proof(1)), "those of the time before count");
-        assert!(seen.is_new(1003 + 3 * lasts, proof(1)), "no nonce lasts so long");
-        let refused =
-            (0..DIGEST_PROOFS as u64 + 10).filter(|&number| !seen.is_new(2000 + 3 * lasts, proof(number))).count();
-        assert_eq!((refused, seen.generation), (1, 1));
-        assert!(seen.proofs[0].len() <= DIGEST_PROOFS);
+    fn a_proof_is_good_once_as_long_as_its_nonce_lasts() {
+        let (mut all, lasts, prover) = (SeenProofs::default(), DIGEST_NONCE.as_secs(), Prover(1));
+        let mut is_new = |now, number| all.is_new(now, prover, proof(number));
+        assert!(is_new(1000, 1) && !is_new(1001, 1) && is_new(1000, 2));
+        assert!(!is_new(1000 + lasts, 1), "its nonce may still be good");
+        assert!(!is_new(1001 + lasts, 1), "those of the time before count");
+        assert!(is_new(1003 + 3 * lasts, 1), "no nonce lasts so long");
+        assert_eq!(all.total, 1);
+    }
+
+    #[test]
+    fn too_many_proofs_make_only_the_nonces_of_the_same_users_stale() {
+        let (mut all, one, other) = (SeenProofs::default(), Prover(1), Prover(2));
+        assert!(all.is_new(1000, other, proof(0)));
+        let many = DIGEST_PROOFS_EACH as u64 + 10;
+        let refused = (0..many).filter(|&number| !all.is_new(1000, one, proof(number))).count();
+        assert_eq!((refused, all.generation(one), all.generation(other)), (1, 1, 0));
+        assert!(!all.is_new(1000, other, proof(0)), "what others have proved is still known");
+    }
+
+    #[test]
+    fn all_proofs_together_have_a_bound_and_those_who_have_most_lose_them() {
+        let mut all = SeenProofs::default();
+        for prover in 0..2 * (DIGEST_PROOFS / DIGEST_PROOFS_EACH) as u64 {
+            for number in 0..DIGEST_PROOFS_EACH as u64 - prover {
+                assert!(all.is_new(1000, Prover(prover), proof(number)));
+                assert!(all.total <= DIGEST_PROOFS);
+            }
+        }
+        assert_eq!(all.total, all.each.values().map(SeenOfOne::len).sum::<usize>());
+        assert_eq!(all.generation(Prover(0)), 1);
+        assert!(all.is_new(1000 + 3 * DIGEST_NONCE.as_secs(), Prover(99), proof(0)));
+        assert!(all.each.len() > 1, "nothing is forgotten before there is need");
     }
 
     #[test]

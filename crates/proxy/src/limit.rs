@@ -215,8 +215,10 @@ fairway_model::limits! {
             PASSWORDS_KNOWN: usize = 4096, Count, "All are forgotten, and checked again.", "";
             /// How long a nonce of digest authentication is valid.
             DIGEST_NONCE: Duration = Duration::from_secs(60), Time, "401 with `stale=true`; the client repeats the request by itself.", "`unauthenticated`";
-            /// Proofs of digest authentication that are remembered, so that none is good twice.
-            DIGEST_PROOFS: usize = 65_536, Count, "All nonces become stale; clients repeat their requests by themselves.", "`unauthenticated`";
+            /// Proofs of digest authentication for the users of one Secret that are remembered, so that none is good twice.
+            DIGEST_PROOFS_EACH: usize = 16_384, Count, "All nonces for these users become stale; clients repeat their requests by themselves.", "`unauthenticated`";
+            /// The same for all users together.
+            DIGEST_PROOFS: usize = 65_536, Count, "The same for the users of the Secret with most of them.", "`unauthenticated`";
             /// Answers of authentication services that a worker keeps (`auth-cache-key`).
             AUTH_ANSWERS: usize = 16_384, Count, "Those that are out of date are forgotten, then all, and the services are asked again.", "";
             /// Memory for these.
