@@ -297,6 +297,8 @@ fairway_model::limits! {
         fixed {
             /// Longest gap between two writes to a client (nginx `send_timeout`, for which ingress-nginx has no key).
             CLIENT_SEND_TIMEOUT: Duration = Duration::from_secs(60), Time, "The connection is closed.", "`client_stalled`";
+            /// A client that reads nothing for so long keeps only what waits for it: buffers shrink to their content.
+            CLIENT_SLOW: Duration = Duration::from_secs(1), Time, "", "";
             /// How often a waiting client is checked when reads can't show that it is gone.
             CLIENT_LOOK: Duration = Duration::from_secs(1), Time, "A client that is gone ends its request.", "`client_gone`";
             /// How often a silent client is probed. A kernel forgets a connection a minute after its program has closed it (Linux,
@@ -310,11 +312,17 @@ fairway_model::limits! {
         fixed {
             /// Initial size of each receive buffer: one read takes a head and 16 KiB of body.
             BUFFER: usize = 32 << 10, Bytes, "The buffer grows for a large head, or is replaced by a large one.", "";
-            /// Size of the buffers for large bodies: large enough for few system calls, small enough for a second-level cache.
+            /// Size of the buffers for large bodies of requests, which are kept while they may have to be sent again, and of responses to
+            /// clients that keep up: large enough for few system calls, small enough for a second-level cache.
             LARGE_BUFFER: usize = 256 << 10, Bytes, "The sender has to wait.", "";
+            /// Size of the buffers for large bodies of responses to other clients: what one that reads nothing holds.
+            RESPONSE_BUFFER: usize = 64 << 10, Bytes, "The endpoint has to wait.", "";
+            /// What a client has to take without being waited for until it gets the larger ones: more than the kernel takes for one that
+            /// does not read (`net.ipv4.tcp_wmem`).
+            CLIENT_TRUSTED: u32 = 4 << 20, Bytes, "", "";
             /// Sets of buffers kept for later requests.
             KEPT_SETS: usize = 1024, Count, "Further ones are freed.", "";
-            /// Large buffers kept for later use.
+            /// Large buffers of each size kept for later use.
             KEPT_LARGE: usize = 32, Count, "Further ones are freed.", "";
             /// Responses that are compressed at a time. Each costs 0.3 MiB with gzip and some 2 MiB with Brotli.
             COMPRESSED: usize = 64, Count, "Further ones are sent as they are.", "";

@@ -10,7 +10,7 @@ use fairway_model::{ConfiguredName, decision};
 use crate::buffer::Buffer;
 use crate::http::{RequestHead, ResponseHead};
 use crate::ledger::OpenRequest;
-pub(crate) use crate::limit::{BUFFER as ORDINARY, LARGE_BUFFER as LARGE};
+pub(crate) use crate::limit::{BUFFER as ORDINARY, LARGE_BUFFER as LARGE, RESPONSE_BUFFER as RESPONSE};
 use crate::limit::{KEPT_LARGE, KEPT_OUTPUT, KEPT_SETS};
 use crate::message::Evaluated;
 use crate::outgoing::Outgoing;
@@ -100,7 +100,9 @@ pub(crate) struct Store {
     #[expect(clippy::vec_box, reason = "a set is lent out as a pointer")]
     sets: RefCell<Vec<Box<Work>>>,
     large: RefCell<Vec<Vec<u8>>>,
-    /// Memory that large buffers have replaced.
+    /// Memory for large responses.
+    response: RefCell<Vec<Vec<u8>>>,
+    /// Memory that others have replaced.
     ordinary: RefCell<Vec<Vec<u8>>>,
 }
 
@@ -138,24 +140,31 @@ impl Store {
     /// Makes room for the next read, of which `more` bytes are still to come, or an unknown number. Afterwards there is room for
     /// all of them or for [`LEAST_READ`] bytes, however much of the buffer the head takes.
     ///
-    /// Consumed bytes stay in the buffer as long as possible, so that they can be sent again.
-    pub(crate) fn make_room(&self, buffer: &mut Buffer, more: Option<u64>) {
+    /// Consumed bytes stay in the buffer as long as possible, so that they can be sent again. Only a head makes it exceed `largest`,
+    /// which is [`LARGE`] or [`RESPONSE`].
+    pub(crate) fn make_room(&self, buffer: &mut Buffer, more: Option<u64>, largest: usize) {
         let more = more.map_or(usize::MAX, |more| usize::try_from(more).unwrap_or(usize::MAX)).max(1);
         let least = more.min(LEAST_READ);
+        if buffer.size() > largest && buffer.is_empty() && !buffer.can_rewind() {
+            buffer.compact();
+            if buffer.used() + least <= largest {
+                self.keep(buffer.replace_memory(self.sized(largest)));
+            }
+        }
         // The last read filled the buffer: the sender is faster than we are, so larger and fewer reads pay off.
         let brimful = buffer.room() == 0;
         if buffer.room() < least {
-            let keeps_all = buffer.can_rewind() && buffer.used().saturating_add(more) <= LARGE;
+            let keeps_all = buffer.can_rewind() && buffer.used().saturating_add(more) <= largest;
             if !keeps_all {
                 buffer.compact();
             }
         } else if buffer.is_empty() && !buffer.can_rewind() {
             buffer.compact();
         }
-        if buffer.room() < least || (brimful && more > buffer.size() && buffer.size() < LARGE) {
+        if buffer.room() < least || (brimful && more > buffer.size() && buffer.size() < largest) {
             let needed = buffer.used() + least;
-            let memory = if needed <= LARGE {
-                self.large()
+            let memory = if needed <= largest {
+                self.sized(largest)
             } else {
                 // Only heads that the configuration allows to be so large come here. The size doubles, so that a growing head is
                 // not copied at each read.
@@ -183,7 +192,7 @@ impl Store {
         let largest = (buffer.held().len() + most).min(size.saturating_add(spare));
         let next = (2 * size).min(used.saturating_add(more)).min(largest);
         if next >= used + least {
-            let memory = if next == LARGE { self.large() } else { vec![0; next] };
+            let memory = self.sized(next);
             self.keep(buffer.replace_memory(memory));
             return true;
         }
@@ -198,7 +207,7 @@ impl Store {
     pub(crate) fn fit(&self, buffer: &mut Buffer, bytes: usize) {
         if buffer.room() < bytes {
             let needed = buffer.used() + bytes;
-            let memory = if needed <= LARGE { self.large() } else { vec![0; needed] };
+            let memory = self.sized(if needed <= RESPONSE { RESPONSE } else { needed });
             self.keep(buffer.replace_memory(memory));
         }
     }
@@ -211,7 +220,7 @@ impl Store {
         if left <= ORDINARY {
             self.shrink(&mut work.inbound);
         } else if left <= LARGE && work.inbound.size() > LARGE {
-            self.keep(work.inbound.replace_memory(self.large()));
+            self.keep(work.inbound.replace_memory(self.sized(LARGE)));
         }
         left <= LARGE
     }
@@ -219,7 +228,7 @@ impl Store {
     /// Gives memory to a buffer that has none.
     pub(crate) fn supply(&self, buffer: &mut Buffer) {
         if buffer.size() == 0 {
-            buffer.replace_memory(self.ordinary());
+            buffer.replace_memory(self.sized(ORDINARY));
         }
     }
 
@@ -229,29 +238,44 @@ impl Store {
         self.keep(buffer.replace_memory(Vec::new()));
     }
 
-    fn ordinary(&self) -> Vec<u8> {
-        self.ordinary.borrow_mut().pop().unwrap_or_else(|| vec![0; ORDINARY])
+    /// Lets a buffer keep no more memory than it needs for what is in it, and `room` for a little more.
+    pub(crate) fn trim(&self, buffer: &mut Buffer, room: usize) {
+        if !buffer.can_rewind() {
+            buffer.compact();
+        }
+        let size = buffer.used() + room;
+        if size < buffer.size() {
+            self.keep(buffer.replace_memory(vec![0; size]));
+        }
     }
 
-    fn large(&self) -> Vec<u8> {
-        self.large.borrow_mut().pop().unwrap_or_else(|| vec![0; LARGE])
+    /// Memory of a size, used before if there is any.
+    fn sized(&self, size: usize) -> Vec<u8> {
+        self.list(size).and_then(|list| list.borrow_mut().pop()).unwrap_or_else(|| vec![0; size])
     }
 
     fn shrink(&self, buffer: &mut Buffer) {
         if buffer.size() != ORDINARY {
-            self.keep(buffer.replace_memory(self.ordinary()));
+            self.keep(buffer.replace_memory(self.sized(ORDINARY)));
         }
     }
 
     fn keep(&self, memory: Vec<u8>) {
-        let list = match memory.len() {
-            ORDINARY => &self.ordinary,
-            LARGE => &self.large,
-            _ => return,
-        };
-        let mut list = list.borrow_mut();
-        if list.len() < KEPT_LARGE {
-            list.push(memory);
+        if let Some(list) = self.list(memory.len()) {
+            let mut list = list.borrow_mut();
+            if list.len() < KEPT_LARGE {
+                list.push(memory);
+            }
+        }
+    }
+
+    /// Where memory of a size is kept.
+    fn list(&self, size: usize) -> Option<&RefCell<Vec<Vec<u8>>>> {
+        match size {
+            ORDINARY => Some(&self.ordinary),
+            RESPONSE => Some(&self.response),
+            LARGE => Some(&self.large),
+            _ => None,
         }
     }
 }
@@ -285,13 +309,61 @@ mod tests {
         let store = Store::default();
         let mut work = store.lend();
         work.from_upstream.fill_with(b'x', ORDINARY);
-        store.make_room(&mut work.from_upstream, None);
-        assert_eq!(work.from_upstream.size(), LARGE);
+        store.make_room(&mut work.from_upstream, None, RESPONSE);
+        assert_eq!(work.from_upstream.size(), RESPONSE);
         store.give_back(work);
         let work = store.lend();
         assert_eq!(work.from_upstream.size(), ORDINARY);
-        assert_eq!((store.large.borrow().len(), store.ordinary.borrow().len()), (1, 0));
+        assert_eq!((store.response.borrow().len(), store.ordinary.borrow().len()), (1, 0));
         store.give_back(work);
+    }
+
+    #[test]
+    fn a_buffer_keeps_only_its_content_while_its_client_is_slow() {
+        let store = Store::default();
+        for (consumed, left) in [(0, 0), (0, 5000), (5000, 0), (4000, 3000)] {
+            for rewinds in [false, true] {
+                let mut buffer = Buffer::with_size(ORDINARY);
+                buffer.fill_with(b'h', 300);
+                buffer.hold(300);
+                buffer.fill_with(b'c', consumed);
+                buffer.consume(consumed);
+                buffer.fill_with(b'f', left);
+                if !rewinds {
+                    buffer.forgo_rewind();
+                }
+                store.trim(&mut buffer, 10);
+                let kept = if rewinds { consumed } else { 0 };
+                assert_eq!(buffer.size(), 300 + kept + left + 10, "{consumed} {left} {rewinds}");
+                assert!(buffer.held() == [b'h'; 300] && buffer.filled() == vec![b'f'; left]);
+                assert_eq!(buffer.can_rewind(), rewinds);
+                store.make_room(&mut buffer, None, RESPONSE);
+                assert!(buffer.room() >= LEAST_READ && buffer.size() <= RESPONSE);
+                assert!(buffer.held() == [b'h'; 300] && buffer.filled() == vec![b'f'; left]);
+                store.reclaim(&mut buffer);
+            }
+        }
+        assert!(store.ordinary.borrow().len() > 1, "its memory serves others");
+    }
+
+    #[test]
+    fn a_client_that_is_slow_again_loses_its_large_buffer_once_it_is_empty() {
+        let store = Store::default();
+        let mut buffer = Buffer::with_size(LARGE);
+        buffer.fill_with(b'h', 300);
+        buffer.hold(300);
+        buffer.fill_with(b'x', LARGE - 300);
+        buffer.forgo_rewind();
+        buffer.consume(10_000);
+        store.make_room(&mut buffer, None, RESPONSE);
+        assert_eq!((buffer.size(), buffer.filled().len()), (LARGE, LARGE - 10_300));
+        buffer.consume(LARGE - 10_300);
+        store.make_room(&mut buffer, None, RESPONSE);
+        assert_eq!((buffer.size(), buffer.held()), (RESPONSE, &[b'h'; 300][..]));
+        buffer.fill_with(b'x', RESPONSE - 300);
+        buffer.consume(RESPONSE - 300);
+        store.make_room(&mut buffer, None, LARGE);
+        assert_eq!(buffer.size(), LARGE, "it keeps up");
     }
 
     #[test]
@@ -330,7 +402,13 @@ mod tests {
     /// Heads and bodies of all sizes around the edges.
     #[test]
     fn a_read_always_has_room_and_nothing_that_is_kept_is_lost() {
-        let edges = [1, LEAST_READ, ORDINARY - LEAST_READ, ORDINARY, LARGE - LEAST_READ, LARGE, 2 * LARGE];
+        for largest in [RESPONSE, LARGE] {
+            a_read_has_room(largest);
+        }
+    }
+
+    fn a_read_has_room(largest: usize) {
+        let edges = [1, LEAST_READ, ORDINARY - LEAST_READ, ORDINARY, largest - LEAST_READ, largest, 2 * largest];
         let around = |edge: usize| edge.saturating_sub(2).max(1)..=edge + 2;
         let store = Store::default();
         for held in edges.into_iter().flat_map(around) {
@@ -345,17 +423,17 @@ mod tests {
                     let filled = buffer.room().min(100);
                     buffer.fill_with(b'f', filled);
                     let what = format!("{held} held, {consumed} consumed, {filled} filled, {more:?} to come");
-                    store.make_room(&mut buffer, more);
+                    store.make_room(&mut buffer, more, largest);
                     let least = more.map_or(LEAST_READ, |more| (more as usize).min(LEAST_READ));
                     assert!(buffer.room() >= least, "{what}");
-                    assert!(buffer.size() <= LARGE.max(2 * held + LEAST_READ), "{what}: {}", buffer.size());
+                    assert!(buffer.size() <= largest.max(2 * held + LEAST_READ), "{what}: {}", buffer.size());
                     assert!(buffer.held().len() == held && buffer.held().iter().all(|&byte| byte == b'h'), "{what}");
                     assert!(
                         buffer.filled().len() == filled && buffer.filled().iter().all(|&byte| byte == b'f'),
                         "{what}"
                     );
                     let all = (held + consumed + filled) as u64 + more.unwrap_or(u64::MAX / 2);
-                    assert!(buffer.can_rewind() || consumed > 0 && all > LARGE as u64, "{what}");
+                    assert!(buffer.can_rewind() || consumed > 0 && all > largest as u64, "{what}");
                     store.reclaim(&mut buffer);
                 }
             }

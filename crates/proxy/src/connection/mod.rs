@@ -31,7 +31,7 @@ use crate::net::tls;
 use crate::shard::{Admission, Shard, while_admitted};
 use crate::stream::Downstream;
 use crate::timer::{Deadline, Millis, NEVER, within};
-use crate::work::Work;
+use crate::work::{LARGE, Work};
 use fairway_model::client::Arrival;
 
 /// A client's connection.
@@ -300,7 +300,7 @@ impl ClientConnection {
             }
             // The parser refuses a head that exceeds its limit.
             let more = limits.total.saturating_sub(work.inbound.used());
-            self.facts.shard.store.make_room(&mut work.inbound, Some(more as u64));
+            self.facts.shard.store.make_room(&mut work.inbound, Some(more as u64), LARGE);
             let read = poll_fn(|cx| match work.inbound.poll_fill(&mut self.stream, cx) {
                 Poll::Pending if self.deadline.expired() => Poll::Ready(Err(Some(Failure::HeadTimeout))),
                 Poll::Pending if self.admission.is_called() => Poll::Ready(Err(None)),

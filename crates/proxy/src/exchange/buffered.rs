@@ -98,8 +98,8 @@ impl Exchange<'_> {
 
     /// Receives more of the body of the response; `false` once the endpoint has closed its side.
     pub(super) fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Failure>> {
-        let store = &self.facts.shard.store;
-        let Some(body) = &mut self.buffered else { return self.endpoint.poll_receive(cx, store) };
+        let (store, largest) = (&self.facts.shard.store, self.facts.response_buffer());
+        let Some(body) = &mut self.buffered else { return self.endpoint.poll_receive(cx, store, largest) };
         match body.intake {
             Intake::Open | Intake::Unclear => {}
             Intake::Closed => return Poll::Ready(Ok(false)),
@@ -108,7 +108,7 @@ impl Exchange<'_> {
             Intake::Whole => return Poll::Ready(Err(Failure::ResponseBody(BodyError::Incomplete))),
         }
         let before = self.endpoint.source().buffer.filled().len();
-        let received = ready!(self.endpoint.poll_receive(cx, store));
+        let received = ready!(self.endpoint.poll_receive(cx, store, largest));
         match received {
             Ok(true) => {
                 let filled = self.endpoint.source().buffer.filled();

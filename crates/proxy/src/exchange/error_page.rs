@@ -15,6 +15,7 @@ use crate::error::{CLIENT_CLOSED, Failure, Side};
 use crate::http::{BodyForm, FieldsView, Method};
 use crate::limit::{DISCARDED_BODY, DISCARDED_BODY_WAIT};
 use crate::pipeline;
+use crate::work::RESPONSE;
 
 impl<'a> Exchange<'a> {
     /// Whether the route lets another service replace an error of the proxy's own.
@@ -108,7 +109,7 @@ impl<'a> Exchange<'a> {
             if self.endpoint.body_received() > DISCARDED_BODY {
                 return Poll::Ready(Ok(false));
             }
-            match self.endpoint.poll_receive(cx, &self.facts.shard.store) {
+            match self.endpoint.poll_receive(cx, &self.facts.shard.store, RESPONSE) {
                 Poll::Ready(Ok(true)) => {}
                 Poll::Ready(_) => return Poll::Ready(Ok(false)),
                 Poll::Pending => {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use fairway_model::client::Arrival;
 
 use super::side::FamilyFields;
+use crate::limit::CLIENT_TRUSTED;
 use crate::live::Live;
 use crate::net::client_certificate::Asked;
 use crate::net::listener::OpenListener;
@@ -16,6 +17,7 @@ use crate::net::proxy_protocol::Ends;
 use crate::record::Proxied;
 use crate::shard::Shard;
 use crate::timer::Millis;
+use crate::work::{LARGE, RESPONSE};
 
 /// A connection, as its exchanges see it: any number of exchanges can share it.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub(crate) struct ConnectionFacts {
     proxied: Option<Box<Proxied>>,
     requests: Cell<u64>,
     opened: Millis,
+    /// Bytes that the client has taken since it last had to be waited for.
+    smooth: Cell<u32>,
 }
 
 impl ConnectionFacts {
@@ -52,6 +56,7 @@ impl ConnectionFacts {
             proxied: None,
             requests: Cell::new(0),
             opened: shard.timers.now(),
+            smooth: Cell::new(0),
             shard,
             listener,
         }
@@ -89,6 +94,21 @@ impl ConnectionFacts {
     pub(crate) fn next_request(&self) -> u64 {
         self.requests.set(self.requests.get() + 1);
         self.requests.get()
+    }
+
+    /// Notes that the client has taken so many bytes at once.
+    pub(super) fn note_smooth(&self, bytes: u64) {
+        self.smooth.set(self.smooth.get().saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX)));
+    }
+
+    /// Notes that the client has to be waited for.
+    pub(super) fn note_slow(&self) {
+        self.smooth.set(0);
+    }
+
+    /// Size of the buffer for a response: a client that keeps up gets one in few pieces, and one that may stop reading holds little.
+    pub(super) fn response_buffer(&self) -> usize {
+        if self.smooth.get() >= CLIENT_TRUSTED { LARGE } else { RESPONSE }
     }
 
     /// Whether it has had a request.

@@ -367,7 +367,7 @@ impl<'a> EndpointSide<'a> {
         fn drop_interim(&mut self);
         fn begin_body(&mut self, method: Method, form: BodyForm);
         fn source(&mut self) -> &mut BodySource<'a>;
-        fn poll_receive(&mut self, cx: &mut Context<'_>, store: &Store) -> Poll<Result<bool, Failure>>;
+        fn poll_receive(&mut self, cx: &mut Context<'_>, store: &Store, largest: usize) -> Poll<Result<bool, Failure>>;
     }
 
     /// Speaks the version of HTTP that the way requires. Returns whether it is another one from now on, in which bodies have frames.

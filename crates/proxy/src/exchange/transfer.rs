@@ -14,9 +14,13 @@ use super::tries::Serves;
 use crate::body::BodySource;
 use crate::error::Failure;
 use crate::http::{BodyError, ResponsePart};
-use crate::limit::CLIENT_SEND_TIMEOUT;
+use crate::limit::{CLIENT_SEND_TIMEOUT, CLIENT_SLOW};
 use crate::prepared::response_limits;
 use crate::timer::{Millis, NEVER};
+
+/// Room for what a slow client sends behind its request, which shows whether it is still there.
+// No limit: what finds no room waits in the kernel.
+const AFTER_REQUEST: usize = 256;
 
 /// The times at which waiting ends; each is [`NEVER`] while nothing waits for that event.
 #[derive(Clone, Copy, Debug)]
@@ -35,14 +39,24 @@ pub(super) struct Gaps {
     pub(super) hold: Millis,
     /// More may be sent to the client.
     pub(super) pace: Millis,
+    /// A client that has read nothing since keeps no memory for more.
+    pub(super) slow: Millis,
 }
 
 impl Gaps {
-    pub(super) const NONE: Self =
-        Self { send: NEVER, read: NEVER, head: NEVER, body: NEVER, client: NEVER, hold: NEVER, pace: NEVER };
+    pub(super) const NONE: Self = Self {
+        send: NEVER,
+        read: NEVER,
+        head: NEVER,
+        body: NEVER,
+        client: NEVER,
+        hold: NEVER,
+        pace: NEVER,
+        slow: NEVER,
+    };
 
     fn first(&self) -> Millis {
-        self.send.min(self.read).min(self.body).min(self.client).min(self.hold).min(self.pace)
+        self.send.min(self.read).min(self.body).min(self.client).min(self.hold).min(self.pace).min(self.slow)
     }
 }
 
@@ -245,15 +259,32 @@ impl Exchange<'_> {
         match self.client.poll_write(cx, response_source(&mut self.endpoint, &mut self.compressed)) {
             Poll::Ready(Ok(())) => {
                 self.limits.client = NEVER;
+                self.limits.slow = NEVER;
+                self.facts.note_smooth(self.client.sent() - before);
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(_)) => Poll::Ready(Err(Failure::ClientGone)),
             Poll::Pending => {
                 if self.limits.client == NEVER || self.client.sent() > before {
                     self.limits.client = self.after_gap(CLIENT_SEND_TIMEOUT);
+                    self.limits.slow = self.after_gap(CLIENT_SLOW);
                 }
+                self.facts.note_slow();
                 Poll::Pending
             }
+        }
+    }
+
+    /// Lets a client that has read nothing for a while keep only what waits for it. Not what is read ahead, which grows from what there
+    /// is.
+    fn spare_memory(&mut self) {
+        self.limits.slow = NEVER;
+        let store = &self.facts.shard.store;
+        if self.buffered.is_none() {
+            store.trim(self.endpoint.source().buffer, 0);
+        }
+        if self.client.body_has_ended() {
+            store.trim(self.client.source().buffer, AFTER_REQUEST);
         }
     }
 
@@ -274,9 +305,12 @@ impl Exchange<'_> {
     }
 
     /// Whether any wait has lasted too long. Call this last, before the task waits.
-    pub(super) fn poll_limits(&self) -> Poll<Failure> {
+    pub(super) fn poll_limits(&mut self) -> Poll<Failure> {
         if self.facts.shard.is_stopping() {
             return Poll::Ready(Failure::Shutdown);
+        }
+        if self.limits.slow <= self.facts.shard.timers.now() {
+            self.spare_memory();
         }
         let limits = self.limits;
         let until = self.endpoint.until();

@@ -19,7 +19,7 @@ use crate::outgoing::Outgoing;
 use crate::respond::Answer;
 use crate::stream::{Downstream, WriteFrom};
 use crate::timer::{Millis, Timers};
-use crate::work::Store;
+use crate::work::{LARGE, Store};
 
 /// A client that has sent a request, or the beginning of one.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl<'a> Http1Client<'a> {
 
     /// Receives more of the body.
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>, store: &Store) -> Poll<Result<(), Failure>> {
-        store.make_room(self.request.source.buffer, self.request.source.to_come());
+        store.make_room(self.request.source.buffer, self.request.source.to_come(), LARGE);
         self.request.source.buffer.poll_fill(self.stream, cx).map(|read| match read {
             Ok(0) => Err(Failure::RequestBody(BodyError::Incomplete)),
             Err(_) => Err(Failure::ClientGone),

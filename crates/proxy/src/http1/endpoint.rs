@@ -20,7 +20,7 @@ use crate::message::UpstreamRequest;
 use crate::outgoing::Outgoing;
 use crate::stream::{Upstream, WriteFrom};
 use crate::upstream::UpstreamConnection;
-use crate::work::Store;
+use crate::work::{RESPONSE, Store};
 
 /// An endpoint that gets one request.
 #[derive(Debug)]
@@ -164,7 +164,7 @@ impl<'a> Http1Endpoint<'a> {
         store: &Store,
         limits: &HeadLimits,
     ) -> Poll<Result<ResponsePart, Failure>> {
-        if self.starved && !ready!(self.poll_read(cx, store, None))? {
+        if self.starved && !ready!(self.poll_read(cx, store, None, RESPONSE))? {
             return Poll::Ready(Err(Failure::UpstreamClosed));
         }
         let buffer = &mut *self.source.buffer;
@@ -194,8 +194,14 @@ impl<'a> Http1Endpoint<'a> {
         self.starved = self.source.buffer.is_empty();
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>, store: &Store, more: Option<u64>) -> Poll<Result<bool, Failure>> {
-        store.make_room(self.source.buffer, more);
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        store: &Store,
+        more: Option<u64>,
+        largest: usize,
+    ) -> Poll<Result<bool, Failure>> {
+        store.make_room(self.source.buffer, more, largest);
         let connection = self.connection.as_mut().expect("a try that is under way has a connection");
         match ready!(self.source.buffer.poll_fill(&mut connection.stream, cx)) {
             Ok(count) => {
@@ -233,8 +239,13 @@ impl<'a> Http1Endpoint<'a> {
     }
 
     /// Receives more of the body; `false` once the endpoint has closed its side.
-    pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>, store: &Store) -> Poll<Result<bool, Failure>> {
-        self.poll_read(cx, store, self.source.to_come())
+    pub(crate) fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        store: &Store,
+        largest: usize,
+    ) -> Poll<Result<bool, Failure>> {
+        self.poll_read(cx, store, self.source.to_come(), largest)
     }
 
     /// Whether a 101 switches to a protocol that the client asked for. Otherwise an endpoint that understood nothing could pass

@@ -22,7 +22,7 @@ use crate::record::TlsView;
 use crate::respond::Answer;
 use crate::stream::{ReadInto, WriteFrom};
 use crate::timer::{Millis, NEVER, Timers};
-use crate::work::Store;
+use crate::work::{LARGE, Store};
 
 /// A stream of a connection, both ways, and what waits on it.
 #[derive(Debug)]
@@ -152,7 +152,7 @@ impl<'a> Http2Client<'a> {
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>, store: &Store) -> Poll<Result<(), Failure>> {
         self.release();
         let chunked = self.request.head.framing() == Framing::Chunked;
-        store.make_room(self.request.source.buffer, self.request.source.to_come());
+        store.make_room(self.request.source.buffer, self.request.source.to_come(), LARGE);
         let filled = self.stream.received.poll_fill(cx, self.request.source.buffer, chunked, &mut self.out.lead);
         Poll::Ready(match ready!(filled) {
             // `h2` compares the length of the body with what was announced.

@@ -317,13 +317,18 @@ impl<'a> Http2Endpoint<'a> {
     }
 
     /// Receives more of the body; `false` if it has ended and no length or coding shows that.
-    pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>, store: &Store) -> Poll<Result<bool, Failure>> {
+    pub(crate) fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        store: &Store,
+        largest: usize,
+    ) -> Poll<Result<bool, Failure>> {
         let Some(Call { stream: CallStream::Answered(received, _), .. }) = &mut self.call else {
             return Poll::Ready(Err(Failure::UpstreamClosed));
         };
         received.release();
         let chunked = self.declared == Framing::Chunked;
-        store.make_room(self.source.buffer, self.source.to_come());
+        store.make_room(self.source.buffer, self.source.to_come(), largest);
         let before = self.source.buffer.filled().len();
         let filled = ready!(received.poll_fill(cx, self.source.buffer, chunked, self.text));
         self.received += (self.source.buffer.filled().len() - before) as u64;
