@@ -511,6 +511,21 @@ fn run() -> Command {
                 .value_parser(value_parser!(PathBuf))
                 .help("Answer the admission webhook only to clients with a certificate of an authority in this file: the API server has one if its AdmissionConfiguration says so"),
         )
+        .arg(
+            Arg::new("request-body-directory")
+                .long("request-body-directory")
+                .value_name("DIRECTORY")
+                .value_parser(value_parser!(PathBuf))
+                .help("Keep bodies of requests here that are read before an endpoint is chosen (proxy-request-buffering), beyond 256 KiB of each [default: in memory, up to 8 MiB]"),
+        )
+        .arg(
+            Arg::new("request-body-space")
+                .long("request-body-space")
+                .value_name("MEBIBYTES")
+                .value_parser(value_parser!(u64).range(1..=1 << 30))
+                .default_value("1024")
+                .help("Let all bodies in that directory together have this much"),
+        )
         .arg(workers())
         .arg(metrics_detail())
         .arg(allow_address());

@@ -1,15 +1,16 @@
 //! What `dev` and `run` share: the proxy's configuration from flags, the access log of the command line, signals.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::ArgMatches;
 use fairway_model::{LogEscape, Segment, Template, Variable};
-use fairway_proxy::ProxyConfig;
 use fairway_proxy::access_log::LogSink;
 use fairway_proxy::resolve::AddressPolicy;
+use fairway_proxy::{ProxyConfig, SpoolOptions};
 use fairway_translate::options::Options;
 use fairway_translate::variable::misspelt;
 use fairway_translate::verdict::{Verdict, nearest};
@@ -75,6 +76,7 @@ pub(crate) fn proxy_config(
         health_path: flags.text("health-check-path").unwrap_or_else(|| defaults.health_path.clone()),
         patience: Some(flags.time("health-check-timeout")).filter(|time| !time.is_zero()).unwrap_or(defaults.patience),
         metrics: metrics::options(matches, flags, options)?,
+        spool: spool(matches),
         addresses: AddressPolicy {
             allowed: allowed(options),
             own: admin.into_iter().collect(),
@@ -82,6 +84,13 @@ pub(crate) fn proxy_config(
         },
         ..defaults
     })
+}
+
+/// Where bodies of requests may be kept.
+fn spool(matches: &ArgMatches) -> Option<SpoolOptions> {
+    let directory = matches.try_get_one::<PathBuf>("request-body-directory").ok().flatten()?.clone();
+    let space = matches.try_get_one::<u64>("request-body-space").ok().flatten().copied().unwrap_or_default() << 20;
+    Some(SpoolOptions { directory, space })
 }
 
 /// The special addresses that backends may have.

@@ -87,6 +87,11 @@ impl Buffer {
         self.start += count;
     }
 
+    /// Drops everything but the held prefix.
+    pub(crate) fn drop_filled(&mut self) {
+        (self.start, self.end, self.recycled) = (self.held, self.held, true);
+    }
+
     /// Drops parts of the filled bytes. `next` looks at the rest of them and says how many it has seen, and which of these stay; `None`
     /// keeps all of the rest.
     pub(crate) fn squeeze(&mut self, mut next: impl FnMut(&[u8]) -> Option<(usize, Range<usize>)>) {

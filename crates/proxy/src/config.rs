@@ -11,6 +11,7 @@ use crate::admin::{ChannelSource, FindingSource};
 use crate::limit::ADMIN_PATIENCE;
 use crate::metrics::MetricOptions;
 use crate::net::resolve::AddressPolicy;
+use crate::spool::SpoolOptions;
 use crate::unreachable::UnreachableSink;
 
 /// Options of the process, as opposed to settings from users' objects.
@@ -43,6 +44,8 @@ pub struct ProxyConfig {
     pub findings: FindingSource,
     /// Receives reports of backends without a reachable endpoint.
     pub unreachable: UnreachableSink,
+    /// Where bodies of requests may be kept that memory has no room for.
+    pub spool: Option<SpoolOptions>,
     /// Which addresses requests may be sent to.
     pub addresses: AddressPolicy,
     /// The connection to a controller, if that is another process.
@@ -62,6 +65,7 @@ impl Default for ProxyConfig {
             metrics: MetricOptions::default(),
             findings: FindingSource::default(),
             unreachable: UnreachableSink::default(),
+            spool: None,
             addresses: AddressPolicy::default(),
             channel: None,
         }

@@ -153,15 +153,23 @@ fairway_model::limits! {
             "client-body-min-rate": "Bytes of a request body that extend the wait for the rest by one second; 0 for no limit.", "408.",
                 "`body_timeout`";
         }
-        found {}
+        found {
+            "`--request-body-space`, with `--request-body-directory`": "Bodies of requests in files, of all requests together.", "The rest \
+                of a body is streamed, without a Content-Length if the client gave none.", "";
+        }
         fixed {
             /// Total time to wait for a client in the middle of its body; longer than any stall of a mobile network. Each
             /// `client-body-min-rate` bytes add a second.
             BODY_PATIENCE: Duration = Duration::from_secs(60), Time, "408.", "`body_timeout`";
-            /// What is held of a request body that is read before an endpoint is chosen (`proxy-request-buffering`).
+            /// What memory holds of a request body that is read before an endpoint is chosen (`proxy-request-buffering`); 256 KiB if files
+            /// take the rest.
             BODY_AHEAD: usize = 8 << 20, Bytes, "The body is streamed, without a Content-Length if the client gave none.", "";
             /// The same, for all requests of a worker.
             BODIES_AHEAD: usize = 16 << 20, Bytes, "As above.", "";
+            /// Threads that write such bodies to files, and read them.
+            SPOOL_THREADS: usize = 2, Count, "Others wait.", "";
+            /// Shortest time between two warnings that they can't be written.
+            SPOOL_WARNING_INTERVAL: Duration = Duration::from_secs(60), Time, "The warning is not logged.", "";
             /// What is held of a response that is read ahead of its client (`proxy-buffering`), whatever `proxy-buffers-number` and
             /// `proxy-buffer-size` say.
             RESPONSE_BUFFERED: usize = 4 << 20, Bytes, "The rest is read at the speed of the client.", "";

@@ -10,7 +10,7 @@ const FLAGS: &str = "docs/flags.md";
 const KEYS: &str = "docs/configmap.md";
 
 /// The flags of `fairway run` that ingress-nginx doesn't have, and their argument.
-pub(crate) const OWN_FLAGS: [(&str, &str); 10] = [
+pub(crate) const OWN_FLAGS: [(&str, &str); 12] = [
     ("access-log", "VALUE"),
     ("allow-backend-address", "VALUE"),
     ("gateway-address", "VALUE"),
@@ -19,6 +19,8 @@ pub(crate) const OWN_FLAGS: [(&str, &str); 10] = [
     ("log-format", "VALUE"),
     ("metrics-detail", "VALUE"),
     ("read-only", ""),
+    ("request-body-directory", "DIRECTORY"),
+    ("request-body-space", "MEBIBYTES"),
     ("validating-webhook-client-authority", "FILE"),
     ("workers", "NUMBER"),
 ];

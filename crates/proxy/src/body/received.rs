@@ -1,10 +1,15 @@
 //! The request of a client, in the form of HTTP/1 whatever the version: its head in the buffer, and its body behind it.
 
+use std::io;
+use std::task::{Context, Poll, ready};
+
 use super::chunk::{ChunkLimits, Event};
 use super::decoder::BodyDecoder;
 use super::relay::{BodySource, RelayedBody};
 use crate::buffer::Buffer;
 use crate::http::{BodyError, BodyForm, Framing, Method, RequestHead, Spanned};
+use crate::spool::SpoolFile;
+use crate::work::{LARGE, Store};
 
 /// How far a body has arrived that is read before it is sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -24,6 +29,28 @@ struct Lookahead {
     has_trailers: bool,
 }
 
+/// A body of which a file has the first part, or all.
+#[derive(Debug)]
+struct SpooledBody {
+    file: SpoolFile,
+    /// What was received after what the file has: the rest of the body, as far as it has come, or requests after it.
+    rest: Vec<u8>,
+    stage: SpoolStage,
+}
+
+/// What happens with such a body.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum SpoolStage {
+    /// It is received and written.
+    Filling,
+    /// It is read again.
+    Reading,
+    /// All of it was read again, and the rest is in the buffer.
+    Through,
+    /// More was received since, which is nowhere else.
+    Streamed,
+}
+
 /// A request, or the beginning of one.
 #[derive(Debug)]
 pub(crate) struct ReceivedRequest<'a> {
@@ -39,6 +66,8 @@ pub(crate) struct ReceivedRequest<'a> {
     form: BodyForm,
     /// Boxed because most requests have none.
     ahead: Option<Box<Lookahead>>,
+    /// Boxed because hardly any request has one.
+    spooled: Option<Box<SpooledBody>>,
     /// The length of a body for which the client gave none.
     measured: Option<u64>,
 }
@@ -54,6 +83,7 @@ impl<'a> ReceivedRequest<'a> {
             expects_continue: false,
             form: BodyForm::Chunks,
             ahead: None,
+            spooled: None,
             measured: None,
         }
     }
@@ -162,6 +192,11 @@ impl<'a> ReceivedRequest<'a> {
         if self.head.framing() != Framing::Chunked {
             return;
         }
+        self.measured = Some(length);
+        if self.spooled.is_some() {
+            // The coding is removed when it is read again.
+            return;
+        }
         let mut decoder = BodyDecoder::new(Framing::Chunked, ChunkLimits::default());
         self.source.buffer.squeeze(|rest| {
             // It was decoded once without an error.
@@ -169,8 +204,75 @@ impl<'a> ReceivedRequest<'a> {
             let data = if let Event::Data(data) = piece.event { data } else { 0..0 };
             Some((piece.consumed, data))
         });
-        self.measured = Some(length);
         self.source.body = self.whole_body();
+    }
+
+    /// Bytes that were looked at and are still in the buffer.
+    pub(crate) fn seen_ahead(&self) -> usize {
+        self.ahead.as_ref().map_or(0, |ahead| ahead.seen)
+    }
+
+    /// Whether some of the body is in a file, or on its way there.
+    pub(crate) fn is_spooled(&self) -> bool {
+        self.spooled.is_some()
+    }
+
+    /// Lets a file take the body.
+    pub(crate) fn begin_spooling(&mut self, file: SpoolFile) {
+        self.spooled = Some(Box::new(SpooledBody { file, rest: Vec::new(), stage: SpoolStage::Filling }));
+    }
+
+    /// Begins to write what was looked at; `false` if there is no space.
+    pub(crate) fn spool(&mut self) -> bool {
+        let seen = self.seen_ahead();
+        self.spooled.as_mut().is_some_and(|spooled| spooled.file.write(&self.source.buffer.filled()[..seen]))
+    }
+
+    /// Waits until it is written.
+    ///
+    /// # Errors
+    /// It can't be written, and is still in the buffer.
+    pub(crate) fn poll_spooled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let (Some(spooled), Some(ahead)) = (&mut self.spooled, &mut self.ahead) {
+            let written = ready!(spooled.file.poll_written(cx))?;
+            self.source.buffer.consume(written);
+            ahead.seen -= written;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ends that: from now on the body is read again, first what the file has.
+    pub(crate) fn end_spooling(&mut self) {
+        if self.spooled.as_ref().is_some_and(|spooled| spooled.file.written() == 0) {
+            self.spooled = None;
+        }
+        if let Some(spooled) = &mut self.spooled {
+            spooled.rest = self.source.buffer.filled().to_vec();
+            spooled.stage = SpoolStage::Reading;
+            self.source.buffer.drop_filled();
+            self.source.body = self.whole_body();
+        }
+    }
+
+    /// Reads more of the body from its file; `None` if there is none, or nothing more in it.
+    pub(crate) fn poll_read_again(&mut self, cx: &mut Context<'_>, store: &Store) -> Option<Poll<io::Result<()>>> {
+        let spooled = self.spooled.as_mut()?;
+        match spooled.stage {
+            SpoolStage::Reading => {}
+            SpoolStage::Filling => return None,
+            SpoolStage::Through | SpoolStage::Streamed => {
+                spooled.stage = SpoolStage::Streamed;
+                return None;
+            }
+        }
+        store.make_room(self.source.buffer, Some(spooled.file.left()), LARGE);
+        let read = spooled.file.poll_read(cx, self.source.buffer);
+        if spooled.file.left() == 0 {
+            spooled.stage = SpoolStage::Through;
+            store.fit(self.source.buffer, spooled.rest.len());
+            self.source.buffer.append(&spooled.rest);
+        }
+        Some(read)
     }
 
     /// The data of the body, if all of it is there.
@@ -197,12 +299,21 @@ impl<'a> ReceivedRequest<'a> {
 
     /// Whether the body can be read again from its beginning.
     pub(crate) fn can_rewind(&self) -> bool {
-        self.source.buffer.can_rewind()
+        self.spooled
+            .as_ref()
+            .map_or_else(|| self.source.buffer.can_rewind(), |spooled| spooled.stage != SpoolStage::Streamed)
     }
 
     /// Goes back to the beginning of the body.
     pub(crate) fn rewind(&mut self) {
-        let rewound = self.source.buffer.rewind();
+        let rewound = self.can_rewind();
+        if let Some(spooled) = &mut self.spooled {
+            spooled.file.rewind();
+            spooled.stage = SpoolStage::Reading;
+            self.source.buffer.drop_filled();
+        } else {
+            self.source.buffer.rewind();
+        }
         debug_assert!(rewound, "a try begins with the whole request");
         self.source.body = self.whole_body();
     }
@@ -213,6 +324,13 @@ impl<'a> ReceivedRequest<'a> {
     }
 
     fn whole_body(&self) -> RelayedBody {
-        RelayedBody::new(self.framing(), self.form)
+        match (&self.spooled, self.form) {
+            // What was measured still has its coding in the file.
+            (Some(_), BodyForm::Chunks) if self.measured.is_some() => {
+                RelayedBody::new(Framing::Chunked, BodyForm::Close)
+            }
+            (Some(_), form) if self.measured.is_some() => RelayedBody::new(Framing::Chunked, form),
+            (_, form) => RelayedBody::new(self.framing(), form),
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! Reads the body of a request before an endpoint is chosen, within bounds. A body that exceeds them is streamed from there on, as if
-//! it had not been waited for.
+//! it had not been waited for. With a directory for such bodies, memory holds little of them, and a file takes the rest.
 //!
 //! Many servers take a request without a Content-Length for one without a body, so a body of unknown length is measured in this way.
 
@@ -16,7 +16,8 @@ use crate::body::Ahead;
 use crate::error::Failure;
 use crate::http::{Framing, RequestHead, Spanned};
 use crate::limit::{BODIES_AHEAD, BODY_AHEAD};
-use crate::work::LEAST_READ;
+use crate::spool::PIECE;
+use crate::work::{LARGE, LEAST_READ};
 
 impl Exchange<'_> {
     /// Whether the body is read first.
@@ -24,7 +25,10 @@ impl Exchange<'_> {
         let wanted = !serves.is_bodiless()
             && match (buffering, self.client.framing()) {
                 (RequestBuffering::Off, _) | (_, Framing::None | Framing::Length(0) | Framing::UntilClose) => false,
-                (RequestBuffering::All, Framing::Length(length)) => length <= BODY_AHEAD as u64,
+                (RequestBuffering::All, Framing::Length(length)) => {
+                    let space = self.facts.shard.common.spools.as_ref().map_or(0, |spools| spools.space());
+                    length <= space.max(BODY_AHEAD as u64)
+                }
                 (RequestBuffering::All, Framing::Chunked) => true,
                 (RequestBuffering::Unmeasured, Framing::Chunked) => !self.endpoint.shows_end(),
                 (RequestBuffering::Unmeasured, Framing::Length(_)) => false,
@@ -48,16 +52,34 @@ impl Exchange<'_> {
 
     fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         loop {
+            match self.client.poll_spooled(cx) {
+                Poll::Ready(Ok(())) => {}
+                // The thread that writes it has logged why it can't.
+                Poll::Ready(Err(_)) => return Poll::Ready(self.end_ahead()),
+                // Nothing is received meanwhile.
+                Poll::Pending => return self.poll_limits().map(Err),
+            }
             let ahead = self.client.look_ahead().map_err(Failure::RequestBody)?;
             if !self.allowance.max_body.admits(self.client.data_ahead()) {
                 return Poll::Ready(Err(Failure::BodyTooLarge));
             }
+            let (room, seen) = (self.may_read_ahead(), self.client.seen_ahead());
+            let writes = if self.client.is_spooled() {
+                seen >= PIECE || (seen > 0 && (ahead == Ahead::Whole || !room))
+            } else {
+                ahead == Ahead::Partial && !room && self.begin_spooling()
+            };
+            if writes {
+                if self.client.spool() {
+                    continue;
+                }
+                return Poll::Ready(self.end_ahead());
+            }
             if ahead == Ahead::Whole {
                 self.client.measure();
-                return Poll::Ready(Ok(()));
             }
-            if !self.may_read_ahead() {
-                return Poll::Ready(Ok(()));
+            if ahead == Ahead::Whole || !(room || self.client.is_spooled()) {
+                return Poll::Ready(self.end_ahead());
             }
             // Permission to send may not be written yet.
             if let Poll::Ready(Err(failure)) = self.poll_write_client(cx) {
@@ -70,13 +92,27 @@ impl Exchange<'_> {
         }
     }
 
+    /// Lets a file take the body; `false` if there is no directory for it.
+    fn begin_spooling(&mut self) -> bool {
+        let Some(spools) = &self.facts.shard.common.spools else { return false };
+        self.client.begin_spooling(spools.file());
+        true
+    }
+
+    fn end_ahead(&mut self) -> Result<(), Failure> {
+        self.client.end_spooling();
+        self.may_read_ahead();
+        Ok(())
+    }
+
     /// Counts what is held of the body. Whether there is memory for more of it.
     fn may_read_ahead(&mut self) -> bool {
         let held = self.client.held_ahead();
         let total = &self.facts.shard.ahead;
         total.set(total.get() - self.ahead + held);
         self.ahead = held;
-        held + LEAST_READ <= BODY_AHEAD && total.get() + LEAST_READ <= BODIES_AHEAD
+        let most = if self.facts.shard.common.spools.is_some() { LARGE } else { BODY_AHEAD };
+        held + LEAST_READ <= most && total.get() + LEAST_READ <= BODIES_AHEAD
     }
 
     /// Counts what is held no more.

@@ -26,6 +26,7 @@ use crate::message::{ResponseContext, UpstreamRequest};
 use crate::net::tls;
 use crate::record::TlsView;
 use crate::respond::Answer;
+use crate::spool::SpoolFile;
 use crate::stream::Downstream;
 use crate::timer::{Millis, NEVER, Timers};
 use crate::upstream::{UpstreamConnection, Way};
@@ -187,6 +188,8 @@ impl<'a> ClientSide<'a> {
         fn held_ahead(&self) -> usize;
         fn data_ahead(&self) -> u64;
         fn whole_data(&self) -> Option<Vec<u8>>;
+        fn seen_ahead(&self) -> usize;
+        fn is_spooled(&self) -> bool;
     }
     delegate! { mut request:
         fn source(&mut self) -> &mut BodySource<'a>;
@@ -194,6 +197,10 @@ impl<'a> ClientSide<'a> {
         fn set_form(&mut self, form: BodyForm);
         fn look_ahead(&mut self) -> Result<Ahead, BodyError>;
         fn measure(&mut self);
+        fn begin_spooling(&mut self, file: SpoolFile);
+        fn spool(&mut self) -> bool;
+        fn poll_spooled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+        fn end_spooling(&mut self);
     }
     delegate! { client:
         fn next_look(&self) -> Millis;

@@ -63,6 +63,18 @@ impl Attention {
         Poll::Pending
     }
 
+    /// The same without reading: its kernel has to say that it is gone.
+    pub(super) fn poll_reset(&mut self, stream: &Downstream, timers: &Timers) -> Poll<Failure> {
+        if self.look == NEVER {
+            stream.probe();
+        }
+        if stream.has_failed() {
+            return Poll::Ready(Failure::ClientGone);
+        }
+        self.look = timers.after(CLIENT_LOOK);
+        Poll::Pending
+    }
+
     fn end(&mut self, stream: &Downstream) {
         self.ended = true;
         stream.probe();

@@ -80,6 +80,10 @@ impl<'a> Http1Client<'a> {
 
     /// Receives more of the body.
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>, store: &Store) -> Poll<Result<(), Failure>> {
+        if let Some(read) = self.request.poll_read_again(cx, store) {
+            // The file is broken.
+            return read.map_err(|_| Failure::Unwritable);
+        }
         store.make_room(self.request.source.buffer, self.request.source.to_come(), LARGE);
         self.request.source.buffer.poll_fill(self.stream, cx).map(|read| match read {
             Ok(0) => Err(Failure::RequestBody(BodyError::Incomplete)),
@@ -90,6 +94,10 @@ impl<'a> Http1Client<'a> {
 
     /// Completes when the client is gone. Bytes that it sends meanwhile are kept for later.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>, timers: &Timers) -> Poll<Failure> {
+        if self.request.is_spooled() {
+            // What it sends now belongs behind a body that is being read from a file.
+            return self.attention.poll_reset(self.stream, timers);
+        }
         self.attention.poll_gone(cx, &mut self.request.source, self.stream, timers)
     }
 

@@ -150,6 +150,10 @@ impl<'a> Http2Client<'a> {
 
     /// Receives more of the body.
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>, store: &Store) -> Poll<Result<(), Failure>> {
+        if let Some(read) = self.request.poll_read_again(cx, store) {
+            // The file is broken.
+            return read.map_err(|_| Failure::Unwritable);
+        }
         self.release();
         let chunked = self.request.head.framing() == Framing::Chunked;
         store.make_room(self.request.source.buffer, self.request.source.to_come(), LARGE);

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -35,6 +36,7 @@ use crate::net::tls::Certificates;
 use crate::remark::{ACCEL_REDIRECT, ACCEL_REDIRECT_TEXT, Remarks};
 use crate::shard::{ClientCounts, Common};
 use crate::span::Spans;
+use crate::spool::{SpoolOptions, Spools};
 use crate::upstream::HealthBoard;
 use crate::worker::{self, Order};
 
@@ -52,6 +54,14 @@ pub enum StartError {
     /// The admin listener or the control thread's event loop could not be set up.
     #[error("cannot listen for administration")]
     Admin(#[source] io::Error),
+    /// Files for bodies of requests could not be made.
+    #[error("cannot keep bodies of requests in {}", .directory.display())]
+    Spool {
+        /// Where.
+        directory: PathBuf,
+        /// The error from the operating system.
+        source: io::Error,
+    },
     /// A thread could not be started.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
@@ -111,6 +121,7 @@ impl Proxy {
             metrics,
             findings,
             unreachable,
+            spool,
             addresses,
             channel,
         } = config;
@@ -146,6 +157,7 @@ impl Proxy {
         let spans = Spans::new(count);
         spans.configure(&live.snapshot.settings().tracing);
         let remarks = Remarks::default();
+        let spools = spool.map(start_spools).transpose()?;
         let health = Arc::<HealthBoard>::default();
         let (prober, probing) = Prober::new(health.clone());
         let (stapling, staples) = Stapling::new(&certificates, control.policy());
@@ -158,6 +170,7 @@ impl Proxy {
             log: log.as_ref().map(|log| log.handle()),
             spans: spans.clone(),
             metrics: metrics.clone(),
+            spools,
             remarks: remarks.clone(),
             health,
             unreachable,
@@ -440,6 +453,11 @@ impl Publisher {
 }
 
 /// The finding about a Service whose pods have sent X-Accel-Redirect.
+fn start_spools(options: SpoolOptions) -> Result<Arc<Spools>, StartError> {
+    let directory = options.directory.clone();
+    Spools::start(options).map_err(|source| StartError::Spool { directory, source })
+}
+
 fn accel_redirect(service: Origin) -> Finding {
     Finding {
         origin: service,

@@ -33,6 +33,7 @@ use crate::record::RequestRecord;
 use crate::remark::Remarks;
 use crate::respond::DateClock;
 use crate::span::{SpanBuffer, Spans};
+use crate::spool::Spools;
 use crate::timer::{Beat, Timers};
 use crate::unreachable::{Failing, UnreachableSink};
 use crate::upstream::{Copies, HealthBoard, Upstreams};
@@ -57,6 +58,8 @@ pub(crate) struct Common {
     pub(crate) spans: Arc<Spans>,
     /// What is counted, and with which labels.
     pub(crate) metrics: Arc<MetricOptions>,
+    /// Files for bodies of requests, if there is a directory for them.
+    pub(crate) spools: Option<Arc<Spools>>,
     /// What responses have shown; written at most once per backend.
     pub(crate) remarks: Remarks,
     /// The health of endpoints; written by failed tries.

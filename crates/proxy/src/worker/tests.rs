@@ -367,6 +367,7 @@ fn common(log: Option<LogHandle>) -> Arc<Common> {
     Arc::new(Common {
         health: Arc::default(),
         unreachable: UnreachableSink::default(),
+        spools: None,
         clients: ClientCounts::default(),
         ledger: Arc::default(),
         connections: 100,

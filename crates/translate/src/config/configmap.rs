@@ -31,8 +31,8 @@ use crate::verdict::Verdict::{self, Differs};
 use crate::verdict::{nearest, same_words};
 
 /// How `proxy-request-buffering` differs, annotation and key.
-pub(crate) const REQUEST_BUFFERING: &str = "no temporary files: a body that exceeds 8 MiB, or comes when a worker holds 16 MiB of others, is \
-    streamed from there on, and so are calls of gRPC";
+pub(crate) const REQUEST_BUFFERING: &str = "temporary files only with `--request-body-directory`; without it, a body that exceeds 8 MiB, \
+    or comes when a worker holds 16 MiB of others, is streamed from there on. Calls of gRPC are always streamed";
 
 /// How `enable-ocsp` differs.
 const OCSP: &str = "a response is stapled only if it is good, current and signed by the issuer or its delegate, and until it expires; the issuer's \

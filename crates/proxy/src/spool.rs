@@ -1,0 +1,277 @@
+//! Files for the bodies of requests that are read before an endpoint is chosen (`--request-body-directory`).
+//!
+//! A file has no name, so nothing is left of it however the process ends. Threads of their own read and write: a worker waits for no disk.
+
+use std::fs::{self, File, OpenOptions};
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::thread;
+use std::time::Instant;
+
+use nix::libc::O_TMPFILE;
+use tokio::sync::oneshot;
+
+use crate::buffer::Buffer;
+use crate::limit::{SPOOL_THREADS, SPOOL_WARNING_INTERVAL};
+
+/// Bytes that are written or read at a time.
+// No limit: enough that the way to another thread and back costs little.
+pub(crate) const PIECE: usize = 128 << 10;
+
+/// Where bodies may be kept.
+#[derive(Clone, Debug)]
+pub struct SpoolOptions {
+    /// A directory to which the process may write.
+    pub directory: PathBuf,
+    /// Bytes of all bodies there together.
+    pub space: u64,
+}
+
+/// The files of a process.
+#[derive(Debug)]
+pub(crate) struct Spools {
+    space: u64,
+    /// Bytes in files. Written once for each piece of a body that memory has no room for.
+    used: AtomicU64,
+    // Without a bound: a request waits for each of its jobs.
+    jobs: Sender<Job>,
+}
+
+/// What a thread is to do.
+#[derive(Debug)]
+enum Job {
+    /// Writes all of `memory`; the first one makes the file.
+    Write { file: Option<Arc<File>>, step: Step },
+    /// Fills `memory`.
+    Read { file: Arc<File>, step: Step },
+    /// Closing a large file frees its blocks, which takes time.
+    Close(Arc<File>),
+}
+
+#[derive(Debug)]
+struct Step {
+    memory: Vec<u8>,
+    at: u64,
+    done: oneshot::Sender<Outcome>,
+}
+
+/// What became of a step.
+#[derive(Debug)]
+struct Outcome {
+    file: Option<Arc<File>>,
+    memory: Vec<u8>,
+    failed: Option<io::Error>,
+}
+
+impl Spools {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// If no file can be made there, or there are no threads.
+    pub(crate) fn start(options: SpoolOptions) -> io::Result<Arc<Self>> {
+        let SpoolOptions { directory, space } = options;
+        open(&directory)?;
+        let directory = Arc::<Path>::from(directory);
+        let (sender, jobs) = channel();
+        let (jobs, warned) = (Arc::new(Mutex::new(jobs)), Arc::default());
+        for number in 0..SPOOL_THREADS {
+            let (directory, jobs, warned) = (directory.clone(), jobs.clone(), Arc::clone(&warned));
+            thread::Builder::new().name(format!("spool-{number}")).spawn(move || work(&directory, &jobs, &warned))?;
+        }
+        Ok(Arc::new(Self { space, used: AtomicU64::new(0), jobs: sender }))
+    }
+
+    /// Bytes that all bodies may have together.
+    pub(crate) fn space(&self) -> u64 {
+        self.space
+    }
+
+    /// A file with nothing in it, which takes no space yet.
+    pub(crate) fn file(self: &Arc<Self>) -> SpoolFile {
+        SpoolFile {
+            spools: self.clone(),
+            file: None,
+            written: 0,
+            read: 0,
+            taken: 0,
+            memory: Vec::new(),
+            under_way: None,
+        }
+    }
+
+    fn take(&self, bytes: u64) -> bool {
+        let add = |used: u64| used.checked_add(bytes).filter(|used| *used <= self.space);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+    }
+}
+
+/// A body, or its first part, on a disk.
+#[derive(Debug)]
+pub(crate) struct SpoolFile {
+    spools: Arc<Spools>,
+    file: Option<Arc<File>>,
+    written: u64,
+    /// How far it was read.
+    read: u64,
+    /// Space that it has.
+    taken: u64,
+    /// Memory of the last step, for the next one.
+    memory: Vec<u8>,
+    under_way: Option<oneshot::Receiver<Outcome>>,
+}
+
+impl SpoolFile {
+    /// Begins to write more at the end; `false` if there is no space.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> bool {
+        debug_assert!(self.under_way.is_none(), "one step follows the other");
+        if !self.spools.take(bytes.len() as u64) {
+            return false;
+        }
+        self.taken += bytes.len() as u64;
+        self.memory.clear();
+        self.memory.extend_from_slice(bytes);
+        let file = self.file.clone();
+        self.begin(self.written, |step| Job::Write { file, step });
+        true
+    }
+
+    /// Waits for what is being written. The number of bytes; 0 if nothing is.
+    ///
+    /// # Errors
+    /// The disk is full, or broken. What was written before is still good.
+    pub(crate) fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.under_way.is_none() {
+            return Poll::Ready(Ok(0));
+        }
+        ready!(self.poll_step(cx))?;
+        self.written += self.memory.len() as u64;
+        Poll::Ready(Ok(self.memory.len()))
+    }
+
+    /// Bytes in it.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Bytes that were not read again yet.
+    pub(crate) fn left(&self) -> u64 {
+        self.written - self.read
+    }
+
+    /// Goes back to its beginning.
+    pub(crate) fn rewind(&mut self) {
+        self.under_way = None;
+        self.read = 0;
+    }
+
+    /// Reads more of it into a buffer with room.
+    ///
+    /// # Errors
+    /// The disk is broken.
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<()>> {
+        if self.under_way.is_none() {
+            let most = buffer.room().min(PIECE);
+            self.memory.resize(usize::try_from(self.left()).unwrap_or(usize::MAX).min(most), 0);
+            let Some(file) = self.file.clone() else { return Poll::Ready(Err(io::ErrorKind::NotFound.into())) };
+            self.begin(self.read, |step| Job::Read { file, step });
+        }
+        ready!(self.poll_step(cx))?;
+        buffer.append(&self.memory);
+        self.read += self.memory.len() as u64;
+        Poll::Ready(Ok(()))
+    }
+
+    fn begin(&mut self, at: u64, job: impl FnOnce(Step) -> Job) {
+        let (done, outcome) = oneshot::channel();
+        // Without threads there is no outcome.
+        let _ = self.spools.jobs.send(job(Step { memory: std::mem::take(&mut self.memory), at, done }));
+        self.under_way = Some(outcome);
+    }
+
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(under_way) = &mut self.under_way else { return Poll::Ready(Ok(())) };
+        let outcome = ready!(Pin::new(under_way).poll(cx));
+        self.under_way = None;
+        let Ok(Outcome { file, memory, failed }) = outcome else {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        };
+        self.file = file;
+        self.memory = memory;
+        Poll::Ready(failed.map_or(Ok(()), Err))
+    }
+}
+
+impl Drop for SpoolFile {
+    fn drop(&mut self) {
+        self.spools.used.fetch_sub(self.taken, Ordering::Relaxed);
+        if let Some(file) = self.file.take() {
+            // Without threads it is closed here.
+            let _ = self.spools.jobs.send(Job::Close(file));
+        }
+    }
+}
+
+/// When the last warning was logged.
+type Warned = Mutex<Option<Instant>>;
+
+fn work(directory: &Path, jobs: &Mutex<Receiver<Job>>, warned: &Warned) {
+    loop {
+        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let (step, file, result) = match job {
+            Ok(Job::Write { file, step }) => match file.map_or_else(|| open(directory).map(Arc::new), Ok) {
+                Ok(file) => {
+                    let result = file.write_all_at(&step.memory, step.at);
+                    (step, Some(file), result)
+                }
+                Err(error) => (step, None, Err(error)),
+            },
+            Ok(Job::Read { file, mut step }) => {
+                let result = file.read_exact_at(&mut step.memory, step.at);
+                (step, Some(file), result)
+            }
+            Ok(Job::Close(file)) => {
+                drop(file);
+                continue;
+            }
+            Err(_) => return,
+        };
+        if let Err(error) = &result {
+            warn(error, directory, warned);
+        }
+        let Step { memory, done, .. } = step;
+        // A request that has gone needs no outcome; its file is closed here.
+        let _ = done.send(Outcome { file, memory, failed: result.err() });
+    }
+}
+
+fn warn(error: &io::Error, directory: &Path, warned: &Warned) {
+    let mut warned = warned.lock().unwrap_or_else(PoisonError::into_inner);
+    if warned.is_none_or(|last| last.elapsed() >= SPOOL_WARNING_INTERVAL) {
+        *warned = Some(Instant::now());
+        tracing::warn!(%error, directory = %directory.display(), "bodies of requests are streamed: they cannot be kept in files");
+    }
+}
+
+/// Makes a file without a name.
+fn open(directory: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    let unnamed = options.clone().custom_flags(O_TMPFILE).open(directory);
+    if unnamed.is_ok() {
+        return unnamed;
+    }
+    // Not every file system has such files.
+    let mut random = [0; 8];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| io::ErrorKind::Other)?;
+    let path = directory.join(format!(".fairway-{:016x}", u64::from_ne_bytes(random)));
+    let named = options.create_new(true).open(&path)?;
+    fs::remove_file(&path)?;
+    Ok(named)
+}
