@@ -54,7 +54,11 @@ fairway_model::limits! {
             /// Reviews at a time; others wait for their turn, within the time above.
             REVIEWS: usize = 4, Count, "500.", "";
             /// Connections. The API server has a few.
-            REVIEW_CONNECTIONS: usize = 64, Count, "The oldest one is closed.", "";
+            REVIEW_CONNECTIONS: usize = 64, Count, "The oldest one of the address that has most is closed; a new one of that address is refused.", "";
+            /// The reason of a refusal, in the answer and in the log.
+            REVIEW_REFUSAL: usize = 4 << 10, Bytes, "The rest is left out.", "";
+            /// The names of an object and of a review.
+            REVIEW_NAME: usize = 512, Bytes, "The rest is left out in the log; 400 for the name of a review.", "";
             /// A TLS handshake, and the time that a connection may be idle.
             REVIEW_IDLE: Duration = Duration::from_secs(60), Time, "The connection is closed.", "";
         }

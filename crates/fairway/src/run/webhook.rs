@@ -6,8 +6,7 @@
 mod answer;
 mod certificate;
 
-use std::collections::VecDeque;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -65,10 +64,10 @@ impl Webhook {
         let listener = TcpListener::from_std(listener)?;
         info!(address = %listener.local_addr()?, "admission webhook");
         let shared = Arc::new(WebhookState { reviewer, turns: Semaphore::new(REVIEWS) });
-        let mut open: VecDeque<AbortHandle> = VecDeque::new();
+        let mut open = OpenConnections::default();
         loop {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match listener.accept().await {
+                Ok((stream, peer)) => (stream, peer.ip().to_canonical()),
                 Err(error) => {
                     debug!(%error, "cannot accept a connection of the API server");
                     sleep(fairway_proxy::limit::ACCEPT_PAUSE).await;
@@ -77,11 +76,9 @@ impl Webhook {
             };
             // Without a certificate the connection is closed, and the failure policy of the webhook decides.
             let Some(tls) = certificates.refresh() else { continue };
-            open.retain(|connection| !connection.is_finished());
-            if open.len() >= REVIEW_CONNECTIONS
-                && let Some(oldest) = open.pop_front()
-            {
-                oldest.abort();
+            if !open.make_room(peer) {
+                debug!(%peer, "a connection was refused: the address has the most of all");
+                continue;
             }
             let shared = shared.clone();
             let connection = tokio::spawn(async move {
@@ -89,8 +86,35 @@ impl Webhook {
                     debug!(error = %format_args!("{error:#}"), "a connection of the API server ended");
                 }
             });
-            open.push_back(connection.abort_handle());
+            open.0.push((peer, connection.abort_handle()));
         }
+    }
+}
+
+/// The connections by address, from the oldest to the newest. Whoever opens many loses its own, so nobody can keep the API server out.
+#[derive(Debug, Default)]
+struct OpenConnections(Vec<(IpAddr, AbortHandle)>);
+
+impl OpenConnections {
+    /// Makes room for another one of an address: closes the oldest one of the address that has most, and refuses one of that address.
+    fn make_room(&mut self, peer: IpAddr) -> bool {
+        self.0.retain(|(_, connection)| !connection.is_finished());
+        if self.0.len() < REVIEW_CONNECTIONS {
+            return true;
+        }
+        let of = |address| self.0.iter().filter(|(other, _)| *other == address).count();
+        let own = of(peer);
+        let Some((most, count)) = self.0.iter().map(|(address, _)| (*address, of(*address))).max_by_key(|one| one.1)
+        else {
+            return true;
+        };
+        if own >= count {
+            return false;
+        }
+        if let Some(oldest) = self.0.iter().position(|(address, _)| *address == most) {
+            self.0.remove(oldest).1.abort();
+        }
+        true
     }
 }
 
@@ -135,6 +159,29 @@ fn address(text: &str) -> std::io::Result<Vec<SocketAddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_address_with_many_connections_loses_its_own() {
+        let address = |last: u8| IpAddr::from([10, 0, 0, last]);
+        let mut open = OpenConnections::default();
+        let mut connect = |from: u8| {
+            let admitted = open.make_room(address(from));
+            if admitted {
+                open.0.push((address(from), tokio::spawn(std::future::pending::<()>()).abort_handle()));
+            }
+            (admitted, open.0.iter().filter(|(peer, _)| *peer == address(from)).count(), open.0.len())
+        };
+        assert_eq!(connect(1), (true, 1, 1));
+        for number in 1..REVIEW_CONNECTIONS {
+            assert_eq!(connect(2), (true, number, number + 1));
+        }
+        assert_eq!(connect(2), (false, REVIEW_CONNECTIONS - 1, REVIEW_CONNECTIONS));
+        for number in 2..=REVIEW_CONNECTIONS / 2 {
+            assert_eq!(connect(1), (true, number, REVIEW_CONNECTIONS), "each takes the place of one of the other");
+        }
+        assert!(!connect(1).0 && !connect(2).0, "both have as many");
+        assert_eq!(connect(3), (true, 1, REVIEW_CONNECTIONS));
+    }
 
     #[test]
     fn addresses_are_read_as_go_reads_them() {

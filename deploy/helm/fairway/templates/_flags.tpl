@@ -74,6 +74,7 @@ terminationGracePeriodSeconds. Nothing has to happen between that and the end of
 {{- $_ := set $flags "validating-webhook" (printf ":%s" (include "fairway.text" $controller.validatingWebhook.port)) -}}
 {{- $_ := set $flags "validating-webhook-certificate" "/etc/fairway/validation/tls.crt" -}}
 {{- $_ := set $flags "validating-webhook-key" "/etc/fairway/validation/tls.key" -}}
+{{- if $controller.validatingWebhook.clientAuthorityConfigMap -}}{{- $_ := set $flags "validating-webhook-client-authority" "/etc/fairway/validation-client/ca.crt" -}}{{- end -}}
 {{- end -}}
 {{- if $controller.gatewayAPI.enabled -}}
 {{- $_ := set $flags "gateway-api" "" -}}

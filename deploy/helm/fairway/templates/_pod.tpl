@@ -248,6 +248,9 @@ mounted and set for both is what the user adds.
   {{- $mounts := $controller.extraVolumeMounts | default list }}
   {{- if and $controller.validatingWebhook.enabled (ne $role "proxy") }}
   {{- $mounts = append $mounts (dict "name" "validation" "mountPath" "/etc/fairway/validation" "readOnly" true) }}
+  {{- if $controller.validatingWebhook.clientAuthorityConfigMap }}
+  {{- $mounts = append $mounts (dict "name" "validation-client" "mountPath" "/etc/fairway/validation-client" "readOnly" true) }}
+  {{- end }}
   {{- end }}
   {{- if ne $role "run" }}
   {{- /* Who only connects to the socket needs no right to write beside it. */}}
@@ -268,6 +271,9 @@ mounted and set for both is what the user adds.
 {{- if $controller.validatingWebhook.enabled -}}
 {{- $secret := $controller.validatingWebhook.certificateSecret | default (include "fairway.validation.fullname" .) -}}
 {{- $volumes = append $volumes (dict "name" "validation" "secret" (dict "secretName" $secret)) -}}
+{{- with $controller.validatingWebhook.clientAuthorityConfigMap -}}
+{{- $volumes = append $volumes (dict "name" "validation-client" "configMap" (dict "name" .)) -}}
+{{- end -}}
 {{- end -}}
 {{- if ne $controller.mode "single" -}}
 {{- $volumes = append $volumes (dict "name" "control" "emptyDir" (dict "medium" "Memory" "sizeLimit" "1Mi")) -}}

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use fairway_controller::Reviewer;
-use fairway_translate::limit::{REVIEW_BODY, REVIEW_TIME};
+use fairway_translate::limit::{REVIEW_BODY, REVIEW_NAME, REVIEW_REFUSAL, REVIEW_TIME};
 use fairway_translate::review::Review;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -120,6 +120,9 @@ fn decode(body: &[u8]) -> Result<Decoded, NoReview> {
         return Err((StatusCode::INTERNAL_SERVER_ERROR, "expected an AdmissionReview of admission.k8s.io/v1"));
     }
     let Some(AdmissionQuestion { uid, kind, name, namespace, object }) = asked.request else { return Err(bad) };
+    if uid.len() > REVIEW_NAME {
+        return Err(bad);
+    }
     if (&*kind.group, &*kind.version, &*kind.kind) != ("networking.k8s.io", "v1", "Ingress") {
         return Err((StatusCode::INTERNAL_SERVER_ERROR, "expected an Ingress of networking.k8s.io/v1"));
     }
@@ -129,7 +132,17 @@ fn decode(body: &[u8]) -> Result<Decoded, NoReview> {
         ingress.metadata.name.get_or_insert_with(|| name.clone());
         Ok(Box::new(ingress))
     });
-    Ok(Decoded { uid, name: format!("{namespace}/{name}"), object })
+    Ok(Decoded { uid, name: cut(format!("{namespace}/{name}"), REVIEW_NAME), object })
+}
+
+/// A text of at most so many bytes, and a sign that there was more.
+fn cut(mut text: String, most: usize) -> String {
+    const MORE: &str = " ...";
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most - MORE.len()));
+        text.push_str(MORE);
+    }
+    text
 }
 
 async fn review(question: Decoded, reviewer: &Reviewer) -> Result<Vec<u8>, NoReview> {
@@ -142,6 +155,8 @@ async fn review(question: Decoded, reviewer: &Reviewer) -> Result<Vec<u8>, NoRev
             reviewer.review(*ingress).await.ok_or(ended)?
         }
     };
+    // What users wrote is quoted in it.
+    let refusal = refusal.map(|why| cut(why, REVIEW_REFUSAL));
     if let Some(why) = &refusal {
         let ingress = &*name;
         info!(ingress, why, "an Ingress was refused");
@@ -155,4 +170,33 @@ async fn review(question: Decoded, reviewer: &Reviewer) -> Result<Vec<u8>, NoRev
     let response = AdmissionAnswer { uid: &uid, allowed: status.is_none(), status, warnings: &warnings };
     let answered = AdmissionReview { api_version: "admission.k8s.io/v1", kind: "AdmissionReview", response };
     serde_json::to_vec(&answered).map_err(|_| (StatusCode::INTERNAL_SERVER_ERROR, "the answer can't be written"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        assert_eq!(cut("short".to_owned(), 10), "short");
+        assert_eq!(cut("x".repeat(10), 10), "x".repeat(10));
+        assert_eq!(cut("x".repeat(11), 10), format!("{} ...", "x".repeat(6)));
+        assert_eq!(cut("\u{e9}".repeat(6), 11), format!("{} ...", "\u{e9}".repeat(3)));
+    }
+
+    #[test]
+    fn names_of_any_length_are_bounded() {
+        let review = |uid: &str, name: &str| {
+            let text = format!(
+                r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{{"uid":"{uid}","name":"{name}",
+                "kind":{{"group":"networking.k8s.io","version":"v1","kind":"Ingress"}}}}}}"#
+            );
+            decode(text.as_bytes()).map(|decoded| decoded.name.len())
+        };
+        assert_eq!(review("u", &"n".repeat(1 << 20)).ok(), Some(REVIEW_NAME));
+        assert_eq!(
+            review(&"u".repeat(REVIEW_NAME + 1), "n").err().map(|(status, _)| status),
+            Some(StatusCode::BAD_REQUEST)
+        );
+    }
 }
