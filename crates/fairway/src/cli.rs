@@ -534,7 +534,7 @@ fn run() -> Command {
 
 /// Both roles take all flags of `run`, so that a Deployment has one list of them.
 fn controller() -> Command {
-    let hidden = ["access-log", "workers", "metrics-detail"];
+    let hidden = ["access-log", "workers", "metrics-detail", "request-body-directory", "request-body-space"];
     let command = run()
         .name("controller")
         .about("Control the Ingresses of a cluster, and tell proxies in other processes what to serve")

@@ -65,9 +65,9 @@ const REFUSED: [libc::c_long; 37] = [
     libc::SYS_personality,
 ];
 
-/// Confines this thread and those that it starts from now on. To be called before there are others.
-pub(crate) fn confine() {
-    match files(&CREDENTIALS.map(Path::new)) {
+/// Confines this thread and those that it starts from now on. To be called before there are others. Files may be kept in `scratch`.
+pub(crate) fn confine(scratch: Option<&Path>) {
+    match files(&CREDENTIALS.map(Path::new), scratch) {
         Ok(RulesetStatus::FullyEnforced) => {}
         Ok(RulesetStatus::PartiallyEnforced) => info!("Landlock of this kernel is older: some rights to files remain"),
         Ok(RulesetStatus::NotEnforced) => {
@@ -80,8 +80,8 @@ pub(crate) fn confine() {
     }
 }
 
-/// Leaves no right to files but to read them, and not those in `hidden`.
-fn files(hidden: &[&Path]) -> Result<RulesetStatus, RulesetError> {
+/// Leaves no right to files but to read them, and not those in `hidden`, and to make, write and remove some in `scratch`.
+fn files(hidden: &[&Path], scratch: Option<&Path>) -> Result<RulesetStatus, RulesetError> {
     let ruleset = Ruleset::default().handle_access(AccessFs::from_all(LANDLOCK))?.scope(Scope::from_all(LANDLOCK))?;
     let mut ruleset = ruleset.create()?;
     let mut readable = Vec::new();
@@ -95,6 +95,10 @@ fn files(hidden: &[&Path]) -> Result<RulesetStatus, RulesetError> {
     // Standard output may be one of these.
     if let Ok(devices) = PathFd::new("/dev") {
         ruleset = ruleset.add_rule(PathBeneath::new(devices, AccessFs::ReadFile | AccessFs::WriteFile))?;
+    }
+    if let Some(scratch) = scratch.and_then(|scratch| PathFd::new(scratch).ok()) {
+        let made = AccessFs::MakeReg | AccessFs::RemoveFile | AccessFs::Truncate;
+        ruleset = ruleset.add_rule(PathBeneath::new(scratch, AccessFs::ReadFile | AccessFs::WriteFile | made))?;
     }
     Ok(ruleset.restrict_self()?.ruleset)
 }
@@ -158,14 +162,14 @@ mod tests {
     fn a_confined_thread_reads_what_is_not_hidden_and_can_do_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
-        let (hidden, open) = (root.join("hidden"), root.join("open"));
-        for path in [&hidden, &open] {
+        let [hidden, open, scratch] = ["hidden", "open", "scratch"].map(|name| root.join(name));
+        for path in [&hidden, &open, &scratch] {
             std::fs::create_dir(path).unwrap();
             std::fs::write(path.join("file"), "text").unwrap();
         }
         std::thread::scope(|scope| {
             let confined = scope.spawn(|| {
-                let status = files(&[&hidden]).unwrap();
+                let status = files(&[&hidden], Some(&scratch)).unwrap();
                 calls().unwrap();
                 let program = Command::new("/bin/true").status().map_err(|error| error.kind());
                 assert_eq!(program.map(|_| ()), Err(ErrorKind::PermissionDenied));
@@ -177,6 +181,10 @@ mod tests {
                 assert!(denied(std::fs::read_to_string(hidden.join("file")).map(|_| ())));
                 assert!(denied(std::fs::write(open.join("file"), "other")));
                 assert!(denied(std::fs::write(open.join("new"), "other")));
+                std::fs::write(scratch.join("new"), "body").unwrap();
+                std::fs::remove_file(scratch.join("new")).unwrap();
+                tempfile::tempfile_in(&scratch).unwrap();
+                assert!(denied(Command::new(scratch.join("file")).status().map(|_| ())));
             });
             confined.join().unwrap();
         });

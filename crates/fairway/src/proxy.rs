@@ -25,7 +25,7 @@ use crate::wiring::{self, Signals};
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let Some(flags) = wiring::begin(matches, "proxy") else { return Ok(ExitCode::SUCCESS) };
     // Before there is another thread.
-    confine();
+    confine(matches.get_one::<PathBuf>("request-body-directory").map(PathBuf::as_path));
     let log = wiring::access_log(matches)?;
     let options = flags.options()?;
     // Nothing here takes time but the setup of a connection to the controller.

@@ -143,6 +143,8 @@ mod tests {
             "\"gateway-ports\"",
             "\"read-only\"",
             "\"validating-webhook-client-authority\"",
+            "\"request-body-directory\"",
+            "\"request-body-space\"",
             "workers()",
             "metrics_detail()",
             "allow_address()",
