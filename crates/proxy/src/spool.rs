@@ -41,30 +41,30 @@ pub(crate) struct Spools {
     /// Bytes in files. Written once for each piece of a body that memory has no room for.
     used: AtomicU64,
     // Without a bound: a request waits for each of its jobs.
-    jobs: Sender<Job>,
+    jobs: Sender<SpoolJob>,
 }
 
 /// What a thread is to do.
 #[derive(Debug)]
-enum Job {
+enum SpoolJob {
     /// Writes all of `memory`; the first one makes the file.
-    Write { file: Option<Arc<File>>, step: Step },
+    Write { file: Option<Arc<File>>, step: SpoolStep },
     /// Fills `memory`.
-    Read { file: Arc<File>, step: Step },
+    Read { file: Arc<File>, step: SpoolStep },
     /// Closing a large file frees its blocks, which takes time.
     Close(Arc<File>),
 }
 
 #[derive(Debug)]
-struct Step {
+struct SpoolStep {
     memory: Vec<u8>,
     at: u64,
-    done: oneshot::Sender<Outcome>,
+    done: oneshot::Sender<SpoolOutcome>,
 }
 
 /// What became of a step.
 #[derive(Debug)]
-struct Outcome {
+struct SpoolOutcome {
     file: Option<Arc<File>>,
     memory: Vec<u8>,
     failed: Option<io::Error>,
@@ -124,7 +124,7 @@ pub(crate) struct SpoolFile {
     taken: u64,
     /// Memory of the last step, for the next one.
     memory: Vec<u8>,
-    under_way: Option<oneshot::Receiver<Outcome>>,
+    under_way: Option<oneshot::Receiver<SpoolOutcome>>,
 }
 
 impl SpoolFile {
@@ -138,7 +138,7 @@ impl SpoolFile {
         self.memory.clear();
         self.memory.extend_from_slice(bytes);
         let file = self.file.clone();
-        self.begin(self.written, |step| Job::Write { file, step });
+        self.begin(self.written, |step| SpoolJob::Write { file, step });
         true
     }
 
@@ -180,7 +180,7 @@ impl SpoolFile {
             let most = buffer.room().min(PIECE);
             self.memory.resize(usize::try_from(self.left()).unwrap_or(usize::MAX).min(most), 0);
             let Some(file) = self.file.clone() else { return Poll::Ready(Err(io::ErrorKind::NotFound.into())) };
-            self.begin(self.read, |step| Job::Read { file, step });
+            self.begin(self.read, |step| SpoolJob::Read { file, step });
         }
         ready!(self.poll_step(cx))?;
         buffer.append(&self.memory);
@@ -188,10 +188,10 @@ impl SpoolFile {
         Poll::Ready(Ok(()))
     }
 
-    fn begin(&mut self, at: u64, job: impl FnOnce(Step) -> Job) {
+    fn begin(&mut self, at: u64, job: impl FnOnce(SpoolStep) -> SpoolJob) {
         let (done, outcome) = oneshot::channel();
         // Without threads there is no outcome.
-        let _ = self.spools.jobs.send(job(Step { memory: std::mem::take(&mut self.memory), at, done }));
+        let _ = self.spools.jobs.send(job(SpoolStep { memory: std::mem::take(&mut self.memory), at, done }));
         self.under_way = Some(outcome);
     }
 
@@ -199,7 +199,7 @@ impl SpoolFile {
         let Some(under_way) = &mut self.under_way else { return Poll::Ready(Ok(())) };
         let outcome = ready!(Pin::new(under_way).poll(cx));
         self.under_way = None;
-        let Ok(Outcome { file, memory, failed }) = outcome else {
+        let Ok(SpoolOutcome { file, memory, failed }) = outcome else {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         };
         self.file = file;
@@ -213,7 +213,7 @@ impl Drop for SpoolFile {
         self.spools.used.fetch_sub(self.taken, Ordering::Relaxed);
         if let Some(file) = self.file.take() {
             // Without threads it is closed here.
-            let _ = self.spools.jobs.send(Job::Close(file));
+            let _ = self.spools.jobs.send(SpoolJob::Close(file));
         }
     }
 }
@@ -221,22 +221,22 @@ impl Drop for SpoolFile {
 /// When the last warning was logged.
 type Warned = Mutex<Option<Instant>>;
 
-fn work(directory: &Path, jobs: &Mutex<Receiver<Job>>, warned: &Warned) {
+fn work(directory: &Path, jobs: &Mutex<Receiver<SpoolJob>>, warned: &Warned) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let (step, file, result) = match job {
-            Ok(Job::Write { file, step }) => match file.map_or_else(|| open(directory).map(Arc::new), Ok) {
+            Ok(SpoolJob::Write { file, step }) => match file.map_or_else(|| open(directory).map(Arc::new), Ok) {
                 Ok(file) => {
                     let result = file.write_all_at(&step.memory, step.at);
                     (step, Some(file), result)
                 }
                 Err(error) => (step, None, Err(error)),
             },
-            Ok(Job::Read { file, mut step }) => {
+            Ok(SpoolJob::Read { file, mut step }) => {
                 let result = file.read_exact_at(&mut step.memory, step.at);
                 (step, Some(file), result)
             }
-            Ok(Job::Close(file)) => {
+            Ok(SpoolJob::Close(file)) => {
                 drop(file);
                 continue;
             }
@@ -245,9 +245,9 @@ fn work(directory: &Path, jobs: &Mutex<Receiver<Job>>, warned: &Warned) {
         if let Err(error) = &result {
             warn(error, directory, warned);
         }
-        let Step { memory, done, .. } = step;
+        let SpoolStep { memory, done, .. } = step;
         // A request that has gone needs no outcome; its file is closed here.
-        let _ = done.send(Outcome { file, memory, failed: result.err() });
+        let _ = done.send(SpoolOutcome { file, memory, failed: result.err() });
     }
 }
 
