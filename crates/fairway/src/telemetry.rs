@@ -14,7 +14,6 @@ const QUIET: &str = "kube=warn,kube_client=warn,kube_client::client::builder=off
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Form {
     Text,
-    #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "only `run` can log JSON"))]
     Json,
 }
 
