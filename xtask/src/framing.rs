@@ -6,7 +6,7 @@ mod generate;
 use std::collections::HashSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use anyhow::{Context, ensure};
 
 use self::generate::{Case, Generator};
 use crate::outcome::Outcome;
-use crate::serving::{Program, Serving};
+use crate::serving::{Program, Serving, free_address};
 use crate::shell;
 use crate::workspace::Workspace;
 
@@ -204,7 +204,7 @@ impl Backend {
 /// An nginx, and its own backend, which sees what nginx has read.
 fn nginx(folder: &Path, go: &Path) -> anyhow::Result<(Program, Backend)> {
     let mut behind = Backend::start(&mut Command::new(go))?;
-    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a free port")?.local_addr()?;
+    let address = free_address()?;
     let folder = folder.join("nginx");
     fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     let at = folder.display();
@@ -219,12 +219,8 @@ fn nginx(folder: &Path, go: &Path) -> anyhow::Result<(Program, Backend)> {
     fs::write(folder.join("nginx.conf"), config)?;
     let mut command = Command::new("nginx");
     command.arg("-e").arg(folder.join("error.log")).arg("-c").arg(folder.join("nginx.conf")).stdin(Stdio::null());
-    let program = Program::start(&mut command)?;
-    let begin = Instant::now();
-    while TcpStream::connect(address).is_err() {
-        ensure!(begin.elapsed() < PATIENCE, "nginx does not listen; see {at}/error.log");
-        thread::sleep(Duration::from_millis(20));
-    }
+    let program =
+        Program::start_at(&mut command, address, PATIENCE).with_context(|| format!("nginx; see {at}/error.log"))?;
     behind.address = address;
     Ok((program, behind))
 }

@@ -3,17 +3,17 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
 use crate::outcome::Outcome;
-use crate::serving::{Program, Serving};
+use crate::serving::{Program, Serving, free_address};
 use crate::shell;
+use crate::tls_files::TlsFiles;
 use crate::tools;
 use crate::workspace::Workspace;
 
@@ -90,39 +90,25 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let folder = workspace.target_folder()?.join("grpc");
     let manifests = folder.join("manifests");
     fs::create_dir_all(&manifests).with_context(|| format!("making {}", manifests.display()))?;
-    let (certificate, key) = (folder.join("tls.crt"), folder.join("tls.key"));
-    let encode = |path: &Path| -> anyhow::Result<String> {
-        Ok(String::from_utf8(shell::read(Command::new("openssl").args(["base64", "-A", "-in"]).arg(path))?)?)
-    };
-    let mut openssl = Command::new("openssl");
-    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
-    openssl.args(["-subj", "/CN=grpc.example", "-addext", "subjectAltName=DNS:grpc.example"]);
-    shell::read(openssl.arg("-keyout").arg(&key).arg("-out").arg(&certificate))?;
-    let secret = format!(
-        "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: tls, namespace: default}}\ntype: kubernetes.io/tls\n\
-         data:\n  tls.crt: {}\n  tls.key: {}\n",
-        encode(&certificate)?,
-        encode(&key)?
-    );
-    fs::write(manifests.join("grpc.yaml"), format!("{MANIFESTS}{secret}"))?;
+    let files = TlsFiles::make(&folder, HOST)?;
+    fs::write(manifests.join("grpc.yaml"), format!("{MANIFESTS}{}", files.secret("default")?))?;
 
     let tools = workspace.root.join("target/tools/bin");
     let server = |options: &[&OsStr]| -> anyhow::Result<(Program, SocketAddr)> {
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a free port")?.local_addr()?;
+        let address = free_address()?;
         let mut command = Command::new(tools.join("grpc-server"));
         command.arg(format!("--port={}", address.port())).args(options);
-        let program = Program::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
-        let begin = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            ensure!(begin.elapsed() < START, "nothing listens on {address} after {} s", START.as_secs());
-            thread::sleep(Duration::from_millis(50));
-        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let program = Program::start_at(&mut command, address, START)?;
         Ok((program, address))
     };
     let option = |name: &str, path: &Path| -> OsString { [name.as_ref(), path.as_os_str()].join("=".as_ref()) };
     let (_plain, plain) = server(&[])?;
-    let (_tls, tls) =
-        server(&["--use_tls".as_ref(), &option("--tls_cert_file", &certificate), &option("--tls_key_file", &key)])?;
+    let (_tls, tls) = server(&[
+        "--use_tls".as_ref(),
+        &option("--tls_cert_file", &files.certificate),
+        &option("--tls_key_file", &files.key),
+    ])?;
     let backends = [format!("--backend=default/plain:80={plain}"), format!("--backend=default/tls:443={tls}")];
     let mut fairway = match Serving::start(workspace, &manifests, &backends)? {
         Ok(fairway) => fairway,
@@ -133,7 +119,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let over_tls = [
         "--use_tls".into(),
         "--use_test_ca".into(),
-        option("--ca_file", &certificate),
+        option("--ca_file", &files.certificate),
         format!("--server_host_override={HOST}").into(),
     ];
     for (address, options) in [(fairway.http, &[][..]), (fairway.https, &over_tls[..])] {

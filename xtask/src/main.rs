@@ -28,6 +28,7 @@ mod outcome;
 mod rules;
 mod serving;
 mod shell;
+mod tls_files;
 mod tools;
 mod totals;
 mod words;

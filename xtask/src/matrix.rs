@@ -3,16 +3,15 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
 use crate::outcome::Outcome;
-use crate::serving::{Program, Serving};
+use crate::serving::{Program, Serving, free_address};
 use crate::shell;
 use crate::workspace::Workspace;
 
@@ -198,7 +197,7 @@ fn started(command: &mut Command) -> anyhow::Result<(Program, SocketAddr)> {
 
 /// An nginx, which passes uploads on.
 fn nginx(folder: &Path, go: SocketAddr) -> anyhow::Result<(Program, SocketAddr)> {
-    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a free port")?.local_addr()?;
+    let address = free_address()?;
     let (body, own) = (folder.join("body"), folder.join("nginx"));
     fs::create_dir_all(&own).with_context(|| format!("making {}", own.display()))?;
     let (at, body) = (own.display(), body.display());
@@ -213,12 +212,8 @@ fn nginx(folder: &Path, go: SocketAddr) -> anyhow::Result<(Program, SocketAddr)>
     fs::write(own.join("nginx.conf"), config)?;
     let mut command = Command::new("nginx");
     command.arg("-e").arg(own.join("error.log")).arg("-c").arg(own.join("nginx.conf")).stdin(Stdio::null());
-    let program = Program::start(&mut command)?;
-    let begin = Instant::now();
-    while TcpStream::connect(address).is_err() {
-        ensure!(begin.elapsed() < Duration::from_secs(20), "nginx does not listen; see {at}/error.log");
-        thread::sleep(Duration::from_millis(20));
-    }
+    let program = Program::start_at(&mut command, address, Duration::from_secs(20))
+        .with_context(|| format!("nginx; see {at}/error.log"))?;
     Ok((program, address))
 }
 

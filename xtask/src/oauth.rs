@@ -3,16 +3,15 @@
 //! The users are those of an htpasswd file, so that no identity provider is needed; everything else is what its users run.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
 use crate::outcome::Outcome;
-use crate::serving::{Program, Serving};
+use crate::serving::{Program, Serving, free_address};
 use crate::shell;
 use crate::tools;
 use crate::workspace::Workspace;
@@ -147,7 +146,7 @@ impl Complaints {
 
 /// Starts oauth2-proxy and waits until it listens.
 fn guard(program: &Path, users: &Path) -> anyhow::Result<(Program, SocketAddr)> {
-    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a free port")?.local_addr()?;
+    let address = free_address()?;
     let mut command = Command::new(program);
     command.args([
         format!("--http-address={address}"),
@@ -161,12 +160,8 @@ fn guard(program: &Path, users: &Path) -> anyhow::Result<(Program, SocketAddr)> 
         "--reverse-proxy=true".to_owned(),
         "--set-xauthrequest=true".to_owned(),
     ]);
-    let program = Program::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
-    let begin = Instant::now();
-    while TcpStream::connect(address).is_err() {
-        ensure!(begin.elapsed() < START, "oauth2-proxy doesn't listen after {} s", START.as_secs());
-        thread::sleep(Duration::from_millis(50));
-    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let program = Program::start_at(&mut command, address, START).context("oauth2-proxy")?;
     Ok((program, address))
 }
 

@@ -1,13 +1,14 @@
 //! A `fairway dev` on free ports, for suites that test it from outside.
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 use crate::outcome::Outcome;
 use crate::shell;
@@ -80,6 +81,13 @@ impl Program {
         Ok(Self(command.spawn().with_context(|| format!("starting `{name}`"))?))
     }
 
+    /// Starts a program, and waits at most `patience` until it listens.
+    pub(crate) fn start_at(command: &mut Command, address: SocketAddr, patience: Duration) -> anyhow::Result<Self> {
+        let program = Self::start(command)?;
+        wait_for(address, patience)?;
+        Ok(program)
+    }
+
     /// The number of the process.
     pub(crate) fn id(&self) -> u32 {
         self.0.id()
@@ -94,6 +102,21 @@ impl Program {
     pub(crate) fn stdout(&mut self) -> anyhow::Result<ChildStdout> {
         self.0.stdout.take().context("its output is no pipe")
     }
+}
+
+/// Waits at most `patience` until a program listens.
+pub(crate) fn wait_for(address: SocketAddr, patience: Duration) -> anyhow::Result<()> {
+    let begin = Instant::now();
+    while TcpStream::connect(address).is_err() {
+        ensure!(begin.elapsed() < patience, "nothing listens on {address} after {} s", patience.as_secs());
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// An address on which nothing listens.
+pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a free port")?.local_addr()?)
 }
 
 impl Drop for Program {

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -14,21 +13,21 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 
 use crate::outcome::Outcome;
-use crate::serving::Program;
+use crate::serving::{Program, wait_for};
 use crate::workspace::Workspace;
-use crate::{image, shell, tools};
+use crate::{image, tools};
 
 mod config;
 mod load;
 mod scenario;
 
 use config::{Origin, Setup};
-use scenario::{Comparison, Proxy, SCENARIOS, Side};
+use scenario::{Proxy, SCENARIOS, Scenario, Side};
 
 /// What to compare, and how long.
 #[derive(Debug)]
 pub(crate) struct PeerOptions {
-    scenarios: Vec<&'static Comparison>,
+    scenarios: Vec<&'static Scenario>,
     rounds: usize,
     seconds: u64,
     binary: Option<PathBuf>,
@@ -131,7 +130,7 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     /// Runs all rounds of one scenario. Returns the lines of its table.
-    fn compare(&self, workspace: &Workspace, scenario: &Comparison) -> anyhow::Result<Vec<String>> {
+    fn compare(&self, workspace: &Workspace, scenario: &Scenario) -> anyhow::Result<Vec<String>> {
         let _origin = self.origin(scenario.origin)?;
         let sides: Vec<_> = scenario
             .sides
@@ -166,7 +165,7 @@ impl Bench<'_> {
     }
 
     /// Starts one proxy, loads it, and counts.
-    fn cost(&self, scenario: &Comparison, side: &Side) -> anyhow::Result<Cost> {
+    fn cost(&self, scenario: &Scenario, side: &Side) -> anyhow::Result<Cost> {
         let setup = &self.setup;
         let mut command = match side.proxy {
             Proxy::Fairway { annotations, settings, documents } => {
@@ -202,8 +201,8 @@ impl Bench<'_> {
         };
         let mut program = Program::start(command.stdin(Stdio::null()).stderr(Stdio::null()))?;
         let id = program.id();
-        wait_for(setup.http)?;
-        wait_for(setup.https)?;
+        wait_for(setup.http, START)?;
+        wait_for(setup.https, START)?;
         scenario.load.run(setup, WARM_UP)?;
         let (before, begin) = (processor_time(id)?, Instant::now());
         let requests = scenario.load.run(setup, self.options.seconds)?;
@@ -222,14 +221,11 @@ impl Bench<'_> {
         let setup = &self.setup;
         let mut command = pinned(1, &setup.nginx);
         command.arg("-c").arg(setup.write_origin()?);
-        let mut programs =
-            vec![Program::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?];
-        wait_for(setup.origin)?;
+        let mut programs = vec![Program::start_at(silent(&mut command), setup.origin, START)?];
         if origin == Origin::Grpc {
             let mut command = pinned(1, &setup.grpc_server);
             command.arg(format!("--port={}", setup.grpc.port())).env("GOMAXPROCS", "1");
-            programs.push(Program::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?);
-            wait_for(setup.grpc)?;
+            programs.push(Program::start_at(silent(&mut command), setup.grpc, START)?);
         }
         Ok(programs)
     }
@@ -242,13 +238,9 @@ fn pinned(core: usize, program: &Path) -> Command {
     command
 }
 
-fn wait_for(address: SocketAddr) -> anyhow::Result<()> {
-    let begin = Instant::now();
-    while TcpStream::connect(address).is_err() {
-        ensure!(begin.elapsed() < START, "nothing listens on {address} after {} s", START.as_secs());
-        thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
+/// The command, without input and output.
+fn silent(command: &mut Command) -> &mut Command {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
 }
 
 /// What a process with all its threads has used so far. The scheduler counts nanoseconds; the times of `stat` have ticks of 10 ms.
@@ -273,14 +265,6 @@ fn memory(id: u32) -> anyhow::Result<f64> {
 fn write(path: PathBuf, text: &str) -> anyhow::Result<PathBuf> {
     fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
     Ok(path)
-}
-
-/// Makes a certificate for the host.
-fn make_certificate(certificate: &Path, key: &Path) -> anyhow::Result<()> {
-    let mut openssl = Command::new("openssl");
-    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
-    openssl.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]);
-    shell::read(openssl.arg("-keyout").arg(key).arg("-out").arg(certificate)).map(drop)
 }
 
 #[cfg(test)]

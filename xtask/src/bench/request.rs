@@ -15,6 +15,7 @@ use std::thread;
 use anyhow::{Context, ensure};
 
 use super::client::{Asked, Client, Version};
+use crate::serving::free_address;
 
 /// Requests of the short and of the long run, all on one connection, which takes 1,000 by default (`keep-alive-requests`).
 const SHORT: usize = 200;
@@ -22,30 +23,30 @@ const LONG: usize = 900;
 /// The factor by which a cost may grow before the benchmark fails: compilers and processors differ by less.
 const TOLERANCE: f64 = 1.03;
 /// A kind of request.
-struct Scenario {
+struct RequestKind {
     name: &'static str,
     asked: Asked,
     /// The number of instructions it may need.
     allowed: f64,
 }
 
-const SCENARIOS: &[Scenario] = &[
-    Scenario {
+const KINDS: &[RequestKind] = &[
+    RequestKind {
         name: "forward",
         asked: Asked { version: Version::Http1, path: "/plain/a?b=c", status: 200 },
         allowed: 20_100.0,
     },
-    Scenario {
+    RequestKind {
         name: "rewrite",
         asked: Asked { version: Version::Http1, path: "/rewritten/a/b?c=d", status: 200 },
         allowed: 21_200.0,
     },
-    Scenario {
+    RequestKind {
         name: "redirect",
         asked: Asked { version: Version::Http1, path: "/moved", status: 301 },
         allowed: 11_400.0,
     },
-    Scenario {
+    RequestKind {
         name: "forward over HTTP/2",
         asked: Asked { version: Version::Http2, path: "/plain/a?b=c", status: 200 },
         allowed: 48_600.0,
@@ -95,7 +96,7 @@ spec:
       - {path: /moved, pathType: Prefix, backend: {service: {name: app, port: {number: 80}}}}
 "#;
 
-/// Counts every scenario with `binary`. Returns the lines to print and the complaints.
+/// Counts every kind with `binary`. Returns the lines to print and the complaints.
 pub(crate) fn run(binary: &Path, folder: &Path) -> anyhow::Result<(Vec<String>, Vec<String>)> {
     fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     fs::write(folder.join("bench.yaml"), MANIFESTS)?;
@@ -107,16 +108,15 @@ pub(crate) fn run(binary: &Path, folder: &Path) -> anyhow::Result<(Vec<String>, 
     let origin = origin()?;
     let mut lines = vec![format!("{:<28}{:>14}{:>14}", "instructions per request", "counted", "allowed")];
     let mut complaints = Vec::new();
-    for scenario in SCENARIOS {
-        let (short, long) =
-            (count(binary, folder, origin, scenario, SHORT)?, count(binary, folder, origin, scenario, LONG)?);
+    for kind in KINDS {
+        let (short, long) = (count(binary, folder, origin, kind, SHORT)?, count(binary, folder, origin, kind, LONG)?);
         let each = (long - short) / (LONG - SHORT) as f64;
-        let allowed = scenario.allowed * TOLERANCE;
-        lines.push(format!("{:<28}{each:>14.0}{allowed:>14.0}", scenario.name));
+        let allowed = kind.allowed * TOLERANCE;
+        lines.push(format!("{:<28}{each:>14.0}{allowed:>14.0}", kind.name));
         if each > allowed {
             complaints.push(format!(
                 "a request of the kind {} costs {each:.0} instructions, more than {allowed:.0}",
-                scenario.name
+                kind.name
             ));
         }
     }
@@ -124,14 +124,8 @@ pub(crate) fn run(binary: &Path, folder: &Path) -> anyhow::Result<(Vec<String>, 
 }
 
 /// The instructions of a whole run with this many requests.
-fn count(
-    binary: &Path,
-    folder: &Path,
-    origin: SocketAddr,
-    scenario: &Scenario,
-    requests: usize,
-) -> anyhow::Result<f64> {
-    let (http, https) = (free_port()?, free_port()?);
+fn count(binary: &Path, folder: &Path, origin: SocketAddr, kind: &RequestKind, requests: usize) -> anyhow::Result<f64> {
+    let (http, https) = (free_address()?, free_address()?);
     let mut command = Command::new("valgrind");
     command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(binary).arg("dev").arg(folder);
     command.args(["--http", &http.to_string(), "--https", &https.to_string(), "--workers", "1", "--access-log", "off"]);
@@ -144,7 +138,7 @@ fn count(
         let mut text = String::new();
         stderr.read_to_string(&mut text).map(|_| text)
     });
-    let mut client = Client::connect(http, scenario.asked)?;
+    let mut client = Client::connect(http, kind.asked)?;
     for _ in 0..requests {
         client.ask()?;
     }
@@ -204,11 +198,6 @@ fn answer_all(mut stream: TcpStream) {
     }
 }
 
-/// An address on which nothing listens.
-fn free_port() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a free port")?.local_addr()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,7 +205,7 @@ mod tests {
     #[test]
     fn the_page_about_performance_says_what_a_request_may_cost() {
         let page = include_str!("../../../docs/performance.md");
-        for Scenario { name, allowed, .. } in SCENARIOS {
+        for RequestKind { name, allowed, .. } in KINDS {
             let count = *allowed as u64;
             let cell = format!("| {},{:03} |", count / 1000, count % 1000);
             assert!(page.contains(&cell), "{name}: {cell}");

@@ -3,13 +3,12 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::Context;
 
-use super::scenario::{Comparison, ingress};
-use super::{make_certificate, write};
-use crate::shell;
+use super::scenario::{Scenario, ingress};
+use super::write;
+use crate::tls_files::TlsFiles;
 
 /// The access log of ingress-nginx without the fields that only it has.
 pub(super) const LOG_FORMAT: &str = "$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent \"$http_referer\" \
@@ -47,6 +46,7 @@ pub(super) struct Setup {
     pub(super) folder: PathBuf,
     pub(super) nginx: PathBuf,
     pub(super) grpc_server: PathBuf,
+    tls: TlsFiles,
     /// A message of gRPC that asks for 100 bytes.
     pub(super) message: PathBuf,
     /// The proxy under test.
@@ -74,7 +74,7 @@ impl Setup {
         // A prefix of five bytes, and field 2 of a SimpleRequest, `response_size`, with 100.
         let message = folder.join("message");
         fs::write(&message, [0, 0, 0, 0, 2, 0x10, 100])?;
-        make_certificate(&folder.join("tls.crt"), &folder.join("tls.key"))?;
+        let tls = TlsFiles::make(folder, "localhost")?;
         let listeners: Vec<_> = (0..5)
             .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
             .collect::<Result<_, _>>()
@@ -84,6 +84,7 @@ impl Setup {
             folder: folder.to_owned(),
             nginx: nginx.to_owned(),
             grpc_server: grpc_server.to_owned(),
+            tls,
             message,
             http: address(0)?,
             https: address(1)?,
@@ -130,7 +131,7 @@ impl Setup {
     }
 
     /// nginx as the proxy.
-    pub(super) fn write_nginx(&self, scenario: &Comparison, http: &str, location: &str) -> anyhow::Result<PathBuf> {
+    pub(super) fn write_nginx(&self, scenario: &Scenario, http: &str, location: &str) -> anyhow::Result<PathBuf> {
         let (plain, tls, folder) = (self.http, self.https, self.folder.display());
         let (address, auth) = (self.address(scenario.origin), self.origin);
         let log = if scenario.log {
@@ -185,20 +186,12 @@ impl Setup {
         settings: &str,
         documents: &str,
     ) -> anyhow::Result<PathBuf> {
-        let encode = |name: &str| -> anyhow::Result<String> {
-            let mut openssl = Command::new("openssl");
-            openssl.args(["base64", "-A", "-in"]).arg(self.folder.join(name));
-            Ok(String::from_utf8(shell::read(&mut openssl)?)?)
-        };
         let text = format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{name: app, namespace: bench}}\nspec: {{ports: [{{port: 80}}]}}\n\
              ---\napiVersion: v1\nkind: Service\nmetadata: {{name: auth, namespace: bench}}\nspec: {{ports: [{{port: 80}}]}}\n\
-             ---\napiVersion: v1\nkind: Secret\ntype: kubernetes.io/tls\nmetadata: {{name: tls, namespace: bench}}\n\
-             data: {{tls.crt: {}, tls.key: {}}}\n\
-             ---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: settings, namespace: bench}}\n\
+             {}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: settings, namespace: bench}}\n\
              data: {{ssl-redirect: \"false\", keep-alive-requests: \"100000000\", {settings}}}\n{}{documents}",
-            encode("tls.crt")?,
-            encode("tls.key")?,
+            self.tls.secret("bench")?,
             ingress("app", annotations, "/")
         );
         let folder = self.folder.join("manifests");
@@ -208,7 +201,7 @@ impl Setup {
     }
 
     /// Envoy as the proxy, for calls of gRPC.
-    pub(super) fn write_envoy(&self, scenario: &Comparison) -> anyhow::Result<PathBuf> {
+    pub(super) fn write_envoy(&self, scenario: &Scenario) -> anyhow::Result<PathBuf> {
         let folder = self.folder.display();
         let listener = |port: u16, tls: &str| {
             format!(

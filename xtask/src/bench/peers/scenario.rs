@@ -7,7 +7,7 @@ use super::load::Load;
 
 /// One table of the benchmark.
 #[derive(Debug)]
-pub(super) struct Comparison {
+pub(super) struct Scenario {
     pub(super) name: &'static str,
     pub(super) load: Load,
     pub(super) origin: Origin,
@@ -58,11 +58,11 @@ const GRPC: &[Side] = &[
     Side { name: "envoy", proxy: Proxy::Envoy },
 ];
 
-const fn plain(name: &'static str, load: Load, log: bool) -> Comparison {
-    Comparison { name, load, origin: Origin::Plain, log, sides: PLAIN }
+const fn plain(name: &'static str, load: Load, log: bool) -> Scenario {
+    Scenario { name, load, origin: Origin::Plain, log, sides: PLAIN }
 }
 
-pub(super) const SCENARIOS: &[Comparison] = &[
+pub(super) const SCENARIOS: &[Scenario] = &[
     plain("h1", Load::wrk("/"), false),
     plain("tls", Load::wrk("/").over_tls(), false),
     plain("h2", Load::Http2 { tls: true, call: false }, false),
@@ -75,7 +75,7 @@ pub(super) const SCENARIOS: &[Comparison] = &[
     plain("h1-1m-log", Load::wrk("/1m"), true),
     grpc("grpc", false),
     grpc("grpc-tls", true),
-    Comparison {
+    Scenario {
         name: "upstream-tls",
         load: Load::wrk("/"),
         origin: Origin::Tls,
@@ -85,7 +85,7 @@ pub(super) const SCENARIOS: &[Comparison] = &[
             fairway("fairway", || r#"nginx.ingress.kubernetes.io/backend-protocol: "HTTPS""#.to_owned()),
         ],
     },
-    Comparison {
+    Scenario {
         name: "gzip",
         load: Load::wrk("/json").with("Accept-Encoding: gzip"),
         origin: Origin::Plain,
@@ -104,7 +104,7 @@ pub(super) const SCENARIOS: &[Comparison] = &[
     },
     plain("handshake", Load::Handshake { resumed: false }, false),
     plain("resumption", Load::Handshake { resumed: true }, false),
-    Comparison {
+    Scenario {
         name: "features",
         load: Load::wrk("/").with("Origin: https://shop.example"),
         origin: Origin::Plain,
@@ -153,7 +153,7 @@ pub(super) const SCENARIOS: &[Comparison] = &[
     },
     authenticated("auth-cached", true),
     authenticated("auth", false),
-    Comparison {
+    Scenario {
         name: "canary",
         load: Load::wrk("/"),
         origin: Origin::Plain,
@@ -180,7 +180,7 @@ pub(super) const SCENARIOS: &[Comparison] = &[
             },
         ],
     },
-    Comparison {
+    Scenario {
         name: "routes",
         load: Load::wrk("/"),
         origin: Origin::Plain,
@@ -201,11 +201,11 @@ pub(super) const SCENARIOS: &[Comparison] = &[
     },
 ];
 
-const fn grpc(name: &'static str, tls: bool) -> Comparison {
-    Comparison { name, load: Load::Http2 { tls, call: true }, origin: Origin::Grpc, log: false, sides: GRPC }
+const fn grpc(name: &'static str, tls: bool) -> Scenario {
+    Scenario { name, load: Load::Http2 { tls, call: true }, origin: Origin::Grpc, log: false, sides: GRPC }
 }
 
-const fn authenticated(name: &'static str, kept: bool) -> Comparison {
+const fn authenticated(name: &'static str, kept: bool) -> Scenario {
     const UNCACHED: &[Side] = &[
         Side {
             name: "nginx",
@@ -229,7 +229,7 @@ const fn authenticated(name: &'static str, kept: bool) -> Comparison {
         }),
     ];
     let sides = if kept { CACHED } else { UNCACHED };
-    Comparison { name, load: Load::wrk("/"), origin: Origin::Plain, log: false, sides }
+    Scenario { name, load: Load::wrk("/"), origin: Origin::Plain, log: false, sides }
 }
 
 const AUTH_URL: &str = "nginx.ingress.kubernetes.io/auth-url: http://auth.bench.svc.cluster.local/allowed";
