@@ -487,10 +487,8 @@ impl Gateways {
         let carried = rules.carried();
         findings.extend(rules.findings);
         let metadata = metadata(object);
-        let owner =
-            Owner { key: key.clone(), age: age(key, metadata, objects), wishes: Arc::new(BackendWishes::default()) };
         let part = RoutePart {
-            owner: Arc::new(owner),
+            owner: plain_owner(key, metadata, objects),
             carried,
             attachments,
             parents,
@@ -750,6 +748,11 @@ fn metadata(object: &Object) -> &ObjectMeta {
         Object::RoutePolicy(policy) => &policy.metadata,
         _ => &NOTHING,
     }
+}
+
+/// An object as an owner that wishes nothing for its backends.
+fn plain_owner(key: &ObjectKey, metadata: &ObjectMeta, objects: &Objects) -> Arc<Owner> {
+    Arc::new(Owner { key: key.clone(), age: age(key, metadata, objects), wishes: Arc::new(BackendWishes::default()) })
 }
 
 fn age(key: &ObjectKey, metadata: &ObjectMeta, objects: &Objects) -> Age {

@@ -1,14 +1,12 @@
 //! BackendTLSPolicies among the objects of the Gateway API: what is read again when one changes, and where it counts.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use super::{GatewayInputs, GatewayOwned, Gateways, age, turn};
+use super::{GatewayInputs, GatewayOwned, Gateways, plain_owner, turn};
 use crate::diagnostic::Diagnostic;
 use crate::engine::dirty::{Dirty, Output};
 use crate::gateway::status::ObjectStatus;
 use crate::objects::{Object, ObjectKey, Objects};
-use crate::resource::{BackendWishes, Owner};
 
 impl Gateways {
     /// Reads a policy. Returns the routes that depend on it.
@@ -24,9 +22,7 @@ impl Gateways {
         let found = match objects.get(key) {
             // Of any namespace: its Services may be reached from namespaces that are served.
             Some(object @ Object::BackendTLSPolicy(policy)) => {
-                let age = age(key, &policy.metadata, objects);
-                let owner = Owner { key: key.clone(), age, wishes: Arc::new(BackendWishes::default()) };
-                Some((Arc::new(owner), turn(key, object, objects), &**policy))
+                Some((plain_owner(key, &policy.metadata, objects), turn(key, object, objects), &**policy))
             }
             _ => None,
         };

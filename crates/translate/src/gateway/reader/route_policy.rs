@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{GatewayInputs, GatewayOwned, Gateways, age, is_in_scope, turn};
+use super::{GatewayInputs, GatewayOwned, Gateways, is_in_scope, plain_owner, turn};
 use crate::diagnostic::Diagnostic;
 use crate::engine::dirty::{Dirty, Output};
 use crate::gateway::attach::Attachment;
@@ -12,7 +12,7 @@ use crate::gateway::route_policy::{PolicyOwned, Site};
 use crate::gateway::status::ObjectStatus;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::resource::backend::BackendKey;
-use crate::resource::{BackendWishes, Owner, Secrets};
+use crate::resource::{BackendWishes, Secrets};
 
 impl Gateways {
     /// Reads a policy. Returns the routes that it was or is for.
@@ -27,9 +27,7 @@ impl Gateways {
         let GatewayInputs { objects, options, .. } = inputs;
         let found = match objects.get(key) {
             Some(object @ Object::RoutePolicy(policy)) if is_in_scope(key, objects, options) => {
-                let age = age(key, &policy.metadata, objects);
-                let owner = Owner { key: key.clone(), age, wishes: Arc::new(BackendWishes::default()) };
-                Some((Arc::new(owner), turn(key, object, objects), &**policy))
+                Some((plain_owner(key, &policy.metadata, objects), turn(key, object, objects), &**policy))
             }
             _ => None,
         };
