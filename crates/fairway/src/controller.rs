@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tracing::{error, info};
 
 use crate::flags::Flags;
+use crate::role;
 use crate::run;
 use crate::serve::Flag;
 use crate::wiring::{self, Signals};
@@ -30,7 +31,7 @@ const AFTER_DRAIN: Duration = Duration::from_secs(5);
 
 /// Runs the command until it is asked to end.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let Some(flags) = wiring::begin(matches, "controller") else { return Ok(ExitCode::SUCCESS) };
+    let Some(flags) = role::begin(matches, "controller") else { return Ok(ExitCode::SUCCESS) };
     let mut config = run::config(matches, &flags)?;
     let runtime = run::runtime()?;
     let mut signals = Signals::new(&runtime)?;
@@ -46,7 +47,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let controller = Controller::new(client, config.clone(), sink)?;
     run::answer_reviews(&runtime, webhook, &controller);
     let lifecycle = Lifecycle::default();
-    let admin = runtime.block_on(AdminServer::bind(wiring::admin_address(&flags, Some(ADMIN_PORT))?));
+    let admin = runtime.block_on(AdminServer::bind(role::admin_address(&flags, Some(ADMIN_PORT))?));
     let admin =
         admin.context("the controller cannot start; choose another port for health and metrics with --healthz-port")?;
     info!(address = %admin.local_address()?, "health and metrics");

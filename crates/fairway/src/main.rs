@@ -5,6 +5,7 @@ mod check;
 mod cli;
 mod cluster;
 mod compare;
+#[cfg(feature = "cluster")]
 mod confine;
 #[cfg(feature = "cluster")]
 mod controller;
@@ -16,11 +17,15 @@ mod flags;
 mod manifest;
 mod open_files;
 mod plugin;
+#[cfg(feature = "cluster")]
 mod proxy;
 mod reading;
 mod report;
 #[cfg(feature = "cluster")]
+mod role;
+#[cfg(feature = "cluster")]
 mod run;
+#[cfg(feature = "cluster")]
 mod serve;
 mod shell;
 mod table;
@@ -63,9 +68,10 @@ fn run() -> anyhow::Result<ExitCode> {
         Some(("run", matches)) => run::main(matches),
         #[cfg(feature = "cluster")]
         Some(("controller", matches)) => controller::main(matches),
-        #[cfg(not(feature = "cluster"))]
-        Some(("run" | "controller", _)) => cluster::run(),
+        #[cfg(feature = "cluster")]
         Some(("proxy", matches)) => proxy::main(matches),
+        #[cfg(not(feature = "cluster"))]
+        Some(("run" | "controller" | "proxy", _)) => cluster::run(),
         Some(("completions", matches)) => Ok(shell::completions(matches)),
         Some(("man", matches)) => shell::man(matches),
         _ => {

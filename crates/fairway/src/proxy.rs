@@ -18,15 +18,16 @@ use tokio::sync::{mpsc, watch};
 use tracing::info;
 
 use crate::confine::confine;
+use crate::role;
 use crate::serve::{Choices, Control, Flag, serve};
 use crate::wiring::{self, Signals};
 
 /// Runs the command until it is asked to end.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let Some(flags) = wiring::begin(matches, "proxy") else { return Ok(ExitCode::SUCCESS) };
+    let Some(flags) = role::begin(matches, "proxy") else { return Ok(ExitCode::SUCCESS) };
     // Before there is another thread.
     confine(matches.get_one::<PathBuf>("request-body-directory").map(PathBuf::as_path));
-    let log = wiring::access_log(matches)?;
+    let log = role::access_log(matches)?;
     let options = flags.options()?;
     // Nothing here takes time but the setup of a connection to the controller.
     let runtime =
@@ -36,7 +37,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let (sink, changes) = mpsc::channel(1);
     let (link, reporter) = Link::new(socket, name(), sink);
     let status = link.status();
-    let admin = wiring::admin_address(&flags, None)?;
+    let admin = role::admin_address(&flags, None)?;
     let mut config = wiring::proxy_config(matches, &flags, &options, Some(admin), log)?;
     config.unreachable = reported(reporter);
     config.channel = Some(shown(status.clone()));

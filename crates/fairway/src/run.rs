@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use crate::flags::Flags;
+use crate::role;
 use crate::serve::{Choices, Control, serve};
 use crate::wiring::{self, Signals};
 
@@ -31,8 +32,8 @@ use webhook::Webhook;
 
 /// Runs the command until it is asked to end.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let Some(flags) = wiring::begin(matches, "run") else { return Ok(ExitCode::SUCCESS) };
-    let log = wiring::access_log(matches)?;
+    let Some(flags) = role::begin(matches, "run") else { return Ok(ExitCode::SUCCESS) };
+    let log = role::access_log(matches)?;
     let mut config = config(matches, &flags)?;
     let runtime = runtime()?;
     let mut signals = Signals::new(&runtime)?;
@@ -41,7 +42,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let client = connect(&runtime, &flags, &mut config)?;
     let (sink, changes) = mpsc::channel(1);
     let controller = Controller::new(client, config.clone(), sink)?;
-    let admin = wiring::admin_address(&flags, None)?;
+    let admin = role::admin_address(&flags, None)?;
     let mut proxy_config = wiring::proxy_config(matches, &flags, &config.options, Some(admin), log)?;
     proxy_config.findings = shown(controller.findings());
     proxy_config.unreachable = reported(controller.reporter());
@@ -67,7 +68,7 @@ pub(crate) const NO_PORT: &str =
 /// The controller's configuration from the command line.
 pub(super) fn config(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<ControllerConfig> {
     let mut options = flags.options()?;
-    if wiring::has_ipv6() {
+    if role::has_ipv6() {
         add_ipv6(&mut options.http);
         add_ipv6(&mut options.https);
         options.stream_addresses.push(Ipv6Addr::UNSPECIFIED.into());

@@ -1,4 +1,4 @@
-//! The build of the README's first command has no Kubernetes client. `cargo xtask quick-start` runs this file and that of the examples.
+//! The build of the README's first command has no Kubernetes client and no channel between processes. `cargo xtask quick-start` runs this file and that of the examples.
 
 #![cfg(not(feature = "cluster"))]
 
@@ -20,6 +20,8 @@ fn what_needs_a_cluster_says_how_to_build_it() {
     for args in [
         &["run"][..],
         &["run", "--kubeconfig=config"],
+        &["controller"],
+        &["proxy"],
         &["check", "--context", "prod"],
         &["compare", "192.0.2.1", "192.0.2.2", "--kubeconfig=config"],
     ] {

@@ -1,4 +1,4 @@
-//! What a build without a Kubernetes client answers to the commands that need one.
+//! What a build for files answers to the commands of a cluster.
 
 use std::process::ExitCode;
 
@@ -8,18 +8,18 @@ use super::EventRow;
 use crate::flags::Flags;
 use crate::reading::Reading;
 
-/// The client is not in this build.
+/// Neither the Kubernetes client nor the channel between controller and proxy is in this build.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "this build reads files only: it has no Kubernetes client. Build fairway with it, in the folder of its sources: \
-     cargo build --release"
+    "this build reads files only: it has no Kubernetes client, and no channel to a process that has one. Build fairway \
+     with both, in the folder of its sources: cargo build --release"
 )]
 struct Absent;
 
 /// No line of the log has this target, since a controller alone logs findings.
 pub(crate) const FINDINGS: &str = "";
 
-/// Instead of `fairway run` and `fairway controller`.
+/// Instead of `fairway run`, `fairway controller` and `fairway proxy`.
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
     Err(Absent.into())
 }

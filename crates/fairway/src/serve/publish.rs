@@ -28,7 +28,6 @@ impl Publication for Change {
 }
 
 /// From the controller in this process.
-#[cfg(feature = "cluster")]
 impl Publication for fairway_controller::Publish {
     fn parts(self) -> (Delta, oneshot::Sender<()>) {
         (self.delta, self.live)
