@@ -39,7 +39,6 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
 /// Counts the cost of a request in a given binary, to compare two builds.
 pub(crate) fn requests(workspace: &Workspace, binary: &Path) -> anyhow::Result<Outcome> {
     let folder: PathBuf = workspace.target_folder()?.join("bench");
-    let (lines, complaints) = request::run(binary, &folder)?;
-    lines.iter().for_each(|line| workspace.console.line(line));
+    let complaints = request::run(&workspace.console, binary, &folder)?;
     Ok(Outcome::from_complaints(format!("{} benchmarks", COUNTED.len() + 1), &complaints))
 }
