@@ -1,8 +1,6 @@
 //! The proxy's side: connects to a controller, takes its rounds, and goes on without it.
 
-use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use fairway_model::{Delta, Origin};
@@ -12,11 +10,11 @@ use tokio_stream::StreamExt;
 use tonic::Status;
 use tracing::{info, warn};
 
-use crate::grpc::follow;
-use crate::limit::{AGAIN, ENDPOINTS, GREETING, REPORTS, WAITING};
+use crate::grpc;
+use crate::limit::{AGAIN, ENDPOINTS, GREETING, PROOF_AGAIN, REPORTS, WAITING};
 use crate::message::{Endpoint, FromProxy, Hello, Said, Unreachable};
+use crate::place::{Place, PlaceError};
 use crate::replica::Replica;
-use crate::socket;
 
 /// A change to put into force.
 #[derive(Debug)]
@@ -49,7 +47,7 @@ pub struct LinkStatus {
 /// Follows a controller.
 #[derive(Debug)]
 pub struct Link {
-    socket: PathBuf,
+    place: Place,
     name: String,
     sink: mpsc::Sender<Change>,
     reports: mpsc::Receiver<FromProxy>,
@@ -61,11 +59,16 @@ pub struct Link {
 #[derive(Clone, Debug)]
 pub struct LinkReporter(mpsc::Sender<FromProxy>);
 
+/// Only a new process could prove who this proxy is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("no controller takes this proxy for one")]
+pub struct Unproven;
+
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 enum Ended {
-    #[error("connecting")]
-    Connect(#[source] io::Error),
+    #[error("there is no connection")]
+    Connect(#[source] PlaceError),
     #[error("the controller did not answer within {GREETING:?}")]
     Silent,
     #[error("{} ({:?})", .0.message(), .0.code())]
@@ -110,11 +113,11 @@ impl LinkReporter {
 }
 
 impl Link {
-    /// A link to the controller at a socket. `name` is what that calls this proxy.
-    pub fn new(socket: PathBuf, name: String, sink: mpsc::Sender<Change>) -> (Self, LinkReporter) {
+    /// A link to the controller at a place. `name` is what that calls this proxy.
+    pub fn new(place: Place, name: String, sink: mpsc::Sender<Change>) -> (Self, LinkReporter) {
         let (reporter, reports) = mpsc::channel(REPORTS);
         let (status, replica) = (watch::Sender::default(), Replica::default());
-        (Self { socket, name, sink, reports, status, replica }, LinkReporter(reporter))
+        (Self { place, name, sink, reports, status, replica }, LinkReporter(reporter))
     }
 
     /// How the proxy stands to its controllers.
@@ -123,14 +126,30 @@ impl Link {
     }
 
     /// Follows a controller, and connects again whenever that is gone. Ends when nobody takes changes any more.
-    pub async fn run(mut self) {
+    ///
+    /// # Errors
+    /// If no controller knows this proxy any more, and it has nothing to serve.
+    pub async fn run(mut self) -> Result<(), Unproven> {
+        let place = self.place.clone();
+        tokio::select! {
+            ended = self.follow() => ended,
+            () = place.keep() => Ok(()),
+        }
+    }
+
+    async fn follow(&mut self) -> Result<(), Unproven> {
         let mut failures = 0_u32;
         let mut said = false;
         loop {
             let rounds = self.status.borrow().rounds;
             let ended = self.connection().await;
-            if matches!(ended, Ended::Closed) {
-                return;
+            let unproven = match &ended {
+                Ended::Closed => return Ok(()),
+                Ended::Connect(error) => error.is_final(),
+                _ => false,
+            };
+            if unproven && !self.status.borrow().complete {
+                return Err(Unproven);
             }
             let worked = self.status.borrow().rounds > rounds;
             self.status.send_modify(|status| {
@@ -143,10 +162,10 @@ impl Link {
             if worked || !said {
                 let error = fairway_model::ErrorChain(&ended);
                 let complete = self.status.borrow().complete;
-                warn!(%error, socket = %self.socket.display(), serving = complete, "no controller: connecting again until there is one");
+                warn!(%error, controller = %self.place, serving = complete, "no controller: connecting again until there is one");
                 said = true;
             }
-            sleep(pause(failures, jitter())).await;
+            sleep(if unproven { PROOF_AGAIN } else { pause(failures, jitter()) }).await;
         }
     }
 
@@ -155,7 +174,7 @@ impl Link {
         self.replica.reconnect();
         let (to, outgoing) = mpsc::channel(WAITING);
         let greeting = async {
-            let connection = socket::connect(&self.socket).await.map_err(Ended::Connect)?;
+            let connection = self.place.connect().await.map_err(Ended::Connect)?;
             let hello = Hello { fairway: env!("CARGO_PKG_VERSION").to_owned(), name: self.name.clone() };
             let _ = to.send(Said::Hello(hello).into()).await;
             let lists = self.replica.inventory();
@@ -167,7 +186,7 @@ impl Link {
                 }
             };
             // A controller may answer before it has heard everything.
-            let (stream, ()) = tokio::join!(follow(connection, outgoing), inventory);
+            let (stream, ()) = tokio::join!(grpc::follow(connection, outgoing), inventory);
             stream.map_err(Ended::Stream)
         };
         let mut stream = match timeout(GREETING, greeting).await {
@@ -245,7 +264,7 @@ fn pause(failures: u32, random: f64) -> Duration {
 }
 
 /// A number from 0 to 1.
-fn jitter() -> f64 {
+pub(crate) fn jitter() -> f64 {
     let mut bytes = [0; 2];
     // Without randomness there is none in the pauses either.
     let _ = aws_lc_rs::rand::fill(&mut bytes);

@@ -1,16 +1,20 @@
-//! The stream as gRPC: one method that streams in both directions, `/fairway.channel.v1.Configuration/Follow`.
+//! The stream as gRPC: one method that streams in both directions, `/fairway.channel.v1.Configuration/Follow`, and over TCP another one,
+//! by which a proxy gets its certificate.
 //!
 //! tonic does what gRPC adds to HTTP/2, hyper does HTTP/2. Both ends use one type of connection, so that neither is compiled twice.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use fairway_model::ErrorChain;
 use http::uri::PathAndQuery;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
@@ -20,13 +24,18 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Request, Response, Status, Streaming};
 use tower_service::Service;
 
+use crate::authority::Authorities;
+use crate::enrol::{Desk, Enrol, EnrolRequest, EnrolResponse};
 use crate::hub::Hub;
-use crate::limit::{LARGEST_MESSAGE, WAITING};
+use crate::limit::{ALIVE, LARGEST_MESSAGE, TOKEN, WAITING};
 use crate::message::{FromController, FromProxy};
 use crate::session::serve;
 
-/// The only method.
-const METHOD: &str = "/fairway.channel.v1.Configuration/Follow";
+/// The stream.
+const FOLLOW: &str = "/fairway.channel.v1.Configuration/Follow";
+
+/// The certificate.
+const ENROL: &str = "/fairway.channel.v1.Configuration/Enrol";
 
 /// A connection, whatever it goes over.
 pub(crate) type Connection = Pin<Box<dyn Duplex>>;
@@ -36,25 +45,51 @@ pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Send> Duplex for T {}
 
+/// What is served on a connection.
+#[derive(Clone)]
+pub(crate) struct Served {
+    pub(crate) hub: Hub,
+    /// `None` where who connects is known already.
+    pub(crate) desk: Option<(Desk, Arc<Authorities>)>,
+    /// Whether the other end may follow.
+    pub(crate) known: bool,
+}
+
 /// Serves a proxy on a connection until that ends.
 ///
 /// # Errors
 /// If the connection fails.
-pub(crate) async fn accept(hub: Hub, connection: Connection) -> Result<(), hyper::Error> {
-    let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
-        let hub = hub.clone();
-        async move {
-            if request.uri().path() != METHOD {
-                return Ok(Status::unimplemented("no such method").into_http());
-            }
-            let grpc = tonic::server::Grpc::new(Prost::<FromController, FromProxy>::default());
-            let mut grpc = grpc.apply_max_message_size_config(Some(LARGEST_MESSAGE), None);
-            Ok::<_, std::convert::Infallible>(grpc.streaming(Follow(hub), request).await)
-        }
-    });
+pub(crate) async fn accept(served: Served, connection: Connection) -> Result<(), hyper::Error> {
     let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     http.max_concurrent_streams(1).max_header_list_size(16 << 10);
+    if served.desk.is_some() {
+        http.timer(TokioTimer::new()).keep_alive_interval(ALIVE.0).keep_alive_timeout(ALIVE.1);
+    }
+    let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
+        let served = served.clone();
+        async move { Ok::<_, Infallible>(served.answer(request).await) }
+    });
     http.serve_connection(TokioIo::new(connection), service).await
+}
+
+impl Served {
+    async fn answer(self, request: http::Request<Incoming>) -> http::Response<Body> {
+        let Self { hub, desk, known } = self;
+        match (request.uri().path(), desk) {
+            (FOLLOW, _) if !known => Status::unauthenticated("show a certificate of a proxy").into_http(),
+            (FOLLOW, _) => {
+                let grpc = tonic::server::Grpc::new(Prost::<FromController, FromProxy>::default());
+                let mut grpc = grpc.apply_max_message_size_config(Some(LARGEST_MESSAGE), None);
+                grpc.streaming(Follow(hub), request).await
+            }
+            (ENROL, Some((desk, authorities))) => {
+                let grpc = tonic::server::Grpc::new(Prost::<EnrolResponse, EnrolRequest>::default());
+                let mut grpc = grpc.apply_max_message_size_config(Some(2 * TOKEN), None);
+                grpc.unary(Enrol { desk, authorities, known }, request).await
+            }
+            _ => Status::unimplemented("no such method").into_http(),
+        }
+    }
 }
 
 /// Asks a controller on a connection for everything, and passes `said` on. The connection ends with the stream.
@@ -62,8 +97,26 @@ pub(crate) async fn follow(
     connection: Connection,
     said: mpsc::Receiver<FromProxy>,
 ) -> Result<Streaming<FromController>, Status> {
-    let failed = |error: hyper::Error| Status::unavailable(format!("HTTP/2: {error}"));
-    let http = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    let mut grpc = client(connection).await?.max_decoding_message_size(LARGEST_MESSAGE);
+    let codec = Prost::<FromProxy, FromController>::default();
+    let request = Request::new(ReceiverStream::new(said));
+    let response = grpc.streaming(request, PathAndQuery::from_static(FOLLOW), codec).await?;
+    Ok(response.into_inner())
+}
+
+/// Asks a controller on a connection for a certificate.
+pub(crate) async fn enrol(connection: Connection, request: EnrolRequest) -> Result<EnrolResponse, Status> {
+    let codec = Prost::<EnrolRequest, EnrolResponse>::default();
+    let mut grpc = client(connection).await?;
+    let response = grpc.unary(Request::new(request), PathAndQuery::from_static(ENROL), codec).await?;
+    Ok(response.into_inner())
+}
+
+/// A client on a connection, which ends with what it is used for.
+async fn client(connection: Connection) -> Result<tonic::client::Grpc<Sender>, Status> {
+    let failed = |error: hyper::Error| Status::unavailable(format!("HTTP/2: {}", ErrorChain(&error)));
+    let mut http = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    http.timer(TokioTimer::new()).keep_alive_interval(ALIVE.0).keep_alive_timeout(ALIVE.1);
     let (sender, connection) = http.handshake(TokioIo::new(connection)).await.map_err(failed)?;
     // Ends when the stream and all that could start another one are dropped.
     tokio::spawn(async move {
@@ -73,14 +126,10 @@ pub(crate) async fn follow(
     });
     // HTTP/2 wants a name; nobody looks it up.
     let origin = http::Uri::from_static("http://controller");
-    let mut grpc = tonic::client::Grpc::with_origin(Sender(sender), origin).max_decoding_message_size(LARGEST_MESSAGE);
-    let codec = Prost::<FromProxy, FromController>::default();
-    let request = Request::new(ReceiverStream::new(said));
-    let response = grpc.streaming(request, PathAndQuery::from_static(METHOD), codec).await?;
-    Ok(response.into_inner())
+    Ok(tonic::client::Grpc::with_origin(Sender(sender), origin))
 }
 
-/// The method, as tonic calls it.
+/// The stream, as tonic calls it.
 struct Follow(Hub);
 
 impl Service<Request<Streaming<FromProxy>>> for Follow {

@@ -2,7 +2,8 @@
 //!
 //! What crosses is the [`Delta`](fairway_model::Delta) of the model, cut into named resources, each with a version that is a hash of its
 //! content. A proxy says what it holds when it connects, and gets what differs; it acknowledges each round once that is in force, and
-//! says which resources it can't understand. The stream is gRPC over a Unix socket, whose ends check each other's user.
+//! says which resources it can't understand. The stream is gRPC over a Unix socket, whose ends check each other's user, or over TLS, whose
+//! ends check each other's certificate.
 //!
 //! | module | is |
 //! | --- | --- |
@@ -11,24 +12,34 @@
 //! | `message` | the messages |
 //! | `hub`, `session` | the controller's side: what is published, and the stream to one proxy |
 //! | `replica`, `client` | the proxy's side: what is held, and the connection |
-//! | `grpc`, `socket` | the transport |
+//! | `grpc`, `socket`, `tcp` | the transport |
+//! | `place` | where a proxy finds its controller, and what it shows there |
+//! | `authority`, `enrol` | who signs the certificates for TLS, and how a proxy gets its own |
 //!
 //! This crate knows neither Kubernetes nor the serving of requests, so that the controller and the proxy know nothing of each other.
 
+mod authority;
 mod carry;
 mod client;
+mod enrol;
 mod grpc;
 mod hub;
 mod limit;
 mod message;
+mod place;
 mod replica;
 mod resource;
 mod round;
 mod session;
 mod socket;
+mod tcp;
 
+pub use authority::{Authorities, AuthorityError};
 pub use carry::carried;
-pub use client::{Change, Link, LinkReporter, LinkStatus};
+pub use client::{Change, Link, LinkReporter, LinkStatus, Unproven};
+pub use enrol::{AUDIENCE, Claim, Denied, Token};
 pub use hub::{Hub, HubFigures, ProxyStatus, Report};
+pub use place::{ControlServer, Place};
 pub use resource::Version;
 pub use socket::{SocketError, SocketServer};
+pub use tcp::{Papers, PapersError, TcpServer};

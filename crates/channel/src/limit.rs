@@ -49,3 +49,26 @@ pub(crate) const GREETING: Duration = Duration::from_secs(10);
 
 /// The first and the longest pause between two attempts to connect.
 pub(crate) const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// Bytes of a token of a ServiceAccount; they have a tenth of this.
+pub(crate) const TOKEN: usize = 16 << 10;
+
+/// Tokens that are checked at the same time.
+pub(crate) const CLAIMS: usize = 4;
+
+/// Connections over TCP of those who have not shown a certificate, from one address and together. Who opens more is refused, and nobody
+/// else.
+pub(crate) const STRANGERS: (usize, usize) = (16, 512);
+
+/// How long such a connection lasts: a handshake, and the check of a token.
+pub(crate) const STRANGER: Duration = Duration::from_secs(30);
+
+/// How often each end of a connection over TCP asks whether the other one is there, and how long it waits for the answer: a machine that
+/// is gone does not say so.
+pub(crate) const ALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
+
+/// The pause after a renewal of a certificate that failed, and after a proof that was refused.
+pub(crate) const PROOF_AGAIN: Duration = Duration::from_secs(60);
+
+/// Bytes of a file of certificates, or of a token.
+pub(crate) const FILE: u64 = 1 << 20;

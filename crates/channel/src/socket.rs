@@ -11,7 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use crate::grpc::{Connection, accept};
+use crate::grpc::{Connection, Served, accept};
 use crate::hub::Hub;
 
 /// A socket at which a controller serves proxies.
@@ -69,9 +69,9 @@ impl SocketServer {
             };
             match checked(stream) {
                 Ok(connection) => {
-                    let hub = hub.clone();
+                    let served = Served { hub: hub.clone(), desk: None, known: true };
                     connections.spawn(async move {
-                        if let Err(error) = accept(hub, connection).await {
+                        if let Err(error) = accept(served, connection).await {
                             debug!(%error, "the connection of a proxy ended");
                         }
                     });

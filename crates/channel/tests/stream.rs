@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairway_channel::{Change, Hub, Link, LinkReporter, LinkStatus, Report, SocketServer};
+use fairway_channel::{Change, Hub, Link, LinkReporter, LinkStatus, Place, Report, SocketServer, Unproven};
 use fairway_model::{Certificate, Delta, Endpoint, EndpointSet, Endpoints, Origin, PrivateKey, Resource, Snapshot};
 use fairway_testkit::{eventually, within};
 use tokio::sync::{Mutex, mpsc, watch};
@@ -55,13 +55,14 @@ struct Proxy {
     snapshot: Arc<Mutex<Snapshot>>,
     status: watch::Receiver<LinkStatus>,
     reporter: LinkReporter,
-    tasks: [JoinHandle<()>; 2],
+    link: JoinHandle<Result<(), Unproven>>,
+    applying: JoinHandle<()>,
 }
 
 impl Proxy {
     fn start(socket: &Path) -> Self {
         let (sink, mut changes) = mpsc::channel::<Change>(1);
-        let (link, reporter) = Link::new(socket.to_owned(), "proxy-1".to_owned(), sink);
+        let (link, reporter) = Link::new(Place::Socket(socket.to_owned()), "proxy-1".to_owned(), sink);
         let status = link.status();
         let snapshot = Arc::new(Mutex::new(Snapshot::default()));
         let served = snapshot.clone();
@@ -72,8 +73,7 @@ impl Proxy {
                 let _ = live.send(());
             }
         };
-        let tasks = [tokio::spawn(link.run()), tokio::spawn(apply)];
-        Self { snapshot, status, reporter, tasks }
+        Self { snapshot, status, reporter, link: tokio::spawn(link.run()), applying: tokio::spawn(apply) }
     }
 
     async fn until(&mut self, what: &str, is: impl FnMut(&LinkStatus) -> bool) {
@@ -88,7 +88,8 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.link.abort();
+        self.applying.abort();
     }
 }
 

@@ -124,6 +124,8 @@ pub enum AddressSource {
     },
     /// Those of the nodes that run our ready pods.
     Nodes {
+        /// `--control-pods`: the labels of the pods that serve, where those are not replicas of this one.
+        pods: Option<String>,
         /// `--report-node-internal-ip-address`: the internal address, even if there is an external one.
         internal: bool,
     },
@@ -131,6 +133,6 @@ pub enum AddressSource {
 
 impl Default for AddressSource {
     fn default() -> Self {
-        Self::Nodes { internal: false }
+        Self::Nodes { pods: None, internal: false }
     }
 }

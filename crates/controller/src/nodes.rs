@@ -23,10 +23,25 @@ struct Pods {
     items: Vec<Pod>,
 }
 
-/// The addresses of the nodes that run our ready pods.
-pub(crate) async fn addresses(api: &ApiServer, pod: &config::Pod, internal: bool) -> Result<Addresses, CallError> {
-    let (own, others) = replicas(api, pod).await?;
-    let ready = std::iter::once(&own).chain(&others).filter(|pod| address::is_ready(pod));
+/// The addresses of the nodes that run our ready pods, or those with the labels of `serving`.
+pub(crate) async fn addresses(
+    api: &ApiServer,
+    pod: &config::Pod,
+    serving: Option<String>,
+    internal: bool,
+) -> Result<Addresses, CallError> {
+    let all = match serving {
+        None => {
+            let (own, mut all) = replicas(api, pod).await?;
+            all.push(own);
+            all
+        }
+        Some(labels) => {
+            let params = ListParams { label_selector: Some(labels), ..ListParams::default() };
+            api.call::<Pods>(collection("v1", "pods", Some(&pod.namespace)).list(&params)).await?.items
+        }
+    };
+    let ready = all.iter().filter(|pod| address::is_ready(pod));
     let nodes: BTreeSet<&str> = ready.filter_map(|pod| pod.spec.as_ref()?.node_name.as_deref()).collect();
     let mut addresses = Addresses::new();
     for name in nodes {

@@ -110,16 +110,20 @@ const CONTROLLER_EXAMPLES: &str = "\
 Examples:
   fairway controller                     run in a pod, beside a container with fairway proxy and a volume that both mount at /run/fairway
   fairway controller --kubeconfig ~/.kube/config --control-socket /tmp/fairway.sock --disable-leader-election --update-status=false
+  fairway controller --control-listen :10256 --control-account fairway-proxy
+                                         run in a pod, for proxies in other pods
 
-Watches the API server, writes status and Events, and tells each fairway proxy at the socket what to serve. It accepts no connection of
+Watches the API server, writes status and Events, and tells each fairway proxy at the socket or the address what to serve. It accepts no connection of
 clients. Takes the flags of fairway run; those that only a proxy needs have no effect. Health and metrics are on port 10255.";
 
 const PROXY_EXAMPLES: &str = "\
 Examples:
   fairway proxy                          run in a pod, beside a container with fairway controller and a volume that both mount at /run/fairway
   fairway proxy --control-socket /tmp/fairway.sock --healthz-port 10354
+  fairway proxy --control-server fairway-control:10256
+                                         run in a pod, and follow the controllers of other pods
 
-Serves what the fairway controller at the socket says, and goes on serving that while there is none. It has no access to the API server, and
+Serves what a fairway controller says, and goes on serving that while there is none. It has no access to the API server, and
 needs none. Takes the flags of fairway run; those that only a controller needs have no effect.";
 
 const PLUGIN_EXAMPLES: &str = "\
@@ -539,7 +543,22 @@ fn controller() -> Command {
         .name("controller")
         .about("Control the Ingresses of a cluster, and tell proxies in other processes what to serve")
         .after_help(CONTROLLER_EXAMPLES)
-        .arg(control_socket().help("Tell proxies at this Unix socket what to serve"));
+        .arg(control_socket().help("Tell proxies at this Unix socket what to serve"))
+        .arg(text("control-listen", "ADDRESS:PORT").help("Tell proxies of other pods what to serve, over TLS, instead; see docs/security.md"))
+        .arg(
+            text("control-secret", "NAME")
+                .default_value("fairway-control")
+                .help("Keep the authority of that TLS in this Secret, and its certificate in a ConfigMap of the same name, both in the own namespace"),
+        )
+        .arg(
+            text("control-account", "NAME")
+                .default_value("fairway-proxy")
+                .help("Take pods with this ServiceAccount of the own namespace for proxies"),
+        )
+        .arg(
+            text("control-pods", "SELECTOR")
+                .help("Write the addresses of the nodes with these pods of the own namespace to status, where those of nodes are written"),
+        );
     hidden.into_iter().fold(command, |command, name| command.mut_arg(name, |arg| arg.hide(true)))
 }
 
@@ -550,8 +569,30 @@ fn proxy() -> Command {
         .name("proxy")
         .about("Serve what a controller in another process says, without any access to the cluster")
         .after_help(PROXY_EXAMPLES)
-        .arg(control_socket().help("Follow the controller at this Unix socket"));
+        .arg(control_socket().help("Follow the controller at this Unix socket"))
+        .arg(
+            text("control-server", "HOST:PORT")
+                .help("Follow the controller there, over TLS, instead; see docs/security.md"),
+        )
+        .arg(
+            file("control-authority")
+                .default_value("/etc/fairway/control/ca.crt")
+                .help("Take only a controller with a certificate of an authority in this file"),
+        )
+        .arg(
+            file("control-token")
+                .default_value("/var/run/secrets/fairway.dev/control/token")
+                .help("Prove once, by the token in this file, to be a proxy; read at the start only"),
+        );
     hidden.into_iter().fold(command, |command, name| command.mut_arg(name, |arg| arg.hide(true)))
+}
+
+fn text(name: &'static str, value: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value)
+}
+
+fn file(name: &'static str) -> Arg {
+    text(name, "FILE").value_parser(value_parser!(PathBuf))
 }
 
 fn control_socket() -> Arg {

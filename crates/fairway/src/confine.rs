@@ -65,9 +65,11 @@ const REFUSED: [libc::c_long; 37] = [
     libc::SYS_personality,
 ];
 
-/// Confines this thread and those that it starts from now on. To be called before there are others. Files may be kept in `scratch`.
-pub(crate) fn confine(scratch: Option<&Path>) {
-    match files(&CREDENTIALS.map(Path::new), scratch) {
+/// Confines this thread and those that it starts from now on. To be called before there are others. Nothing in `token` is read from now on;
+/// files may be kept in `scratch`.
+pub(crate) fn confine(token: Option<&Path>, scratch: Option<&Path>) {
+    let hidden: Vec<_> = CREDENTIALS.map(Path::new).into_iter().chain(token).collect();
+    match files(&hidden, scratch) {
         Ok(RulesetStatus::FullyEnforced) => {}
         Ok(RulesetStatus::PartiallyEnforced) => info!("Landlock of this kernel is older: some rights to files remain"),
         Ok(RulesetStatus::NotEnforced) => {

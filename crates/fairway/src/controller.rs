@@ -1,13 +1,12 @@
 //! `fairway controller`: watches a cluster and tells proxies in other processes what to serve. It parses nothing from the internet.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::ArgMatches;
-use fairway_channel::{Hub, Report, SocketServer};
+use fairway_channel::{Hub, Report};
 use fairway_controller::{Controller, NotUnderstood, Publish, Reporter, RunError, Unreachable};
 use fairway_proxy::admin::{AdminServer, AdminSource, ChannelSource, ChannelView, Lifecycle};
 use fairway_proxy::metrics::{ChannelFigure, ConfigStatus, ProxyFigures};
@@ -17,11 +16,14 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 use tracing::{error, info};
 
+use self::door::{Door, OpenDoor};
 use crate::flags::Flags;
 use crate::role;
 use crate::run;
 use crate::serve::Flag;
 use crate::wiring::{self, Signals};
+
+mod door;
 
 /// The port of health and metrics: that of `fairway run` belongs to the proxy in the same pod.
 const ADMIN_PORT: u16 = 10255;
@@ -35,16 +37,12 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let mut config = run::config(matches, &flags)?;
     let runtime = run::runtime()?;
     let mut signals = Signals::new(&runtime)?;
-    let socket = matches.get_one::<PathBuf>("control-socket").cloned().unwrap_or_default();
     let webhook = run::webhook(matches, &flags)?;
     let (hub, reports) = Hub::new();
-    let server = {
-        let _within = runtime.enter();
-        SocketServer::bind(&socket).context("proxies can't connect; choose another place with --control-socket")?
-    };
+    let door = Door::bind(matches, &config, &runtime)?;
     let client = run::connect(&runtime, &flags, &mut config)?;
     let (sink, changes) = mpsc::channel(1);
-    let controller = Controller::new(client, config.clone(), sink)?;
+    let controller = Controller::new(client.clone(), config.clone(), sink)?;
     run::answer_reviews(&runtime, webhook, &controller);
     let lifecycle = Lifecycle::default();
     let admin = runtime.block_on(AdminServer::bind(role::admin_address(&flags, Some(ADMIN_PORT))?));
@@ -53,7 +51,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     info!(address = %admin.local_address()?, "health and metrics");
     let source = admin_source(matches, &flags, &config.options, &controller, &hub, &lifecycle)?;
     runtime.spawn(admin.run(Arc::new(source)));
-    runtime.spawn(server.run(hub.clone()));
+    let open = door.serve(&runtime, &client, &hub);
     runtime.spawn(pass_on(reports, controller.reporter()));
     runtime.spawn(publish(changes, hub.clone()));
     let grace = flags.time("shutdown-grace-period");
@@ -63,7 +61,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         let ready = controller.readiness();
         let task = tokio::spawn(controller.run(left.raised(), stopped.raised()));
         let class = config.options.ingress_class.clone();
-        let life = Life { ready, task, leave, stop, hub, lifecycle, grace, class };
+        let life = Life { ready, task, leave, stop, hub, open, lifecycle, grace, class };
         life.live(async || signals.next().await).await
     })?;
     Ok(ExitCode::SUCCESS)
@@ -76,6 +74,7 @@ struct Life {
     leave: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     hub: Hub,
+    open: OpenDoor,
     lifecycle: Lifecycle,
     grace: Duration,
     class: String,
@@ -88,9 +87,19 @@ impl Life {
     /// # Errors
     /// The controller ended by itself, so the process must be restarted. The proxies go on meanwhile.
     async fn live(self, mut signal: impl AsyncFnMut()) -> anyhow::Result<()> {
-        let Self { mut ready, mut task, leave, stop, hub, lifecycle, grace, class } = self;
+        let Self {
+            mut ready,
+            mut task,
+            leave,
+            stop,
+            hub,
+            open: OpenDoor { ready: mut enters, close },
+            lifecycle,
+            grace,
+            class,
+        } = self;
         let becoming = async {
-            if ready.wait_for(|ready| *ready).await.is_ok() {
+            if ready.wait_for(|ready| *ready).await.is_ok() && enters.wait_for(|ready| *ready).await.is_ok() {
                 lifecycle.serving();
                 let resources = hub.figures().resources;
                 info!(resources, class, "publishing");
@@ -108,6 +117,10 @@ impl Life {
         info!("asked to end; waiting for the proxies that drain");
         lifecycle.stopping();
         let _ = leave.send(true);
+        if let Some(close) = close {
+            // Proxies of other pods go on with another controller.
+            close.abort();
+        }
         let ending = async {
             let most = grace + hub.shutdown_timeout() + AFTER_DRAIN;
             // Each proxy of this pod ends when it has drained, and says so by closing its connection.

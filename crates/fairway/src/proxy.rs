@@ -1,14 +1,15 @@
 //! `fairway proxy`: serves what a controller in another process says. It has no access to the API server: none of its modules has heard
 //! of Kubernetes, and nothing on this path opens a connection to it.
 
-use std::convert::Infallible;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use anyhow::Context as _;
 use clap::ArgMatches;
-use fairway_channel::{Link, LinkReporter, LinkStatus};
+use clap::parser::ValueSource;
+use fairway_channel::{ControlServer, Link, LinkReporter, LinkStatus, Place, Unproven};
 use fairway_model::Snapshot;
 use fairway_proxy::admin::{ChannelSource, ChannelView};
 use fairway_proxy::metrics::ChannelFigure;
@@ -25,17 +26,18 @@ use crate::wiring::{self, Signals};
 /// Runs the command until it is asked to end.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let Some(flags) = role::begin(matches, "proxy") else { return Ok(ExitCode::SUCCESS) };
+    let (place, token) = place(matches)?;
     // Before there is another thread.
-    confine(matches.get_one::<PathBuf>("request-body-directory").map(PathBuf::as_path));
+    let scratch = matches.get_one::<PathBuf>("request-body-directory").map(PathBuf::as_path);
+    confine(token.as_deref(), scratch);
     let log = role::access_log(matches)?;
     let options = flags.options()?;
     // Nothing here takes time but the setup of a connection to the controller.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().thread_name("link").build()?;
     let mut signals = Signals::new(&runtime)?;
-    let socket = matches.get_one::<PathBuf>("control-socket").cloned().unwrap_or_default();
     let (sink, changes) = mpsc::channel(1);
-    let (link, reporter) = Link::new(socket, name(), sink);
+    let (link, reporter) = Link::new(place, name(), sink);
     let status = link.status();
     let admin = role::admin_address(&flags, None)?;
     let mut config = wiring::proxy_config(matches, &flags, &options, Some(admin), log)?;
@@ -57,13 +59,29 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Follows the controller until nothing is served any more.
-async fn follow(link: Link, stop: Flag) -> Result<(), Infallible> {
-    tokio::select! {
-        () = link.run() => {}
-        () = stop.raised() => {}
+/// Where the controller is, and the folder with the token for it, which is read here and never again.
+fn place(matches: &ArgMatches) -> anyhow::Result<(Place, Option<PathBuf>)> {
+    let path = |name: &str| matches.get_one::<PathBuf>(name).cloned().unwrap_or_default();
+    let Some(server) = matches.get_one::<String>("control-server") else {
+        return Ok((Place::Socket(path("control-socket")), None));
+    };
+    if matches.value_source("control-socket") == Some(ValueSource::CommandLine) {
+        anyhow::bail!("--control-socket and --control-server exclude each other");
     }
-    Ok(())
+    let token = path("control-token");
+    let server = ControlServer::new(server.clone(), path("control-authority"), &token);
+    let server =
+        server.with_context(|| format!("reading {}; choose another file with --control-token", token.display()))?;
+    let folder = token.parent().and_then(|folder| folder.canonicalize().ok());
+    Ok((Place::Server(Arc::new(server)), folder))
+}
+
+/// Follows the controller until nothing is served any more.
+async fn follow(link: Link, stop: Flag) -> Result<(), Unproven> {
+    tokio::select! {
+        ended = link.run() => ended,
+        () = stop.raised() => Ok(()),
+    }
 }
 
 /// Tells when the first complete state is in force.

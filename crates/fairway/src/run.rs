@@ -86,7 +86,11 @@ pub(super) fn config(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Cont
     if read_only {
         info!("read-only: no status, Event or Lease is written");
     }
-    Ok(ControllerConfig { read_only, gateway_api, ..controller_config(flags, options) })
+    let mut config = ControllerConfig { read_only, gateway_api, ..controller_config(flags, options) };
+    if let AddressSource::Nodes { pods, .. } = &mut config.status.addresses {
+        *pods = matches.try_get_one::<String>("control-pods").ok().flatten().cloned();
+    }
+    Ok(config)
 }
 
 /// The runtime of everything but the workers.
@@ -187,7 +191,7 @@ fn controller_config(flags: &Flags, options: Options) -> ControllerConfig {
     let addresses = match flags.object("publish-service") {
         Some((namespace, name)) => AddressSource::Service { namespace, name },
         None if !fixed.is_empty() => AddressSource::Fixed(fixed),
-        None => AddressSource::Nodes { internal: flags.bool("report-node-internal-ip-address") },
+        None => AddressSource::Nodes { pods: None, internal: flags.bool("report-node-internal-ip-address") },
     };
     let path = |name: &str| flags.text(name).map(Into::into);
     let ttl = flags.time("election-ttl");

@@ -193,7 +193,7 @@ async fn without_a_service_the_nodes_of_ready_pods_count() {
     unready["status"]["conditions"] = json!([]);
     api.put(unready);
     let mut config = config("one");
-    config.status.addresses = AddressSource::Nodes { internal: false };
+    config.status.addresses = AddressSource::Nodes { pods: None, internal: false };
     let mut rig = Rig::start(&api, config);
     rig.ready().await;
     sleep(Duration::from_secs(1)).await;

@@ -154,12 +154,13 @@ impl Running {
     /// Starts a look-up of the addresses of our pods' Nodes, if status shows those, we write it, and no look-up is in
     /// progress.
     pub(super) fn look_up_nodes(&mut self) {
-        let AddressSource::Nodes { internal } = self.config.status.addresses else { return };
+        let AddressSource::Nodes { pods, internal } = &self.config.status.addresses else { return };
+        let (serving, internal) = (pods.clone(), *internal);
         let (true, false, Some(pod)) = (self.writes_status(), self.looking_up_nodes, self.config.pod.clone()) else {
             return;
         };
         self.looking_up_nodes = true;
         let api = self.api.clone();
-        self.jobs.spawn(async move { Job::Nodes(nodes::addresses(&api, &pod, internal).await) });
+        self.jobs.spawn(async move { Job::Nodes(nodes::addresses(&api, &pod, serving, internal).await) });
     }
 }
