@@ -1,6 +1,8 @@
 //! The proxy's side: connects to a controller, takes its rounds, and goes on without it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use fairway_model::{Delta, Origin};
@@ -11,10 +13,11 @@ use tonic::Status;
 use tracing::{info, warn};
 
 use crate::grpc;
-use crate::limit::{AGAIN, ENDPOINTS, GREETING, PROOF_AGAIN, REPORTS, WAITING};
+use crate::limit::{AGAIN_FIRST, AGAIN_LONGEST, ENDPOINTS, GREETING, PROOF_AGAIN, REPORTS, WAITING};
 use crate::message::{Endpoint, FromProxy, Hello, Said, Unreachable};
 use crate::place::{Place, PlaceError};
 use crate::replica::Replica;
+use crate::resource::Version;
 
 /// A change to put into force.
 #[derive(Debug)]
@@ -52,8 +55,12 @@ pub struct Link {
     sink: mpsc::Sender<Change>,
     reports: mpsc::Receiver<FromProxy>,
     status: watch::Sender<LinkStatus>,
-    replica: Replica,
+    replica: Holding,
 }
+
+/// What a proxy holds. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Holding(Arc<Mutex<Replica>>);
 
 /// Takes what users are to be told. Clones are the same.
 #[derive(Clone, Debug)]
@@ -92,6 +99,18 @@ impl LinkStatus {
     }
 }
 
+impl Holding {
+    /// The version of each resource; `None` for one that can't be understood and has no earlier form.
+    pub fn versions(&self) -> BTreeMap<String, Option<Version>> {
+        self.lock().versions().map(|(name, version)| (name.to_owned(), version)).collect()
+    }
+
+    /// Held while a message is read, never while a change is put into force.
+    fn lock(&self) -> MutexGuard<'_, Replica> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl LinkReporter {
     /// Reports a backend to whose endpoints no connection can be made. Does not wait; when too many reports wait already, this one is
     /// lost.
@@ -116,13 +135,18 @@ impl Link {
     /// A link to the controller at a place. `name` is what that calls this proxy.
     pub fn new(place: Place, name: String, sink: mpsc::Sender<Change>) -> (Self, LinkReporter) {
         let (reporter, reports) = mpsc::channel(REPORTS);
-        let (status, replica) = (watch::Sender::default(), Replica::default());
+        let (status, replica) = (watch::Sender::default(), Holding::default());
         (Self { place, name, sink, reports, status, replica }, LinkReporter(reporter))
     }
 
     /// How the proxy stands to its controllers.
     pub fn status(&self) -> watch::Receiver<LinkStatus> {
         self.status.subscribe()
+    }
+
+    /// What the proxy holds.
+    pub fn holding(&self) -> Holding {
+        self.replica.clone()
     }
 
     /// Follows a controller, and connects again whenever that is gone. Ends when nobody takes changes any more.
@@ -171,13 +195,13 @@ impl Link {
 
     /// One connection, from its beginning to its end.
     async fn connection(&mut self) -> Ended {
-        self.replica.reconnect();
+        self.replica.lock().reconnect();
         let (to, outgoing) = mpsc::channel(WAITING);
         let greeting = async {
             let connection = self.place.connect().await.map_err(Ended::Connect)?;
             let hello = Hello { fairway: env!("CARGO_PKG_VERSION").to_owned(), name: self.name.clone() };
             let _ = to.send(Said::Hello(hello).into()).await;
-            let lists = self.replica.inventory();
+            let lists = self.replica.lock().inventory();
             let inventory = async {
                 for list in lists {
                     if to.send(Said::Held(list).into()).await.is_err() {
@@ -203,14 +227,15 @@ impl Link {
                         Some(Err(status)) => return Ended::Stream(status),
                         Some(Ok(message)) => message,
                     };
-                    match self.replica.take(message) {
+                    let taken = self.replica.lock().take(message);
+                    match taken {
                         Ok(None) => {}
                         Ok(Some(mut round)) => {
                             let delta = std::mem::take(&mut round.delta);
                             if self.apply(delta).await.is_err() {
                                 return Ended::Closed;
                             }
-                            let ack = self.replica.commit(round);
+                            let ack = self.replica.lock().commit(round);
                             self.applied();
                             if to.send(Said::Ack(ack).into()).await.is_err() {
                                 return Ended::Over;
@@ -241,16 +266,17 @@ impl Link {
 
     fn applied(&self) {
         let first = !self.status.borrow().complete;
+        let replica = self.replica.lock();
         self.status.send_modify(|status| {
             (status.current, status.complete) = (true, true);
             status.as_of = Some(SystemTime::now());
-            status.held = self.replica.len();
+            status.held = replica.len();
             status.rounds += 1;
-            let refused = self.replica.refused().iter();
+            let refused = replica.refused().iter();
             status.refused = refused.map(|(name, reason)| (name.to_string(), reason.clone())).collect();
         });
         if first {
-            info!(resources = self.replica.len(), "the configuration is complete");
+            info!(resources = replica.len(), "the configuration is complete");
         }
     }
 }
@@ -258,8 +284,7 @@ impl Link {
 /// The pause before the next attempt: doubled with each failure, and shortened at random by up to a half, so that many proxies do not come
 /// at once.
 fn pause(failures: u32, random: f64) -> Duration {
-    let (first, longest) = AGAIN;
-    let whole = first.saturating_mul(1 << failures.min(16)).min(longest);
+    let whole = AGAIN_FIRST.saturating_mul(1 << failures.min(16)).min(AGAIN_LONGEST);
     whole.mul_f64(1.0 - random.clamp(0.0, 1.0) / 2.0)
 }
 
@@ -277,9 +302,9 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_a_limit() {
-        assert_eq!(pause(0, 0.0), AGAIN.0);
-        assert_eq!(pause(1, 1.0), AGAIN.0);
-        assert_eq!(pause(u32::MAX, 0.0), AGAIN.1);
+        assert_eq!(pause(0, 0.0), AGAIN_FIRST);
+        assert_eq!(pause(1, 1.0), AGAIN_FIRST);
+        assert_eq!(pause(u32::MAX, 0.0), AGAIN_LONGEST);
         assert!((0..40).all(|failures| pause(failures, 0.7) <= pause(failures + 1, 0.7)));
     }
 }

@@ -27,7 +27,7 @@ use tower_service::Service;
 use crate::authority::Authorities;
 use crate::enrol::{Desk, Enrol, EnrolRequest, EnrolResponse};
 use crate::hub::Hub;
-use crate::limit::{ALIVE, LARGEST_MESSAGE, TOKEN, WAITING};
+use crate::limit::{ALIVE, ALIVE_ANSWER, LARGEST_MESSAGE, TOKEN, WAITING};
 use crate::message::{FromController, FromProxy};
 use crate::session::serve;
 
@@ -63,7 +63,7 @@ pub(crate) async fn accept(served: Served, connection: Connection) -> Result<(),
     let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     http.max_concurrent_streams(1).max_header_list_size(16 << 10);
     if served.desk.is_some() {
-        http.timer(TokioTimer::new()).keep_alive_interval(ALIVE.0).keep_alive_timeout(ALIVE.1);
+        http.timer(TokioTimer::new()).keep_alive_interval(ALIVE).keep_alive_timeout(ALIVE_ANSWER);
     }
     let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
         let served = served.clone();
@@ -116,7 +116,7 @@ pub(crate) async fn enrol(connection: Connection, request: EnrolRequest) -> Resu
 async fn client(connection: Connection) -> Result<tonic::client::Grpc<Sender>, Status> {
     let failed = |error: hyper::Error| Status::unavailable(format!("HTTP/2: {}", ErrorChain(&error)));
     let mut http = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
-    http.timer(TokioTimer::new()).keep_alive_interval(ALIVE.0).keep_alive_timeout(ALIVE.1);
+    http.timer(TokioTimer::new()).keep_alive_interval(ALIVE).keep_alive_timeout(ALIVE_ANSWER);
     let (sender, connection) = http.handshake(TokioIo::new(connection)).await.map_err(failed)?;
     // Ends when the stream and all that could start another one are dropped.
     tokio::spawn(async move {

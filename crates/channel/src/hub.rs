@@ -258,6 +258,12 @@ impl Hub {
         }
     }
 
+    /// The version of each resource.
+    pub fn versions(&self) -> BTreeMap<String, Option<Version>> {
+        let state = self.state();
+        state.resources.iter().map(|(name, entry)| (name.as_ref().to_owned(), Some(entry.version))).collect()
+    }
+
     /// What is published.
     pub fn snapshot(&self) -> Snapshot {
         let resources: Vec<_> = self.state().resources.values().map(|entry| entry.resource.clone()).collect();

@@ -15,6 +15,7 @@
 //! | `grpc`, `socket`, `tcp` | the transport |
 //! | `place` | where a proxy finds its controller, and what it shows there |
 //! | `authority`, `enrol` | who signs the certificates for TLS, and how a proxy gets its own |
+//! | `limit` | all bounds |
 //!
 //! This crate knows neither Kubernetes nor the serving of requests, so that the controller and the proxy know nothing of each other.
 
@@ -24,7 +25,7 @@ mod client;
 mod enrol;
 mod grpc;
 mod hub;
-mod limit;
+pub mod limit;
 mod message;
 mod place;
 mod replica;
@@ -36,10 +37,10 @@ mod tcp;
 
 pub use authority::{Authorities, AuthorityError};
 pub use carry::carried;
-pub use client::{Change, Link, LinkReporter, LinkStatus, Unproven};
+pub use client::{Change, Holding, Link, LinkReporter, LinkStatus, Unproven};
 pub use enrol::{AUDIENCE, Claim, Denied, Token};
 pub use hub::{Hub, HubFigures, ProxyStatus, Report};
 pub use place::{ControlServer, Place};
-pub use resource::Version;
+pub use resource::{Version, versions};
 pub use socket::{SocketError, SocketServer};
 pub use tcp::{Papers, PapersError, TcpServer};

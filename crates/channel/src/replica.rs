@@ -62,6 +62,11 @@ impl Replica {
         &self.refused
     }
 
+    /// The version of each resource.
+    pub(crate) fn versions(&self) -> impl Iterator<Item = (&str, Option<Version>)> {
+        self.held.iter().map(|(name, held)| (&**name, held.version))
+    }
+
     /// Forgets the messages of a round that did not arrive as a whole, because the connection ended.
     pub(crate) fn reconnect(&mut self) {
         self.arriving = Arriving::default();

@@ -8,11 +8,12 @@
 //! controller adds is a reason to refuse the resource, for it may be a restriction.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use fairway_model::{Resource, ResourceName, with_secrets};
+use fairway_model::{Resource, ResourceName, Snapshot, with_secrets};
 use serde_json::Value;
 
 /// The version of a resource: the first half of the SHA-256 of its body.
@@ -101,6 +102,13 @@ pub(crate) fn read(name: &str, version: Version, body: &[u8]) -> Result<Resource
         }
     }
     Ok(resource)
+}
+
+/// The version of each resource of a snapshot, as a controller would send it; `None` for one that can't be written.
+pub fn versions(snapshot: &Snapshot) -> BTreeMap<String, Option<Version>> {
+    let resources = Snapshot::diff(&Snapshot::default(), snapshot).upserts;
+    let version = |resource: &Resource| written(resource).ok().map(|body| Version::of(&body));
+    resources.iter().map(|resource| (name_of(resource).into_owned(), version(resource))).collect()
 }
 
 /// The name of a resource.

@@ -63,7 +63,7 @@ impl SocketServer {
                 Err(error) => {
                     warn!(%error, path = %self.path.display(), "can't accept a proxy");
                     // Out of open files, perhaps: others may end.
-                    tokio::time::sleep(crate::limit::AGAIN.0).await;
+                    tokio::time::sleep(crate::limit::AGAIN_FIRST).await;
                     continue;
                 }
             };

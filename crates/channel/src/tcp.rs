@@ -24,7 +24,7 @@ use crate::authority::{Authorities, AuthorityError, Subject};
 use crate::enrol::{Claim, Desk};
 use crate::grpc::{Served, accept};
 use crate::hub::Hub;
-use crate::limit::{AGAIN, PROXIES, STRANGER, STRANGERS};
+use crate::limit::{AGAIN_FIRST, PROXIES, STRANGER, STRANGERS, STRANGERS_EACH};
 
 /// What is spoken within TLS.
 pub(crate) const PROTOCOL: &[u8] = b"h2";
@@ -131,13 +131,13 @@ impl TcpServer {
                 Err(error) => {
                     warn!(%error, "can't accept a proxy");
                     // Out of open files, perhaps: others may end.
-                    tokio::time::sleep(AGAIN.0).await;
+                    tokio::time::sleep(AGAIN_FIRST).await;
                     continue;
                 }
             };
             let papers = papers.borrow().clone();
             let (Some(papers), Some(stranger)) = (papers, strangers.admit(peer.ip())) else { continue };
-            if connections.len() >= PROXIES + STRANGERS.1 {
+            if connections.len() >= PROXIES + STRANGERS {
                 continue;
             }
             let (hub, desk) = (hub.clone(), desk.clone());
@@ -153,7 +153,7 @@ impl TcpServer {
 impl Strangers {
     fn admit(&self, address: IpAddr) -> Option<Stranger> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (of_one, of_all) = STRANGERS;
+        let (of_one, of_all) = (STRANGERS_EACH, STRANGERS);
         if counts.values().sum::<usize>() >= of_all || counts.get(&address).is_some_and(|count| *count >= of_one) {
             return None;
         }

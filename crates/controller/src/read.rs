@@ -62,7 +62,7 @@ pub struct ReadError {
 }
 
 impl ReadError {
-    fn new(kind: &str, namespace: Option<&str>, source: CallError) -> Self {
+    pub(crate) fn new(kind: &str, namespace: Option<&str>, source: CallError) -> Self {
         let namespace = namespace.map(|namespace| format!(" of the namespace {namespace}")).unwrap_or_default();
         Self { what: format!("{kind}{namespace}"), source: Box::new(source) }
     }

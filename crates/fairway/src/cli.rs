@@ -126,6 +126,18 @@ Examples:
 Serves what a fairway controller says, and goes on serving that while there is none. It has no access to the API server, and
 needs none. Takes the flags of fairway run; those that only a controller needs have no effect.";
 
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  fairway status                         ask the processes on this machine; in a pod: kubectl exec POD -c proxy -- /fairway status
+  fairway status --admin 10.1.2.3:10254 --resources
+  fairway status --context prod          ask all pods of a cluster through its API server, and list its Ingresses
+  fairway status --output json | jq '.processes[] | select(.current | not)'
+
+Pods are those with the labels of the chart whose containers run fairway. To ask them, one needs the right to get pods/proxy.
+
+Exit status: 0 if all processes have the newest configuration as a whole, 1 if not or if one does not answer, 2 for a wrong command
+line. docs/schema/status.json is the schema of --output json.";
+
 const PLUGIN_EXAMPLES: &str = "\
 Examples:
   kubectl fairway status
@@ -163,6 +175,7 @@ pub(crate) fn command() -> Command {
         .subcommand(run())
         .subcommand(controller())
         .subcommand(proxy())
+        .subcommand(status())
         .subcommand(completions())
         .subcommand(man())
         .subcommand(Command::new("version").about("Print the version"))
@@ -439,11 +452,11 @@ pub(crate) fn plugin() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .max_term_width(120)
-        .subcommand(of_cluster(
+        .subcommand(of_cluster(standing(
             Command::new("status")
-                .about("List the Ingresses that are served, with hosts, addresses, routes and findings")
-                .after_help("Examples:\n  kubectl fairway status\n  kubectl fairway status --context prod"),
-        ))
+                .about("Show how the processes of Fairway stand, and the Ingresses that are served")
+                .after_help("Examples:\n  kubectl fairway status\n  kubectl fairway status --context prod --resources"),
+        )))
         .subcommand(of_cluster(request(
             Command::new("explain")
                 .about("Show the answer to a request, which route it takes, and why")
@@ -585,6 +598,48 @@ fn proxy() -> Command {
                 .help("Prove once, by the token in this file, to be a proxy; read at the start only"),
         );
     hidden.into_iter().fold(command, |command, name| command.mut_arg(name, |arg| arg.hide(true)))
+}
+
+fn status() -> Command {
+    let command = Command::new("status")
+        .about(
+            "Show how controllers and proxies stand: age of the configuration, what is refused, versions of resources",
+        )
+        .after_help(STATUS_EXAMPLES)
+        .arg(
+            address("admin")
+                .action(ArgAction::Append)
+                .conflicts_with_all(["kubeconfig", "context", "apiserver-host"])
+                .help("Ask the process with its port of health and metrics here [default: 127.0.0.1:10254 and :10255]"),
+        );
+    of_cluster(standing(command))
+}
+
+/// What to show of processes.
+fn standing(command: Command) -> Command {
+    command
+        .arg(
+            Arg::new("namespace")
+                .short('n')
+                .long("namespace")
+                .value_name("NAME")
+                .help("Ask only the pods of this namespace [default: all]"),
+        )
+        .arg(
+            Arg::new("resources")
+                .long("resources")
+                .action(ArgAction::SetTrue)
+                .help("Show the version of each resource, and which process has another one"),
+        )
+        .arg(
+            Arg::new("output")
+                .long("output")
+                .short('o')
+                .value_name("FORMAT")
+                .value_parser(["text", "json"])
+                .default_value("text")
+                .help("Write the status in this format"),
+        )
 }
 
 fn text(name: &'static str, value: &'static str) -> Arg {

@@ -9,16 +9,19 @@ use crate::flags::Flags;
 mod client;
 
 #[cfg(feature = "cluster")]
-pub(crate) use client::{FINDINGS, events, read};
+pub(crate) use client::{FINDINGS, ask_all, events, read};
 
 #[cfg(not(feature = "cluster"))]
 mod absent;
 
 #[cfg(not(feature = "cluster"))]
-pub(crate) use absent::{FINDINGS, events, read, run};
+pub(crate) use absent::{FINDINGS, ask_all, events, read, run};
 
 /// An Event that Fairway has written: its time, type, reason, object and message.
 pub(crate) type EventRow = [String; 5];
+
+/// A process in the cluster, by the names of its pod and container, and its answer to each question.
+pub(crate) type Answer = (String, Result<Vec<Vec<u8>>, String>);
 
 /// Whether the command line names a cluster.
 pub(crate) fn is_named(matches: &ArgMatches, flags: &Flags) -> bool {

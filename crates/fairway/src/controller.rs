@@ -8,9 +8,10 @@ use anyhow::Context as _;
 use clap::ArgMatches;
 use fairway_channel::{Hub, Report};
 use fairway_controller::{Controller, NotUnderstood, Publish, Reporter, RunError, Unreachable};
-use fairway_proxy::admin::{AdminServer, AdminSource, ChannelSource, ChannelView, Lifecycle};
-use fairway_proxy::metrics::{ChannelFigure, ConfigStatus, ProxyFigures};
-use serde_json::json;
+use fairway_model::Snapshot;
+use fairway_proxy::admin::{AdminServer, AdminSource, ChannelEnd, ChannelSource, Lifecycle};
+use fairway_proxy::metrics::{ChannelFigures, ConfigStatus, ControllerEnd, ProxyFigures};
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
@@ -21,6 +22,7 @@ use crate::flags::Flags;
 use crate::role;
 use crate::run;
 use crate::serve::Flag;
+use crate::status::standing::{self, Connected, Standing};
 use crate::wiring::{self, Signals};
 
 mod door;
@@ -207,58 +209,45 @@ fn admin_source(
             (Arc::new(published.snapshot()), status)
         }),
         figures: Box::new(ProxyFigures::default),
-        channel: Some(shown(hub.clone())),
+        channel: Some(ChannelSource::new(Told(hub.clone()))),
     })
 }
 
 /// What the admin server says about the proxies.
-fn shown(hub: Hub) -> ChannelSource {
-    ChannelSource::new(move || {
-        let (figures, proxies) = (hub.figures(), hub.proxies());
-        let figure = |name, kind, help, value: u64| ChannelFigure { name, kind, help, value: value as f64 };
-        let proxy = |proxy: &fairway_channel::ProxyStatus| {
-            json!({
-                "name": proxy.name,
-                "version": proxy.fairway,
-                "current": proxy.current,
-                "seconds": proxy.seconds,
-                "resources": proxy.held,
-                "refused": proxy.refused,
-            })
+struct Told(Hub);
+
+impl ChannelEnd for Told {
+    fn standing(&self, snapshot: &Snapshot, config: &ConfigStatus) -> Value {
+        let connected = |proxy: fairway_channel::ProxyStatus| Connected {
+            name: proxy.name,
+            version: proxy.fairway,
+            current: proxy.current,
+            seconds: proxy.seconds,
+            resources: proxy.held,
+            refused: proxy.refused.into_iter().map(|(name, reason)| (name.into_string(), reason)).collect(),
         };
-        ChannelView {
-            figures: vec![
-                figure("channel_proxies", "gauge", "Connected proxies.", figures.proxies as u64),
-                figure(
-                    "channel_current_proxies",
-                    "gauge",
-                    "Proxies that serve the newest change.",
-                    figures.current as u64,
-                ),
-                figure("channel_resources", "gauge", "Resources of the configuration.", figures.resources as u64),
-                figure(
-                    "channel_refused_resources",
-                    "gauge",
-                    "Resources that a proxy does not understand, for each proxy.",
-                    figures.refused as u64,
-                ),
-                figure("channel_changes_total", "counter", "Published changes.", figures.generation),
-                figure("channel_rounds_total", "counter", "Changes sent, for each proxy.", figures.rounds),
-                figure(
-                    "channel_sent_resources_total",
-                    "counter",
-                    "Resources and removals sent, for each proxy.",
-                    figures.sent,
-                ),
-            ],
-            details: json!({
-                "role": "controller",
-                "changes": figures.generation,
-                "resources": figures.resources,
-                "proxies": proxies.iter().map(proxy).collect::<Vec<_>>(),
-            }),
-        }
-    })
+        let proxies: Vec<_> = self.0.proxies().into_iter().map(connected).collect();
+        let complete = config.version > 0;
+        let current = complete && proxies.iter().all(|proxy| proxy.current);
+        Standing { complete, current, proxies: Some(proxies), ..Standing::new("controller", snapshot, config) }.json()
+    }
+
+    fn versions(&self, _: &Snapshot) -> Value {
+        standing::versions(self.0.versions())
+    }
+
+    fn figures(&self) -> Option<ChannelFigures> {
+        let figures = self.0.figures();
+        Some(ChannelFigures::Controller(ControllerEnd {
+            proxies: figures.proxies as u64,
+            current: figures.current as u64,
+            resources: figures.resources as u64,
+            refused: figures.refused as u64,
+            changes: figures.generation,
+            rounds: figures.rounds,
+            sent: figures.sent,
+        }))
+    }
 }
 
 fn end_of(ended: Result<Result<(), RunError>, JoinError>) -> anyhow::Result<()> {

@@ -16,6 +16,7 @@ use anyhow::Context as _;
 use clap::ArgMatches;
 use fairway_model::{AccessLog, Endpoints, Listener, LogEscape, Origin, Scheme, Snapshot, Template};
 use fairway_proxy::access_log::LogSink;
+use fairway_proxy::admin::ChannelSource;
 use fairway_proxy::{Proxy, Publisher};
 use fairway_translate::diagnostic::{Diagnostic, Severity};
 use fairway_translate::options::{Development, Options};
@@ -25,6 +26,7 @@ use crate::cli;
 use crate::flags::{Flags, UsageError};
 use crate::manifest::watch::{Saved, Watcher};
 use crate::manifest::{Finding, Manifests, Parsed, Refused, Unread};
+use crate::status::standing::Alone;
 use crate::table::{Doors, routing_table};
 use crate::terminal::{Style, Terminal, count};
 use crate::wiring::{self, Signals};
@@ -62,6 +64,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         wiring::proxy_config(matches, &flags, &options, admin, access_log(matches, terminal, translator.snapshot())?)?;
     // The server that stands in for all pods exists.
     config.addresses.loopback_endpoints = true;
+    config.channel = Some(ChannelSource::new(Alone("dev")));
     let proxy = Proxy::start(translator.snapshot().clone(), config).context(
         "the proxy cannot start; choose other addresses with --http, --https and --admin, or port 0 for any free port",
     )?;

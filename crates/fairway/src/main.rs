@@ -28,6 +28,7 @@ mod run;
 #[cfg(feature = "cluster")]
 mod serve;
 mod shell;
+mod status;
 mod table;
 mod telemetry;
 mod terminal;
@@ -72,6 +73,7 @@ fn run() -> anyhow::Result<ExitCode> {
         Some(("proxy", matches)) => proxy::main(matches),
         #[cfg(not(feature = "cluster"))]
         Some(("run" | "controller" | "proxy", _)) => cluster::run(),
+        Some(("status", matches)) => status::main(matches),
         Some(("completions", matches)) => Ok(shell::completions(matches)),
         Some(("man", matches)) => shell::man(matches),
         _ => {

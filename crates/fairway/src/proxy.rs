@@ -4,23 +4,23 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
 use anyhow::Context as _;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
-use fairway_channel::{ControlServer, Link, LinkReporter, LinkStatus, Place, Unproven};
+use fairway_channel::{ControlServer, Holding, Link, LinkReporter, LinkStatus, Place, Unproven};
 use fairway_model::Snapshot;
-use fairway_proxy::admin::{ChannelSource, ChannelView};
-use fairway_proxy::metrics::ChannelFigure;
+use fairway_proxy::admin::{ChannelEnd, ChannelSource};
+use fairway_proxy::metrics::{ChannelFigures, ConfigStatus, ProxyEnd};
 use fairway_proxy::{Proxy, Unreachable, UnreachableSink};
-use serde_json::json;
+use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 
 use crate::confine::confine;
 use crate::role;
 use crate::serve::{Choices, Control, Flag, serve};
+use crate::status::standing::{self, Standing};
 use crate::wiring::{self, Signals};
 
 /// Runs the command until it is asked to end.
@@ -42,7 +42,8 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let admin = role::admin_address(&flags, None)?;
     let mut config = wiring::proxy_config(matches, &flags, &options, Some(admin), log)?;
     config.unreachable = reported(reporter);
-    config.channel = Some(shown(status.clone()));
+    let (status_seen, holding) = (status.clone(), link.holding());
+    config.channel = Some(ChannelSource::new(Following { name: name(), status: status_seen, holding }));
     // No listener yet: requests before the first complete configuration would get a 404.
     let proxy = Proxy::start(Snapshot::default(), config)
         .context("the proxy cannot start; choose another port for health and metrics with --healthz-port")?;
@@ -108,54 +109,46 @@ fn reported(reporter: LinkReporter) -> UnreachableSink {
 }
 
 /// What the admin server says about the controller.
-fn shown(status: watch::Receiver<LinkStatus>) -> ChannelSource {
-    ChannelSource::new(move || {
-        let status = status.borrow().clone();
-        let figure = |name, kind, help, value| ChannelFigure { name, kind, help, value };
-        let age = status.age().map_or(0.0, |age| age.as_secs_f64());
-        let as_of = status.as_of.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map(|time| time.as_secs());
-        let refused: serde_json::Map<_, _> =
-            status.refused.iter().map(|(name, reason)| (name.clone(), json!(reason))).collect();
-        ChannelView {
-            figures: vec![
-                figure(
-                    "channel_current",
-                    "gauge",
-                    "Whether a controller is connected and all that it has sent is in force.",
-                    f64::from(u8::from(status.current)),
-                ),
-                figure(
-                    "channel_age_seconds",
-                    "gauge",
-                    "Time since a controller was last connected: so old the configuration may be.",
-                    age,
-                ),
-                figure("channel_resources", "gauge", "Resources of the configuration.", status.held as f64),
-                figure(
-                    "channel_refused_resources",
-                    "gauge",
-                    "Resources that are not understood here; their last good forms are in force.",
-                    status.refused.len() as f64,
-                ),
-                figure(
-                    "channel_connections_total",
-                    "counter",
-                    "Connections to controllers.",
-                    status.connections as f64,
-                ),
-                figure("channel_rounds_total", "counter", "Changes that were taken.", status.rounds as f64),
-            ],
-            details: json!({
-                "role": "proxy",
-                "current": status.current,
-                "complete": status.complete,
-                "age_seconds": age,
-                "as_of": as_of,
-                "resources": status.held,
-                "refused": refused,
-                "connections": status.connections,
-                "rounds": status.rounds,
-            }),
+struct Following {
+    name: String,
+    status: watch::Receiver<LinkStatus>,
+    holding: Holding,
+}
+
+impl ChannelEnd for Following {
+    fn standing(&self, snapshot: &Snapshot, config: &ConfigStatus) -> Value {
+        let status = self.status.borrow().clone();
+        Standing {
+            name: self.name.clone(),
+            complete: status.complete,
+            current: status.current,
+            age_seconds: age(&status),
+            resources: status.held,
+            refused: status.refused.into_iter().collect(),
+            connections: Some(status.connections),
+            rounds: Some(status.rounds),
+            ..Standing::new("proxy", snapshot, config)
         }
-    })
+        .json()
+    }
+
+    fn versions(&self, _: &Snapshot) -> Value {
+        standing::versions(self.holding.versions())
+    }
+
+    fn figures(&self) -> Option<ChannelFigures> {
+        let status = self.status.borrow().clone();
+        Some(ChannelFigures::Proxy(ProxyEnd {
+            current: status.current,
+            age: age(&status),
+            resources: status.held as u64,
+            refused: status.refused.len() as u64,
+            connections: status.connections,
+            rounds: status.rounds,
+        }))
+    }
+}
+
+fn age(status: &LinkStatus) -> f64 {
+    status.age().map_or(0.0, |age| age.as_secs_f64())
 }

@@ -13,7 +13,7 @@ use fairway_controller::{
     Reporter, StatusConfig, StatusWriting, Unreachable,
 };
 use fairway_model::Snapshot;
-use fairway_proxy::admin::{Finding, FindingSource};
+use fairway_proxy::admin::{ChannelSource, Finding, FindingSource};
 use fairway_proxy::{Proxy, UnreachableSink};
 use fairway_translate::diagnostic::Diagnostic;
 use fairway_translate::options::{GatewayAddressing, Options};
@@ -24,6 +24,7 @@ use tracing::{error, info, warn};
 use crate::flags::Flags;
 use crate::role;
 use crate::serve::{Choices, Control, serve};
+use crate::status::standing::Alone;
 use crate::wiring::{self, Signals};
 
 pub(crate) mod webhook;
@@ -45,6 +46,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let admin = role::admin_address(&flags, None)?;
     let mut proxy_config = wiring::proxy_config(matches, &flags, &config.options, Some(admin), log)?;
     proxy_config.findings = shown(controller.findings());
+    proxy_config.channel = Some(ChannelSource::new(Alone("run")));
     proxy_config.unreachable = reported(controller.reporter());
     // No listener yet: requests before the first complete configuration would get a 404.
     let proxy = Proxy::start(Snapshot::default(), proxy_config).context(NO_PORT)?;

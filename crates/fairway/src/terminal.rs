@@ -78,6 +78,21 @@ pub(crate) fn printable(text: &str) -> String {
         .collect()
 }
 
+/// Formats columns as wide as their contents; the first row is the header.
+pub(crate) fn table<const N: usize>(rows: &[[String; N]], terminal: Terminal) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut out = String::new();
+    for (at, row) in rows.iter().enumerate() {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{:<width$}", printable(cell)));
+        let line = cells.collect::<Vec<_>>().join("  ");
+        let style = if at == 0 { Style::Bold } else { Style::Plain };
+        out.push_str(&terminal.style(style, line.trim_end()).to_string());
+        out.push('\n');
+    }
+    out
+}
+
 /// `1 file`, `2 files`.
 pub(crate) fn count(number: usize, singular: &str, plural: &str) -> String {
     format!("{} {}", thousands(number), if number == 1 { singular } else { plural })

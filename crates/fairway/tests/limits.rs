@@ -24,14 +24,15 @@ fn columns(limit: &Limit) -> (String, String) {
 }
 
 fn page() -> String {
-    let mut out = "# Limits and timeouts\n\nGenerated from the tables in `crates/proxy/src/limit.rs` and `crates/translate/src/limit.rs`; \
-         `UPDATE_DOCS=1 cargo test -p fairway --test limits` writes it.\n\nEverything has a bound. A setting is a key of the \
+    let mut out = "# Limits and timeouts\n\nGenerated from the tables in `crates/proxy/src/limit.rs`, `crates/translate/src/limit.rs` \
+         and `crates/channel/src/limit.rs`; `UPDATE_DOCS=1 cargo test -p fairway --test limits` writes it.\n\nEverything has a bound. A setting is a key of the \
          ConfigMap, some of which have an annotation of the same name, or a flag; where there is none, the limit is fixed. The last column \
          is the reason in `fairway_request_failures_total` and in the log ([failure reasons](failure-reasons.md)), or another \
          metric.\n"
         .to_owned();
-    let sections = fairway_proxy::limit::SECTIONS.iter().chain(fairway_translate::limit::SECTIONS);
-    for section in sections {
+    let sections =
+        [fairway_proxy::limit::SECTIONS, fairway_translate::limit::SECTIONS, fairway_channel::limit::SECTIONS];
+    for section in sections.into_iter().flatten() {
         let _ = write!(
             out,
             "\n## {}\n\n| what | default | setting | when it is reached | seen as |\n| --- | --- | --- | --- | --- |\n",

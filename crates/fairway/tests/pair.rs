@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use fairway_testkit::{Client, Gate, Origin, Reply, eventually};
 use serde_json::{Value, json};
 use support::run::{ConfigMap, Run, api_server, api_server_with};
+use support::{fairway, text};
 
 /// A free place for a socket.
 fn socket() -> (tempfile::TempDir, PathBuf) {
@@ -164,6 +165,44 @@ async fn the_controller_ends_after_the_proxy_has_drained() {
     assert_eq!(client.read_response().await.status, 200);
     assert_eq!(proxy.ended().code(), Some(0));
     assert_eq!(controller.ended().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_tells_how_both_stand_and_exits_with_1_when_a_proxy_is_stale() {
+    let (_folder, socket) = socket();
+    let origin = Origin::start("web");
+    let api = api_server(&origin, &open());
+    let mut controller = Run::controller(api.address(), &socket, &[]);
+    let mut proxy = Run::proxy(&socket, &[]);
+    proxy.serving();
+    eventually("both", || async { figure(&controller, "current_proxies").await == 1.0 }).await;
+    let both = [controller.admin(), proxy.admin()];
+    let status = |args: &[&str]| {
+        let addresses = both.iter().flat_map(|address| ["--admin".to_owned(), address.to_string()]);
+        fairway().arg("status").args(addresses).args(args).output().expect("the binary runs")
+    };
+    let output = status(&["--resources", "--output=json"]);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let schema = serde_json::from_str(include_str!("../../../docs/schema/status.json")).expect("the schema is JSON");
+    support::schema::validate(&schema, &report).unwrap_or_else(|wrong| panic!("{wrong} in {report:#}"));
+    let [of_controller, of_proxy] = [0, 1].map(|at| &report["processes"][at]);
+    assert_eq!((&of_controller["role"], &of_proxy["role"]), (&json!("controller"), &json!("proxy")));
+    assert_eq!(of_controller["versions"], of_proxy["versions"]);
+    let versions = of_proxy["versions"].as_object().expect("versions");
+    assert!(versions.contains_key("host/ingress a.example") && versions.contains_key("settings"), "{versions:?}");
+    assert_eq!(of_proxy["resources"], versions.len());
+    assert_eq!((output.status.code(), &of_controller["proxies"][0]["name"]), (Some(0), &of_proxy["name"]));
+    let table = text(&status(&["--resources"]));
+    assert!(table.contains(" 0 different between 2 processes\n") && table.contains(" 1 of 1 "), "{table}");
+
+    controller.signal("-KILL");
+    controller.ended();
+    proxy.line_with("no controller");
+    let output = status(&[]);
+    let table = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{table}");
+    assert!(table.lines().any(|line| line.contains(" proxy  stale ")), "{table}");
+    assert!(table.contains(&format!("{}: asking", both[0])), "{table}");
 }
 
 /// What somebody who takes the proxy's process over would find.

@@ -239,8 +239,8 @@ async fn while_two_authorities_are_trusted_their_certificates_meet_and_are_renew
 fn who_opens_many_connections_takes_none_from_others() {
     let strangers = Strangers::default();
     let address = |last: u8| IpAddr::from([10, 0, 0, last]);
-    let mut held: Vec<_> = (0..STRANGERS.0).filter_map(|_| strangers.admit(address(1))).collect();
-    assert_eq!((held.len(), strangers.admit(address(1)).is_none()), (STRANGERS.0, true));
+    let mut held: Vec<_> = (0..STRANGERS_EACH).filter_map(|_| strangers.admit(address(1))).collect();
+    assert_eq!((held.len(), strangers.admit(address(1)).is_none()), (STRANGERS_EACH, true));
     assert!(strangers.admit(address(2)).is_some());
     held.pop();
     assert!(strangers.admit(address(1)).is_some());

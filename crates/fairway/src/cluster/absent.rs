@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::ArgMatches;
 
-use super::EventRow;
+use super::{Answer, EventRow};
 use crate::flags::Flags;
 use crate::reading::Reading;
 
@@ -31,5 +31,10 @@ pub(crate) fn read(_: &ArgMatches, _: &Flags) -> anyhow::Result<Reading> {
 
 /// Instead of the Events in a cluster.
 pub(crate) fn events(_: &ArgMatches, _: &Flags, _: Option<&str>) -> anyhow::Result<Vec<EventRow>> {
+    Err(Absent.into())
+}
+
+/// Instead of the answers of processes in the cluster.
+pub(crate) fn ask_all(_: &ArgMatches, _: &Flags, _: &[&str]) -> anyhow::Result<Vec<Answer>> {
     Err(Absent.into())
 }

@@ -7,7 +7,7 @@ use fairway_controller::{ApiConfig, Cluster};
 
 pub(crate) use fairway_controller::FINDINGS;
 
-use super::EventRow;
+use super::{Answer, EventRow};
 use crate::flags::Flags;
 use crate::manifest::Finding;
 use crate::reading::{Reading, Source, missing_objects, raise};
@@ -42,6 +42,32 @@ pub(crate) fn events(matches: &ArgMatches, flags: &Flags, namespace: Option<&str
         anyhow::Ok(fairway_controller::events(client, namespace).await?)
     })?;
     Ok(told.into_iter().map(|event| [event.time, event.class, event.reason, event.object, event.message]).collect())
+}
+
+/// Asks all processes of Fairway in the cluster for these paths.
+pub(crate) fn ask_all(matches: &ArgMatches, flags: &Flags, paths: &[&str]) -> anyhow::Result<Vec<Answer>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let client = fairway_controller::connect(&api(matches, flags)).await?;
+        let namespace = matches.get_one::<String>("namespace").map(String::as_str);
+        let mut all = Vec::new();
+        for process in fairway_controller::processes(client.clone(), namespace).await? {
+            let answers = async {
+                if let Some(phase) = &process.absent {
+                    return Err(format!("the pod is {phase}"));
+                }
+                let mut answers = Vec::with_capacity(paths.len());
+                for path in paths {
+                    let answer = fairway_controller::ask(client.clone(), &process, path).await;
+                    answers.push(answer.map_err(|error| fairway_model::ErrorChain(&error).to_string())?);
+                }
+                Ok(answers)
+            };
+            let answers = answers.await;
+            all.push((format!("{}/{}/{}", process.namespace, process.pod, process.container), answers));
+        }
+        Ok(all)
+    })
 }
 
 /// The cluster named on the command line, else that of the user's own kubeconfig.

@@ -1,32 +1,34 @@
-//! What a process says about its connection to other processes: a proxy about its controller, a controller about its proxies.
+//! What a process says about the configuration that it has, and about its connection to other processes: a proxy about its controller, a
+//! controller about its proxies.
 
 use std::fmt;
 use std::sync::Arc;
 
-use crate::metrics::ChannelFigure;
+use fairway_model::Snapshot;
+use serde_json::Value;
 
-/// What there is to say.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ChannelView {
-    /// For `/metrics`.
-    pub figures: Vec<ChannelFigure>,
-    /// For `/debug/channel`.
-    pub details: serde_json::Value,
+use crate::metrics::{ChannelFigures, ConfigStatus};
+
+/// A process, as it describes itself.
+pub trait ChannelEnd: Send + Sync {
+    /// How it stands, for `/debug/channel`, where this configuration runs.
+    fn standing(&self, snapshot: &Snapshot, config: &ConfigStatus) -> Value;
+
+    /// The version of each resource, for `/debug/resources`.
+    fn versions(&self, snapshot: &Snapshot) -> Value;
+
+    /// For `/metrics`, if there are other processes.
+    fn figures(&self) -> Option<ChannelFigures>;
 }
 
-/// Says it on every read.
+/// Describes a process on every read.
 #[derive(Clone)]
-pub struct ChannelSource(Arc<dyn Fn() -> ChannelView + Send + Sync>);
+pub struct ChannelSource(pub(super) Arc<dyn ChannelEnd>);
 
 impl ChannelSource {
     /// Creates a source.
-    pub fn new(view: impl Fn() -> ChannelView + Send + Sync + 'static) -> Self {
-        Self(Arc::new(view))
-    }
-
-    /// What there is to say now.
-    pub(super) fn view(&self) -> ChannelView {
-        (self.0)()
+    pub fn new(end: impl ChannelEnd + 'static) -> Self {
+        Self(Arc::new(end))
     }
 }
 

@@ -9,9 +9,10 @@
 //! | `/metrics` | counters in the text format of Prometheus or in protobuf, written as they are read |
 //! | `/debug/findings` | findings about users' objects, as JSON, by object |
 //! | `/debug/snapshot` | the running configuration, as JSON, without private keys |
-//! | `/debug/channel` | where controller and proxy are separate processes: how each stands to the other, as JSON |
+//! | `/debug/channel` | how the process stands: the age of its configuration, its controller or its proxies, as JSON |
+//! | `/debug/resources` | the version of each resource of the configuration, as JSON |
 //!
-//! Only a few clients at a time may read the last four, which bounds the cost of slow readers.
+//! Only a few clients at a time may read the last five, which bounds the cost of slow readers.
 
 mod channel;
 mod connections;
@@ -34,7 +35,7 @@ use crate::metrics::{
     WorkerReport,
 };
 
-pub use self::channel::{ChannelSource, ChannelView};
+pub use self::channel::{ChannelEnd, ChannelSource};
 pub use self::finding::{Finding, FindingSource};
 pub use self::lifecycle::{Lifecycle, Stage};
 pub use self::server::AdminServer;
@@ -61,7 +62,7 @@ pub struct AdminSource {
     pub running: Box<dyn Fn() -> (Arc<Snapshot>, ConfigStatus) + Send + Sync>,
     /// Figures of the proxy that workers don't count.
     pub figures: Box<dyn Fn() -> ProxyFigures + Send + Sync>,
-    /// The connection to other processes, if the configuration crosses one.
+    /// What the process says about itself.
     pub channel: Option<ChannelSource>,
 }
 
@@ -127,7 +128,14 @@ impl AdminSource {
             b"/metrics" => self.placed(&places.metrics, self.metrics(self.format(accept))).await,
             b"/debug/findings" => self.placed(&places.snapshot, self.findings()).await,
             b"/debug/snapshot" => self.placed(&places.snapshot, self.snapshot()).await,
-            b"/debug/channel" => self.placed(&places.snapshot, self.channel()).await,
+            b"/debug/channel" => {
+                let standing = self.described(|end, (snapshot, config)| end.standing(snapshot, config));
+                self.placed(&places.snapshot, standing).await
+            }
+            b"/debug/resources" => {
+                let versions = self.described(|end, (snapshot, _)| end.versions(snapshot));
+                self.placed(&places.snapshot, versions).await
+            }
             _ => AdminAnswer::text(404, "not found"),
         }
     }
@@ -205,7 +213,7 @@ impl AdminSource {
             };
         }
         let (options, mut proxy, source) = (self.metrics.clone(), (self.figures)(), self.findings.clone());
-        proxy.channel = self.channel.as_ref().map(|channel| channel.view().figures).unwrap_or_default();
+        proxy.channel = self.channel.as_ref().and_then(|channel| channel.0.figures());
         let pages = move || {
             let process = ProcessFigures::read();
             let findings = source.counts();
@@ -225,13 +233,18 @@ impl AdminSource {
         }
     }
 
-    async fn channel(&self) -> AdminAnswer {
+    /// What the process says about itself.
+    async fn described(
+        &self,
+        what: impl Fn(&dyn ChannelEnd, &(Arc<Snapshot>, ConfigStatus)) -> serde_json::Value + Send + 'static,
+    ) -> AdminAnswer {
         let Some(channel) = self.channel.clone() else {
-            return AdminAnswer::text(404, "controller and proxy are one process");
+            return AdminAnswer::text(404, "nothing is known about the process");
         };
-        match spawn_blocking(move || serde_json::to_vec_pretty(&channel.view().details)).await {
+        let running = (self.running)();
+        match spawn_blocking(move || serde_json::to_vec_pretty(&what(&*channel.0, &running))).await {
             Ok(Ok(body)) => AdminAnswer::new(200, JSON, AdminBody::Whole(body)),
-            Ok(Err(_)) | Err(_) => AdminAnswer::text(500, "cannot render the state of the channel"),
+            Ok(Err(_)) | Err(_) => AdminAnswer::text(500, "cannot render what is known about the process"),
         }
     }
 

@@ -8,6 +8,7 @@
 //! route with more than 64 pairs of method and status counts the rest by status class. With `--metrics-per-undefined-host` the
 //! most recently seen hosts are labels too, and the rest count as one.
 
+mod channel;
 mod histogram;
 mod label;
 mod native;
@@ -21,13 +22,14 @@ mod text;
 mod totals;
 mod worker;
 
+pub use self::channel::{ChannelFigures, ControllerEnd, ProxyEnd};
 pub use self::histogram::{Buckets, InvalidBuckets};
 pub use self::label::{LiveRoutes, RequestLabels};
 pub use self::native::NativeBuckets;
 pub use self::pages::Pages;
 pub use self::process::ProcessFigures;
 pub(crate) use self::protobuf::is_preferred;
-pub use self::report::{ChannelFigure, ConfigStatus, Exposition, ProxyFigures};
+pub use self::report::{ConfigStatus, Exposition, ProxyFigures};
 pub use self::text::MetricFormat;
 pub use self::totals::Totals;
 pub use self::worker::{ConnectionCounts, Phase, StreamCounts, UpstreamCounts, WorkerMetrics, WorkerReport};

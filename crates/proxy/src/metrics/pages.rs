@@ -14,7 +14,7 @@ use super::report::Configured;
 use super::series::{Failed, FailureLabels, HISTOGRAMS};
 use super::text::{Labels, Text};
 use super::worker::StreamCounts;
-use super::{ChannelFigure, ConfigStatus, Exposition, Form, MetricFormat, MetricOptions, PREFIX, ProxyFigures, Totals};
+use super::{ConfigStatus, Exposition, Form, MetricFormat, MetricOptions, PREFIX, ProxyFigures, Totals};
 
 /// A page ends with the line that makes it longer than this, in bytes: large enough that one system call per page is cheap, small
 /// enough to be written in a fraction of a millisecond.
@@ -558,9 +558,8 @@ impl Pages {
             self.text.metric("fairway_", name, kind, help);
             self.text.value(&self.labels, value);
         }
-        for ChannelFigure { name, kind, help, value } in std::mem::take(&mut self.proxy.channel) {
-            self.text.metric("fairway_", name, kind, help);
-            self.text.value(&self.labels, value);
+        if let Some(channel) = &self.proxy.channel {
+            channel.write(&mut self.text, &self.labels);
         }
     }
 }

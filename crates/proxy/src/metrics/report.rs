@@ -6,7 +6,7 @@ use std::sync::Arc;
 use fairway_model::{Action, BackendName, Certificate, Endpoints, Host, Snapshot};
 
 use super::process::ProcessFigures;
-use super::{MetricFormat, MetricOptions, Pages, Totals};
+use super::{ChannelFigures, MetricFormat, MetricOptions, Pages, Totals};
 
 /// What is known about the running configuration.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -60,20 +60,7 @@ pub struct ProxyFigures {
     /// Endpoints refused so far because of their address.
     pub refused_endpoints: u64,
     /// Figures of the connection to other processes.
-    pub channel: Vec<ChannelFigure>,
-}
-
-/// A figure of the connection to the controller or to the proxies.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ChannelFigure {
-    /// Its name, without prefix.
-    pub name: &'static str,
-    /// Its type: `gauge` or `counter`.
-    pub kind: &'static str,
-    /// What it counts.
-    pub help: &'static str,
-    /// The value.
-    pub value: f64,
+    pub channel: Option<ChannelFigures>,
 }
 
 /// Everything that goes into one response.

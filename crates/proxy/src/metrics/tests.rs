@@ -531,6 +531,42 @@ fn the_reference_names_every_metric() {
          Series of a removed route appear in one more scrape and then disappear.\n\n\
          | metric | type | shown | labels | meaning |\n| --- | --- | --- | --- | --- |\n"
         .to_owned();
+    page.push_str(&rows(&text, |name, kind| {
+        match (kind, standard.form(name.strip_prefix(PREFIX).unwrap_or_default())) {
+            ("histogram", Form::Hidden) => "full",
+            ("histogram", Form::Sum) => "sum and count; buckets: full",
+            ("histogram", Form::Buckets) => "four bounds; all: full",
+            _ => "always",
+        }
+    }));
+    page.push_str(
+        "\n## Channel between controller and proxies\n\nWhere they are separate processes, `fairway controller` shows how its proxies \
+         stand, on port 10255, and `fairway proxy` how it stands to its controller.\n\n\
+         | metric | type | shown by | labels | meaning |\n| --- | --- | --- | --- | --- |\n",
+    );
+    for (shown, end) in [
+        ("`fairway controller`", ChannelFigures::Controller(ControllerEnd::default())),
+        ("`fairway proxy`", ChannelFigures::Proxy(ProxyEnd::default())),
+    ] {
+        let (mut out, mut constant) = (super::text::Text::default(), super::text::Labels::default());
+        ["controller_class", "controller_namespace", "controller_pod"].iter().for_each(|name| constant.push(name, ""));
+        end.write(&mut out, &constant);
+        page.push_str(&rows(std::str::from_utf8(out.page()).unwrap(), |_, _| shown));
+    }
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == page,
+        "docs/metrics.md is out of date: run UPDATE_DOCS=1 cargo test -p fairway-proxy --lib reference"
+    );
+}
+
+/// A row for each metric of a text. `shown` has its name and type.
+fn rows(text: &str, shown: impl Fn(&str, &str) -> &'static str) -> String {
+    let mut rows = String::new();
     let mut help = "";
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
@@ -542,22 +578,8 @@ fn the_reference_names_every_metric() {
             let labels = sample.split_once('{').map_or("", |(_, rest)| rest.rsplit_once('}').unwrap().0);
             let names: Vec<_> =
                 labels.split("\",").filter_map(|label| label.split_once("=\"")).map(|(name, _)| name).collect();
-            let shown = match (kind, standard.form(name.strip_prefix(PREFIX).unwrap_or_default())) {
-                ("histogram", Form::Hidden) => "full",
-                ("histogram", Form::Sum) => "sum and count; buckets: full",
-                ("histogram", Form::Buckets) => "four bounds; all: full",
-                _ => "always",
-            };
-            page.push_str(&format!("| `{name}` | {kind} | {shown} | {} | {help} |\n", names.join(", ")));
+            rows.push_str(&format!("| `{name}` | {kind} | {} | {} | {help} |\n", shown(name, kind), names.join(", ")));
         }
     }
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(&path, &page).unwrap();
-    }
-    let written = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        written == page,
-        "docs/metrics.md is out of date: run UPDATE_DOCS=1 cargo test -p fairway-proxy --lib reference"
-    );
+    rows
 }

@@ -124,7 +124,7 @@ impl Shared {
             health_checks: health.checks,
             health_check_failures: health.failures,
             refused_endpoints: self.refused_endpoints.load(Ordering::Relaxed),
-            channel: Vec::new(),
+            channel: None,
         }
     }
 

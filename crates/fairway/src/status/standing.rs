@@ -1,0 +1,123 @@
+//! How a process stands: what `/debug/channel` says, and what is read from there.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+#[cfg(feature = "cluster")]
+use fairway_channel::Version;
+use fairway_model::Snapshot;
+use fairway_proxy::admin::ChannelEnd;
+use fairway_proxy::metrics::{ChannelFigures, ConfigStatus};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+#[cfg(feature = "cluster")]
+use serde_json::json;
+
+/// A process, as described by `docs/schema/status.json`. A process of another version may lack some fields.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub(crate) struct Standing {
+    /// `controller`, `proxy`, `run` or `dev`.
+    pub(crate) role: String,
+    /// What a proxy calls itself at its controller; empty for others.
+    pub(crate) name: String,
+    /// Its version.
+    pub(crate) fairway: String,
+    /// Whether a complete configuration is in force.
+    pub(crate) complete: bool,
+    /// Whether that is the newest that is known: for a proxy, whether a controller says so now; for a controller, whether all of its
+    /// proxies have it.
+    pub(crate) current: bool,
+    /// Seconds since that was so.
+    pub(crate) age_seconds: f64,
+    /// Seconds since the configuration changed.
+    pub(crate) changed_seconds: Option<f64>,
+    /// Changes so far.
+    pub(crate) changes: u64,
+    /// Resources of the configuration.
+    pub(crate) resources: usize,
+    /// Resources that are not understood, and why.
+    pub(crate) refused: BTreeMap<String, String>,
+    /// Of a proxy: connections to controllers, and rounds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) connections: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rounds: Option<u64>,
+    /// Of a controller: the connected proxies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) proxies: Option<Vec<Connected>>,
+}
+
+/// A proxy, as its controller sees it.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub(crate) struct Connected {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    /// Whether it serves the newest change.
+    pub(crate) current: bool,
+    /// Seconds since it took one.
+    pub(crate) seconds: u64,
+    pub(crate) resources: usize,
+    pub(crate) refused: BTreeMap<String, String>,
+}
+
+impl Standing {
+    /// What holds for every role.
+    pub(crate) fn new(role: &str, snapshot: &Snapshot, config: &ConfigStatus) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        Self {
+            role: role.to_owned(),
+            fairway: env!("CARGO_PKG_VERSION").to_owned(),
+            complete: true,
+            current: true,
+            changed_seconds: (config.last_success > 0.0).then(|| (now - config.last_success).max(0.0)),
+            changes: config.version,
+            resources: count(snapshot),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::to_value(self).unwrap_or_default()
+    }
+}
+
+/// Names with their versions, as JSON.
+#[cfg(feature = "cluster")]
+pub(crate) fn versions(versions: BTreeMap<String, Option<Version>>) -> Value {
+    versions.into_iter().map(|(name, version)| (name, json!(version.map(|version| version.to_string())))).collect()
+}
+
+/// A process that has no other end.
+pub(crate) struct Alone(pub(crate) &'static str);
+
+impl ChannelEnd for Alone {
+    fn standing(&self, snapshot: &Snapshot, config: &ConfigStatus) -> Value {
+        // Before the first configuration there is no listener.
+        let complete = snapshot.listeners().len() > 0;
+        Standing { complete, current: complete && config.whole, ..Standing::new(self.0, snapshot, config) }.json()
+    }
+
+    #[cfg(feature = "cluster")]
+    fn versions(&self, snapshot: &Snapshot) -> Value {
+        versions(fairway_channel::versions(snapshot))
+    }
+
+    /// Versions are those of the channel, which is not in this build.
+    #[cfg(not(feature = "cluster"))]
+    fn versions(&self, _: &Snapshot) -> Value {
+        Value::Null
+    }
+
+    fn figures(&self) -> Option<ChannelFigures> {
+        None
+    }
+}
+
+/// The number of resources, the settings among them.
+fn count(snapshot: &Snapshot) -> usize {
+    let listeners = snapshot.listeners().len() + snapshot.stream_listeners().len();
+    let backends = snapshot.backends().len() + snapshot.endpoint_sets().len();
+    1 + listeners + snapshot.host_count() + backends + snapshot.certificates().len()
+}
