@@ -23,6 +23,7 @@ mod rotation;
 mod scaling;
 mod scope;
 mod service;
+mod split;
 mod standing;
 mod status;
 mod validation;

@@ -30,6 +30,7 @@ const SETTINGS: &[&[&str]] = &[
     &["controller.scope.namespaceSelector=team=a"],
     &["controller.publishService.enabled=false", "controller.hostNetwork=true", "controller.reportNodeInternalIp=true"],
     &["controller.kind=DaemonSet"],
+    &["controller.mode=split"],
 ];
 
 #[test]

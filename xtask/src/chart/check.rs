@@ -51,7 +51,7 @@ const CONTEXTS: &[(&str, &str)] = &[
         "controller.validatingWebhook.",
         r#"{"controller":{"validatingWebhook":{"enabled":true,"certificateSecret":"a","caBundle":"b"}}}"#,
     ),
-    ("controller.control.", r#"{"controller":{"mode":"pair"}}"#),
+    ("controller.control.", r#"{"controller":{"mode":"split"}}"#),
     ("controller.gatewayAPI.address", r#"{"controller":{"gatewayAPI":{"enabled":true}}}"#),
     ("controller.gatewayAPI.routePolicyCRD", r#"{"controller":{"gatewayAPI":{"enabled":true}}}"#),
     ("controller.gatewayAPI.className", r#"{"controller":{"gatewayAPI":{"enabled":true}}}"#),

@@ -116,6 +116,7 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let other = json!(["/fairway", "--version"]);
     expect("another hook", &workload(helm, &hook(other.clone()))?, pointer, json!({"exec": {"command": other}}));
     complaints.extend(pair(helm)?);
+    complaints.extend(split(helm)?);
     complaints.extend(names(helm)?);
     Ok(complaints)
 }
@@ -164,6 +165,98 @@ fn pair(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let allowed = &of_kind("NetworkPolicy")?["spec"]["ingress"][0]["ports"];
     let open = allowed.as_array().into_iter().flatten().any(|port| port["port"] == 10255);
     expect("whether the policy lets scrapes of the controller in", json!(open), json!(true));
+    Ok(complaints)
+}
+
+/// With pods of their own, what stands before proxies selects them, and the token for the API server is elsewhere.
+fn split(helm: &Helm) -> anyhow::Result<Vec<String>> {
+    let mut complaints = Vec::new();
+    let values = json!({"controller": {
+        "mode": "split", "kind": "DaemonSet", "hostNetwork": true, "publishService": {"enabled": false},
+        "metrics": {"enabled": true, "serviceMonitor": {"enabled": true}}, "networkPolicy": {"enabled": true},
+        "validatingWebhook": {"enabled": true, "certificateSecret": "a", "caBundle": "b"},
+        "nodeSelector": {"edge": "true"}, "extraContainers": [{"name": "c"}],
+    }});
+    let all = objects(&helm.render("split", &values)?)?;
+    let named = |kind: &str, name: &str| {
+        let found = all.iter().find(|one| one["kind"] == kind && one["metadata"]["name"] == name);
+        found.with_context(|| format!("no {kind} {name}"))
+    };
+    let mut expect = |what: &str, found: Json, wanted: Json| {
+        if found != wanted {
+            complaints.push(format!("mode split: {what}: {found}, not {wanted}"));
+        }
+    };
+    let names =
+        |list: &Json| -> Json { list.as_array().into_iter().flatten().map(|one| one["name"].clone()).collect() };
+    let pod = |workload: &Json| workload["spec"]["template"]["spec"].clone();
+    let proxies = pod(named("DaemonSet", "ingress-nginx-controller")?);
+    let controllers = pod(named("Deployment", "ingress-nginx-control")?);
+    expect("proxies", names(&proxies["containers"]), json!(["proxy", "c"]));
+    expect("controllers", names(&controllers["containers"]), json!(["controller"]));
+    let accounts = json!([proxies["serviceAccountName"], controllers["serviceAccountName"]]);
+    expect("accounts", accounts, json!(["ingress-nginx-proxy", "ingress-nginx"]));
+    let tokens = json!([proxies["automountServiceAccountToken"], controllers["automountServiceAccountToken"]]);
+    expect("tokens", tokens, json!([false, true]));
+    let audience = proxies.pointer("/volumes/1/projected/sources/0/serviceAccountToken/audience").cloned();
+    expect("the only token of proxies", json!(audience), json!("fairway.dev/control"));
+    expect("volumes of proxies", names(&proxies["volumes"]), json!(["control-authority", "control-token"]));
+    expect("volumes of controllers", names(&controllers["volumes"]), json!(["validation"]));
+    let network = json!([proxies["hostNetwork"], proxies["dnsPolicy"], controllers["hostNetwork"]]);
+    expect("networks", network, json!([true, "ClusterFirstWithHostNet", null]));
+    let nodes = json!([proxies["nodeSelector"], controllers["nodeSelector"]]);
+    expect("nodes", nodes, json!([{"edge": "true", "kubernetes.io/os": "linux"}, {"kubernetes.io/os": "linux"}]));
+    let ports = json!([names(&proxies["containers"][0]["ports"]), names(&controllers["containers"][0]["ports"])]);
+    expect("ports", ports, json!([["http", "https", "metrics"], ["control", "channel", "validation"]]));
+    let readiness = controllers.pointer("/containers/0/readinessProbe/httpGet/path").cloned();
+    expect("readiness of controllers", json!(readiness), json!("/readyz"));
+    let arguments = |pod: &Json| -> Vec<String> {
+        let arguments = pod["containers"][0]["args"].as_array().into_iter().flatten();
+        let ours = |text: &&str| text.starts_with("--control-");
+        arguments.filter_map(Json::as_str).filter(ours).map(str::to_owned).collect()
+    };
+    expect(
+        "arguments of proxies",
+        json!(arguments(&proxies)),
+        json!(["--control-server=ingress-nginx-control.ingress-nginx.svc:10260"]),
+    );
+    expect(
+        "arguments of controllers",
+        json!(arguments(&controllers)),
+        json!([
+            "--control-account=ingress-nginx-proxy",
+            "--control-listen=:10260",
+            "--control-pods=app.kubernetes.io/component=controller,app.kubernetes.io/instance=ingress-nginx,app.kubernetes.io/name=ingress-nginx",
+            "--control-secret=ingress-nginx-control",
+        ]),
+    );
+    for (name, component) in [
+        ("ingress-nginx-controller", "controller"),
+        ("ingress-nginx-controller-metrics", "controller"),
+        ("ingress-nginx-control", "control"),
+        ("ingress-nginx-validation", "control"),
+    ] {
+        let selected = named("Service", name)?["spec"]["selector"]["app.kubernetes.io/component"].clone();
+        expect(name, selected, json!(component));
+    }
+    let policy = named("NetworkPolicy", "ingress-nginx-control")?;
+    expect("who reaches controllers", policy["spec"]["ingress"][0]["from"].clone(), Json::Null);
+    let budget = named("PodDisruptionBudget", "ingress-nginx-control")?;
+    expect("the budget of controllers", budget["spec"]["maxUnavailable"].clone(), json!(1));
+
+    // Among pods with addresses of their own, only proxies reach controllers.
+    let values = json!({"controller": {"mode": "split", "networkPolicy": {"enabled": true}}});
+    let all = objects(&helm.render("split", &values)?)?;
+    let policy =
+        all.iter().find(|one| one["kind"] == "NetworkPolicy" && one["metadata"]["name"] == "ingress-nginx-control");
+    let from = policy.and_then(|policy| policy.pointer("/spec/ingress/0/from/0/podSelector/matchLabels")).cloned();
+    expect(
+        "who reaches controllers",
+        json!(from.map(|labels| labels["app.kubernetes.io/component"].clone())),
+        json!("controller"),
+    );
+    let scoped = json!({"controller": {"mode": "split", "scope": {"enabled": true}}, "rbac": {"scope": true}});
+    expect("without rights in the cluster", json!(helm.render("split", &scoped).is_err()), json!(true));
     Ok(complaints)
 }
 

@@ -115,6 +115,25 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
                 .concat(),
         ),
         (
+            "controllers in pods of their own",
+            json!({"controller": {"mode": "split", "kind": "DaemonSet"}}),
+            [
+                cluster(),
+                of("*", &["create tokenreviews"]),
+                OWN.map(|right| right.replace("ingress-nginx-controller", "ingress-nginx-control")).to_vec(),
+                of(
+                    "ingress-nginx",
+                    &[
+                        "create configmaps",
+                        "create secrets",
+                        "get update configmaps ingress-nginx-control",
+                        "get update secrets ingress-nginx-control",
+                    ],
+                ),
+            ]
+            .concat(),
+        ),
+        (
             "its own namespace",
             json!({"controller": {"scope": {"enabled": true}}}),
             [of("*", &["list watch ingressclasses"]), of("ingress-nginx", &SERVED), own.clone()].concat(),

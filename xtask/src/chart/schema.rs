@@ -12,6 +12,7 @@ pub(crate) const OPEN: &[&str] = &[
     "global",
     "controller.admissionWebhooks",
     "controller.containerPort",
+    "controller.control.nodeSelector",
     "controller.control.resources",
     "controller.hostPort.ports",
     "controller.image.seccompProfile",
@@ -28,7 +29,7 @@ pub(crate) const OPEN: &[&str] = &[
 
 /// Values for which Kubernetes or the chart accepts only a few words. A name without a map applies in every map.
 const WORDS: &[(&str, &[&str])] = &[
-    ("controller.mode", &["single", "pair"]),
+    ("controller.mode", &["single", "pair", "split"]),
     ("controller.kind", &["Deployment", "DaemonSet", "Both"]),
     ("controller.gatewayAPI.address", &["shared", "asked", "own"]),
     ("controller.dnsPolicy", &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"]),

@@ -97,6 +97,7 @@ fn warnings(helm: &Helm) -> anyhow::Result<Vec<String>> {
         (json!({"controller": {"scope": {"enabled": true}}, "rbac": {"scope": true}}), vec!["rbac.scope"]),
         (json!({"controller": {"kind": "Both", "autoscaling": {"enabled": true}}}), vec!["controller.kind"]),
         (json!({"controller": {"mode": "pair"}}), vec![]),
+        (json!({"controller": {"mode": "split", "shareProcessNamespace": true}}), vec![]),
         (
             json!({"controller": {"mode": "pair", "shareProcessNamespace": true}}),
             vec!["controller.shareProcessNamespace"],

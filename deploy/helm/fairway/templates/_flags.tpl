@@ -114,10 +114,36 @@ Service's port would be any process that listens there.
 {{- end -}}
 {{- end -}}
 
+{{/*
+The flags by which the two halves find and recognise each other in mode split. Without a Service in front, status has the nodes of
+proxies.
+*/}}
+{{- define "fairway.channelFlags" -}}
+{{- $control := .root.Values.controller.control -}}
+{{- $port := include "fairway.text" $control.channelPort -}}
+{{- $name := include "fairway.control.fullname" .root -}}
+{{- $flags := dict -}}
+{{- if eq .role "proxy" -}}
+{{- $host := $control.clusterIP | default (printf "%s.%s.svc" $name (include "fairway.namespace" .root)) -}}
+{{- $_ := set $flags "control-server" (printf (ternary "[%s]:%s" "%s:%s" (contains ":" $host)) $host $port) -}}
+{{- else -}}
+{{- $_ := set $flags "control-listen" (printf ":%s" $port) -}}
+{{- $_ := set $flags "control-secret" $name -}}
+{{- $_ := set $flags "control-account" (include "fairway.proxyAccountName" .root) -}}
+{{- if (include "fairway.duties" .root | fromYaml).nodes -}}
+{{- $labels := list -}}
+{{- range $key, $value := include "fairway.selector" (dict "root" .root "component" "controller") | fromYaml -}}{{- $labels = append $labels (printf "%s=%s" $key $value) -}}{{- end -}}
+{{- $_ := set $flags "control-pods" (join "," $labels) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $flags -}}
+{{- end -}}
+
 {{/* The arguments of `role`. All roles take all flags; the healths of two processes in a pod need two ports. */}}
 {{- define "fairway.args" -}}
 {{- $flags := include "fairway.flags" .root | fromYaml -}}
 {{- if eq .role "controller" -}}{{- $_ := set $flags "healthz-port" (include "fairway.controlPort" .root) -}}{{- end -}}
+{{- if eq .root.Values.controller.mode "split" -}}{{- $flags = merge (include "fairway.channelFlags" . | fromYaml) $flags -}}{{- end -}}
 - {{ .role }}
 {{- range $name, $value := $flags }}
 - {{ ternary (printf "--%s" $name) (printf "--%s=%s" $name $value) (eq $value "") | quote }}

@@ -21,6 +21,21 @@ Fairway is new; any other one may have been made by the ingress-nginx chart, and
 {{- printf "%s-%s" (include "fairway.fullname" .) .Values.controller.name | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
+{{/* What controllers have in mode split: a Deployment, a Service, a Secret, a ConfigMap. */}}
+{{- define "fairway.control.fullname" -}}
+{{- printf "%s-control" (include "fairway.fullname" . | trunc 55 | trimSuffix "-") -}}
+{{- end -}}
+
+{{/* The ServiceAccount of proxies in mode split, which has no rights. */}}
+{{- define "fairway.proxyAccountName" -}}
+{{- printf "%s-proxy" (include "fairway.fullname" . | trunc 57 | trimSuffix "-") -}}
+{{- end -}}
+
+{{/* The component that the pods of the controller are labelled with: in mode split they are not those that serve. */}}
+{{- define "fairway.control.component" -}}
+{{- ternary "control" "controller" (eq .Values.controller.mode "split") -}}
+{{- end -}}
+
 {{/* The Secret, Service, webhook and policy that check Ingresses as they are stored. */}}
 {{- define "fairway.validation.fullname" -}}
 {{- printf "%s-validation" (include "fairway.fullname" . | trunc 52 | trimSuffix "-") -}}

@@ -124,6 +124,11 @@ image of another name and what is mounted may hold others.
   containerPort: {{ ternary (include "fairway.controlPort" $root) (include "fairway.healthPort" $root) (eq $role "controller") }}
   protocol: TCP
 {{- end }}
+{{- if and (eq $role "controller") (eq $controller.mode "split") }}
+- name: channel
+  containerPort: {{ $controller.control.channelPort }}
+  protocol: TCP
+{{- end }}
 {{- if and $controller.validatingWebhook.enabled (ne $role "proxy") }}
 - name: validation
   containerPort: {{ $controller.validatingWebhook.port }}
@@ -189,12 +194,12 @@ know how many there should be, so it can't tell how many may be missing, or a pa
 {{- end -}}
 
 {{/*
-What the containers of a pod do, as a list: everything in one process, or a controller, which has the token, beside a proxy, which has
-none. The values of that chart about a container (ports, probes, lifecycle, resources) are those of the process that serves; what is
+What the containers of a pod that serves do, as a list: everything in one process, or a controller, which has the token, beside a proxy,
+which has none, or the latter alone. The values of that chart about a container (ports, probes, lifecycle, resources) are those of the process that serves; what is
 mounted and set for both is what the user adds.
 */}}
 {{- define "fairway.roles" -}}
-{{- ternary (list "run") (list "controller" "proxy") (eq .Values.controller.mode "single") | toYaml -}}
+{{- index (dict "single" (list "run") "pair" (list "controller" "proxy") "split" (list "proxy")) .Values.controller.mode | toYaml -}}
 {{- end -}}
 
 {{/* The container of `role`. */}}
@@ -224,8 +229,11 @@ mounted and set for both is what the user adds.
   ports: {{- . | nindent 4 }}
   {{- end }}
   {{- if eq $role "controller" }}
-  {{- /* Whether the pod is ready is up to the proxy, which serves on while a controller starts anew and the API server is away. */}}
-  livenessProbe: {{- include "fairway.controlProbe" $root | nindent 4 }}
+  livenessProbe: {{- include "fairway.controlProbe" (dict "root" $root "path" "/livez") | nindent 4 }}
+  {{- /* In a pod with a proxy, that alone decides: it serves on while a controller starts anew and the API server is away. */}}
+  {{- if eq $controller.mode "split" }}
+  readinessProbe: {{- include "fairway.controlProbe" (dict "root" $root "path" "/readyz") | nindent 4 }}
+  {{- end }}
   {{- else }}
   {{- range $probe := list "startupProbe" "livenessProbe" "readinessProbe" }}
   {{- with index $controller $probe }}
@@ -252,11 +260,16 @@ mounted and set for both is what the user adds.
   {{- $mounts = append $mounts (dict "name" "validation-client" "mountPath" "/etc/fairway/validation-client" "readOnly" true) }}
   {{- end }}
   {{- end }}
-  {{- if ne $role "run" }}
+  {{- if eq $controller.mode "split" }}
+  {{- if eq $role "proxy" }}
+  {{- $mounts = append $mounts (dict "name" "control-authority" "mountPath" "/etc/fairway/control" "readOnly" true) }}
+  {{- $mounts = append $mounts (dict "name" "control-token" "mountPath" "/var/run/secrets/fairway.dev/control" "readOnly" true) }}
+  {{- end }}
+  {{- else if ne $role "run" }}
   {{- /* Who only connects to the socket needs no right to write beside it. */}}
   {{- $mounts = append $mounts (dict "name" "control" "mountPath" "/run/fairway" "readOnly" (eq $role "proxy")) }}
   {{- end }}
-  {{- if and (eq $role "controller") $root.Values.serviceAccount.automountServiceAccountToken }}
+  {{- if and (eq $role "controller") (eq $controller.mode "pair") $root.Values.serviceAccount.automountServiceAccountToken }}
   {{- $mounts = append $mounts (dict "name" "token" "mountPath" "/var/run/secrets/kubernetes.io/serviceaccount" "readOnly" true) }}
   {{- end }}
   {{- with $mounts }}
@@ -264,20 +277,27 @@ mounted and set for both is what the user adds.
   {{- end }}
 {{- end -}}
 
-{{/* The volumes of a pod, as a list. */}}
+{{/* The volumes of a pod with these `roles`, as a list. */}}
 {{- define "fairway.controller.volumes" -}}
-{{- $controller := .Values.controller -}}
+{{- $controller := .root.Values.controller -}}
 {{- $volumes := $controller.extraVolumes | default list -}}
-{{- if $controller.validatingWebhook.enabled -}}
-{{- $secret := $controller.validatingWebhook.certificateSecret | default (include "fairway.validation.fullname" .) -}}
+{{- if and $controller.validatingWebhook.enabled (ne (first .roles) "proxy") -}}
+{{- $secret := $controller.validatingWebhook.certificateSecret | default (include "fairway.validation.fullname" .root) -}}
 {{- $volumes = append $volumes (dict "name" "validation" "secret" (dict "secretName" $secret)) -}}
 {{- with $controller.validatingWebhook.clientAuthorityConfigMap -}}
 {{- $volumes = append $volumes (dict "name" "validation-client" "configMap" (dict "name" .)) -}}
 {{- end -}}
 {{- end -}}
-{{- if ne $controller.mode "single" -}}
+{{- if and (eq $controller.mode "split") (eq (first .roles) "proxy") -}}
+{{- /* The pods wait for it: a controller makes it when the first one starts. */ -}}
+{{- $authority := dict "name" (include "fairway.control.fullname" .root) "items" (list (dict "key" "ca.crt" "path" "ca.crt")) -}}
+{{- $volumes = append $volumes (dict "name" "control-authority" "configMap" $authority) -}}
+{{- /* Good for nothing but the proof of being a proxy, which controllers may be away for when it starts. */ -}}
+{{- $token := dict "serviceAccountToken" (dict "path" "token" "audience" "fairway.dev/control" "expirationSeconds" 86400) -}}
+{{- $volumes = append $volumes (dict "name" "control-token" "projected" (dict "defaultMode" 420 "sources" (list $token))) -}}
+{{- else if eq $controller.mode "pair" -}}
 {{- $volumes = append $volumes (dict "name" "control" "emptyDir" (dict "medium" "Memory" "sizeLimit" "1Mi")) -}}
-{{- if .Values.serviceAccount.automountServiceAccountToken -}}
+{{- if .root.Values.serviceAccount.automountServiceAccountToken -}}
 {{- /* What Kubernetes would mount into every container of the pod. */ -}}
 {{- $token := dict "serviceAccountToken" (dict "path" "token" "expirationSeconds" 3607) -}}
 {{- $authority := dict "configMap" (dict "name" "kube-root-ca.crt" "items" (list (dict "key" "ca.crt" "path" "ca.crt"))) -}}
@@ -292,8 +312,8 @@ mounted and set for both is what the user adds.
 {{/* A controller is well as long as it answers: waiting for the API server is no reason to start it anew. */}}
 {{- define "fairway.controlProbe" -}}
 httpGet:
-  path: /livez
-  port: {{ include "fairway.controlPort" . }}
+  path: {{ .path }}
+  port: {{ include "fairway.controlPort" .root }}
   scheme: HTTP
 periodSeconds: 10
 timeoutSeconds: 5
@@ -307,19 +327,21 @@ successThreshold: 1
 {{- $controller := $root.Values.controller -}}
 metadata:
   {{- $annotations := dict }}
-  {{- if $root.Values.rbac.create }}{{- $_ := set $annotations "checksum/rights" (include "fairway.rights" $root | sha256sum) }}{{- end }}
+  {{- if and $root.Values.rbac.create (ne $controller.mode "split") }}{{- $_ := set $annotations "checksum/rights" (include "fairway.rights" $root | sha256sum) }}{{- end }}
   {{- /* What people ask a pod for is what it serves. */}}
-  {{- if ne $controller.mode "single" }}{{- $_ := set $annotations "kubectl.kubernetes.io/default-container" "proxy" }}{{- end }}
+  {{- if eq $controller.mode "pair" }}{{- $_ := set $annotations "kubectl.kubernetes.io/default-container" "proxy" }}{{- end }}
   {{- with merge (deepCopy ($controller.podAnnotations | default dict)) $annotations }}
   annotations: {{- include "fairway.strings" . | nindent 4 }}
   {{- end }}
   labels: {{- include "fairway.podLabels" (dict "root" $root "component" "controller" "labels" (list $controller.labels $controller.podLabels)) | nindent 4 }}
 spec:
-  serviceAccountName: {{ include "fairway.serviceAccountName" $root }}
+  serviceAccountName: {{ ternary (include "fairway.proxyAccountName" $root) (include "fairway.serviceAccountName" $root) (eq $controller.mode "split") }}
   automountServiceAccountToken: {{ and $root.Values.serviceAccount.automountServiceAccountToken (eq $controller.mode "single") }}
   enableServiceLinks: false
   terminationGracePeriodSeconds: {{ $controller.terminationGracePeriodSeconds }}
-  dnsPolicy: {{ $controller.dnsPolicy }}
+  {{- /* In mode split the name of a Service leads to controllers, and the resolver of a node does not know it. */}}
+  {{- $resolves := and (eq $controller.mode "split") $controller.hostNetwork (eq $controller.dnsPolicy "ClusterFirst") }}
+  dnsPolicy: {{ ternary "ClusterFirstWithHostNet" $controller.dnsPolicy $resolves }}
   {{- with include "fairway.pick" (dict "from" $controller "names" (list "dnsConfig" "hostname" "hostNetwork" "nodeSelector" "priorityClassName" "runtimeClassName" "shareProcessNamespace" "tolerations")) }}
   {{- . | nindent 2 }}
   {{- end }}
@@ -346,13 +368,56 @@ spec:
   initContainers: {{- tpl (toYaml .) $root | nindent 4 }}
   {{- end }}
   containers:
-    {{- range $role := include "fairway.roles" $root | fromYamlArray }}
+    {{- $roles := include "fairway.roles" $root | fromYamlArray }}
+    {{- range $role := $roles }}
     {{- include "fairway.controller.container" (dict "root" $root "role" $role) | nindent 4 }}
     {{- end }}
     {{- with $controller.extraContainers }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
-  {{- with include "fairway.controller.volumes" $root | fromYamlArray }}
+  {{- with include "fairway.controller.volumes" (dict "root" $root "roles" $roles) | fromYamlArray }}
+  volumes: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end -}}
+
+{{/* The template of pods of controllers in mode split. What is said about placing pods and about the network is about proxies. */}}
+{{- define "fairway.control.pod" -}}
+{{- $root := . -}}
+{{- $controller := .Values.controller -}}
+{{- $control := $controller.control -}}
+metadata:
+  {{- if .Values.rbac.create }}
+  annotations:
+    checksum/rights: {{ include "fairway.rights" . | sha256sum }}
+  {{- end }}
+  labels: {{- include "fairway.podLabels" (dict "root" . "component" "control" "labels" (list $controller.labels)) | nindent 4 }}
+spec:
+  serviceAccountName: {{ include "fairway.serviceAccountName" . }}
+  automountServiceAccountToken: {{ .Values.serviceAccount.automountServiceAccountToken }}
+  enableServiceLinks: false
+  {{- with include "fairway.pick" (dict "from" $control "names" (list "nodeSelector" "tolerations")) }}
+  {{- . | nindent 2 }}
+  {{- end }}
+  {{- with $controller.priorityClassName }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  {{- with .Values.imagePullSecrets }}
+  imagePullSecrets: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  affinity:
+    podAntiAffinity:
+      preferredDuringSchedulingIgnoredDuringExecution:
+        - weight: 100
+          podAffinityTerm:
+            topologyKey: kubernetes.io/hostname
+            labelSelector:
+              matchLabels: {{- include "fairway.selector" (dict "root" . "component" "control") | nindent 16 }}
+  {{- with omit ($controller.podSecurityContext | default dict) "sysctls" }}
+  securityContext: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  containers:
+    {{- include "fairway.controller.container" (dict "root" . "role" "controller") | nindent 4 }}
+  {{- with include "fairway.controller.volumes" (dict "root" . "roles" (list "controller")) | fromYamlArray }}
   volumes: {{- toYaml . | nindent 4 }}
   {{- end }}
 {{- end -}}

@@ -75,13 +75,22 @@ the condition of its version.
 {{- end }}
 {{- if $duties.clears }}
 {{- /* Whether another replica is to come when one ends. */}}
+{{- $split := eq .Values.controller.mode "split" }}
 {{- $kinds := ternary (list "deployments" "daemonsets") (list (printf "%ss" (lower .Values.controller.kind))) (eq .Values.controller.kind "Both") }}
-{{ include "fairway.rule" (dict "group" "apps" "resources" $kinds "names" (list (include "fairway.controller.fullname" .)) "verbs" (list "get")) }}
+{{- if $split }}{{- $kinds = list "deployments" }}{{- end }}
+{{- $workload := ternary (include "fairway.control.fullname" .) (include "fairway.controller.fullname" .) $split }}
+{{ include "fairway.rule" (dict "group" "apps" "resources" $kinds "names" (list $workload) "verbs" (list "get")) }}
 {{- end }}
 {{- if $duties.lease }}
 {{- $flags := include "fairway.flags" . | fromYaml }}
 {{ include "fairway.rule" (dict "group" "coordination.k8s.io" "resources" (list "leases") "verbs" (list "create")) }}
 {{ include "fairway.rule" (dict "group" "coordination.k8s.io" "resources" (list "leases") "names" (list (index $flags "election-id")) "verbs" (list "get" "update")) }}
+{{- end }}
+{{- if eq .Values.controller.mode "split" }}
+{{- /* The authority for the certificates of controllers and proxies, and its own certificate, which proxies mount. */}}
+{{- $both := list "secrets" "configmaps" }}
+{{ include "fairway.rule" (dict "group" "" "resources" $both "verbs" (list "create")) }}
+{{ include "fairway.rule" (dict "group" "" "resources" $both "names" (list (include "fairway.control.fullname" .)) "verbs" (list "get" "update")) }}
 {{- end }}
 {{- end -}}
 
@@ -101,6 +110,10 @@ the condition of its version.
 {{- end }}
 {{- if or $duties.nodes $duties.zone }}
 {{ include "fairway.rule" (dict "group" "" "resources" (list "nodes") "verbs" (list "get")) }}
+{{- end }}
+{{- if eq .Values.controller.mode "split" }}
+{{- /* Whether it is a proxy that asks for a certificate. */}}
+{{ include "fairway.rule" (dict "group" "authentication.k8s.io" "resources" (list "tokenreviews") "verbs" (list "create")) }}
 {{- end }}
 {{- end -}}
 

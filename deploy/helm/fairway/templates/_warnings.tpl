@@ -122,7 +122,7 @@ What the user has set and doesn't get, for the NOTES: one line each.
 {{- if and (eq $controller.kind "Both") (or $controller.autoscaling.enabled $controller.keda.enabled) -}}
 {{- $lines = append $lines "controller.kind: with Both a scaler that goes by CPU or memory counts the pods of the DaemonSet as well, which have the same labels, and so makes more replicas than are needed. Install the DaemonSet and the Deployment as two releases, or set a low maxReplicas." -}}
 {{- end -}}
-{{- if and (ne $controller.mode "single") $controller.shareProcessNamespace -}}
+{{- if and (eq $controller.mode "pair") $controller.shareProcessNamespace -}}
 {{- $lines = append $lines "controller.shareProcessNamespace: with mode pair the proxy then sees the process of the controller, which belongs to the same user, and its token. Leave it off." -}}
 {{- end -}}
 {{- if include "fairway.controller.uncountable" . -}}
