@@ -229,10 +229,10 @@ mounted and set for both is what the user adds.
   ports: {{- . | nindent 4 }}
   {{- end }}
   {{- if eq $role "controller" }}
-  livenessProbe: {{- include "fairway.controlProbe" (dict "root" $root "path" "/livez") | nindent 4 }}
+  livenessProbe: {{- include "fairway.controlProbe" (dict "root" $root "path" "/livez" "period" 10) | nindent 4 }}
   {{- /* In a pod with a proxy, that alone decides: it serves on while a controller starts anew and the API server is away. */}}
   {{- if eq $controller.mode "split" }}
-  readinessProbe: {{- include "fairway.controlProbe" (dict "root" $root "path" "/readyz") | nindent 4 }}
+  readinessProbe: {{- include "fairway.controlProbe" (dict "root" $root "path" "/readyz" "period" 2) | nindent 4 }}
   {{- end }}
   {{- else }}
   {{- range $probe := list "startupProbe" "livenessProbe" "readinessProbe" }}
@@ -315,7 +315,7 @@ httpGet:
   path: {{ .path }}
   port: {{ include "fairway.controlPort" .root }}
   scheme: HTTP
-periodSeconds: 10
+periodSeconds: {{ .period }}
 timeoutSeconds: 5
 failureThreshold: 5
 successThreshold: 1
