@@ -6,6 +6,7 @@
 
 mod advice;
 mod base64;
+mod crd;
 mod decode;
 mod file;
 mod node;

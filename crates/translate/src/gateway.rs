@@ -27,7 +27,6 @@ pub(crate) use place::{PortInUse, StreamPorts, Traffic};
 pub(crate) use reader::{GatewayInputs, GatewayOwned, Gateways};
 pub use route_policy::api as policy;
 pub use route_policy::schema;
-pub use rule::{duration, is_shorter};
 pub(crate) use service::alike;
 pub use service::{Make, is_made};
 

@@ -5,6 +5,7 @@
 
 mod build;
 mod result;
+mod schema;
 
 use std::cell::Cell;
 use std::fs;
@@ -22,8 +23,7 @@ use crate::workspace::Workspace;
 use crate::{image, shell};
 
 /// How to call it.
-pub(super) const USAGE: &str =
-    "usage: cargo xtask conformance gateway [TEST...] [--experimental] [--times N] [--keep] [--save] [--development]";
+pub(super) const USAGE: &str = "usage: cargo xtask conformance gateway [TEST...] [--experimental] [--times N] [--keep] [--save] [--development] | --schema";
 
 const INSTALL: &str = "helm install fairway deploy/helm/fairway --namespace fairway --create-namespace \
                        --set controller.gatewayAPI.enabled=true --set controller.gatewayAPI.address=own --wait --timeout 300s";
@@ -71,6 +71,8 @@ pub(crate) struct GatewayOptions {
     save: bool,
     /// Run a development build in place of the image.
     development: bool,
+    /// Only rewrite the table of the CRDs' rules.
+    schema: bool,
 }
 
 /// Which CRDs are installed.
@@ -104,6 +106,7 @@ impl GatewayOptions {
                 "--save" => options.save = true,
                 "--experimental" => options.channel = Channel::Experimental,
                 "--development" => options.development = true,
+                "--schema" => options.schema = true,
                 "--times" => options.repeats = number("--times", words.next(), USAGE)? - 1,
                 test if test.chars().all(|symbol| symbol.is_ascii_alphanumeric()) => {
                     options.tests.push(test.to_owned());
@@ -120,9 +123,25 @@ impl GatewayOptions {
 
 /// Installs the CRDs and Fairway, and runs the suite on a cluster of its own.
 pub(super) fn run(workspace: &Workspace, options: &GatewayOptions) -> anyhow::Result<Outcome> {
+    if options.schema {
+        if let Some(failure) = build::module(workspace)? {
+            return Ok(failed(failure));
+        }
+        schema::rewrite(workspace)?;
+        return Ok(Outcome::passed(format!("wrote {}", schema::TABLE)));
+    }
     let image = if options.development { image::build_development } else { image::build };
     let ground = Ground { image, options: CLUSTER_OPTIONS, keep: options.keep };
-    on_cluster(workspace, ground, || build::suite(workspace), || install_and_test(workspace, options))
+    on_cluster(workspace, ground, || suite(workspace), || install_and_test(workspace, options))
+}
+
+/// Builds the suite, and sees whether `check` knows the rules of its CRDs.
+fn suite(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let outcome = build::suite(workspace)?;
+    if outcome.failure.is_some() {
+        return Ok(outcome);
+    }
+    Ok(schema::difference(workspace)?.map_or(outcome, failed))
 }
 
 fn install_and_test(workspace: &Workspace, options: &GatewayOptions) -> anyhow::Result<Outcome> {

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 
 use super::advice;
 use super::base64;
+use super::crd::{self, Judgement};
 use super::decode::{Blemish, Note, decode};
 use super::node::{Node, Value};
 use super::refusal::{Refusal, Validate, refusals};
@@ -194,7 +195,12 @@ impl Reader<'_> {
         match decode::<T>(node, &mut notes) {
             Ok(mut object) => {
                 prepare(&mut object);
-                let refusals = refusals(&object);
+                let mut refusals = refusals(&object);
+                let Judgement { refusals: more, in_standard, experimental } = T::CRD
+                    // It has just been decoded as something stricter.
+                    .and_then(|kind| Some(crd::judge(kind, &decode(node, &mut Vec::new()).ok()?)))
+                    .unwrap_or_default();
+                refusals.extend(more);
                 tidy(object.metadata_mut(), &key);
                 let consequence = match self.refused {
                     Refused::Read => "",
@@ -209,6 +215,19 @@ impl Reader<'_> {
                     let message = format!("{message}; the API server refuses the object{consequence}");
                     let (line, reason) = (node.line_of(&field), Reason::InvalidManifest);
                     self.find(line, Severity::Error, reason, &origin, &field, &value, &message);
+                }
+                for Refusal { field, value, message } in in_standard {
+                    let message = format!(
+                        "{message}; the API server refuses the object unless the CRDs of the Gateway API are those of the experimental channel"
+                    );
+                    let (line, reason) = (node.line_of(&field), Reason::InvalidManifest);
+                    self.find(line, Severity::Warning, reason, &origin, &field, &value, &message);
+                }
+                notes.retain(|note| !experimental.contains(&note.field));
+                for field in experimental {
+                    let message = "a field of the experimental channel of the Gateway API; it has no effect";
+                    let (line, reason) = (node.line_of(&field), Reason::InvalidManifest);
+                    self.find(line, Severity::Warning, reason, &origin, &field, "", message);
                 }
             }
             Err(error) => {

@@ -3,11 +3,10 @@
 //! The rules, the fields and most words are those of Kubernetes (`pkg/apis/*/validation` of version 1.36). A rule that one of the
 //! supported versions doesn't have is left out: an object that can be applied is never called refused.
 
-mod gateway;
+mod custom;
 mod ingress;
-mod route_policy;
 mod service;
-mod syntax;
+pub(super) mod syntax;
 
 use std::collections::BTreeMap;
 use std::fmt::Arguments;
@@ -45,6 +44,8 @@ pub(super) fn refusals<T: Validate + Metadata<Ty = ObjectMeta>>(object: &T) -> V
 pub(super) trait Validate {
     /// What its names look like.
     const NAMES: Names;
+    /// Its kind, if it has a CRD, which is then judged beside this.
+    const CRD: Option<&'static str> = None;
 
     /// Everything but the metadata.
     fn validate(&self, found: &mut Refusals);
@@ -64,13 +65,21 @@ pub(super) enum Names {
 pub(super) struct Refusals(Vec<Refusal>);
 
 impl Refusals {
-    fn add(&mut self, field: Arguments<'_>, value: &str, message: String) {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn into_all(self) -> Vec<Refusal> {
+        self.0
+    }
+
+    pub(super) fn add(&mut self, field: Arguments<'_>, value: &str, message: String) {
         if self.0.len() < LISTED {
             self.0.push(Refusal { field: field.to_string(), value: value.to_owned(), message });
         }
     }
 
-    fn required(&mut self, field: Arguments<'_>, detail: &str) {
+    pub(super) fn required(&mut self, field: Arguments<'_>, detail: &str) {
         self.add(field, "", with_detail("Required value", detail));
     }
 
@@ -78,7 +87,7 @@ impl Refusals {
         self.add(field, "", with_detail("Forbidden", detail));
     }
 
-    fn invalid(&mut self, field: Arguments<'_>, value: &str, detail: &str) {
+    pub(super) fn invalid(&mut self, field: Arguments<'_>, value: &str, detail: &str) {
         self.add(field, value, with_detail("Invalid value", detail));
     }
 
@@ -99,14 +108,14 @@ impl Refusals {
         }
     }
 
-    fn unsupported(&mut self, field: Arguments<'_>, value: &str, supported: &[&str]) {
+    pub(super) fn unsupported(&mut self, field: Arguments<'_>, value: &str, supported: &[&str]) {
         let meant = supported.iter().find(|known| known.eq_ignore_ascii_case(value)).copied();
         let meant = meant.or_else(|| nearest(value, supported.iter().copied()));
         let hint = meant.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
         self.add(field, value, format!("Unsupported value: supported are {}{hint}", supported.join(", ")));
     }
 
-    fn duplicate(&mut self, field: Arguments<'_>, value: &str) {
+    pub(super) fn duplicate(&mut self, field: Arguments<'_>, value: &str) {
         self.add(field, value, "Duplicate value".to_owned());
     }
 
@@ -114,8 +123,9 @@ impl Refusals {
         self.add(field, "", format!("Too long: may not be more than {limit} bytes"));
     }
 
-    fn too_many(&mut self, field: Arguments<'_>, number: usize, limit: usize) {
-        self.add(field, "", format!("Too many: {number}: must have at most {limit} items"));
+    pub(super) fn too_many(&mut self, field: Arguments<'_>, number: usize, limit: usize) {
+        let items = if limit == 1 { "item" } else { "items" };
+        self.add(field, "", format!("Too many: {number}: must have at most {limit} {items}"));
     }
 }
 

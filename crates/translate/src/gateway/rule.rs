@@ -601,14 +601,8 @@ fn replacement(path: &PathModifier) -> Result<PathReplacement, String> {
     }
 }
 
-/// Whether a time limit is below another one. None at all (`0s`) is above every other.
-pub fn is_shorter(one: &str, other: &str) -> bool {
-    let limit = |text| duration(text).map(|time| if time.is_zero() { Duration::MAX } else { time });
-    limit(one).zip(limit(other)).is_some_and(|(one, other)| one < other)
-}
-
 /// A time of the Gateway API (GEP-2257); `None` if it is none.
-pub fn duration(text: &str) -> Option<Duration> {
+fn duration(text: &str) -> Option<Duration> {
     let (mut rest, mut total, mut groups) = (text, Duration::ZERO, 0);
     while !rest.is_empty() {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();

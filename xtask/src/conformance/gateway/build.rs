@@ -45,13 +45,21 @@ pub(super) fn program(workspace: &Workspace) -> PathBuf {
     workspace.root.join(FOLDER).join("suite")
 }
 
+/// Puts the module of the suite together, which has the CRDs too. Returns the failure, if any.
+pub(super) fn module(workspace: &Workspace) -> anyhow::Result<Option<String>> {
+    let failure = install_go(workspace)?;
+    if failure.is_none() {
+        assemble(workspace, &workspace.root.join(FOLDER).join("module"))?;
+    }
+    Ok(failure)
+}
+
 /// Builds the suite and the echo server; two minutes on two cores, seconds when nothing has changed.
 pub(super) fn suite(workspace: &Workspace) -> anyhow::Result<Outcome> {
-    if let Some(failure) = install_go(workspace)? {
+    if let Some(failure) = module(workspace)? {
         return Ok(super::failed(failure));
     }
     let module = workspace.root.join(FOLDER).join("module");
-    assemble(workspace, &module)?;
     let begin = Instant::now();
     let console = &workspace.console;
     console.line(&format!("building the conformance suite {VERSION} and its echo server"));

@@ -19,7 +19,7 @@ const TOO_LONG_LABEL: &str = "must be no more than 63 bytes";
 const TOO_LONG_SUBDOMAIN: &str = "must be no more than 253 bytes";
 
 /// `None` if all is well.
-pub(super) type Flaw = Option<&'static str>;
+pub(in super::super) type Flaw = Option<&'static str>;
 
 /// The name of a Namespace, of a Service, or of a Service's port.
 pub(super) fn label(text: &str) -> Flaw {
@@ -32,7 +32,7 @@ pub(super) fn label(text: &str) -> Flaw {
 }
 
 /// The name of any other object.
-pub(super) fn subdomain(text: &str) -> Flaw {
+pub(in super::super) fn subdomain(text: &str) -> Flaw {
     match text {
         _ if text.len() > SUBDOMAIN => Some(TOO_LONG_SUBDOMAIN),
         _ if is_subdomain(text) => None,
@@ -78,7 +78,7 @@ pub(super) fn port_name(text: &str) -> Flaw {
 }
 
 /// The key of a label or annotation: a name, after a domain and a slash or alone.
-pub(super) fn qualified_name(text: &str) -> Flaw {
+pub(in super::super) fn qualified_name(text: &str) -> Flaw {
     let (prefix, name) = match text.split_once('/') {
         Some((_, name)) if name.contains('/') => {
             return Some(

@@ -1,0 +1,93 @@
+use super::*;
+use crate::manifest::decode::decode;
+use crate::manifest::node::Node;
+
+/// The cases of `cases.yaml`, whether they are taken, and the objects.
+fn cases() -> Vec<(bool, String, Value)> {
+    let node = Node::parse(include_str!("cases.yaml")).unwrap().unwrap();
+    let cases: Value = decode(&node, &mut Vec::new()).unwrap();
+    let mut found = Vec::new();
+    for (list, taken) in [("valid", true), ("invalid", false)] {
+        for case in cases[list].as_array().unwrap() {
+            let kind = case[0].as_str().unwrap().to_owned();
+            let mut object = cases["bases"][&kind].clone();
+            let (parent, name) = case[1].as_str().unwrap().rsplit_once('/').unwrap();
+            let parent = object.pointer_mut(parent).unwrap();
+            match (parent, &case[2]) {
+                (Value::Object(fields), Value::Null) => drop(fields.remove(name)),
+                (Value::Object(fields), value) => drop(fields.insert(name.to_owned(), value.clone())),
+                (parent, value) => parent[name.parse::<usize>().unwrap()] = value.clone(),
+            }
+            found.push((taken, kind, object));
+        }
+    }
+    found
+}
+
+/// The messages of all rules in a schema.
+fn messages(schema: &Schema, found: &mut std::collections::BTreeSet<String>) {
+    schema.each_message(&mut |message| _ = found.insert(message.to_owned()));
+}
+
+#[test]
+fn every_schema_is_understood() {
+    let kinds = kinds().unwrap();
+    for kind in ["Gateway", "HTTPRoute", "XBackend", "RoutePolicy"] {
+        assert!(kinds.contains_key(kind), "{kind}");
+    }
+}
+
+#[test]
+fn what_is_valid_is_taken_and_what_is_not_is_refused() {
+    for (taken, kind, object) in cases() {
+        // Names are checked with the metadata.
+        if object["metadata"]["name"] != "a" {
+            continue;
+        }
+        let Judgement { refusals, in_standard, experimental } = judge(&kind, &object);
+        assert_eq!(refusals.is_empty() && in_standard.is_empty(), taken, "{object}: {refusals:?} {in_standard:?}");
+        assert!(experimental.is_empty(), "{object}");
+    }
+}
+
+#[test]
+fn every_rule_of_the_standard_channel_refuses_one_of_the_cases() {
+    let said: Vec<String> = cases()
+        .into_iter()
+        .map(|(_, kind, object)| judge(&kind, &object))
+        .flat_map(|judged| judged.refusals.into_iter().chain(judged.in_standard))
+        .map(|refusal| refusal.message)
+        .collect();
+    let mut wanted = std::collections::BTreeSet::new();
+    for channels in KINDS.values() {
+        channels.standard.iter().for_each(|schema| messages(schema, &mut wanted));
+    }
+    // A type that isn't one of them is refused before any rule is looked at.
+    wanted.remove("type must be one of ['Exact', 'PathPrefix', 'RegularExpression']");
+    assert!(wanted.len() > 80, "{}", wanted.len());
+    let missing: Vec<_> =
+        wanted.iter().filter(|wanted| !said.iter().any(|said| said.ends_with(&format!(": {wanted}")))).collect();
+    assert!(missing.is_empty(), "no case for {missing:#?}");
+}
+
+#[test]
+fn what_only_the_experimental_channel_has_is_told_apart() {
+    let with = |rule: Value| {
+        let backends = json!([{"name": "web", "port": 80}]);
+        let mut rule = rule;
+        rule["backendRefs"] = backends;
+        json!({"metadata": {"name": "a"}, "spec": {"rules": [rule]}})
+    };
+    let auth = json!({"protocol": "HTTP", "http": {}, "backendRef": {"name": "auth", "port": 80}});
+    let filter = json!({"type": "ExternalAuth", "externalAuth": auth});
+    let judged = judge("HTTPRoute", &with(json!({"filters": [filter]})));
+    assert!(judged.refusals.is_empty() && !judged.in_standard.is_empty(), "{judged:?}");
+    assert_eq!(judged.experimental, ["spec.rules[0].filters[0].externalAuth"]);
+    let wrong =
+        json!({"type": "ExternalAuth", "externalAuth": {"protocol": "HTTP", "backendRef": {"name": "a", "port": 80}}});
+    assert!(!judge("HTTPRoute", &with(json!({"filters": [wrong]}))).refusals.is_empty());
+    let judged = judge("HTTPRoute", &with(json!({"sessionPersistence": {"type": "Header", "header": {"name": "A"}}})));
+    assert!(judged.refusals.is_empty() && judged.in_standard.is_empty(), "{judged:?}");
+    assert_eq!(judged.experimental, ["spec.rules[0].sessionPersistence"]);
+    assert!(judge("ConfigMap", &json!({})).refusals.is_empty());
+}
