@@ -41,7 +41,7 @@ pub(super) struct RoutePolicies {
 /// What a policy is for.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Subject {
-    /// A Gateway or a route.
+    /// A Gateway, a ListenerSet or a route.
     pub(super) object: ObjectKey,
     /// A listener or a rule; all without it.
     pub(super) section: Option<Arc<str>>,
@@ -84,9 +84,10 @@ impl Site<'_> {
             section: section.cloned(),
         };
         let rule = self.rule.map(|rule| target(self.route, Some(rule)));
-        // A listener of a ListenerSet has a name of its own.
-        let listener = (self.listener.holder == *self.gateway).then(|| target(self.gateway, Some(&self.listener.name)));
-        let whole = [Some(target(self.route, None)), listener, Some(target(self.gateway, None))];
+        let holder = &self.listener.holder;
+        let listener = Some(target(holder, Some(&self.listener.name)));
+        let set = (*holder != *self.gateway).then(|| target(holder, None));
+        let whole = [Some(target(self.route, None)), listener, set, Some(target(self.gateway, None))];
         [rule].into_iter().chain(whole).flatten()
     }
 }
@@ -279,6 +280,7 @@ fn targets_of(key: &ObjectKey, policy: &RoutePolicy) -> (Vec<Subject>, Option<Se
     for (at, one) in policy.spec.target_refs.iter().enumerate() {
         let kind = match &*one.kind.0 {
             "Gateway" => Kind::Gateway,
+            "ListenerSet" => Kind::ListenerSet,
             "HTTPRoute" => Kind::HTTPRoute,
             "GRPCRoute" => Kind::GRPCRoute,
             _ => Kind::RoutePolicy,
@@ -288,7 +290,7 @@ fn targets_of(key: &ObjectKey, policy: &RoutePolicy) -> (Vec<Subject>, Option<Se
                 section: Section::Access,
                 field: format!("spec.targetRefs[{at}]"),
                 value: one.kind.0.clone(),
-                why: Shortcoming::new("Invalid", "expected a Gateway, an HTTPRoute or a GRPCRoute"),
+                why: Shortcoming::new("Invalid", "expected a Gateway, a ListenerSet, an HTTPRoute or a GRPCRoute"),
             });
             continue;
         }

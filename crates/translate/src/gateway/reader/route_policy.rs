@@ -45,12 +45,12 @@ impl Gateways {
         routes
     }
 
-    /// The routes that a target comes to: itself, or those that a Gateway has taken.
+    /// The routes that a target comes to: itself, or those that a Gateway or ListenerSet has taken.
     fn routes_at(&self, object: &ObjectKey) -> BTreeSet<ObjectKey> {
-        if object.kind != Kind::Gateway {
+        if !matches!(object.kind, Kind::Gateway | Kind::ListenerSet) {
             return self.routes.contains_key(object).then(|| object.clone()).into_iter().collect();
         }
-        let has = |one: &Attachment| self.gateway_at(one) == Some(object);
+        let has = |one: &Attachment| one.listener.holder == *object || self.gateway_at(one) == Some(object);
         self.routes.iter().filter(|(_, part)| part.attachments.iter().any(has)).map(|(key, _)| key.clone()).collect()
     }
 
@@ -103,6 +103,7 @@ impl Gateways {
     ) -> Option<(ObjectStatus, Vec<Diagnostic>)> {
         let reached = |object: &ObjectKey| match object.kind {
             Kind::Gateway => self.gateways.get(object).map(|part| part.key.clone()).into_iter().collect(),
+            Kind::ListenerSet => self.sets.get(object).map(|set| set.gateway.clone()).into_iter().collect(),
             _ => {
                 let attachments = self.routes.get(object).into_iter().flat_map(|part| &part.attachments);
                 attachments.filter_map(|one| self.gateway_at(one).cloned()).collect()

@@ -50,7 +50,7 @@ records! {
             => "targetRefs must differ in kind, name or sectionName",
     }
 
-    /// A Gateway or a route of the policy's own namespace, or a part of it.
+    /// A Gateway, a ListenerSet or a route of the policy's own namespace, or a part of it.
     Target {
         /// API group.
         group: TargetGroup,
@@ -58,7 +58,7 @@ records! {
         kind: TargetKind,
         /// Name.
         name: ObjectName,
-        /// Only this listener of the Gateway, or this rule of the route; all without it.
+        /// Only this listener of the Gateway or ListenerSet, or this rule of the route; all without it.
         section_name: Option<SectionName>,
     }
 
@@ -273,7 +273,7 @@ choices! {
     /// The group of targets.
     TargetGroup { "gateway.networking.k8s.io" }
     /// The kind of a target.
-    TargetKind { "Gateway" "HTTPRoute" "GRPCRoute" }
+    TargetKind { "Gateway" "ListenerSet" "HTTPRoute" "GRPCRoute" }
     /// What has to be met.
     Satisfaction { "All" "Any" }
     /// How passwords are sent.

@@ -134,7 +134,8 @@ impl RoutePolicies {
         if let Some(section) = target.section.as_deref()
             && !has_section(object, section)
         {
-            let what = if target.object.kind == Kind::Gateway { "listener" } else { "rule" };
+            let is_route = !matches!(target.object.kind, Kind::Gateway | Kind::ListenerSet);
+            let what = if is_route { "rule" } else { "listener" };
             return missing(format!("{} has no {what} {section}", target.object));
         }
         let beaten = |section: &&Section| self.winner(target, **section).is_some_and(|winner| winner.turn != part.turn);
@@ -146,11 +147,12 @@ impl RoutePolicies {
     }
 }
 
-/// Whether a Gateway has a listener, or a route a rule, of this name.
+/// Whether a Gateway or a ListenerSet has a listener, or a route a rule, of this name.
 fn has_section(object: &Object, name: &str) -> bool {
     let is_named = |own: &Option<String>| own.as_deref() == Some(name);
     match object {
         Object::Gateway(gateway) => gateway.spec.listeners.iter().any(|listener| listener.name == name),
+        Object::ListenerSet(set) => set.spec.listeners.iter().any(|listener| listener.name == name),
         Object::HTTPRoute(route) => route.spec.rules.iter().flatten().any(|rule| is_named(&rule.name)),
         Object::GRPCRoute(route) => route.spec.rules.iter().flatten().any(|rule| is_named(&rule.name)),
         _ => false,
