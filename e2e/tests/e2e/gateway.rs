@@ -1,0 +1,86 @@
+//! The Gateway API on a real API server. Its CRDs come from the table by which `fairway check` judges, and stay until the cluster ends.
+
+mod policy;
+mod refusal;
+
+use fairway_e2e::scene::{Scene, repository};
+use kube::discovery::ApiResource;
+use serde_json::{Value, json};
+
+/// By which `check` judges.
+const TABLE: &str = "crates/fairway/src/manifest/crd/gateway-api.json";
+
+const OWN: &str = "deploy/helm/fairway/files/routepolicies.yaml";
+
+/// Kind, plural, and whether it belongs to a namespace.
+const KINDS: [(&str, &str, bool); 10] = [
+    ("GatewayClass", "gatewayclasses", false),
+    ("Gateway", "gateways", true),
+    ("ListenerSet", "listenersets", true),
+    ("HTTPRoute", "httproutes", true),
+    ("GRPCRoute", "grpcroutes", true),
+    ("TLSRoute", "tlsroutes", true),
+    ("TCPRoute", "tcproutes", true),
+    ("UDPRoute", "udproutes", true),
+    ("ReferenceGrant", "referencegrants", true),
+    ("BackendTLSPolicy", "backendtlspolicies", true),
+];
+
+const GROUP: &str = "gateway.networking.k8s.io";
+
+/// Makes the CRDs of the standard channel and our own.
+async fn install(scene: &Scene) -> anyhow::Result<()> {
+    let table: Value = serde_json::from_slice(&std::fs::read(repository().join(TABLE))?)?;
+    let mut names = vec!["crd/routepolicies.fairway.dev".to_owned()];
+    scene.apply(&std::fs::read_to_string(repository().join(OWN))?).await?;
+    for (kind, plural, namespaced) in KINDS {
+        let mut schema = followed(&table["kinds"][kind]["standard"], &table["definitions"]);
+        schema["properties"]["status"] = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+        let name = format!("{plural}.{GROUP}");
+        let version = json!({
+            "name": "v1", "served": true, "storage": true, "subresources": {"status": {}}, "schema": {"openAPIV3Schema": schema},
+        });
+        let crd = json!({
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": name, "annotations": {"api-approved.kubernetes.io": "unapproved, for a test"}},
+            "spec": {
+                "group": GROUP, "scope": if namespaced { "Namespaced" } else { "Cluster" }, "versions": [version],
+                "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase(), "listKind": format!("{kind}List")},
+            },
+        });
+        scene.apply(&crd.to_string()).await?;
+        names.push(format!("crd/{name}"));
+    }
+    let words = ["wait", "--for", "condition=established", "--timeout", "60s"];
+    scene.kubectl(&words.into_iter().chain(names.iter().map(String::as_str)).collect::<Vec<_>>()).await?;
+    Ok(())
+}
+
+/// A schema with every reference followed.
+fn followed(schema: &Value, definitions: &Value) -> Value {
+    match schema {
+        Value::Object(members) => match members.get("$ref").and_then(Value::as_str) {
+            Some(name) => followed(&definitions[name], definitions),
+            None => members.iter().map(|(name, member)| (name.clone(), followed(member, definitions))).collect(),
+        },
+        Value::Array(items) => items.iter().map(|item| followed(item, definitions)).collect(),
+        other => other.clone(),
+    }
+}
+
+/// The API of a kind, and whether it belongs to a namespace.
+fn resource(kind: &str) -> (ApiResource, bool) {
+    let (group, version, plural, namespaced) = match KINDS.iter().find(|(known, ..)| *known == kind) {
+        Some((_, plural, namespaced)) => (GROUP, "v1", *plural, *namespaced),
+        None => ("fairway.dev", "v1alpha1", "routepolicies", true),
+    };
+    let resource = ApiResource {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        api_version: format!("{group}/{version}"),
+        kind: kind.to_owned(),
+        plural: plural.to_owned(),
+    };
+    (resource, namespaced)
+}

@@ -1,0 +1,125 @@
+//! RoutePolicies in a cluster: what they demand, and what their status says.
+
+use anyhow::{Context, ensure};
+use fairway_e2e::scene::{self, Scene};
+use kube::Api;
+use kube::api::DynamicObject;
+use serde_json::Value;
+
+use super::{install, resource};
+
+/// A Gateway, a ListenerSet that adds a listener to it, and a route at both. Fairway serves the Gateways of all tests in the cluster, so no
+/// two have the same names.
+const OBJECTS: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge}
+spec:
+  gatewayClassName: '{ns}'
+  allowedListeners: {namespaces: {from: Same}}
+  listeners: [{name: http, port: 80, protocol: HTTP, hostname: own.{ns}.example}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ListenerSet
+metadata: {name: more}
+spec:
+  parentRef: {name: edge}
+  listeners: [{name: http, port: 80, protocol: HTTP, hostname: set.{ns}.example}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web}
+spec:
+  parentRefs: [{name: edge}, {kind: ListenerSet, name: more}]
+  rules: [{backendRefs: [{name: web, port: 80}]}]
+";
+
+/// For the listener of the set alone.
+const CLOSED: &str = "
+apiVersion: fairway.dev/v1alpha1
+kind: RoutePolicy
+metadata: {name: closed}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: ListenerSet, name: more, sectionName: http}]
+  access: {deny: [0.0.0.0/0, '::/0']}
+";
+
+/// For the route, wherever it is served.
+const USERS: &str = "
+apiVersion: fairway.dev/v1alpha1
+kind: RoutePolicy
+metadata: {name: users}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: web}]
+  basicAuth: {secretRef: {name: missing}}
+";
+
+const NO_LIMIT: &str = "
+apiVersion: fairway.dev/v1alpha1
+kind: RoutePolicy
+metadata: {name: refused}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: web}]
+  limits: {burstMultiplier: 2}
+";
+
+#[test]
+fn policies_hold_for_a_route_and_for_a_listener_of_a_set_and_say_so() -> anyhow::Result<()> {
+    scene::run("route-policy", async |scene| {
+        install(scene).await?;
+        let class = format!("controller.gatewayAPI.className={}", scene.namespace());
+        let fairway = scene.fairway(&["controller.gatewayAPI.enabled=true", &class]).await?;
+        let address = fairway.address().await?;
+        scene.echo("web", 1).await?;
+        scene.apply(OBJECTS).await?;
+        let [own, set] = ["own", "set"].map(|name| format!("{name}.{}.example", scene.namespace()));
+        for host in [&own, &set] {
+            scene.served(address, host).await?;
+        }
+        let refused = scene.apply(NO_LIMIT).await.expect_err("a policy with limits of nothing");
+        ensure!(format!("{refused:#}").contains("a limit must be there"), "{refused:#}");
+
+        let answers = async |expected: [(&String, u16); 2]| {
+            for (host, status) in expected {
+                let what = format!("{host} answers {status}");
+                scene.steady(&what, async || Ok(scene.get(address, host, "/").await?.status == status)).await?;
+            }
+            anyhow::Ok(())
+        };
+        scene.apply(CLOSED).await?;
+        answers([(&set, 403), (&own, 200)]).await?;
+        says(scene, "closed", &["Accepted=True/Accepted", "ResolvedRefs=True/ResolvedRefs"]).await?;
+        // Without its Secret it lets nobody in.
+        scene.apply(USERS).await?;
+        answers([(&set, 503), (&own, 503)]).await?;
+        says(scene, "users", &["Accepted=True/Accepted", "ResolvedRefs=False/InvalidSecretRef"]).await?;
+
+        scene.delete(CLOSED).await?;
+        scene.delete(USERS).await?;
+        answers([(&set, 200), (&own, 200)]).await?;
+        Ok(())
+    })
+}
+
+/// Waits until a policy says this at the Gateway, about its current generation.
+async fn says(scene: &Scene, name: &str, expected: &[&str]) -> anyhow::Result<()> {
+    let policies: Api<DynamicObject> =
+        Api::namespaced_with(scene.client(), scene.namespace(), &resource("RoutePolicy").0);
+    scene
+        .until(&format!("the status of {name}: {expected:?}"), async || {
+            let policy = policies.get(name).await?;
+            let generation = policy.metadata.generation.context("a generation")?;
+            let Some([ancestor]) = policy.data["status"]["ancestors"].as_array().map(Vec::as_slice) else {
+                return Ok(false);
+            };
+            ensure!(ancestor["ancestorRef"]["name"] == "edge", "{ancestor}");
+            let said = |one: &Value| {
+                let text = |name: &str| one[name].as_str().unwrap_or_default();
+                format!("{}={}/{}", text("type"), text("status"), text("reason"))
+            };
+            let conditions = ancestor["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+            Ok(conditions.iter().map(said).eq(expected.iter().copied())
+                && conditions.iter().all(|one| one["observedGeneration"] == generation))
+        })
+        .await
+}
