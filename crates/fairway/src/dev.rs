@@ -362,7 +362,8 @@ impl Session {
         let not_served = reading::not_served(self.translator.left_out(), &self.options);
         let placed = |diagnostic: Diagnostic| Finding { place: self.manifests.place(&diagnostic.origin), diagnostic };
         let mut findings = self.manifests.findings();
-        findings.extend(told.chain(not_served).map(placed));
+        let gateways = reading::gateways_not_served(self.translator.objects(), &self.options);
+        findings.extend(told.chain(not_served).chain(gateways).map(placed));
         // It may be written any moment, so it is no error yet.
         let missing = reading::missing_objects(self.translator.objects(), &self.options, reading::Source::Files);
         findings.extend(missing.into_iter().map(|mut found| {

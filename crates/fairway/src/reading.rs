@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use fairway_model::{Origin, Snapshot};
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
+use fairway_translate::gateway::CONTROLLER;
 use fairway_translate::gateway::status::ObjectStatus;
-use fairway_translate::objects::{Kind, ObjectKey, Objects};
+use fairway_translate::objects::{Kind, Object, ObjectKey, Objects};
 use fairway_translate::options::{Development, Options};
+use fairway_translate::verdict::nearest;
 use fairway_translate::{LeftOut, NotOurs, Standing, Translation};
 
 use crate::flags::Flags;
@@ -147,6 +149,7 @@ impl Reading {
     pub(crate) fn of(objects: Objects, translation: Translation, options: Options) -> anyhow::Result<Self> {
         let foreign: Vec<_> = not_served(translation.left_out.iter().cloned(), &options).collect();
         let foreign_origins = foreign.iter().map(|found| found.origin.clone()).collect();
+        let gateways: Vec<_> = gateways_not_served(&objects, &options).collect();
         let nowhere = |diagnostic| Finding { place: None, diagnostic };
         Ok(Self {
             manifests: Manifests::open(&[], Refused::Read)?,
@@ -155,7 +158,7 @@ impl Reading {
             addresses: BTreeMap::new(),
             options,
             snapshot: translation.snapshot,
-            findings: translation.diagnostics.into_iter().chain(foreign).map(nowhere).collect(),
+            findings: translation.diagnostics.into_iter().chain(foreign).chain(gateways).map(nowhere).collect(),
             left_out: translation.left_out,
             statuses: translation.statuses,
             foreign: foreign_origins,
@@ -213,5 +216,31 @@ pub(crate) fn not_served<'a>(
         };
         let reason = Reason::IngressClassNotFound;
         Some(Diagnostic::new(severity, reason, &ingress.origin(), why.field(), class, message))
+    })
+}
+
+/// Reports why a Gateway is not served: its class is another's, or missing in the cluster.
+pub(crate) fn gateways_not_served<'a>(
+    objects: &'a Objects,
+    options: &'a Options,
+) -> impl Iterator<Item = Diagnostic> + 'a {
+    objects.of_kind(Kind::Gateway).filter_map(|(key, object)| {
+        let Object::Gateway(gateway) = object else { return None };
+        let class = &gateway.spec.gateway_class_name;
+        let (severity, message) = match objects.get(&ObjectKey::new(Kind::GatewayClass, "", class)) {
+            Some(Object::GatewayClass(class)) if class.spec.controller_name == CONTROLLER => return None,
+            Some(Object::GatewayClass(class)) => {
+                let controller = &class.spec.controller_name;
+                let message = format!("not served: its GatewayClass belongs to {controller}; ours is {CONTROLLER}");
+                // Likely a misspelt name, and not another's.
+                let meant = controller.starts_with("fairway.dev/") || nearest(controller, [CONTROLLER]).is_some();
+                (if meant { Severity::Warning } else { Severity::Info }, message)
+            }
+            // Files rarely contain the class.
+            _ if options.development.is_some() => return None,
+            _ => (Severity::Warning, format!("not served: there is no GatewayClass {class} in the cluster")),
+        };
+        let (reason, field) = (Reason::GatewayClassNotFound, "spec.gatewayClassName");
+        Some(Diagnostic::new(severity, reason, &key.origin(), field, class, message))
     })
 }

@@ -341,3 +341,25 @@ stringData: {tls.crt: x}
     assert!(report.contains("rewrite-targt  unknown"), "{report}");
     assert_eq!(report.matches("spec.rules[0].host:").count(), 1, "{report}");
 }
+
+#[test]
+fn a_gateway_that_is_not_served_is_reported_with_the_controller_of_its_class() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("gateway.yaml");
+    let report = |controller: &str| {
+        let class = format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata: {{name: edge}}\nspec: {{controllerName: {controller}}}\n"
+        );
+        let gateway = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: g}\nspec:\n  gatewayClassName: edge\n  \
+            listeners: [{name: http, port: 80, protocol: HTTP}]\n";
+        fs::write(&file, class + gateway).unwrap();
+        text(&run(["check".as_ref(), folder.path().as_os_str()]))
+    };
+    let misspelt = report("fairway.dev/gateway-controller");
+    let message = "not served: its GatewayClass belongs to fairway.dev/gateway-controller; ours is fairway.dev/gateway";
+    assert!(misspelt.contains(message) && misspelt.ends_with("1 warning\n"), "{misspelt}");
+    let other = report("example.com/controller");
+    assert!(other.contains("belongs to example.com/controller") && other.ends_with("0 warnings\n"), "{other}");
+    let ours = report("fairway.dev/gateway");
+    assert!(!ours.contains("not served"), "{ours}");
+}

@@ -135,6 +135,8 @@ reasons! {
     CertificateExpired,
     /// An IngressClass that doesn't exist.
     IngressClassNotFound,
+    /// A GatewayClass that doesn't exist, or that belongs to another controller.
+    GatewayClassNotFound,
     /// A forbidden reference to an object of another namespace.
     ForbiddenReference,
     /// A route that a parent does not take.
