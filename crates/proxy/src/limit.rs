@@ -332,6 +332,12 @@ fairway_model::limits! {
             KEPT_SETS: usize = 1024, Count, "Further ones are freed.", "";
             /// Large buffers of each size kept for later use.
             KEPT_LARGE: usize = 32, Count, "Further ones are freed.", "";
+            /// Memory for records of TLS, lent to a connection as long as a part of a record has come, or one waits to be sent.
+            TLS_RECORDS: usize = 20 << 10, Bytes, "The rest is read, or sent, afterwards.", "";
+            /// The same for several records at a time of a large body.
+            TLS_LARGE_RECORDS: usize = 66 << 10, Bytes, "The rest is sent afterwards.", "";
+            /// The same for handshake messages that have not come whole, such as long chains of client certificates.
+            TLS_HANDSHAKE: usize = 64 << 10, Bytes, "The connection is closed.", "";
             /// Responses that are compressed at a time. Each costs 0.3 MiB with gzip and some 2 MiB with Brotli.
             COMPRESSED: usize = 64, Count, "Further ones are sent as they are.", "";
             /// Encoders for gzip that are kept for later.

@@ -1,5 +1,7 @@
 //! Byte streams as the data path sees them: polled, with plain counts, the same for TCP and TLS.
 
+mod server_tls;
+
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,8 +9,9 @@ use std::task::{Context, Poll};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::{client, server};
+use tokio_rustls::client;
 
+pub(crate) use self::server_tls::ServerTls;
 use crate::limit::CLIENT_PROBE;
 
 /// Something to read from.
@@ -59,7 +62,7 @@ pub(crate) enum MaybeTls<S> {
 }
 
 /// A client's connection.
-pub(crate) type Downstream = MaybeTls<server::TlsStream<TcpStream>>;
+pub(crate) type Downstream = MaybeTls<ServerTls>;
 
 /// A connection to an endpoint.
 pub(crate) type Upstream = MaybeTls<client::TlsStream<TcpStream>>;
@@ -73,11 +76,11 @@ pub(crate) trait OverTcp: AsyncRead + AsyncWrite + Unpin {
     fn tcp(&self) -> &TcpStream;
 }
 
-impl OverTcp for server::TlsStream<TcpStream> {
+impl OverTcp for ServerTls {
     const MAY_END_SILENTLY: bool = false;
 
     fn tcp(&self) -> &TcpStream {
-        self.get_ref().0
+        self.tcp()
     }
 }
 
@@ -102,6 +105,13 @@ impl<S: OverTcp> MaybeTls<S> {
 }
 
 impl Downstream {
+    /// Keeps no more memory than what waits to be sent needs.
+    pub(crate) fn trim(&mut self) {
+        if let Self::Tls(tls) = self {
+            tls.trim();
+        }
+    }
+
     /// Whether the peer has reset the connection, or no longer answers the [probes](Self::probe). Costs a system call.
     pub(crate) fn has_failed(&self) -> bool {
         !matches!(SockRef::from(self.tcp()).take_error(), Ok(None))

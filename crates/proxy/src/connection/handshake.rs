@@ -13,12 +13,11 @@ use rustls::server::{Accepted, Acceptor};
 use rustls::{Error, InvalidMessage, PeerMisbehaved};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio_rustls::server::{StartHandshake, TlsStream};
 
 use crate::net::client_certificate::Asked;
 use crate::net::client_hello;
 use crate::net::tls::{ServerConfigs, canonical};
-use crate::stream::{Downstream, ReadInto};
+use crate::stream::{Downstream, ReadInto, ServerTls};
 
 /// A fatal `unrecognized_name` in a record of its own (RFC 8446 5.1 and 6).
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
@@ -50,7 +49,7 @@ pub(super) enum HandshakeError {
 /// What became of a connection once its client's hello was read.
 pub(super) enum Greeted {
     /// TLS ends here. If the host that the client names asks for client certificates, what the client has shown comes along.
-    Accepted(Box<TlsStream<TcpStream>>, Option<Box<Asked>>, Option<Arc<str>>),
+    Accepted(Box<ServerTls>, Option<Box<Asked>>, Option<Arc<str>>),
     /// It leads to a backend, and no request is read.
     Passing(Leaving),
 }
@@ -108,7 +107,6 @@ pub(super) async fn accept(
         let (server_name, client) = (server_name.into(), Downstream::Plain(stream));
         return Ok(Greeted::Passing(Leaving { client, received, server_name, passthrough }));
     }
-    drop(received);
     if configs.rejects(server_name.as_bytes()) {
         stream.write_all(&UNRECOGNIZED_NAME).await?;
         return Err(HandshakeError::UnknownName);
@@ -125,17 +123,17 @@ pub(super) async fn accept(
         let server_name = server_name.into();
         // What the backend speaks is not known, so no protocol is agreed on.
         let config = configs.without_protocol(&hello.client_hello()).clone();
-        let tls = StartHandshake::from_parts(hello, stream).into_stream(config).await?;
-        let client = Downstream::Tls(Box::new(tls));
+        let tls = Box::new(ServerTls::accept(stream, config, hello.client_hello().server_name(), received).await?);
+        let client = Downstream::Tls(tls);
         return Ok(Greeted::Passing(Leaving { client, received: Vec::new(), server_name, passthrough }));
     }
     let config = configs.choose(&hello.client_hello(), http2).clone();
-    let stream = StartHandshake::from_parts(hello, stream).into_stream(config).await?;
+    let stream = Box::new(ServerTls::accept(stream, config, hello.client_hello().server_name(), received).await?);
     let asked = of_host.and_then(|own| own.policy.clone()).map(|policy| {
-        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let chain = stream.session().peer_certificates().unwrap_or_default();
         Box::new(Asked::new(policy, server_name.as_bytes(), chain))
     });
-    Ok(Greeted::Accepted(Box::new(stream), asked, chosen))
+    Ok(Greeted::Accepted(stream, asked, chosen))
 }
 
 /// Reads the hello; everything read is appended to `received`.

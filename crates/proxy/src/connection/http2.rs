@@ -13,8 +13,6 @@ use std::time::Instant;
 use ::http::Request;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
-use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 
 use super::{ClientConnection, hurried};
 use crate::error::Failure;
@@ -30,7 +28,7 @@ use crate::live::Live;
 use crate::metrics::Phase;
 use crate::prepared::header_list_limit;
 use crate::shard::{Admission, Shard};
-use crate::stream::Downstream;
+use crate::stream::{Downstream, ServerTls};
 use crate::timer::{Deadline, Millis, NEVER, within};
 
 /// What the tasks of a connection share.
@@ -86,7 +84,7 @@ struct Times {
 /// The task that drives a connection.
 struct Driver {
     shared: Rc<SharedConnection>,
-    connection: Connection<Http2Io<TlsStream<TcpStream>>, Block>,
+    connection: Connection<Http2Io<ServerTls>, Block>,
     pings: Option<PingPong>,
     /// Whether the client was asked and has sent nothing since.
     asked: bool,
@@ -115,7 +113,7 @@ async fn begin(connection: Box<ClientConnection>, early: Vec<u8>) -> Option<Box<
     let shard = facts.shard.clone();
     let tls = match &stream {
         Downstream::Plain(_) => None,
-        Downstream::Tls(tls) => Some(TlsFacts::of(tls.get_ref().1)),
+        Downstream::Tls(tls) => Some(TlsFacts::of(tls)),
     };
     let link = Rc::new(Link::new(tls, shard.blocks.clone(), shard.timers.now()));
     let handshake = {

@@ -182,7 +182,7 @@ impl ClientConnection {
 
     /// Whether the client chose HTTP/2 in its TLS handshake.
     fn chose_http2(&self) -> bool {
-        matches!(&self.stream, Downstream::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(tls::HTTP2))
+        matches!(&self.stream, Downstream::Tls(tls) if tls.session().alpn_protocol() == Some(tls::HTTP2))
     }
 
     /// Ends the connection after its last request.

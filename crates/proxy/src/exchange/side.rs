@@ -312,12 +312,19 @@ impl<'a> ClientSide<'a> {
         }
     }
 
+    /// Lets the connection keep only what waits to be sent; that of HTTP/2 is not up to one stream.
+    pub(super) fn trim_stream(&mut self) {
+        if let Self::Http1(client) = self {
+            client.stream().trim();
+        }
+    }
+
     /// The log's view of the TLS session.
     pub(super) fn tls_view(&self) -> Option<TlsView<'_>> {
         match self {
             Self::Http1(client) => match client.stream_ref() {
                 Downstream::Plain(_) => None,
-                Downstream::Tls(tls) => Some(tls::view(tls.get_ref().1)),
+                Downstream::Tls(tls) => Some(tls::view(tls)),
             },
             Self::Http2(client) => client.tls_view(),
         }

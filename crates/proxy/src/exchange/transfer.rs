@@ -286,6 +286,7 @@ impl Exchange<'_> {
         if self.client.body_has_ended() {
             store.trim(self.client.source().buffer, AFTER_REQUEST);
         }
+        self.client.trim_stream();
     }
 
     /// The same, within the limits.

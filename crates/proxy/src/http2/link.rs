@@ -4,13 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
-use rustls::ServerConnection;
-
 use super::block::Blocks;
 use super::meter::Meter;
 use crate::limit::{HTTP2_DEBT, HTTP2_DEBT_PER_SECOND};
 use crate::net::tls;
 use crate::record::TlsView;
+use crate::stream::ServerTls;
 use crate::timer::Millis;
 
 /// What a stream that its client resets before it has the response costs: the request was sent to an endpoint for nothing (rapid
@@ -29,8 +28,8 @@ pub(crate) struct TlsFacts {
 
 impl TlsFacts {
     /// The facts about a session.
-    pub(crate) fn of(connection: &ServerConnection) -> Self {
-        let TlsView { protocol, cipher, server_name, resumed } = tls::view(connection);
+    pub(crate) fn of(tls: &ServerTls) -> Self {
+        let TlsView { protocol, cipher, server_name, resumed } = tls::view(tls);
         Self { protocol, cipher, server_name: server_name.map(Into::into), resumed }
     }
 

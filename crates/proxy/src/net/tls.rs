@@ -18,13 +18,14 @@ use rustls::server::{
     ClientHello, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache, StoresServerSessions,
 };
 use rustls::sign::CertifiedKey;
-use rustls::{CipherSuite, ProtocolVersion, ServerConfig, ServerConnection};
+use rustls::{CipherSuite, ProtocolVersion, ServerConfig};
 use tokio::sync::mpsc;
 
 use crate::limit::TLS_SESSIONS;
 use crate::net::client_certificate::ClientPolicy;
 use crate::net::session::{self, ScopedSessions, ScopedTickets, SharedTickets};
 use crate::record::TlsView;
+use crate::stream::ServerTls;
 
 /// HTTP/2 in ALPN.
 pub(crate) const HTTP2: &[u8] = b"h2";
@@ -493,16 +494,17 @@ pub(crate) fn canonical(name: &str) -> String {
 }
 
 /// The log's view of a connection's session.
-pub(crate) fn view(connection: &ServerConnection) -> TlsView<'_> {
+pub(crate) fn view(tls: &ServerTls) -> TlsView<'_> {
+    let session = tls.session();
     TlsView {
-        protocol: match connection.protocol_version() {
+        protocol: match session.protocol_version() {
             Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
             Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
             _ => "",
         },
-        cipher: connection.negotiated_cipher_suite().map_or("", |suite| cipher_name(suite.suite())),
-        server_name: connection.server_name(),
-        resumed: connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
+        cipher: session.negotiated_cipher_suite().map_or("", |suite| cipher_name(suite.suite())),
+        server_name: tls.server_name(),
+        resumed: session.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
     }
 }
 
