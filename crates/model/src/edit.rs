@@ -128,6 +128,32 @@ impl NameSet {
     }
 }
 
+/// The lengths of some names, which tell at once that most other names are none of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct NameLengths(u64);
+
+impl NameLengths {
+    /// Adds a name.
+    pub(crate) fn add(&mut self, name: &str) {
+        self.0 |= Self::bit(name.len());
+    }
+
+    /// Whether there are none.
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether a name may be one of them.
+    pub(crate) fn may_have(self, name: &[u8]) -> bool {
+        self.0 & Self::bit(name.len()) != 0
+    }
+
+    /// The last bit stands for all long names.
+    fn bit(length: usize) -> u64 {
+        1 << length.min(63)
+    }
+}
+
 /// The settings for fields, compiled once for each change.
 #[derive(Clone, Debug, Default)]
 pub struct FieldRules {
@@ -233,6 +259,16 @@ mod tests {
         let has = |set: &NameSet, name: &str| set.contains(KnownField::Other, name.as_bytes());
         assert!(set(false).contains(KnownField::UserAgent, b"user-agent") && has(&set(false), "x-tenant"));
         assert!(has(&set(true), "X_Tenant") && has(&set(true), "User_Agent") && !has(&set(true), "X-Tenants"));
+    }
+
+    #[test]
+    fn lengths_rule_out_no_name_that_is_there() {
+        let (mut lengths, long) = (NameLengths::default(), "x".repeat(70));
+        assert!(lengths.is_empty() && !lengths.may_have(b"X-A"));
+        lengths.add("X-A");
+        lengths.add(&long);
+        assert!(lengths.may_have(b"X-B") && lengths.may_have(long.as_bytes()) && !lengths.is_empty());
+        assert!(!lengths.may_have(b"X-Abc") && !lengths.may_have(b""));
     }
 
     #[test]

@@ -102,13 +102,14 @@ impl Evaluated {
         mut append: impl FnMut(&Template, &mut Vec<u8>) -> Result<(), TooLong>,
     ) {
         self.clear();
-        for template in edits.edits().filter_map(|edit| edit.value()).filter(|value| value.literal().is_none()) {
+        let templates = edits.edits().filter_map(|edit| edit.value()).filter(|value| value.literal().is_none());
+        templates.for_each(|template| {
             let before = self.text.len();
             if append(template, &mut self.text).is_err() {
                 self.text.truncate(before);
             }
             self.ends.push(self.text.len());
-        }
+        });
     }
 
     /// Forgets the values of the last response.

@@ -2,6 +2,7 @@
 
 use super::{Forwarding, Plan, Scratch};
 use crate::client::ClientView;
+use crate::edit::NameLengths;
 use crate::field::is_same_field;
 use crate::{
     Backend, Change, ClientAuth, Compressing, ConfiguredName, ExternalAuth, FieldEdit, FieldName, FieldRules,
@@ -112,11 +113,15 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         let Self { head, rules, backend, scratch, .. } = *self;
         let error = self.plan.replaces_error();
         let client = &scratch.client;
+        let replaces = |edit: &FieldEdit| edit.replaces() && edit.is_allowed();
         let mut replaced = rules.replaced_in_request.known();
+        let mut lengths = NameLengths::default();
         if self.plan.edits_request() {
             // What the route sets takes the place of what the proxy would write itself.
-            let set = self.plan.request_edits().filter(|edit| edit.replaces() && edit.is_allowed());
-            replaced = set.filter_map(FieldEdit::known).fold(replaced, KnownSet::with);
+            self.plan.request_edits().filter(|edit| replaces(edit)).for_each(|edit| {
+                lengths.add(edit.name().as_str());
+                replaced = edit.known().map_or(replaced, |known| replaced.with(known));
+            });
         }
         if !replaced.contains(KnownField::Host) {
             match &self.forwarding.rule.policy.upstream_host {
@@ -148,8 +153,7 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
             self.write_identity(auth, sink, value);
         }
         let in_place = error.is_some() || self.forwarding.in_place_of.is_some();
-        let replaces = |edit: &FieldEdit| edit.replaces() && edit.is_allowed();
-        let edited = self.plan.edits_request() && self.plan.request_edits().any(replaces);
+        let edited = !lengths.is_empty();
         // Whether fields have to be looked at by name, which most requests are spared.
         let guarded_by = self.plan.guarded_by;
         let by_name = edited
@@ -166,7 +170,8 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
                     || backend.request_fields.iter().any(|(own, _)| is_same_field(own.as_bytes(), name))
                     || guarded_by.is_some_and(|auth| auth.replaces(name))
                     || scratch.trace.as_ref().is_some_and(|trace| trace.replaces(name))
-                    || (edited && self.plan.request_edits().any(|edit| replaces(edit) && edit.is_about(name)))
+                    || (lengths.may_have(name)
+                        && self.plan.request_edits().any(|edit| replaces(edit) && edit.is_about(name)))
                     || (in_place && FALLBACK.iter().any(|own| is_same_field(own.as_bytes(), name))))
         });
         if let Some(trace) = &scratch.trace {
@@ -279,14 +284,16 @@ impl<'a, 's> ResponseEdits<'a, 's> {
     /// The edits in the order in which they are written. Those of the settings come last, as in ingress-nginx, and
     /// replace what the route sets.
     pub fn edits(&self) -> impl Iterator<Item = &'a FieldEdit> + use<'a, 's> {
+        self.edits_but_of_snippet().chain(self.of_snippet().iter().map(|own| &own.edit))
+    }
+
+    fn edits_but_of_snippet(&self) -> impl Iterator<Item = &'a FieldEdit> + use<'a, 's> {
         let Self { plan, rules, .. } = *self;
         let stays = |edit: &&FieldEdit| {
             let name = edit.name().as_str().as_bytes();
             !rules.response.iter().any(|other| other.replaces() && other.is_about(name))
         };
-        let of_snippet = self.of_snippet().iter().map(|own| &own.edit);
-        let of_route = plan.into_iter().flat_map(|plan| plan.response_edits(rules)).filter(stays);
-        of_route.chain(&rules.response).chain(of_snippet)
+        plan.into_iter().flat_map(|plan| plan.response_edits(rules)).filter(stays).chain(&rules.response)
     }
 
     fn of_snippet(&self) -> &'a [ResponseEdit] {
@@ -332,19 +339,18 @@ impl<'a, 's> ResponseEdits<'a, 's> {
         let of_snippet = self.of_snippet();
         let media_type = if of_snippet.is_empty() { None } else { fields.get(KnownField::ContentType) };
         let applies = |own: &&ResponseEdit| own.edit.is_allowed() && own.applies(self.status, media_type);
-        let of_route = || {
-            let own = self.plan.into_iter().flat_map(|plan| plan.response_edits(rules));
-            own.chain(of_snippet.iter().filter(applies).map(|own| &own.edit))
-        };
-        let mut others = false;
+        let replaces = |edit: &FieldEdit| edit.replaces() && edit.is_allowed();
+        let of_route = || self.plan.into_iter().flat_map(|plan| plan.response_edits(rules));
+        // What is replaced besides known fields.
+        let mut others = NameLengths::default();
         let edited = self.plan.is_some_and(Plan::edits_response);
         if edited {
-            for edit in of_route().filter(|edit| edit.replaces() && edit.is_allowed()) {
-                match edit.known() {
-                    Some(known) => dropped = dropped.with(known),
-                    None => others = true,
-                }
-            }
+            let mut replace = |edit: &FieldEdit| match edit.known() {
+                Some(known) => dropped = dropped.with(known),
+                None => others.add(edit.name().as_str()),
+            };
+            of_route().filter(|edit| replaces(edit)).for_each(&mut replace);
+            of_snippet.iter().filter(|own| replaces(&own.edit) && applies(own)).for_each(|own| replace(&own.edit));
         }
         let rewrites = self.plan.and_then(Plan::response_rewrites);
         let gone = dropped;
@@ -353,7 +359,11 @@ impl<'a, 's> ResponseEdits<'a, 's> {
         }
         sink.forward(fields, dropped, |_, name| {
             rules.replaced_in_response.has_other(name)
-                || (others && of_route().any(|edit| edit.replaces() && edit.is_allowed() && edit.is_about(name)))
+                || (others.may_have(name)
+                    && (of_route().any(|edit| replaces(edit) && edit.is_about(name))
+                        || of_snippet
+                            .iter()
+                            .any(|own| replaces(&own.edit) && own.edit.is_about(name) && applies(&own))))
         });
         if let Some(rewrites) = rewrites {
             rewrites.write(fields, gone, sink, value);
@@ -368,29 +378,29 @@ impl<'a, 's> ResponseEdits<'a, 's> {
             sink.field(name.get(), text.as_bytes());
         }
         let mut result = Ok(());
-        if of_snippet.is_empty() {
-            if edited || !rules.response.is_empty() {
-                for edit in self.edits() {
-                    result = result.and(write_edit(edit, sink, value, expand));
-                }
-            }
+        if !edited && rules.response.is_empty() {
             return result;
         }
-        // The values come in the order of all edits, so that those of the others are passed over.
-        let before = self.edits().count() - of_snippet.len();
-        for (at, edit) in self.edits().enumerate() {
-            let own = at.checked_sub(before);
-            let applied = own.is_none_or(|at| applies(&&of_snippet[at]));
-            let later = &of_snippet[own.map_or(0, |at| at + 1)..];
+        // Edits of a snippet replace those before them, also of the route.
+        let is_replaced = |edit: &FieldEdit, later: &[ResponseEdit]| {
             let name = edit.name().as_str().as_bytes();
-            let stays = !later.iter().filter(applies).any(|other| other.edit.replaces() && other.edit.is_about(name));
-            if applied && stays {
-                result = result.and(write_edit(edit, sink, value, expand));
-            } else if edit.value().is_some_and(|value| value.literal().is_none()) && edit.is_allowed() {
-                value.clear();
-                let passed = edit.value().map_or(Ok(()), |template| expand.expand(template, value));
-                result = result.and(passed);
-            }
+            later.iter().any(|other| other.edit.replaces() && other.edit.is_about(name) && applies(&other))
+        };
+        let mut write = |edit: &FieldEdit, applied: bool| {
+            let written = match edit.value() {
+                _ if applied => write_edit(edit, sink, value, expand),
+                // The values come in the order of all edits, so that those of the others are passed over.
+                Some(template) if template.literal().is_none() && edit.is_allowed() => {
+                    value.clear();
+                    expand.expand(template, value)
+                }
+                _ => Ok(()),
+            };
+            result = std::mem::replace(&mut result, Ok(())).and(written);
+        };
+        self.edits_but_of_snippet().for_each(|edit| write(edit, !is_replaced(edit, of_snippet)));
+        for (at, own) in of_snippet.iter().enumerate() {
+            write(&own.edit, applies(&own) && !is_replaced(&own.edit, &of_snippet[at + 1..]));
         }
         result
     }
@@ -442,11 +452,17 @@ pub(super) fn write_edit<F, S: FieldSink<F>>(
     expand: &mut impl Expand,
 ) -> Result<(), TooLong> {
     if let (Change::Set(template) | Change::Add(template), true) = (edit.change(), edit.is_allowed()) {
-        value_of(template, expand, value)?;
+        let text = match template.literal() {
+            Some(text) => text.as_bytes(),
+            None => {
+                value_of(template, expand, value)?;
+                &value[..]
+            }
+        };
         // Blanks around a value are none of its own (RFC 9110 5.5); an empty variable may leave one.
-        let value = value.trim_ascii();
-        if !value.is_empty() {
-            sink.field(edit.name().get(), value);
+        let text = text.trim_ascii();
+        if !text.is_empty() {
+            sink.field(edit.name().get(), text);
         }
     }
     Ok(())

@@ -177,7 +177,11 @@ impl Exchange<'_> {
             return;
         }
         let mut values = std::mem::take(&mut self.scratch.response_values);
-        values.fill(&edits, |template, out| self.expand_template(Serves::Request, template, out));
+        let (shard, limit) = (&self.facts.shard, self.live.prepared.request.total);
+        let clock = &mut *shard.log_clock.borrow_mut();
+        self.with_record(|record| {
+            values.fill(&edits, |template, out| shard.format(template).append(record, clock, limit, out));
+        });
         self.scratch.response_values = values;
     }
 

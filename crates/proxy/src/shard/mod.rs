@@ -122,7 +122,7 @@ pub(crate) struct Shard {
     pub(crate) log_clock: RefCell<LogClock>,
     /// Compiled templates of policies that have variables, by their text. Cleared on every change, so that there are no more than
     /// one configuration has.
-    formats: RefCell<HashMap<Box<str>, Rc<Format>>>,
+    formats: RefCell<HashMap<Box<str>, Rc<Format>, foldhash::fast::RandomState>>,
     /// Random numbers.
     pub(crate) rng: RefCell<Rng>,
     running: RefCell<Rc<InForce>>,
