@@ -118,8 +118,8 @@ pub struct Scratch {
     pub prefix: Vec<u8>,
     /// The target of a redirect.
     pub location: Vec<u8>,
-    /// What the answer of an authentication service contributes to the request; boxed because most requests need none.
-    pub given: Option<Box<AuthGiven>>,
+    /// What the answer of an authentication service contributes to the request; shared with the answers that are kept.
+    pub given: Option<Arc<AuthGiven>>,
     /// Variables that snippets have set; boxed because most requests have none.
     pub variables: Option<Box<Variables>>,
     /// The place of the request in a trace; boxed because most requests have none.
@@ -130,6 +130,16 @@ pub struct Scratch {
     host: Vec<u8>,
     expanded: Vec<u8>,
     separated: Vec<u8>,
+}
+
+impl Scratch {
+    /// Gives up the memory that nothing needs once the response has begun.
+    pub fn release(&mut self) {
+        for text in [&mut self.target, &mut self.prefix, &mut self.location, &mut self.host] {
+            *text = Vec::new();
+        }
+        (self.expanded, self.separated, self.path) = Default::default();
+    }
 }
 
 /// What happens to a request.
@@ -660,7 +670,8 @@ fn set_variables(plan: &Plan<'_>, scratch: &mut Scratch) {
         return;
     }
     let variables = scratch.variables.get_or_insert_default();
-    for (variable, value) in auth.sets.iter().zip(std::mem::take(&mut given.variables)) {
+    // What was set later is not set back when another service is asked.
+    for (variable, value) in auth.sets.iter().zip(std::mem::take(&mut Arc::make_mut(given).variables)) {
         variables.set(&variable.name, value);
     }
 }

@@ -3,7 +3,9 @@
 //!
 //! Everything that goes wrong denies.
 
+use std::io::Write;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fairway_model::decision::{self, Forwarding, Plan, Start, Step, Wait};
@@ -51,6 +53,20 @@ impl<'a> Exchange<'a> {
                 step => return Ok((step, service)),
             }
         }
+    }
+
+    /// Decides on with an answer that is kept, if there is one: without the memory that asking takes.
+    pub(super) fn recall(&mut self, plan: Plan<'a>) -> Option<(Plan<'a>, Option<Rc<Service>>)> {
+        let Step::Wait(Wait::ExternalAuth(auth)) = plan.step else { return None };
+        let key = self.cache_key(auth, auth.cache.as_ref()?).ok()?;
+        let answer = self.remember(&key);
+        self.scratch.value = key.into_memory();
+        let answer = answer?;
+        // What fails here fails again when the service is asked.
+        self.expand_sign_in(auth, answer).ok()?;
+        let (plan, service) = self.decide_after(plan, answer);
+        self.plan = Some(plan);
+        Some((plan, service))
     }
 
     /// Whether the request has the name and the password of a user. An unknown user takes as long as a known one. A client with too many
@@ -120,6 +136,12 @@ impl<'a> Exchange<'a> {
         self.scratch.tried.clear();
         self.limits = Gaps::NONE;
         let answer = answer?;
+        self.expand_sign_in(auth, answer)?;
+        Ok(answer)
+    }
+
+    /// Makes the URL at which a client that the answer does not admit has to sign in.
+    fn expand_sign_in(&mut self, auth: &ExternalAuth, answer: AuthAnswer) -> Result<(), Failure> {
         if let (AuthAnswer::Unauthorized, Some(sign_in)) = (answer, &auth.sign_in) {
             let mut location = std::mem::take(&mut self.scratch.decision.location);
             location.clear();
@@ -127,7 +149,7 @@ impl<'a> Exchange<'a> {
             self.scratch.decision.location = location;
             expanded?;
         }
-        Ok(answer)
+        Ok(())
     }
 
     /// Decides on with the answer.
@@ -157,36 +179,58 @@ impl<'a> Exchange<'a> {
     async fn ask_or_remember(&mut self, auth: &'a ExternalAuth) -> Result<AuthAnswer, Failure> {
         let Some(cache) = &auth.cache else { return self.ask_endpoints(auth).await.map(|(answer, _)| answer) };
         let key = self.cache_key(auth, cache)?;
-        let shard = &self.facts.shard;
-        if let Some(kept) = shard.auth_answers.find(&key, shard.timers.now()) {
-            let KeptAnswer { answer, given, challenge } = kept;
-            self.scratch.decision.given = given;
-            self.scratch.challenge.extend(challenge);
+        if let Some(answer) = self.remember(&key) {
+            self.scratch.value = key.into_memory();
             return Ok(answer);
         }
+        let shard = &self.facts.shard;
         let before = self.scratch.challenge.len();
         let (answer, lasts) = self.ask_endpoints(auth).await?;
         if !lasts.is_zero() {
             let given = self.scratch.decision.given.clone().filter(|_| answer == AuthAnswer::Allowed);
             let challenge = self.scratch.challenge[before..].to_vec();
             let (now, until) = (shard.timers.now(), shard.timers.after(lasts));
-            shard.auth_answers.keep(key, KeptAnswer { answer, given, challenge }, now, until);
+            shard.auth_answers.keep(&key, KeptAnswer { answer, given, challenge }, now, until);
         }
         Ok(answer)
     }
 
-    /// What requests have in common that share an answer: host, path of the rule, service, and the value of the key.
-    fn cache_key(&self, auth: &ExternalAuth, cache: &AuthCache) -> Result<AuthKey, Failure> {
-        let mut value = Vec::new();
-        self.expand_template(Serves::Authentication(auth), &cache.key, &mut value)?;
-        let host = self.plan.and_then(|plan| plan.host).map(|host| host.pattern().to_string()).unwrap_or_default();
-        let rule = self.route().map(|route| route.rule.clone()).unwrap_or_default();
-        let service = auth.forward.backends.to_string();
-        let (target, method) = (auth.target.text(), auth.method.as_deref().unwrap_or_default());
-        let copied = auth.copied.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(",");
-        let sets = if auth.sets.is_empty() { String::new() } else { format!("{:?}", auth.sets) };
-        let texts = [&host, &*rule, &service, &auth.host, target, method, &copied, &sets].map(str::as_bytes);
-        Ok(AuthKey::of(texts.into_iter().chain([&value[..]])))
+    /// What the service has said about a request with the same key, with what that contributes to other messages.
+    fn remember(&mut self, key: &AuthKey) -> Option<AuthAnswer> {
+        let shard = &self.facts.shard;
+        let KeptAnswer { answer, given, challenge } = shard.auth_answers.find(key, shard.timers.now())?;
+        self.scratch.decision.given = given;
+        self.scratch.challenge.extend(challenge);
+        Some(answer)
+    }
+
+    /// What requests have in common that share an answer: host, path of the rule, service, and the value of the key. It is made in the
+    /// memory for values of templates, which is given back with it.
+    fn cache_key(&mut self, auth: &ExternalAuth, cache: &AuthCache) -> Result<AuthKey, Failure> {
+        let mut key = AuthKey::in_memory(std::mem::take(&mut self.scratch.value));
+        let host = self.plan.and_then(|plan| plan.host);
+        // Writing to memory does not fail.
+        let _ = key.add(|out| host.map_or(Ok(()), |host| write!(out, "{}", host.pattern())));
+        let _ = key.add(|out| write!(out, "{}", auth.forward.backends));
+        for text in [
+            self.route().map_or("", |route| &*route.rule),
+            &auth.host,
+            auth.target.text(),
+            auth.method.as_deref().unwrap_or_default(),
+        ] {
+            key.add_text(text);
+        }
+        let _ = key.add(|out| auth.copied.iter().try_for_each(|name| write!(out, "{},", name.as_str())));
+        let _ = key.add(|out| if auth.sets.is_empty() { Ok(()) } else { write!(out, "{:?}", auth.sets) });
+        let value = key.add(|out| self.expand_template(Serves::Authentication(auth), &cache.key, out));
+        key.complete();
+        match value {
+            Ok(()) => Ok(key),
+            Err(error) => {
+                self.scratch.value = key.into_memory();
+                Err(error.into())
+            }
+        }
     }
 
     /// What the service says, and how long that may be kept.
@@ -306,7 +350,7 @@ impl<'a> Exchange<'a> {
                     let lines = fields.lines().filter(|line| line.is(name.as_str().as_bytes()));
                     given.push(auth, place, lines.map(|line| line.value));
                 }
-                self.scratch.decision.given = Some(Box::new(given));
+                self.scratch.decision.given = Some(Arc::new(given));
             }
             AuthAnswer::Unauthorized if auth.sign_in.is_none() => {
                 self.scratch.challenge.extend(challenges(fields));

@@ -187,8 +187,11 @@ impl<'a> Exchange<'a> {
         });
         self.plan = Some(plan);
         let step = match plan.step {
-            // Boxed: it is rarely needed and would otherwise take room in every connection.
-            Step::Wait(_) => Box::pin(self.wait(plan)).await,
+            Step::Wait(_) => match self.recall(plan) {
+                Some((plan, service)) if !matches!(plan.step, Step::Wait(_)) => Ok((plan.step, service)),
+                // Boxed: it is rarely needed and would otherwise take room in every connection.
+                recalled => Box::pin(self.wait(recalled.map_or(plan, |(plan, _)| plan))).await,
+            },
             step => Ok((step, service)),
         };
         match step {
