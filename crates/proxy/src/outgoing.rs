@@ -38,6 +38,13 @@ impl Outgoing {
         self.tail = false;
     }
 
+    /// Gives the memory up, if everything was written.
+    pub(crate) fn release(&mut self) {
+        if self.is_empty() {
+            *self = Self::default();
+        }
+    }
+
     /// Bytes of our own that are not written yet.
     pub(crate) fn pending(&self) -> usize {
         self.lead.len() - self.written

@@ -38,8 +38,8 @@ pub(crate) struct Work {
     pub(crate) to_upstream: Outgoing,
     /// Output for the client.
     pub(crate) to_client: Outgoing,
-    /// For an endpoint that speaks HTTP/2, in place of `from_upstream`, `response` and `to_upstream`.
-    pub(crate) http2: Http2Memory,
+    /// For an endpoint that speaks HTTP/2, in place of `from_upstream`, `response` and `to_upstream`; made for the first one.
+    pub(crate) http2: Option<Box<Http2Memory>>,
     /// Fields of a response over HTTP/2.
     pub(crate) lines: Vec<(::http::HeaderName, Range<usize>)>,
     /// Small memory for exceptions and for the pipeline.
@@ -84,6 +84,15 @@ pub(crate) struct Scratch {
     pub(crate) open: Option<OpenRequest>,
 }
 
+impl Scratch {
+    /// Gives up the memory that nothing needs once the response has begun.
+    pub(crate) fn release(&mut self) {
+        self.decision.release();
+        (self.value, self.tried, self.response_values) = Default::default();
+        self.tries.shrink_to_fit();
+    }
+}
+
 impl Work {
     fn with_buffers() -> Box<Self> {
         Box::new(Self {
@@ -122,14 +131,19 @@ impl Store {
         work.from_upstream.clear();
         work.to_upstream.clear();
         work.to_client.clear();
-        for buffer in [&mut work.compressed, &mut work.http2.received] {
+        let mut http2 = work.http2.as_deref_mut();
+        for buffer in
+            [Some(&mut work.compressed), http2.as_mut().map(|http2| &mut http2.received)].into_iter().flatten()
+        {
             if buffer.size() > 0 {
                 self.reclaim(buffer);
             }
         }
         self.shrink(&mut work.inbound);
         self.shrink(&mut work.from_upstream);
-        for output in [&mut work.to_upstream.lead, &mut work.to_client.lead, &mut work.http2.text] {
+        let texts =
+            [Some(&mut work.to_upstream.lead), Some(&mut work.to_client.lead), http2.map(|http2| &mut http2.text)];
+        for output in texts.into_iter().flatten() {
             if output.capacity() > KEPT_OUTPUT {
                 *output = Vec::new();
             }

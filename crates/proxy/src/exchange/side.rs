@@ -123,7 +123,7 @@ pub(super) enum Connected {
 #[expect(clippy::large_enum_variant, reason = "HTTP/1 is the common case, and costs no allocation")]
 pub(super) enum EndpointSide<'a> {
     /// With memory for an endpoint that speaks HTTP/2, in case this one does.
-    Http1(Http1Endpoint<'a>, Option<&'a mut Http2Memory>),
+    Http1(Http1Endpoint<'a>, Option<&'a mut Option<Box<Http2Memory>>>),
     /// Boxed: it would otherwise take room in every connection of HTTP/1.
     Http2(Box<Http2Endpoint<'a>>),
 }
@@ -224,6 +224,7 @@ impl<'a> ClientSide<'a> {
         fn give_up(&mut self);
         fn cut_response(&mut self, to_blame: bool);
         fn split_tunnel(&mut self) -> Direction;
+        fn release_output(&mut self);
         fn count_sent(&mut self, count: u64);
     }
 
@@ -388,7 +389,7 @@ impl<'a> EndpointSide<'a> {
     pub(super) fn follow(&mut self, way: &Way, store: &Store) -> bool {
         let Self::Http1(_, memory) = self else { return false };
         let Some(memory) = memory.take_if(|_| !way.is_exclusive()) else { return false };
-        *self = Self::Http2(Box::new(Http2Endpoint::new(memory, store)));
+        *self = Self::Http2(Box::new(Http2Endpoint::new(memory.get_or_insert_default(), store)));
         true
     }
 
@@ -483,6 +484,13 @@ impl<'a> EndpointSide<'a> {
         match self {
             Self::Http1(endpoint, _) => endpoint.split_tunnel(),
             Self::Http2(_) => Direction::default(),
+        }
+    }
+
+    /// Gives up the memory for output, if all of it was written.
+    pub(super) fn release_output(&mut self) {
+        if let Self::Http1(endpoint, _) = self {
+            endpoint.release_output();
         }
     }
 

@@ -15,6 +15,8 @@ use crate::timer::NEVER;
 struct Tunnel {
     up: Direction,
     down: Direction,
+    /// Whether the memory for heads was given up.
+    lean: bool,
 }
 
 impl Exchange<'_> {
@@ -22,7 +24,7 @@ impl Exchange<'_> {
     pub(super) async fn tunnel(&mut self) -> Result<(), Failure> {
         self.write_response();
         self.limits = Gaps::NONE;
-        let mut tunnel = Tunnel { up: self.client.split_tunnel(), down: self.endpoint.split_tunnel() };
+        let mut tunnel = Tunnel { up: self.client.split_tunnel(), down: self.endpoint.split_tunnel(), lean: false };
         let passed = poll_fn(|cx| self.poll_tunnel(cx, &mut tunnel)).await;
         let store = &self.facts.shard.store;
         tunnel.up.release(store);
@@ -33,6 +35,13 @@ impl Exchange<'_> {
     fn poll_tunnel(&mut self, cx: &mut Context<'_>, tunnel: &mut Tunnel) -> Poll<Result<(), Failure>> {
         if let Poll::Ready(Err(failure)) = self.poll_write_client(cx) {
             return Poll::Ready(Err(failure));
+        }
+        if !tunnel.lean && self.client.has_written() {
+            // It may go on for hours, and there are no more heads.
+            tunnel.lean = true;
+            self.client.release_output();
+            self.endpoint.release_output();
+            self.scratch.release();
         }
         let store = &self.facts.shard.store;
         let (mut sent_up, mut sent_down) = (0, 0);

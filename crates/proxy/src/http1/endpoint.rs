@@ -280,6 +280,11 @@ impl<'a> Http1Endpoint<'a> {
         Direction::with_buffer(self.source.buffer.split_rest())
     }
 
+    /// Gives up the memory for output, if all of it was written.
+    pub(crate) fn release_output(&mut self) {
+        self.out.release();
+    }
+
     /// Counts bytes sent by a tunnel.
     pub(crate) fn count_sent(&mut self, count: u64) {
         self.sent += count;

@@ -337,6 +337,11 @@ impl<'a> Http2Client<'a> {
         self.stream.response.is_none() && self.stream.body.is_empty()
     }
 
+    /// Gives up the memory for output, if all of it was written.
+    pub(crate) fn release_output(&mut self) {
+        self.out.release();
+    }
+
     /// Counts bytes sent by a tunnel.
     pub(crate) fn count_sent(&mut self, count: u64) {
         self.stream.sent += count;
