@@ -109,7 +109,8 @@ The environment variables POD_NAME and POD_NAMESPACE name the pod, as they do fo
 const CONTROLLER_EXAMPLES: &str = "\
 Examples:
   fairway controller                     run in a pod, beside a container with fairway proxy and a volume that both mount at /run/fairway
-  fairway controller --kubeconfig ~/.kube/config --control-socket /tmp/fairway.sock --disable-leader-election --update-status=false
+  fairway controller --kubeconfig ~/.kube/config --control-socket /tmp/fairway.sock --http-port 8080 --https-port 8443 --read-only
+                                         for fairway proxy --control-socket /tmp/fairway.sock on the same machine; write nothing
   fairway controller --control-listen :10256 --control-account fairway-proxy
                                          run in a pod, for proxies in other pods
 
@@ -124,7 +125,8 @@ Examples:
                                          run in a pod, and follow the controllers of other pods
 
 Serves what a fairway controller says, and goes on serving that while there is none. It has no access to the API server, and
-needs none. Takes the flags of fairway run; those that only a controller needs have no effect.";
+needs none. Takes all flags of fairway run; those that are not shown here have no effect, since the controller's decide, --http-port and
+--https-port among them.";
 
 const STATUS_EXAMPLES: &str = "\
 Examples:
@@ -572,6 +574,8 @@ fn controller() -> Command {
             text("control-pods", "SELECTOR")
                 .help("Write the addresses of the nodes with these pods of the own namespace to status, where those of nodes are written"),
         );
+    let command =
+        command.mut_arg("healthz-port", |arg| arg.help("Serve health and metrics on this port [default: 10255]"));
     hidden.into_iter().fold(command, |command, name| command.mut_arg(name, |arg| arg.hide(true)))
 }
 
@@ -597,7 +601,8 @@ fn proxy() -> Command {
                 .default_value("/var/run/secrets/fairway.dev/control/token")
                 .help("Prove once, by the token in this file, to be a proxy; read at the start only"),
         );
-    hidden.into_iter().fold(command, |command, name| command.mut_arg(name, |arg| arg.hide(true)))
+    let hidden = hidden.into_iter().chain(flags::only_of_controller());
+    hidden.fold(command, |command, name| command.mut_arg(name, |arg| arg.hide(true)))
 }
 
 fn status() -> Command {

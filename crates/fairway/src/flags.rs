@@ -63,12 +63,39 @@ pub(crate) struct Flags {
 #[error("{0}")]
 pub(crate) struct UsageError(pub(crate) String);
 
+/// The flags that a proxy heeds whose controller is another process; what the others say comes from there.
+pub(crate) const OF_PROXY: &[&str] = &[
+    "bucket-factor",
+    "controller-class",
+    "exclude-socket-metrics",
+    "health-check-path",
+    "health-check-timeout",
+    "healthz-host",
+    "healthz-port",
+    "length-buckets",
+    "max-buckets",
+    "metrics-per-host",
+    "metrics-per-undefined-host",
+    "post-shutdown-grace-period",
+    "report-status-classes",
+    "shutdown-grace-period",
+    "size-buckets",
+    "time-buckets",
+    "v",
+    "version",
+];
+
 /// Adds all flags to a command. With `complete`, its help shows all that work, else only those that concern reading objects.
 pub(crate) fn add(command: Command, complete: bool) -> Command {
     FLAGS.iter().filter(|flag| flag.name != "version" || complete).fold(command, |command, flag| {
         let shown = flag.verdict.works() && (complete || READING.contains(&flag.name));
         command.arg(arg(flag).hide(!shown))
     })
+}
+
+/// The flags that have no effect in a proxy whose controller is another process.
+pub(crate) fn only_of_controller() -> impl Iterator<Item = &'static str> {
+    FLAGS.iter().map(|flag| flag.name).filter(|name| !OF_PROXY.contains(name))
 }
 
 fn arg(flag: &'static Flag) -> Arg {
@@ -175,6 +202,12 @@ impl Flags {
     /// The flags that were set and don't work as in ingress-nginx.
     pub(crate) fn not_honoured(&self) -> impl Iterator<Item = &'static Flag> {
         self.set.keys().filter_map(|name| flag(name)).filter(|flag| !flag.verdict.works())
+    }
+
+    /// The flags that were set, work, and have no effect in a proxy whose controller is another process.
+    pub(crate) fn of_controller(&self) -> impl Iterator<Item = &'static str> {
+        let working = self.set.keys().filter_map(|name| flag(name)).filter(|flag| flag.verdict.works());
+        working.map(|flag| flag.name).filter(|name| !OF_PROXY.contains(name))
     }
 
     /// Whether the user set the flag.
@@ -404,5 +437,14 @@ mod tests {
         let flags = parse(&["--profiling", "--http-port=1", "--sync-period=1s"]).unwrap();
         let names: Vec<_> = flags.not_honoured().map(|flag| flag.name).collect();
         assert_eq!(names, ["profiling", "sync-period"]);
+    }
+
+    #[test]
+    fn flags_of_the_controller_are_told_from_those_of_a_proxy() {
+        let flags = parse(&["--http-port=1", "--healthz-port=2", "--configmap=a/b", "--profiling"]).unwrap();
+        let mut names: Vec<_> = flags.of_controller().collect();
+        names.sort_unstable();
+        assert_eq!(names, ["configmap", "http-port"]);
+        assert!(OF_PROXY.iter().all(|name| flag(name).is_some_and(|flag| flag.verdict.works())));
     }
 }

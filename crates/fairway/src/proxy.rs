@@ -26,6 +26,10 @@ use crate::wiring::{self, Signals};
 /// Runs the command until it is asked to end.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let Some(flags) = role::begin(matches, "proxy") else { return Ok(ExitCode::SUCCESS) };
+    let of_controller: Vec<_> = flags.of_controller().collect();
+    if !of_controller.is_empty() {
+        info!(flags = of_controller.join(", "), "no effect in a proxy: the controller's flags decide");
+    }
     let (place, token) = place(matches)?;
     // Before there is another thread.
     let scratch = matches.get_one::<PathBuf>("request-body-directory").map(PathBuf::as_path);
