@@ -24,6 +24,7 @@ pub(crate) struct Buffer {
 
 impl Buffer {
     /// Creates a buffer of `size` bytes, all of them usable.
+    #[cfg(test)]
     pub(crate) fn with_size(size: usize) -> Self {
         Self { data: vec![0; size], ..Self::default() }
     }

@@ -28,7 +28,7 @@ pub(crate) struct Work {
     pub(crate) inbound: Buffer,
     /// The parsed head.
     pub(crate) head: RequestHead,
-    /// Received from the endpoint.
+    /// Received from the endpoint. Without memory until something comes.
     pub(crate) from_upstream: Buffer,
     /// Its parsed head.
     pub(crate) response: ResponseHead,
@@ -93,16 +93,6 @@ impl Scratch {
     }
 }
 
-impl Work {
-    fn with_buffers() -> Box<Self> {
-        Box::new(Self {
-            inbound: Buffer::with_size(ORDINARY),
-            from_upstream: Buffer::with_size(ORDINARY),
-            ..Self::default()
-        })
-    }
-}
-
 /// A worker's memory for requests.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
@@ -111,14 +101,19 @@ pub(crate) struct Store {
     large: RefCell<Vec<Vec<u8>>>,
     /// Memory for large responses.
     response: RefCell<Vec<Vec<u8>>>,
-    /// Memory that others have replaced.
+    /// Memory that others have replaced, or lent while they wait.
     ordinary: RefCell<Vec<Vec<u8>>>,
 }
 
 impl Store {
     /// A set, as empty as a new one.
     pub(crate) fn lend(&self) -> Box<Work> {
-        self.sets.borrow_mut().pop().unwrap_or_else(Work::with_buffers)
+        let kept = self.sets.borrow_mut().pop();
+        kept.unwrap_or_else(|| {
+            let mut work = Box::<Work>::default();
+            self.supply(&mut work.inbound);
+            work
+        })
     }
 
     /// Takes a set back.
@@ -128,19 +123,19 @@ impl Store {
             return;
         }
         work.inbound.clear();
-        work.from_upstream.clear();
         work.to_upstream.clear();
         work.to_client.clear();
         let mut http2 = work.http2.as_deref_mut();
         for buffer in
-            [Some(&mut work.compressed), http2.as_mut().map(|http2| &mut http2.received)].into_iter().flatten()
+            [Some(&mut work.from_upstream), Some(&mut work.compressed), http2.as_mut().map(|http2| &mut http2.received)]
+                .into_iter()
+                .flatten()
         {
             if buffer.size() > 0 {
                 self.reclaim(buffer);
             }
         }
         self.shrink(&mut work.inbound);
-        self.shrink(&mut work.from_upstream);
         let texts =
             [Some(&mut work.to_upstream.lead), Some(&mut work.to_client.lead), http2.map(|http2| &mut http2.text)];
         for output in texts.into_iter().flatten() {
@@ -229,7 +224,7 @@ impl Store {
     /// Takes back the memory that a message needed, if the set stays with its connection for requests that are already received: they
     /// don't inherit memory that nothing counts. Returns whether what is left is at most [`LARGE`].
     pub(crate) fn recede(&self, work: &mut Work) -> bool {
-        self.shrink(&mut work.from_upstream);
+        self.reclaim(&mut work.from_upstream);
         let left = work.inbound.used();
         if left <= ORDINARY {
             self.shrink(&mut work.inbound);
@@ -277,7 +272,8 @@ impl Store {
     fn keep(&self, memory: Vec<u8>) {
         if let Some(list) = self.list(memory.len()) {
             let mut list = list.borrow_mut();
-            if list.len() < KEPT_LARGE {
+            // One for each request under way that waits for its response.
+            if list.len() < (if memory.len() == ORDINARY { KEPT_SETS } else { KEPT_LARGE }) {
                 list.push(memory);
             }
         }
@@ -313,7 +309,7 @@ mod tests {
             work.inbound.replace_memory(vec![0; 4 << 20]);
             work.inbound.append(&vec![b'x'; left]);
             assert_eq!(store.recede(&mut work), fits, "{left}");
-            assert_eq!((work.from_upstream.size(), work.inbound.size()), (ORDINARY, size), "{left}");
+            assert_eq!((work.from_upstream.size(), work.inbound.size()), (0, size), "{left}");
             assert_eq!(work.inbound.filled().len(), left);
         }
     }
@@ -322,13 +318,14 @@ mod tests {
     fn sets_come_back_at_their_first_size_and_nothing_is_allocated_twice() {
         let store = Store::default();
         let mut work = store.lend();
+        store.supply(&mut work.from_upstream);
         work.from_upstream.fill_with(b'x', ORDINARY);
         store.make_room(&mut work.from_upstream, None, RESPONSE);
         assert_eq!(work.from_upstream.size(), RESPONSE);
         store.give_back(work);
         let work = store.lend();
-        assert_eq!(work.from_upstream.size(), ORDINARY);
-        assert_eq!((store.response.borrow().len(), store.ordinary.borrow().len()), (1, 0));
+        assert_eq!((work.inbound.size(), work.from_upstream.size()), (ORDINARY, 0));
+        assert_eq!((store.response.borrow().len(), store.ordinary.borrow().len()), (1, 1));
         store.give_back(work);
     }
 

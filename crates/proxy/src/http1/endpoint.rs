@@ -164,7 +164,17 @@ impl<'a> Http1Endpoint<'a> {
         store: &Store,
         limits: &HeadLimits,
     ) -> Poll<Result<ResponsePart, Failure>> {
-        if self.starved && !ready!(self.poll_read(cx, store, None, RESPONSE))? {
+        let read = if self.starved {
+            store.supply(self.source.buffer);
+            self.poll_read(cx, store, None, RESPONSE)
+        } else {
+            Poll::Ready(Ok(true))
+        };
+        if read.is_pending() && self.source.buffer.used() == 0 {
+            // Others use the memory until there is something to put into it.
+            store.reclaim(self.source.buffer);
+        }
+        if !ready!(read)? {
             return Poll::Ready(Err(Failure::UpstreamClosed));
         }
         let buffer = &mut *self.source.buffer;

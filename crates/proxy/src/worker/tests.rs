@@ -189,6 +189,45 @@ fn nor_do_the_heads_of_a_pipeline_pile_up() {
 }
 
 #[test]
+fn a_request_that_waits_for_its_response_holds_one_buffer() {
+    const WAITING: usize = 20;
+    let endpoint = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let origin = endpoint.local_addr().unwrap();
+    let (reached, mut requests) = mpsc::channel(WAITING);
+    thread::spawn(move || {
+        for _ in 0..WAITING {
+            let mut stream = endpoint.accept().unwrap().0;
+            assert!(io::Read::read(&mut stream, &mut [0; 4096]).unwrap() > 0);
+            reached.blocking_send(stream).unwrap();
+        }
+    });
+    let live = Live::first(snapshot(origin, Settings::default(), ForwardPolicy::default()), None, local());
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    let worker = worker(&live, None);
+    let resource = live.snapshot.listeners().next().unwrap().clone();
+    let socket = listener::bind(&AnyListener::Http(resource.clone()), 1).unwrap().remove(0);
+    let address = socket.local_addr().unwrap();
+    let _clients: Vec<_> = (0..WAITING)
+        .map(|_| {
+            let mut client = std::net::TcpStream::connect(address).unwrap();
+            client.write_all(b"GET / HTTP/1.1\r\nHost: app.example\r\n\r\n").unwrap();
+            client
+        })
+        .collect();
+    let mut held = Vec::new();
+    let counted = measure(|| {
+        runtime.block_on(async {
+            worker.open_listener(AnyListener::Http(resource), socket).unwrap();
+            for _ in 0..WAITING {
+                held.push(requests.recv().await.unwrap());
+            }
+        });
+    });
+    let each = counted.bytes_current / WAITING as i64;
+    assert!((32 << 10..48 << 10).contains(&each), "{each} bytes");
+}
+
+#[test]
 fn an_idle_connection_is_small() {
     let (idle, busy) = crate::connection::future_sizes();
     assert!(idle <= 640, "{idle} bytes");
