@@ -548,7 +548,7 @@ fn the_reference_names_every_metric() {
         ("`fairway controller`", ChannelFigures::Controller(ControllerEnd::default())),
         ("`fairway proxy`", ChannelFigures::Proxy(ProxyEnd::default())),
     ] {
-        let (mut out, mut constant) = (super::text::Text::default(), super::text::Labels::default());
+        let (mut out, mut constant) = (text::Text::default(), text::Labels::default());
         ["controller_class", "controller_namespace", "controller_pod"].iter().for_each(|name| constant.push(name, ""));
         end.write(&mut out, &constant);
         page.push_str(&rows(std::str::from_utf8(out.page()).unwrap(), |_, _| shown));
