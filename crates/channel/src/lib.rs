@@ -32,6 +32,8 @@ mod replica;
 mod resource;
 mod round;
 mod session;
+#[cfg(test)]
+mod skew;
 mod socket;
 mod tcp;
 
