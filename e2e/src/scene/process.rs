@@ -1,6 +1,6 @@
 //! The processes of pods, which are processes of this machine.
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -27,15 +27,27 @@ impl Scene {
         Ok(kibibytes.parse::<u64>()? * 1024)
     }
 
-    /// The process of a pod of the namespace that has one container and its name in `POD_NAME`, as those of Fairway and
-    /// of the echo image do.
+    /// The process of a pod of the namespace that serves, and has the name of the pod in `POD_NAME`, as those of Fairway and of the echo image
+    /// do: the only one, or the proxy beside a controller.
     ///
     /// # Errors
     /// If there is not exactly one such process.
     pub fn process(&self, pod: &str) -> anyhow::Result<Process> {
+        match self.processes(pod)?[..] {
+            [process] => Ok(process),
+            _ => self.process_of(pod, "proxy"),
+        }
+    }
+
+    /// The process of a pod of Fairway that has this role.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn process_of(&self, pod: &str, role: &str) -> anyhow::Result<Process> {
         let found = self.processes(pod)?;
-        ensure!(found.len() == 1, "processes of pod {pod}: {found:?}");
-        Ok(found[0])
+        let is_it =
+            |process: &&Process| process.words().is_ok_and(|words| words.get(1).is_some_and(|word| word == role));
+        found.iter().find(is_it).copied().with_context(|| format!("no {role} of {pod}: {found:?}"))
     }
 
     /// The processes of a pod of the namespace with its name in `POD_NAME`.

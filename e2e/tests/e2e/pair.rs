@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, ensure};
 use fairway_e2e::procfs::Process;
-use fairway_e2e::scene::{self, Scene};
+use fairway_e2e::scene;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -12,20 +12,13 @@ use crate::rollout::{HOST, TWO, restart, scale, serve_as, unharmed};
 
 const PAIR: &str = "controller.mode=pair";
 
-/// The process of a pod that has this role.
-fn process(scene: &Scene, pod: &str, role: &str) -> anyhow::Result<Process> {
-    let found = scene.processes(pod)?;
-    let is_it = |process: &&Process| process.words().is_ok_and(|words| words.get(1).is_some_and(|word| word == role));
-    found.iter().find(is_it).copied().with_context(|| format!("no {role} of {pod}: {found:?}"))
-}
-
 #[test]
 fn the_process_that_serves_has_no_credentials() -> anyhow::Result<()> {
     scene::run("pair-credentials", async |scene| {
         let (fairway, address) = serve_as(scene, 1, &[PAIR]).await?;
         scene.served(address, HOST).await?;
         let pod = fairway.pods().await?.pop().and_then(|pod| pod.metadata.name).context("no pod")?;
-        let (controller, proxy) = (process(scene, &pod, "controller")?, process(scene, &pod, "proxy")?);
+        let (controller, proxy) = (scene.process_of(&pod, "controller")?, scene.process_of(&pod, "proxy")?);
         let has = |process: Process| -> anyhow::Result<Vec<String>> {
             let files =
                 fs::read_dir(process.path("fd"))?.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
@@ -59,7 +52,7 @@ fn no_request_fails_while_pods_of_two_containers_are_replaced_or_lose_their_cont
         unharmed(scene, "the controllers are killed", address, async || {
             for pod in fairway.pods().await? {
                 let pod = pod.metadata.name.context("a pod without a name")?;
-                kill(Pid::from_raw(process(scene, &pod, "controller")?.id()), Signal::SIGKILL)?;
+                kill(Pid::from_raw(scene.process_of(&pod, "controller")?.id()), Signal::SIGKILL)?;
             }
             // The new ones find out what there is.
             scale(scene, 4).await

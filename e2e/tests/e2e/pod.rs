@@ -157,7 +157,8 @@ async fn conditions(scene: &Scene, fairway: &Release<'_>, pod: &str) -> anyhow::
 /// The container, if its probes exist and its pod has enough time to shut down.
 fn fits_the_drain(pod: &Pod) -> anyhow::Result<Container> {
     let spec = pod.spec.as_ref().context("a pod without a spec")?;
-    let container = spec.containers.first().context("a pod without a container")?;
+    let container =
+        spec.containers.iter().find(|one| one.readiness_probe.is_some()).context("none decides when it is ready")?;
     let probes = [&container.startup_probe, &container.liveness_probe, &container.readiness_probe];
     let paths = probes.map(|probe| probe.as_ref()?.http_get.as_ref()?.path.as_deref());
     ensure!(paths == [Some("/healthz"), Some("/healthz"), Some("/readyz")], "{paths:?}");

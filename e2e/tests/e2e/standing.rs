@@ -12,7 +12,8 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, WatchEvent, WatchParams};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -99,12 +100,12 @@ async fn stands(scene: &Scene, fairway: &Release<'_>, count: usize) -> anyhow::R
         scene.until("another one leads", async || Ok(holder(scene).await? != leader)).await
     })
     .await?;
-    // The process ends but not its pod: as after a failed liveness probe, or when memory runs out.
-    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        unchanged(scene, &format!("{signal} to the leader's process"), async {
+    // A process ends but not its pod: as after a failed liveness probe, or when memory runs out.
+    for (role, signal) in [("proxy", Signal::SIGTERM), ("proxy", Signal::SIGKILL), ("controller", Signal::SIGKILL)] {
+        unchanged(scene, &format!("{signal} to the {role} of the leader's pod"), async {
             let leader = holder(scene).await?;
             let before = restarts(scene, &leader).await?;
-            scene.signal(&leader, signal)?;
+            kill(Pid::from_raw(scene.process_of(&leader, role)?.id()), signal)?;
             scene.until("it runs again", async || Ok(restarts(scene, &leader).await? > before)).await?;
             fairway.ready(count).await
         })

@@ -12,7 +12,8 @@ use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -123,7 +124,7 @@ fn a_killed_leader_is_replaced_within_the_leases_duration() -> anyhow::Result<()
             let leader = holder(scene).await?;
             // From now on it does nothing. If it were killed at once, the kubelet would restart it under the same name: that
             // happens together with the end of its pod.
-            scene.signal(&leader, Signal::SIGSTOP)?;
+            kill(Pid::from_raw(scene.process_of(&leader, "controller")?.id()), Signal::SIGSTOP)?;
             let dead = Timestamp::now();
             pods.delete(&leader, &DeleteParams::default().grace_period(0)).await?;
             let renewal = next_renewal(scene, &leader).await?;

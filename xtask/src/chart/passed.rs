@@ -173,7 +173,7 @@ impl Rendered {
         let data = named("ConfigMap")?["data"].as_object().cloned().unwrap_or_else(Map::new);
         let text = |value: &Json| value.as_str().map(str::to_owned).context("data of a ConfigMap is text");
         let keys = data.iter().map(|(key, value)| Ok((key.clone(), text(value)?))).collect::<anyhow::Result<_>>()?;
-        let container = named("Deployment")?.pointer("/spec/template/spec/containers/0").context("no container")?;
+        let container = named("Deployment")?.pointer("/spec/template/spec/containers/1").context("no container")?;
         let list = |field: &str| container[field].as_array().cloned().unwrap_or_default();
         let flag = |argument: &Json| {
             let argument = argument.as_str()?.strip_prefix("--")?;

@@ -22,7 +22,7 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     for (what, values) in [("the default", json!({})), ("on the host's network", host.clone())] {
         let workload = workload(helm, &values)?;
         let on_host = values == host;
-        let container = "/spec/template/spec/containers/0";
+        let container = "/spec/template/spec/containers/1";
         let context = workload.pointer(&format!("{container}/securityContext")).unwrap_or(&Json::Null);
         expect(
             what,
@@ -75,7 +75,7 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let moved = json!({"controller": {"extraArgs": {"healthz-port": "9000"}, "healthCheckPath": "/alive", "containerPort": {"http": 8080}}});
     let moved = workload(helm, &moved)?;
     for (probe, path) in [("startupProbe", "/alive"), ("livenessProbe", "/alive"), ("readinessProbe", "/readyz")] {
-        let pointer = format!("/spec/template/spec/containers/0/{probe}/httpGet");
+        let pointer = format!("/spec/template/spec/containers/1/{probe}/httpGet");
         expect("moved", &moved, &pointer, json!({"path": path, "port": 9000, "scheme": "HTTP"}));
     }
     expect("moved", &json!(flag(&moved, "http-port")), "", json!("8080"));
@@ -85,7 +85,7 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     }});
     let all = objects(&helm.render("metrics", &values)?)?;
     let of_kind = |kind: &str| all.iter().find(|object| object["kind"] == kind).with_context(|| format!("no {kind}"));
-    let ports = of_kind("Deployment")?.pointer("/spec/template/spec/containers/0/ports").unwrap_or(&Json::Null);
+    let ports = of_kind("Deployment")?.pointer("/spec/template/spec/containers/1/ports").unwrap_or(&Json::Null);
     expect("metrics", ports, "/2", json!({"name": "metrics", "containerPort": 10255, "protocol": "TCP"}));
     let allowed = of_kind("NetworkPolicy")?;
     expect("metrics", allowed, "/spec/ingress/0/ports/2", json!({"protocol": "TCP", "port": 10255}));
@@ -93,7 +93,7 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     // accepted.
     let same =
         json!({"controller": {"readinessProbe": {"httpGet": {"path": "/healthz"}}, "healthCheckPath": "/alive"}});
-    let readiness = "/spec/template/spec/containers/0/readinessProbe/httpGet/path";
+    let readiness = "/spec/template/spec/containers/1/readinessProbe/httpGet/path";
     expect("a path of that chart", &workload(helm, &same)?, readiness, json!("/readyz"));
     // All notations of flags.
     let flags = json!({"controller": {"extraArgs": {
@@ -111,7 +111,7 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     }
     // The hook in old values files runs a program that doesn't exist here.
     let hook = |command: Json| json!({"controller": {"lifecycle": {"preStop": {"exec": {"command": command}}}}});
-    let pointer = "/spec/template/spec/containers/0/lifecycle/preStop";
+    let pointer = "/spec/template/spec/containers/1/lifecycle/preStop";
     expect("an old hook", &workload(helm, &hook(json!(["/wait-shutdown"])))?, pointer, Json::Null);
     let other = json!(["/fairway", "--version"]);
     expect("another hook", &workload(helm, &hook(other.clone()))?, pointer, json!({"exec": {"command": other}}));
@@ -294,7 +294,7 @@ fn workload(helm: &Helm, values: &Json) -> anyhow::Result<Json> {
 
 /// The value of a flag; empty if it has none.
 fn flag(workload: &Json, name: &str) -> Option<String> {
-    let arguments = workload.pointer("/spec/template/spec/containers/0/args")?.as_array()?;
+    let arguments = workload.pointer("/spec/template/spec/containers/1/args")?.as_array()?;
     arguments.iter().find_map(|argument| {
         let (flag, value) = argument.as_str()?.split_once('=').unwrap_or((argument.as_str()?, ""));
         (flag.strip_prefix("--")? == name).then(|| value.to_owned())

@@ -267,7 +267,9 @@ mounted and set for both is what the user adds.
   {{- end }}
   {{- else if ne $role "run" }}
   {{- /* Who only connects to the socket needs no right to write beside it. */}}
-  {{- $mounts = append $mounts (dict "name" "control" "mountPath" "/run/fairway" "readOnly" (eq $role "proxy")) }}
+  {{- $mount := dict "name" "control" "mountPath" "/run/fairway" }}
+  {{- if eq $role "proxy" }}{{- $_ := set $mount "readOnly" true }}{{- end }}
+  {{- $mounts = append $mounts $mount }}
   {{- end }}
   {{- if and (eq $role "controller") (eq $controller.mode "pair") $root.Values.serviceAccount.automountServiceAccountToken }}
   {{- $mounts = append $mounts (dict "name" "token" "mountPath" "/var/run/secrets/kubernetes.io/serviceaccount" "readOnly" true) }}
