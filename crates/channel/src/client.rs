@@ -12,6 +12,7 @@ use tokio_stream::StreamExt;
 use tonic::Status;
 use tracing::{info, warn};
 
+use crate::file::{Kept, SnapshotFile};
 use crate::grpc;
 use crate::limit::{AGAIN_FIRST, AGAIN_LONGEST, ENDPOINTS, GREETING, PROOF_AGAIN, REPORTS, WAITING};
 use crate::message::{Endpoint, FromProxy, Hello, Said, Unreachable};
@@ -37,6 +38,8 @@ pub struct LinkStatus {
     pub complete: bool,
     /// When the state was last known to be the newest: now, if it is current.
     pub as_of: Option<SystemTime>,
+    /// Whether what is in force is from a file, and no controller has said yet that it is the newest.
+    pub from_file: bool,
     /// Number of resources that are held.
     pub held: usize,
     /// Resources that can't be understood, and why.
@@ -56,6 +59,7 @@ pub struct Link {
     reports: mpsc::Receiver<FromProxy>,
     status: watch::Sender<LinkStatus>,
     replica: Holding,
+    file: Option<SnapshotFile>,
 }
 
 /// What a proxy holds. Clones are the same.
@@ -136,7 +140,13 @@ impl Link {
     pub fn new(place: Place, name: String, sink: mpsc::Sender<Change>) -> (Self, LinkReporter) {
         let (reporter, reports) = mpsc::channel(REPORTS);
         let (status, replica) = (watch::Sender::default(), Holding::default());
-        (Self { place, name, sink, reports, status, replica }, LinkReporter(reporter))
+        (Self { place, name, sink, reports, status, replica, file: None }, LinkReporter(reporter))
+    }
+
+    /// Begins with the state in a file, if there is one.
+    #[must_use]
+    pub fn with_file(self, file: Option<SnapshotFile>) -> Self {
+        Self { file, ..self }
     }
 
     /// How the proxy stands to its controllers.
@@ -162,6 +172,7 @@ impl Link {
     }
 
     async fn follow(&mut self) -> Result<(), Unproven> {
+        self.begin().await;
         let mut failures = 0_u32;
         let mut said = false;
         loop {
@@ -191,6 +202,32 @@ impl Link {
             }
             sleep(if unproven { PROOF_AGAIN } else { pause(failures, jitter()) }).await;
         }
+    }
+
+    /// Puts the state in the file into force. One that can't be read is as good as none.
+    async fn begin(&mut self) {
+        let Some(file) = self.file.take() else { return };
+        let path = file.path().to_owned();
+        let read = tokio::task::spawn_blocking(move || file.read()).await;
+        let Kept { replica, delta, as_of } = match read {
+            Ok(Ok(Some(kept))) => kept,
+            Ok(Ok(None)) => return,
+            Ok(Err(error)) => {
+                let error = fairway_model::ErrorChain(&error);
+                return warn!(%error, "the snapshot in the file is ignored: waiting for a controller");
+            }
+            Err(error) => return warn!(%error, "the snapshot in the file is ignored: waiting for a controller"),
+        };
+        *self.replica.lock() = replica;
+        if self.apply(delta).await.is_err() {
+            return;
+        }
+        let held = self.replica.lock().len();
+        self.status.send_modify(|status| {
+            (status.complete, status.from_file, status.as_of, status.held) = (true, true, Some(as_of), held);
+        });
+        let age = as_of.elapsed().unwrap_or_default().as_secs();
+        warn!(path = %path.display(), age_seconds = age, resources = held, "the snapshot in the file is in force until a controller says more");
     }
 
     /// One connection, from its beginning to its end.
@@ -268,7 +305,7 @@ impl Link {
         let first = !self.status.borrow().complete;
         let replica = self.replica.lock();
         self.status.send_modify(|status| {
-            (status.current, status.complete) = (true, true);
+            (status.current, status.complete, status.from_file) = (true, true, false);
             status.as_of = Some(SystemTime::now());
             status.held = replica.len();
             status.rounds += 1;

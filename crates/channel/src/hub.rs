@@ -16,6 +16,11 @@ use tracing::{error, warn};
 use crate::limit::{LOG, PATIENCE, PROXIES, REPORTS};
 use crate::resource::{Encoded, SETTINGS, Version, name_of, text_of};
 
+mod pace;
+
+use pace::Pace;
+pub use pace::{PROPAGATION_BOUNDS, Propagation};
+
 /// What a controller publishes. Clones are the same.
 #[derive(Clone, Debug)]
 pub struct Hub(Arc<Inner>);
@@ -45,6 +50,7 @@ struct State {
     alone: bool,
     rounds: u64,
     sent: u64,
+    pace: Pace,
 }
 
 #[derive(Debug)]
@@ -109,7 +115,7 @@ pub struct ProxyStatus {
 }
 
 /// What has been sent so far.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct HubFigures {
     /// Number of resources.
     pub resources: usize,
@@ -127,6 +133,8 @@ pub struct HubFigures {
     pub sent: u64,
     /// Resources that some proxy refuses.
     pub refused: usize,
+    /// How long changes took to be in force everywhere.
+    pub propagation: Propagation,
 }
 
 /// What one proxy has.
@@ -186,6 +194,8 @@ impl Hub {
             state.generation += 1;
             state.published = Some(SystemTime::now());
             let generation = state.generation;
+            let (next, proxies) = (state.next, state.proxies.len());
+            state.pace.publish(generation, next, proxies);
             state.log.push_back((generation, names));
             if state.log.len() > LOG {
                 state.log.pop_front();
@@ -255,7 +265,13 @@ impl Hub {
             rounds: state.rounds,
             sent: state.sent,
             refused: state.proxies.values().map(|proxy| proxy.refused.len()).sum(),
+            propagation: state.pace.propagation,
         }
+    }
+
+    /// The last proxy to have the last change that all have, and the time that it took.
+    pub fn slowest(&self) -> Option<(String, Duration)> {
+        self.state().pace.slowest.clone()
     }
 
     /// The version of each resource.
@@ -389,7 +405,7 @@ impl Member {
         let mut reports = Vec::new();
         {
             let mut state = self.hub.state();
-            let State { proxies, resources, generation: newest, alone, .. } = &mut *state;
+            let State { proxies, resources, generation: newest, alone, pace, .. } = &mut *state;
             let Some(proxy) = proxies.get_mut(&self.id) else { return };
             settled.for_each(|name| {
                 proxy.refused.remove(name);
@@ -400,6 +416,7 @@ impl Member {
                 reports.push(Report::Refused { proxy: proxy_name, name: text, origins, reason: reason.clone() });
                 proxy.refused.insert(name, reason);
             }
+            pace.serves(self.id, &proxy.name, proxy.serves, generation);
             (proxy.serves, proxy.held, proxy.since) = (generation, held, Clock::now());
             if generation >= *newest {
                 (proxy.late, *alone) = (false, false);
@@ -412,7 +429,12 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.hub.state().proxies.remove(&self.id);
+        {
+            let mut state = self.hub.state();
+            if let Some(proxy) = state.proxies.remove(&self.id) {
+                state.pace.leaves(self.id, proxy.serves);
+            }
+        }
         self.hub.progressed();
     }
 }

@@ -15,6 +15,7 @@
 //! | `grpc`, `socket`, `tcp` | the transport |
 //! | `place` | where a proxy finds its controller, and what it shows there |
 //! | `authority`, `enrol` | who signs the certificates for TLS, and how a proxy gets its own |
+//! | `file` | what a proxy holds, in a file for its next start |
 //! | `limit` | all bounds |
 //!
 //! This crate knows neither Kubernetes nor the serving of requests, so that the controller and the proxy know nothing of each other.
@@ -23,6 +24,7 @@ mod authority;
 mod carry;
 mod client;
 mod enrol;
+mod file;
 mod grpc;
 mod hub;
 pub mod limit;
@@ -41,7 +43,8 @@ pub use authority::{Authorities, AuthorityError};
 pub use carry::carried;
 pub use client::{Change, Holding, Link, LinkReporter, LinkStatus, Unproven};
 pub use enrol::{AUDIENCE, Claim, Denied, Token};
-pub use hub::{Hub, HubFigures, ProxyStatus, Report};
+pub use file::{SnapshotFile, SnapshotFileError};
+pub use hub::{Hub, HubFigures, PROPAGATION_BOUNDS, Propagation, ProxyStatus, Report};
 pub use place::{ControlServer, Place};
 pub use resource::{Version, versions};
 pub use socket::{SocketError, SocketServer};

@@ -61,6 +61,12 @@ fairway_model::limits! {
             PROOF_AGAIN: Duration = Duration::from_secs(60), Time, "It is tried again.", "";
             /// A file of certificates, or of a token.
             FILE: u64 = 1 << 20, Bytes, "It is not used, and the log says so.", "";
+            /// The key of `--snapshot-key-file`; it has 32 bytes at least.
+            SNAPSHOT_KEY: u64 = 4 << 10, Bytes, "The proxy does not start.", "";
+            /// The pause after `--snapshot-file` was written, and 50 times as long as that took.
+            SNAPSHOT_PAUSE: Duration = Duration::from_secs(10), Time, "What changed meanwhile is written then.", "`fairway_channel_file_timestamp_seconds`";
+            /// How often the file of a state that does not change is marked as being the newest.
+            SNAPSHOT_CONFIRM: Duration = Duration::from_secs(60), Time, "Its time of modification is set.", "";
         }
     }
 }

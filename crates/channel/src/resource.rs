@@ -106,9 +106,18 @@ pub(crate) fn read(name: &str, version: Version, body: &[u8]) -> Result<Resource
 
 /// The version of each resource of a snapshot, as a controller would send it; `None` for one that can't be written.
 pub fn versions(snapshot: &Snapshot) -> BTreeMap<String, Option<Version>> {
-    let resources = Snapshot::diff(&Snapshot::default(), snapshot).upserts;
+    let resources = resources(snapshot);
     let version = |resource: &Resource| written(resource).ok().map(|body| Version::of(&body));
     resources.iter().map(|resource| (name_of(resource).into_owned(), version(resource))).collect()
+}
+
+/// All resources of a snapshot. A difference to nothing lacks the settings where they are the defaults.
+pub(crate) fn resources(snapshot: &Snapshot) -> Vec<Resource> {
+    let mut resources = Snapshot::diff(&Snapshot::default(), snapshot).upserts;
+    if resources.iter().all(|resource| resource.name().is_some()) {
+        resources.push(Resource::Settings(snapshot.settings().clone()));
+    }
+    resources
 }
 
 /// The name of a resource.

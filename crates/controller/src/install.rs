@@ -40,8 +40,9 @@ pub async fn processes(client: kube::Client, namespace: Option<&str>) -> Result<
         let failed = |error| ReadError::new("pods", namespace, error);
         let text = api.page(collection("v1", "pods", namespace).list(&params)).await.map_err(failed)?;
         let page: Page<'_> = serde_json::from_slice(text.as_ref()).map_err(|error| failed(CallError::Decode(error)))?;
-        let pods = page.items.into_iter().flatten().filter_map(|item| serde_json::from_str::<Pod>(item.get()).ok());
-        all.extend(pods.flat_map(Pod::processes));
+        let pods =
+            page.items.into_iter().flatten().filter_map(|item| serde_json::from_str::<ListedPod>(item.get()).ok());
+        all.extend(pods.flat_map(ListedPod::processes));
         params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
         if params.continue_token.is_none() {
             return Ok(all);
@@ -64,7 +65,7 @@ pub async fn ask(client: kube::Client, process: &Process, path: &str) -> Result<
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Pod {
+struct ListedPod {
     metadata: PodMetadata,
     spec: PodSpec,
     status: PodStatus,
@@ -97,7 +98,7 @@ struct Container {
     args: Vec<String>,
 }
 
-impl Pod {
+impl ListedPod {
     fn processes(self) -> Vec<Process> {
         let Self { metadata, spec, status } = self;
         let absent = (status.phase != "Running").then_some(status.phase);

@@ -600,6 +600,16 @@ fn proxy() -> Command {
             file("control-token")
                 .default_value("/var/run/secrets/fairway.dev/control/token")
                 .help("Prove once, by the token in this file, to be a proxy; read at the start only"),
+        )
+        .arg(
+            file("snapshot-file")
+                .requires("snapshot-key-file")
+                .help("Keep the configuration here, encrypted, and start from it while there is no controller"),
+        )
+        .arg(
+            file("snapshot-key-file")
+                .requires("snapshot-file")
+                .help("Encrypt that file with the key in this one, 32 random bytes or more; read at the start only"),
         );
     let hidden = hidden.into_iter().chain(flags::only_of_controller());
     hidden.fold(command, |command, name| command.mut_arg(name, |arg| arg.hide(true)))

@@ -21,7 +21,7 @@ pub(crate) use absent::{FINDINGS, ask_all, events, read, run};
 pub(crate) type EventRow = [String; 5];
 
 /// A process in the cluster, by the names of its pod and container, and its answer to each question.
-pub(crate) type Answer = (String, Result<Vec<Vec<u8>>, String>);
+pub(crate) type ProcessAnswer = (String, Result<Vec<Vec<u8>>, String>);
 
 /// Whether the command line names a cluster.
 pub(crate) fn is_named(matches: &ArgMatches, flags: &Flags) -> bool {

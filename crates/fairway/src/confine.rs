@@ -67,9 +67,9 @@ const REFUSED: [libc::c_long; 37] = [
 
 /// Confines this thread and those that it starts from now on. To be called before there are others. Nothing in `token` is read from now on;
 /// files may be kept in `scratch`.
-pub(crate) fn confine(token: Option<&Path>, scratch: Option<&Path>) {
+pub(crate) fn confine(token: Option<&Path>, scratch: [Option<&Path>; 2]) {
     let hidden: Vec<_> = CREDENTIALS.map(Path::new).into_iter().chain(token).collect();
-    match files(&hidden, scratch) {
+    match files(&hidden, &scratch) {
         Ok(RulesetStatus::FullyEnforced) => {}
         Ok(RulesetStatus::PartiallyEnforced) => info!("Landlock of this kernel is older: some rights to files remain"),
         Ok(RulesetStatus::NotEnforced) => {
@@ -83,7 +83,7 @@ pub(crate) fn confine(token: Option<&Path>, scratch: Option<&Path>) {
 }
 
 /// Leaves no right to files but to read them, and not those in `hidden`, and to make, write and remove some in `scratch`.
-fn files(hidden: &[&Path], scratch: Option<&Path>) -> Result<RulesetStatus, RulesetError> {
+fn files(hidden: &[&Path], scratch: &[Option<&Path>]) -> Result<RulesetStatus, RulesetError> {
     let ruleset = Ruleset::default().handle_access(AccessFs::from_all(LANDLOCK))?.scope(Scope::from_all(LANDLOCK))?;
     let mut ruleset = ruleset.create()?;
     let mut readable = Vec::new();
@@ -98,7 +98,7 @@ fn files(hidden: &[&Path], scratch: Option<&Path>) -> Result<RulesetStatus, Rule
     if let Ok(devices) = PathFd::new("/dev") {
         ruleset = ruleset.add_rule(PathBeneath::new(devices, AccessFs::ReadFile | AccessFs::WriteFile))?;
     }
-    if let Some(scratch) = scratch.and_then(|scratch| PathFd::new(scratch).ok()) {
+    for scratch in scratch.iter().flatten().filter_map(|scratch| PathFd::new(scratch).ok()) {
         let made = AccessFs::MakeReg | AccessFs::RemoveFile | AccessFs::Truncate;
         ruleset = ruleset.add_rule(PathBeneath::new(scratch, AccessFs::ReadFile | AccessFs::WriteFile | made))?;
     }
@@ -171,7 +171,7 @@ mod tests {
         }
         std::thread::scope(|scope| {
             let confined = scope.spawn(|| {
-                let status = files(&[&hidden], Some(&scratch)).unwrap();
+                let status = files(&[&hidden], &[Some(&scratch)]).unwrap();
                 calls().unwrap();
                 let program = Command::new("/bin/true").status().map_err(|error| error.kind());
                 assert_eq!(program.map(|_| ()), Err(ErrorKind::PermissionDenied));
@@ -184,7 +184,8 @@ mod tests {
                 assert!(denied(std::fs::write(open.join("file"), "other")));
                 assert!(denied(std::fs::write(open.join("new"), "other")));
                 std::fs::write(scratch.join("new"), "body").unwrap();
-                std::fs::remove_file(scratch.join("new")).unwrap();
+                std::fs::rename(scratch.join("new"), scratch.join("other")).unwrap();
+                std::fs::remove_file(scratch.join("other")).unwrap();
                 tempfile::tempfile_in(&scratch).unwrap();
                 assert!(denied(Command::new(scratch.join("file")).status().map(|_| ())));
             });

@@ -6,11 +6,11 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::ArgMatches;
-use fairway_channel::{Hub, Report};
+use fairway_channel::{Hub, PROPAGATION_BOUNDS, Report};
 use fairway_controller::{Controller, NotUnderstood, Publish, Reporter, RunError, Unreachable};
 use fairway_model::Snapshot;
 use fairway_proxy::admin::{AdminServer, AdminSource, ChannelEnd, ChannelSource, Lifecycle};
-use fairway_proxy::metrics::{ChannelFigures, ConfigStatus, ControllerEnd, ProxyFigures};
+use fairway_proxy::metrics::{ChannelFigures, ConfigStatus, ControllerEnd, ProxyFigures, Times};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle};
@@ -22,7 +22,7 @@ use crate::flags::Flags;
 use crate::role;
 use crate::run;
 use crate::serve::Flag;
-use crate::status::standing::{self, Connected, Standing};
+use crate::status::standing::{self, Connected, Slowest, Standing};
 use crate::wiring::{self, Signals};
 
 mod door;
@@ -209,14 +209,14 @@ fn admin_source(
             (Arc::new(published.snapshot()), status)
         }),
         figures: Box::new(ProxyFigures::default),
-        channel: Some(ChannelSource::new(Told(hub.clone()))),
+        channel: Some(ChannelSource::new(Proxies(hub.clone()))),
     })
 }
 
 /// What the admin server says about the proxies.
-struct Told(Hub);
+struct Proxies(Hub);
 
-impl ChannelEnd for Told {
+impl ChannelEnd for Proxies {
     fn standing(&self, snapshot: &Snapshot, config: &ConfigStatus) -> Value {
         let connected = |proxy: fairway_channel::ProxyStatus| Connected {
             name: proxy.name,
@@ -229,7 +229,9 @@ impl ChannelEnd for Told {
         let proxies: Vec<_> = self.0.proxies().into_iter().map(connected).collect();
         let complete = config.version > 0;
         let current = complete && proxies.iter().all(|proxy| proxy.current);
-        Standing { complete, current, proxies: Some(proxies), ..Standing::new("controller", snapshot, config) }.json()
+        let slowest = self.0.slowest().map(|(name, time)| Slowest { name, seconds: time.as_secs_f64() });
+        let rest = Standing::new("controller", snapshot, config);
+        Standing { complete, current, proxies: Some(proxies), slowest, ..rest }.json()
     }
 
     fn versions(&self, _: &Snapshot) -> Value {
@@ -246,6 +248,12 @@ impl ChannelEnd for Told {
             changes: figures.generation,
             rounds: figures.rounds,
             sent: figures.sent,
+            propagation: Times {
+                buckets: PROPAGATION_BOUNDS.into_iter().zip(figures.propagation.counts).collect(),
+                above: figures.propagation.counts.last().copied().unwrap_or_default(),
+                sum: figures.propagation.sum,
+            },
+            slowest: self.0.slowest().map(|(proxy, time)| (proxy, time.as_secs_f64())),
         }))
     }
 }

@@ -23,6 +23,10 @@ use crate::serve::{Choices, Control, Flag, serve};
 use crate::status::standing::{self, Standing};
 use crate::wiring::{self, Signals};
 
+mod keep;
+
+use keep::KeptAt;
+
 /// Runs the command until it is asked to end.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let Some(flags) = role::begin(matches, "proxy") else { return Ok(ExitCode::SUCCESS) };
@@ -33,7 +37,8 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let (place, token) = place(matches)?;
     // Before there is another thread.
     let scratch = matches.get_one::<PathBuf>("request-body-directory").map(PathBuf::as_path);
-    confine(token.as_deref(), scratch);
+    let file = keep::file(matches)?;
+    confine(token.as_deref(), [scratch, file.as_ref().and_then(|file| file.path().parent())]);
     let log = role::access_log(matches)?;
     let options = flags.options()?;
     // Nothing here takes time but the setup of a connection to the controller.
@@ -42,12 +47,14 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new(&runtime)?;
     let (sink, changes) = mpsc::channel(1);
     let (link, reporter) = Link::new(place, name(), sink);
+    let link = link.with_file(file.clone());
     let status = link.status();
     let admin = role::admin_address(&flags, None)?;
     let mut config = wiring::proxy_config(matches, &flags, &options, Some(admin), log)?;
     config.unreachable = reported(reporter);
-    let (status_seen, holding) = (status.clone(), link.holding());
-    config.channel = Some(ChannelSource::new(Following { name: name(), status: status_seen, holding }));
+    let (status_seen, holding, kept) = (status.clone(), link.holding(), KeptAt::default());
+    config.channel =
+        Some(ChannelSource::new(Following { name: name(), status: status_seen, holding, kept: kept.clone() }));
     // No listener yet: requests before the first complete configuration would get a 404.
     let proxy = Proxy::start(Snapshot::default(), config)
         .context("the proxy cannot start; choose another port for health and metrics with --healthz-port")?;
@@ -57,6 +64,9 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let choices = Choices::new(&flags, options.ingress_class);
     runtime.block_on(async {
         let (complete, ready) = watch::channel(false);
+        if let Some(file) = file {
+            tokio::spawn(keep::keep(file, status.clone(), proxy.publisher(), kept));
+        }
         tokio::spawn(completion(status, complete));
         let control = Control::start(ready, |_, stop| follow(link, stop));
         serve(control, changes, proxy, choices, async || signals.next().await).await
@@ -117,6 +127,7 @@ struct Following {
     name: String,
     status: watch::Receiver<LinkStatus>,
     holding: Holding,
+    kept: KeptAt,
 }
 
 impl ChannelEnd for Following {
@@ -131,6 +142,7 @@ impl ChannelEnd for Following {
             refused: status.refused.into_iter().collect(),
             connections: Some(status.connections),
             rounds: Some(status.rounds),
+            from_file: Some(status.from_file),
             ..Standing::new("proxy", snapshot, config)
         }
         .json()
@@ -149,6 +161,8 @@ impl ChannelEnd for Following {
             refused: status.refused.len() as u64,
             connections: status.connections,
             rounds: status.rounds,
+            from_file: status.from_file,
+            file: self.kept.seconds(),
         }))
     }
 }

@@ -205,6 +205,75 @@ async fn status_tells_how_both_stand_and_exits_with_1_when_a_proxy_is_stale() {
     assert!(table.contains(&format!("{}: asking", both[0])), "{table}");
 }
 
+/// The node restarts while the API server and every controller are away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_starts_from_its_file_while_there_is_no_controller() {
+    let (folder, socket) = socket();
+    let origin = Origin::start("web");
+    let api = api_server(&origin, &open());
+    let (key, kept) = (folder.path().join("key"), folder.path().join("kept"));
+    std::fs::write(&key, [7; 32]).expect("a key");
+    std::fs::create_dir(&kept).expect("a folder");
+    let file = kept.join("snapshot");
+    let flags = [format!("--snapshot-file={}", file.display()), format!("--snapshot-key-file={}", key.display())];
+    let flags = [&*flags[0], &*flags[1]];
+    let mut controller = Run::controller(api.address(), &socket, &[]);
+    let mut proxy = Run::proxy(&socket, &flags);
+    proxy.serving();
+    eventually("the file", || async { figure(&proxy, "file_timestamp_seconds").await > 0.0 }).await;
+    let before = proxy.body_of("/debug/resources").await;
+    for run in [&mut proxy, &mut controller] {
+        run.signal("-KILL");
+        run.ended();
+    }
+
+    let mut proxy = Run::proxy(&socket, &flags);
+    let http = proxy.serving();
+    assert_eq!(Client::connect(http).await.get("a.example", "/").await.status, 200);
+    assert_eq!(proxy.body_of("/debug/resources").await, before);
+    assert_eq!((proxy.status_of("/readyz").await, figure(&proxy, "from_file").await), (200, 1.0));
+    let standing = channel(&proxy).await;
+    assert_eq!(
+        (&standing["complete"], &standing["current"], &standing["rounds"]),
+        (&json!(true), &json!(false), &json!(0))
+    );
+    let output = fairway().args(["status", "--admin", &proxy.admin().to_string()]).output().expect("the binary runs");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains(" stale "), "{}", text(&output));
+
+    // A controller has the same, and sends none of it again.
+    let controller = Run::controller(api.address(), &socket, &[]);
+    eventually("the controller", || async { channel(&proxy).await["current"] == true }).await;
+    assert_eq!((figure(&controller, "sent_resources_total").await, figure(&proxy, "from_file").await), (0.0, 0.0));
+    drop((proxy, controller));
+
+    // With another key the file is none, and the proxy waits.
+    std::fs::write(&key, [8; 32]).expect("a key");
+    let mut proxy = Run::proxy(&socket, &flags);
+    assert!(proxy.line_with("is ignored").contains("another key"));
+    assert_eq!(proxy.status_of("/readyz").await, 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_that_a_change_takes_is_measured() {
+    let (_folder, socket) = socket();
+    let origin = Origin::start("web");
+    let config = ConfigMap::new([json!({}), json!({"server-tokens": "true"})]);
+    let api = api_server_with(&origin, &config);
+    let controller = Run::controller(api.address(), &socket, &["--configmap=edge/config"]);
+    let mut proxy = Run::proxy(&socket, &[]);
+    proxy.serving();
+    eventually("the proxy", || async { figure(&controller, "current_proxies").await == 1.0 }).await;
+    let before = figure(&controller, "propagation_seconds_count").await;
+    config.change();
+    eventually("the change", || async { figure(&controller, "propagation_seconds_count").await > before }).await;
+    let metrics = controller.body_of("/metrics").await;
+    let (slowest, standing) = (channel(&controller).await["slowest"].clone(), channel(&proxy).await);
+    assert_eq!(slowest["name"], standing["name"], "{slowest}");
+    assert!(slowest["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0 && seconds < 5.0), "{slowest}");
+    assert!(metrics.contains("fairway_channel_slowest_proxy_seconds{"), "{metrics}");
+}
+
 /// What somebody who takes the proxy's process over would find.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_proxy_has_no_credentials_and_may_not_get_any() {

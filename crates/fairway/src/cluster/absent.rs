@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::ArgMatches;
 
-use super::{Answer, EventRow};
+use super::{EventRow, ProcessAnswer};
 use crate::flags::Flags;
 use crate::reading::Reading;
 
@@ -35,6 +35,6 @@ pub(crate) fn events(_: &ArgMatches, _: &Flags, _: Option<&str>) -> anyhow::Resu
 }
 
 /// Instead of the answers of processes in the cluster.
-pub(crate) fn ask_all(_: &ArgMatches, _: &Flags, _: &[&str]) -> anyhow::Result<Vec<Answer>> {
+pub(crate) fn ask_all(_: &ArgMatches, _: &Flags, _: &[&str]) -> anyhow::Result<Vec<ProcessAnswer>> {
     Err(Absent.into())
 }

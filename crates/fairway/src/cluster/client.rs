@@ -7,7 +7,7 @@ use fairway_controller::{ApiConfig, Cluster};
 
 pub(crate) use fairway_controller::FINDINGS;
 
-use super::{Answer, EventRow};
+use super::{EventRow, ProcessAnswer};
 use crate::flags::Flags;
 use crate::manifest::Finding;
 use crate::reading::{Reading, Source, missing_objects, raise};
@@ -45,7 +45,7 @@ pub(crate) fn events(matches: &ArgMatches, flags: &Flags, namespace: Option<&str
 }
 
 /// Asks all processes of Fairway in the cluster for these paths.
-pub(crate) fn ask_all(matches: &ArgMatches, flags: &Flags, paths: &[&str]) -> anyhow::Result<Vec<Answer>> {
+pub(crate) fn ask_all(matches: &ArgMatches, flags: &Flags, paths: &[&str]) -> anyhow::Result<Vec<ProcessAnswer>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let client = fairway_controller::connect(&api(matches, flags)).await?;

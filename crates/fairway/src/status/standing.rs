@@ -46,6 +46,20 @@ pub(crate) struct Standing {
     /// Of a controller: the connected proxies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) proxies: Option<Vec<Connected>>,
+    /// Of a controller: the last proxy to have the last change that all have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) slowest: Option<Slowest>,
+    /// Of a proxy: whether the configuration is from a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) from_file: Option<bool>,
+}
+
+/// A proxy, and how long it took to have a change.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub(crate) struct Slowest {
+    pub(crate) name: String,
+    pub(crate) seconds: f64,
 }
 
 /// A proxy, as its controller sees it.

@@ -1,5 +1,7 @@
 //! What a process counts about the channel between a controller and its proxies, where these are separate processes.
 
+use super::MetricFormat;
+use super::protobuf::Sample;
 use super::text::{Labels, Text};
 
 /// The figures of one end of the channel.
@@ -26,6 +28,10 @@ pub struct ProxyEnd {
     pub connections: u64,
     /// Rounds so far.
     pub rounds: u64,
+    /// Whether the configuration is from a file, and no controller has said yet that it is the newest.
+    pub from_file: bool,
+    /// When the file was last written or found to be the newest, in seconds since 1970, if there is one.
+    pub file: f64,
 }
 
 /// What a controller knows.
@@ -45,17 +51,34 @@ pub struct ControllerEnd {
     pub rounds: u64,
     /// Resources and removals in them.
     pub sent: u64,
+    /// Times until all connected proxies had a change.
+    pub propagation: Times,
+    /// The last proxy to have the last of these changes, and its time in seconds.
+    pub slowest: Option<(String, f64)>,
+}
+
+/// A distribution of times in seconds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Times {
+    /// Upper bounds, and how many times there are up to each and above the one before.
+    pub buckets: Vec<(f64, u64)>,
+    /// How many are above all bounds.
+    pub above: u64,
+    /// The sum of all.
+    pub sum: f64,
 }
 
 impl ChannelFigures {
     /// Writes all of them.
     pub(super) fn write(&self, text: &mut Text, labels: &Labels) {
-        let mut number = |name: &str, kind: &str, help: &str, value: f64| {
+        fn write(text: &mut Text, labels: &Labels, (name, kind, help): (&str, &str, &str), value: f64) {
             text.metric("fairway_channel_", name, kind, help);
             text.value(labels, value);
-        };
+        }
         match self {
             Self::Proxy(end) => {
+                let mut number =
+                    |name: &str, kind: &str, help: &str, value| write(text, labels, (name, kind, help), value);
                 number(
                     "current",
                     "gauge",
@@ -77,8 +100,22 @@ impl ChannelFigures {
                 );
                 number("connections_total", "counter", "Connections to controllers.", end.connections as f64);
                 number("rounds_total", "counter", "Changes that were taken.", end.rounds as f64);
+                number(
+                    "from_file",
+                    "gauge",
+                    "Whether the configuration is from `--snapshot-file`, and no controller has said yet that it is the newest.",
+                    f64::from(u8::from(end.from_file)),
+                );
+                number(
+                    "file_timestamp_seconds",
+                    "gauge",
+                    "When that file was last written or found to be the newest, since 1970; 0 without one.",
+                    end.file,
+                );
             }
             Self::Controller(end) => {
+                let mut number =
+                    |name: &str, kind: &str, help: &str, value| write(text, labels, (name, kind, help), value);
                 number("proxies", "gauge", "Connected proxies.", end.proxies as f64);
                 number("current_proxies", "gauge", "Proxies that serve the newest change.", end.current as f64);
                 number("resources", "gauge", "Resources of the configuration.", end.resources as f64);
@@ -96,7 +133,56 @@ impl ChannelFigures {
                     "Resources and removals sent, for each proxy.",
                     end.sent as f64,
                 );
+                let help = "Time from a change to its last acknowledgement by the proxies that were connected.";
+                text.metric("fairway_channel_", "propagation_seconds", "histogram", help);
+                end.propagation.write(text, labels);
+                if let Some((proxy, seconds)) = &end.slowest {
+                    let help =
+                        "Time of the last change that all proxies have at the proxy that was the last to have it.";
+                    text.metric("fairway_channel_", "slowest_proxy_seconds", "gauge", help);
+                    let mut labels = labels.clone();
+                    labels.push("proxy", proxy);
+                    text.value(&labels, *seconds);
+                }
             }
         }
+    }
+}
+
+impl Times {
+    fn write(&self, text: &mut Text, labels: &Labels) {
+        let mut total = 0;
+        let up_to = |&(bound, count): &(f64, u64)| {
+            total += count;
+            (bound, total)
+        };
+        let classic: Vec<_> = self.buckets.iter().map(up_to).collect();
+        let count = total + self.above;
+        if text.format() == MetricFormat::Protobuf {
+            return text.sample(labels, &Sample { sum: self.sum, count, classic: &classic, native: None }, true);
+        }
+        for (bound, up_to) in classic {
+            text.part("_bucket", labels, &format!("le=\"{bound}\""), up_to);
+        }
+        text.part("_bucket", labels, "le=\"+Inf\"", count);
+        text.part("_sum", labels, "", self.sum);
+        text.part("_count", labels, "", count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_distribution_is_written_as_a_histogram() {
+        let (mut text, labels) = (Text::default(), Labels::default());
+        text.metric("fairway_", "x", "histogram", "Help.");
+        Times { buckets: vec![(0.5, 2), (1.0, 1)], above: 4, sum: 7.5 }.write(&mut text, &labels);
+        assert_eq!(
+            String::from_utf8_lossy(text.page()),
+            "# HELP fairway_x Help.\n# TYPE fairway_x histogram\nfairway_x_bucket{le=\"0.5\"} 2\nfairway_x_bucket{le=\"1\"} 3\n\
+             fairway_x_bucket{le=\"+Inf\"} 7\nfairway_x_sum 7.5\nfairway_x_count 7\n"
+        );
     }
 }

@@ -545,7 +545,13 @@ fn the_reference_names_every_metric() {
          | metric | type | shown by | labels | meaning |\n| --- | --- | --- | --- | --- |\n",
     );
     for (shown, end) in [
-        ("`fairway controller`", ChannelFigures::Controller(ControllerEnd::default())),
+        (
+            "`fairway controller`",
+            ChannelFigures::Controller(ControllerEnd {
+                slowest: Some(("p".to_owned(), 0.0)),
+                ..ControllerEnd::default()
+            }),
+        ),
         ("`fairway proxy`", ChannelFigures::Proxy(ProxyEnd::default())),
     ] {
         let (mut out, mut constant) = (text::Text::default(), text::Labels::default());
