@@ -126,6 +126,7 @@ pub async fn read(client: kube::Client, options: &Options, now: i64) -> Result<C
         served: translator.served().clone(),
         statuses: translator.statuses().clone(),
         made: translator.made().clone(),
+        policies: translator.policies(),
     };
     let objects = translator.objects().clone();
     Ok(Cluster { objects, translation, unreadable: found.unreadable, addresses: found.addresses })

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use fairway_model::{Origin, Snapshot};
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
-use fairway_translate::gateway::CONTROLLER;
 use fairway_translate::gateway::status::ObjectStatus;
+use fairway_translate::gateway::{AppliedPolicy, CONTROLLER};
 use fairway_translate::objects::{Kind, Object, ObjectKey, Objects};
 use fairway_translate::options::{Development, Options};
 use fairway_translate::verdict::nearest;
@@ -36,6 +36,8 @@ pub(crate) struct Reading {
     pub(crate) left_out: Vec<LeftOut>,
     /// The status of each object of the Gateway API that is ours.
     pub(crate) statuses: BTreeMap<ObjectKey, Arc<ObjectStatus>>,
+    /// Which RoutePolicies decide about routes.
+    pub(crate) policies: Vec<AppliedPolicy>,
     /// Ingresses that are not served, most likely because they belong to another controller.
     pub(crate) foreign: HashSet<Origin>,
 }
@@ -161,6 +163,7 @@ impl Reading {
             findings: translation.diagnostics.into_iter().chain(foreign).chain(gateways).map(nowhere).collect(),
             left_out: translation.left_out,
             statuses: translation.statuses,
+            policies: translation.policies,
             foreign: foreign_origins,
         })
     }

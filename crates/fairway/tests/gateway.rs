@@ -277,6 +277,12 @@ async fn a_policy_restricts_the_rule_that_it_is_for() {
     for line in ["RoutePolicy shop/staff", "at edge: ResolvedRefs=False/InvalidSecretRef"] {
         assert!(report.contains(line), "{line:?} in\n{report}");
     }
+    // It is named with what it decides about, and only where it does.
+    let path = folder.path().to_str().unwrap();
+    let report = text(&run(["explain", path, "GET", "http://a.example/old"]));
+    let told = report.lines().find(|line| line.contains("basicAuth of RoutePolicy shop/staff ("));
+    assert!(told.is_some_and(|line| line.trim_start().starts_with("Policy")), "{report}");
+    assert!(!text(&run(["explain", path, "GET", "http://a.example/"])).contains("RoutePolicy"));
     // And without the policy everybody does.
     fs::write(folder.path().join("a.yaml"), &objects).unwrap();
     dev.line_with("~");

@@ -30,7 +30,7 @@ use crate::config::global::{self, Global};
 use crate::config::streams::{self, Streams};
 use crate::diagnostic::Diagnostic;
 use crate::gateway::status::ObjectStatus;
-use crate::gateway::{self, GatewayInputs, GatewayOwned, Gateways, Make};
+use crate::gateway::{self, AppliedPolicy, GatewayInputs, GatewayOwned, Gateways, Make};
 use crate::ingress::reader::{MANY, Owned};
 use crate::ingress::review::{self, Review};
 use crate::ingress::{Hosts, Ingresses, RedirectPorts, hosts, reader};
@@ -59,6 +59,8 @@ pub struct Translation {
     pub statuses: BTreeMap<ObjectKey, Arc<ObjectStatus>>,
     /// What has to be done about objects that are made for Gateways.
     pub made: BTreeMap<ObjectKey, Make>,
+    /// Which RoutePolicies decide about routes.
+    pub policies: Vec<AppliedPolicy>,
 }
 
 /// Translates all objects. Total: bad objects yield diagnostics, never a failure. `now`, in seconds since 1970, is used only for
@@ -71,6 +73,7 @@ pub fn translate(objects: &Objects, options: &Options, now: i64) -> Translation 
         served: translator.ingresses.served().clone(),
         statuses: translator.gateways.statuses().clone(),
         made: translator.gateways.made().clone(),
+        policies: translator.gateways.applied_policies(),
         diagnostics: translator.reports.into_all().into_values().flatten().collect(),
         snapshot: translator.snapshot,
     }
@@ -340,6 +343,11 @@ impl Translator {
     /// The status of each object of the Gateway API that is ours.
     pub fn statuses(&self) -> &BTreeMap<ObjectKey, Arc<ObjectStatus>> {
         self.gateways.statuses()
+    }
+
+    /// Which RoutePolicies decide about routes.
+    pub fn policies(&self) -> Vec<AppliedPolicy> {
+        self.gateways.applied_policies()
     }
 
     /// What has to be done about objects that are made for Gateways.

@@ -26,7 +26,7 @@ mod stream;
 pub(crate) use place::{PortInUse, StreamPorts, Traffic};
 pub(crate) use reader::{GatewayInputs, GatewayOwned, Gateways};
 pub use route_policy::api as policy;
-pub use route_policy::schema;
+pub use route_policy::{AppliedPolicy, schema};
 pub(crate) use service::alike;
 pub use service::{Make, is_made};
 

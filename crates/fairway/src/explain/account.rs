@@ -96,6 +96,18 @@ pub(crate) struct ChosenRoute {
     pub(crate) why: String,
     /// Other routes that match the request, by precedence.
     pub(crate) beaten: Vec<RouteName>,
+    /// The RoutePolicies that decide about something of the route.
+    pub(crate) policies: Vec<DecidingPolicy>,
+}
+
+/// A RoutePolicy, and what it decides about.
+#[derive(Debug, Eq, PartialEq, Serialize)]
+pub(crate) struct DecidingPolicy {
+    pub(crate) object: String,
+    pub(crate) file: Option<String>,
+    pub(crate) line: Option<u32>,
+    /// As members of its spec.
+    pub(crate) members: Vec<&'static str>,
 }
 
 /// A filter of the route, in order.

@@ -17,8 +17,8 @@ use fairway_translate::diagnostic::{Reason, Severity};
 use fairway_translate::options::ECHO_SERVICE_FIELD;
 
 use super::account::{
-    Account, Answer, By, ChosenHost, ChosenRoute, Client, Endpoint, Field, FilterEffect, FilterStep, Forwarded, Limits,
-    NotLoaded, ResponseField, RouteName, Sent,
+    Account, Answer, By, ChosenHost, ChosenRoute, Client, DecidingPolicy, Endpoint, Field, FilterEffect, FilterStep,
+    Forwarded, Limits, NotLoaded, ResponseField, RouteName, Sent,
 };
 use super::{Request, Told};
 use crate::manifest::Place;
@@ -295,7 +295,24 @@ impl Teller<'_> {
             PathMatch::Prefix(_) | PathMatch::Start(_) => "it is the longest prefix",
         };
         let beaten = beaten.iter().take(LISTED).map(|other| self.name(other)).collect();
-        ChosenRoute { name: self.name(route), why: why.to_owned(), beaten }
+        ChosenRoute { name: self.name(route), why: why.to_owned(), beaten, policies: self.policies(route) }
+    }
+
+    /// The RoutePolicies that decide about something of a route on this host.
+    fn policies(&self, route: &Route) -> Vec<DecidingPolicy> {
+        let host = self.rehearsed.plan.as_ref().and_then(|plan| plan.host).map(|host| host.pattern());
+        let mut found = Vec::new();
+        for one in &self.reading.policies {
+            if one.route == route.origin && one.table == *self.table && Some(&one.pattern) == host {
+                let (file, line) = place(self.reading.manifests.place_of(&one.policy.origin(), ""));
+                let (object, members) = (one.policy.to_string(), one.members.clone());
+                let policy = DecidingPolicy { object, file, line, members };
+                if !found.contains(&policy) {
+                    found.push(policy);
+                }
+            }
+        }
+        found
     }
 
     fn filters(&self, plan: &Plan<'_>) -> Vec<FilterStep> {

@@ -40,6 +40,10 @@ pub(crate) fn render(account: &Account, terminal: Terminal) -> String {
             page.line("", &format!("before {}", named(other)));
         }
         page.more(route.beaten.len());
+        for policy in &route.policies {
+            let place = at_place(policy.file.as_deref(), policy.line);
+            page.line("Policy", &format!("{} of {}{place}", policy.members.join(", "), policy.object));
+        }
     }
     for (at, filter) in account.filters.iter().enumerate() {
         let effect = match filter.effect {

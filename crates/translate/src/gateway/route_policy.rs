@@ -14,6 +14,8 @@ mod status;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use fairway_model::{HostPattern, Origin, TableName};
+
 use self::api::RoutePolicy;
 use self::read::{Asked, Section, SectionFault};
 use super::attach::ListenerId;
@@ -90,6 +92,21 @@ impl Site<'_> {
         let whole = [Some(target(self.route, None)), listener, set, Some(target(self.gateway, None))];
         [rule].into_iter().chain(whole).flatten()
     }
+}
+
+/// A policy that decides about something of a route.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AppliedPolicy {
+    /// The match of a rule.
+    pub route: Origin,
+    /// The host on which it is served, and where.
+    pub pattern: HostPattern,
+    /// The table of hosts.
+    pub table: TableName,
+    /// The policy.
+    pub policy: ObjectKey,
+    /// What it decides about, as members of its spec.
+    pub members: Vec<&'static str>,
 }
 
 /// The policy that decides about each section.
@@ -201,6 +218,15 @@ impl RoutePolicies {
         };
         let found: Vec<_> = Section::ALL.iter().filter_map(decide).collect();
         (!found.is_empty()).then_some(Effective(found))
+    }
+
+    /// The policies that decide about something of a rule, each with what that is.
+    pub(super) fn deciding(&self, site: &Site<'_>) -> BTreeMap<&ObjectKey, Vec<&'static str>> {
+        let mut found = BTreeMap::<_, Vec<_>>::new();
+        for (section, part) in self.effective(site).into_iter().flat_map(|effective| effective.0) {
+            found.entry(part.turn.key()).or_default().push(section.name());
+        }
+        found
     }
 
     /// The wishes for the backends of a rule; `None` if there are none.

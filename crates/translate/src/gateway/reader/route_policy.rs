@@ -7,8 +7,8 @@ use super::{GatewayInputs, GatewayOwned, Gateways, is_in_scope, plain_owner, tur
 use crate::diagnostic::Diagnostic;
 use crate::engine::dirty::{Dirty, Output};
 use crate::gateway::attach::Attachment;
-use crate::gateway::route::RouteRules;
-use crate::gateway::route_policy::{PolicyOwned, Site};
+use crate::gateway::route::{Carried, RouteRules, RuleRoute};
+use crate::gateway::route_policy::{AppliedPolicy, PolicyOwned, Site};
 use crate::gateway::status::ObjectStatus;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::resource::backend::BackendKey;
@@ -72,6 +72,32 @@ impl Gateways {
             }
             dirty.gateway_statuses.insert(key);
         }
+    }
+
+    /// The policies that decide about something of a route, for all routes.
+    pub(crate) fn applied_policies(&self) -> Vec<AppliedPolicy> {
+        let mut found = Vec::new();
+        if self.policies_of_routes.is_empty() {
+            return found;
+        }
+        for (key, part) in &self.routes {
+            let Carried::Requests(routes) = &part.carried else { continue };
+            for one in &part.attachments {
+                let Some(gateway) = self.gateway_at(one) else { continue };
+                for RuleRoute { route, rule } in routes.iter() {
+                    let site = Site { route: key, rule: rule.as_ref(), listener: &one.listener, gateway };
+                    let deciding = self.policies_of_routes.deciding(&site);
+                    found.extend(deciding.into_iter().map(|(policy, members)| AppliedPolicy {
+                        route: route.origin.clone(),
+                        pattern: one.pattern.clone(),
+                        table: one.place.table(),
+                        policy: policy.clone(),
+                        members,
+                    }));
+                }
+            }
+        }
+        found
     }
 
     /// What policies wish for the backends of a route. They wish nothing for those of other namespaces.
