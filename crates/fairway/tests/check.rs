@@ -363,3 +363,19 @@ fn a_gateway_that_is_not_served_is_reported_with_the_controller_of_its_class() {
     let ours = report("fairway.dev/gateway");
     assert!(!ours.contains("not served"), "{ours}");
 }
+
+#[test]
+fn other_mistakes_of_an_ingress_that_is_not_loaded_are_reported_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let ingress = BAD.replace(
+        "    nginx.ingress.kubernetes.io/rewrite-targt: /\n",
+        "    nginx.ingress.kubernetes.io/configuration-snippet: deny all;\n",
+    );
+    fs::write(folder.path().join("bad.yaml"), ingress.replace("  - hots: b.example\n", "")).unwrap();
+    let report = text(&run(["check".as_ref(), folder.path().as_os_str()]));
+    for part in
+        ["its risk is Critical", "proxy-read-timeout", "a b.example", "the Ingress is not loaded, as in ingress-nginx"]
+    {
+        assert!(report.contains(part), "{part}: {report}");
+    }
+}

@@ -81,6 +81,10 @@ impl Spec {
     /// The verdict on a value, beside the other annotations of its Ingress.
     pub fn verdict_of(&self, value: &str, others: &Annotations<'_>, rules: &Rules) -> Verdict {
         match self.verdict {
+            _ if self.risk > rules.risk_level => Verdict::Refused {
+                reason: "its risk is above annotations-risk-level, so the Ingress is not loaded, as in ingress-nginx",
+                instead: "annotations-risk-level: Critical in the ConfigMap, if all who write Ingresses may use it",
+            },
             Verdict::NotYet(_) | Verdict::Refused { .. } if value.is_empty() || self.is_neutral(value) => Verdict::Same,
             Verdict::Differs(_) if rules.snippets && snippet::fault(self.name, value).is_some() => Verdict::Refused {
                 reason: "something in it is outside the set of directives that are read",

@@ -246,11 +246,17 @@ pub(crate) fn parse(
         diagnostics.push(Diagnostic::new(Severity::Error, Reason::SuspiciousText, &origin, field, value, message));
         return Err(diagnostics);
     }
+    // What else is wrong with a version that is not loaded is reported all the same.
+    let mut rejected = false;
     let annotations = match &ingress.metadata.annotations {
         Some(all) => {
             let all = Annotations::new(&origin, &options.annotations_prefix, all);
-            let Ok(read) = annotation::read(&all, rules, &mut diagnostics) else { return Err(diagnostics) };
-            if read == IngressAnnotations::default() { NO_ANNOTATIONS.clone() } else { read.into() }
+            let read = annotation::read(&all, rules, &mut diagnostics);
+            rejected |= read.is_err();
+            match read {
+                Ok(read) if read != IngressAnnotations::default() => read.into(),
+                _ => NO_ANNOTATIONS.clone(),
+            }
         }
         None => NO_ANNOTATIONS.clone(),
     };
@@ -290,6 +296,9 @@ pub(crate) fn parse(
     reading.rewrite_variables(&annotations, &options.annotations_prefix);
     reading.variables(&annotations, &options.annotations_prefix);
     let PartReading { mut diagnostics, mut backends, mut hosts, .. } = reading;
+    if rejected {
+        return Err(diagnostics);
+    }
     // There may be tens of thousands of these.
     diagnostics.shrink_to_fit();
     backends.shrink_to_fit();

@@ -170,14 +170,13 @@ pub fn read(
     rules: &Rules,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Result<IngressAnnotations, Rejected> {
-    if let Err(refused) = screen(annotations, rules) {
-        diagnostics.push(*refused);
-        return Err(Rejected);
-    }
+    let screened = screen(annotations, rules).map_err(|refused| diagnostics.push(*refused));
+    let rejected = screened.is_err();
     let mut reading =
-        Reading { annotations, rules, diagnostics, out: IngressAnnotations::default(), rejected: false, unknown: 0 };
+        Reading { annotations, rules, diagnostics, out: IngressAnnotations::default(), rejected, unknown: 0 };
     for (name, value) in annotations.iter() {
         match known(name) {
+            Some(known) if known.spec.risk > rules.risk_level => {}
             // An empty value is an absent one, except for a URL that a template may have lost: it was to restrict access.
             Some(known) if !value.is_empty() || known.spec.name == "auth-url" => reading.known(known, value),
             Some(_) => {}
