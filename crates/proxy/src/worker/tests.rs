@@ -197,7 +197,7 @@ fn a_request_that_waits_for_its_response_holds_one_buffer() {
     thread::spawn(move || {
         for _ in 0..WAITING {
             let mut stream = endpoint.accept().unwrap().0;
-            assert!(io::Read::read(&mut stream, &mut [0; 4096]).unwrap() > 0);
+            assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
             reached.blocking_send(stream).unwrap();
         }
     });
