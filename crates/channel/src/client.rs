@@ -12,7 +12,7 @@ use tokio_stream::StreamExt;
 use tonic::Status;
 use tracing::{info, warn};
 
-use crate::file::{Kept, SnapshotFile};
+use crate::file::{KeptState, SnapshotFile};
 use crate::grpc;
 use crate::limit::{AGAIN_FIRST, AGAIN_LONGEST, ENDPOINTS, GREETING, PROOF_AGAIN, REPORTS, WAITING};
 use crate::message::{Endpoint, FromProxy, Hello, Said, Unreachable};
@@ -209,7 +209,7 @@ impl Link {
         let Some(file) = self.file.take() else { return };
         let path = file.path().to_owned();
         let read = tokio::task::spawn_blocking(move || file.read()).await;
-        let Kept { replica, delta, as_of } = match read {
+        let KeptState { replica, delta, as_of } = match read {
             Ok(Ok(Some(kept))) => kept,
             Ok(Ok(None)) => return,
             Ok(Err(error)) => {

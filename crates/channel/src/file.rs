@@ -42,7 +42,7 @@ pub struct SnapshotFile {
 
 /// A state from a file.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct KeptState {
     pub(crate) replica: Replica,
     pub(crate) delta: Delta,
     /// When it was last known to be the newest.
@@ -140,7 +140,7 @@ impl SnapshotFile {
     }
 
     /// Reads the state; `None` if there is no file yet.
-    pub(crate) fn read(&self) -> Result<Option<Kept>, SnapshotFileError> {
+    pub(crate) fn read(&self) -> Result<Option<KeptState>, SnapshotFileError> {
         let failed = |error| SnapshotFileError::Io(self.path.clone(), error);
         let file = match File::open(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -186,7 +186,7 @@ impl SnapshotFile {
                 return match ack.refused.first() {
                     // Its last good form is not here.
                     Some(refusal) => Err(unreadable(format!("{}: {}", refusal.name, refusal.reason))),
-                    None => Ok(Some(Kept { replica, delta, as_of })),
+                    None => Ok(Some(KeptState { replica, delta, as_of })),
                 };
             }
         }

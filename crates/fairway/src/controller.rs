@@ -10,7 +10,7 @@ use fairway_channel::{Hub, PROPAGATION_BOUNDS, Report};
 use fairway_controller::{Controller, NotUnderstood, Publish, Reporter, RunError, Unreachable};
 use fairway_model::Snapshot;
 use fairway_proxy::admin::{AdminServer, AdminSource, ChannelEnd, ChannelSource, Lifecycle};
-use fairway_proxy::metrics::{ChannelFigures, ConfigStatus, ControllerEnd, ProxyFigures, Times};
+use fairway_proxy::metrics::{ChannelFigures, ConfigStatus, ControllerEnd, Distribution, ProxyFigures};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle};
@@ -248,7 +248,7 @@ impl ChannelEnd for Proxies {
             changes: figures.generation,
             rounds: figures.rounds,
             sent: figures.sent,
-            propagation: Times {
+            propagation: Distribution {
                 buckets: PROPAGATION_BOUNDS.into_iter().zip(figures.propagation.counts).collect(),
                 above: figures.propagation.counts.last().copied().unwrap_or_default(),
                 sum: figures.propagation.sum,

@@ -52,14 +52,14 @@ pub struct ControllerEnd {
     /// Resources and removals in them.
     pub sent: u64,
     /// Times until all connected proxies had a change.
-    pub propagation: Times,
+    pub propagation: Distribution,
     /// The last proxy to have the last of these changes, and its time in seconds.
     pub slowest: Option<(String, f64)>,
 }
 
 /// A distribution of times in seconds.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Times {
+pub struct Distribution {
     /// Upper bounds, and how many times there are up to each and above the one before.
     pub buckets: Vec<(f64, u64)>,
     /// How many are above all bounds.
@@ -149,7 +149,7 @@ impl ChannelFigures {
     }
 }
 
-impl Times {
+impl Distribution {
     fn write(&self, text: &mut Text, labels: &Labels) {
         let mut total = 0;
         let up_to = |&(bound, count): &(f64, u64)| {
@@ -178,7 +178,7 @@ mod tests {
     fn a_distribution_is_written_as_a_histogram() {
         let (mut text, labels) = (Text::default(), Labels::default());
         text.metric("fairway_", "x", "histogram", "Help.");
-        Times { buckets: vec![(0.5, 2), (1.0, 1)], above: 4, sum: 7.5 }.write(&mut text, &labels);
+        Distribution { buckets: vec![(0.5, 2), (1.0, 1)], above: 4, sum: 7.5 }.write(&mut text, &labels);
         assert_eq!(
             String::from_utf8_lossy(text.page()),
             "# HELP fairway_x Help.\n# TYPE fairway_x histogram\nfairway_x_bucket{le=\"0.5\"} 2\nfairway_x_bucket{le=\"1\"} 3\n\

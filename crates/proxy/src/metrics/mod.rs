@@ -22,7 +22,7 @@ mod text;
 mod totals;
 mod worker;
 
-pub use self::channel::{ChannelFigures, ControllerEnd, ProxyEnd, Times};
+pub use self::channel::{ChannelFigures, ControllerEnd, Distribution, ProxyEnd};
 pub use self::histogram::{Buckets, InvalidBuckets};
 pub use self::label::{LiveRoutes, RequestLabels};
 pub use self::native::NativeBuckets;
