@@ -55,6 +55,8 @@ struct RoutePolicyPart {
     owner: Arc<Owner>,
     turn: RouteAge,
     targets: Vec<Subject>,
+    /// The place of each of them in `spec.targetRefs`.
+    places: Vec<usize>,
     /// The first target that can't be one.
     bad_target: Option<SectionFault>,
     asked: Asked,
@@ -267,8 +269,10 @@ impl RoutePolicies {
         }
         let Some((owner, turn, policy)) = found else { return targets };
         let asked = read::read(key, &policy.spec, objects, options);
-        let (own, bad_target) = targets_of(key, policy);
-        let part = RoutePolicyPart { owner, turn, targets: own, bad_target, asked, users: None, users_left_out: 0 };
+        let (targets_and_places, bad_target) = targets_of(key, policy);
+        let (own, places) = targets_and_places.into_iter().unzip();
+        let part =
+            RoutePolicyPart { owner, turn, targets: own, places, bad_target, asked, users: None, users_left_out: 0 };
         for backend in part.backends() {
             owned.backends.attach(backend, &part.owner, dirty);
         }
@@ -300,9 +304,9 @@ impl RoutePolicies {
     }
 }
 
-/// What a policy is for, and the first target that can't be one.
-fn targets_of(key: &ObjectKey, policy: &RoutePolicy) -> (Vec<Subject>, Option<SectionFault>) {
-    let (mut targets, mut bad) = (Vec::new(), None);
+/// What a policy is for, each with its place in `spec.targetRefs`, and the first target that can't be one.
+fn targets_of(key: &ObjectKey, policy: &RoutePolicy) -> (Vec<(Subject, usize)>, Option<SectionFault>) {
+    let (mut targets, mut bad) = (Vec::<(Subject, usize)>::new(), None);
     for (at, one) in policy.spec.target_refs.iter().enumerate() {
         let kind = match &*one.kind.0 {
             "Gateway" => Kind::Gateway,
@@ -323,8 +327,8 @@ fn targets_of(key: &ObjectKey, policy: &RoutePolicy) -> (Vec<Subject>, Option<Se
         let section = one.section_name.as_ref().map(|name| &*name.0).filter(|name| !name.is_empty());
         let object = ObjectKey::new(kind, &*key.namespace, &*one.name.0);
         let target = Subject { object, section: section.map(Into::into) };
-        if !targets.contains(&target) {
-            targets.push(target);
+        if targets.iter().all(|(known, _)| *known != target) {
+            targets.push((target, at));
         }
     }
     (targets, bad)

@@ -71,7 +71,7 @@ impl RoutePolicies {
             let field = "spec.basicAuth.secretRef".to_owned();
             findings.push(finding(Severity::Warning, Reason::InvalidSecret, field, name, message));
         }
-        for (at, target) in part.targets.iter().enumerate() {
+        for (target, at) in part.targets.iter().zip(&part.places) {
             let fault = self.fault_at(part, target, objects);
             if let Some(fault) = &fault {
                 let message = match fault.reason {
