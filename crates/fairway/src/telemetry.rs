@@ -14,7 +14,10 @@ const QUIET: &str = "kube=warn,kube_client=warn,kube_client::client::builder=off
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Form {
     Text,
-    #[cfg_attr(not(any(feature = "cluster", test)), expect(dead_code, reason = "only the roles in a cluster have the option"))]
+    #[cfg_attr(
+        not(any(feature = "cluster", test)),
+        expect(dead_code, reason = "only the roles in a cluster have the option")
+    )]
     Json,
 }
 

@@ -171,12 +171,10 @@ mod tests {
         ];
         assert_eq!(processes.iter().map(Process::is_good).collect::<Vec<_>>(), [false, false, true, false]);
         let text = render(&Status { processes, ingresses: None }, Terminal::plain());
-        let words = |start: &str| {
-            let line = text.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{text}"));
-            line.split_whitespace().collect::<Vec<_>>().join(" ")
-        };
+        let lines = || text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+        let words = |start: &str| lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{text}"));
         assert_eq!(words("c "), "c controller current 0 s - 0 1 0 of 1");
-        assert_eq!(words("p1  proxy"), "p1 proxy stale 2 h - 0 0 -");
+        assert_eq!(words("p1 proxy"), "p1 proxy stale 2 h - 0 0 -");
         assert!(text.contains("\np3: gone\n"), "{text}");
         assert!(text.contains("only_from is not known here"), "{text}");
         assert!(text.contains("aa       p1 refused\n1 resource, 1 different between 3 processes\n"), "{text}");
