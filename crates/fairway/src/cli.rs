@@ -545,6 +545,13 @@ fn run() -> Command {
                 .default_value("1024")
                 .help("Let all bodies in that directory together have this much"),
         )
+        .arg(
+            Arg::new("handover-socket")
+                .long("handover-socket")
+                .value_name("PATH|@NAME")
+                .value_parser(value_parser!(PathBuf))
+                .help("Take the listening sockets over from the process that serves here, and hand them on to the next one; see docs/run.md"),
+        )
         .arg(workers())
         .arg(metrics_detail())
         .arg(allow_address());
@@ -553,7 +560,8 @@ fn run() -> Command {
 
 /// Both roles take all flags of `run`, so that a Deployment has one list of them.
 fn controller() -> Command {
-    let hidden = ["access-log", "workers", "metrics-detail", "request-body-directory", "request-body-space"];
+    let hidden =
+        ["access-log", "workers", "metrics-detail", "request-body-directory", "request-body-space", "handover-socket"];
     let command = run()
         .name("controller")
         .about("Control the Ingresses of a cluster, and tell proxies in other processes what to serve")

@@ -66,10 +66,10 @@ const REFUSED: [libc::c_long; 37] = [
 ];
 
 /// Confines this thread and those that it starts from now on. To be called before there are others. Nothing in `token` is read from now on;
-/// files may be kept in `scratch`.
-pub(crate) fn confine(token: Option<&Path>, scratch: [Option<&Path>; 2]) {
+/// files may be kept in `scratch`, and a socket in `sockets`.
+pub(crate) fn confine(token: Option<&Path>, scratch: [Option<&Path>; 2], sockets: Option<&Path>) {
     let hidden: Vec<_> = CREDENTIALS.map(Path::new).into_iter().chain(token).collect();
-    match files(&hidden, &scratch) {
+    match files(&hidden, &scratch, sockets) {
         Ok(RulesetStatus::FullyEnforced) => {}
         Ok(RulesetStatus::PartiallyEnforced) => info!("Landlock of this kernel is older: some rights to files remain"),
         Ok(RulesetStatus::NotEnforced) => {
@@ -82,8 +82,9 @@ pub(crate) fn confine(token: Option<&Path>, scratch: [Option<&Path>; 2]) {
     }
 }
 
-/// Leaves no right to files but to read them, and not those in `hidden`, and to make, write and remove some in `scratch`.
-fn files(hidden: &[&Path], scratch: &[Option<&Path>]) -> Result<RulesetStatus, RulesetError> {
+/// Leaves no right to files but to read them, and not those in `hidden`, and to make, write and remove some in `scratch`, and
+/// sockets in `sockets`.
+fn files(hidden: &[&Path], scratch: &[Option<&Path>], sockets: Option<&Path>) -> Result<RulesetStatus, RulesetError> {
     let ruleset = Ruleset::default().handle_access(AccessFs::from_all(LANDLOCK))?.scope(Scope::from_all(LANDLOCK))?;
     let mut ruleset = ruleset.create()?;
     let mut readable = Vec::new();
@@ -101,6 +102,9 @@ fn files(hidden: &[&Path], scratch: &[Option<&Path>]) -> Result<RulesetStatus, R
     for scratch in scratch.iter().flatten().filter_map(|scratch| PathFd::new(scratch).ok()) {
         let made = AccessFs::MakeReg | AccessFs::RemoveFile | AccessFs::Truncate;
         ruleset = ruleset.add_rule(PathBeneath::new(scratch, AccessFs::ReadFile | AccessFs::WriteFile | made))?;
+    }
+    if let Some(sockets) = sockets.and_then(|sockets| PathFd::new(sockets).ok()) {
+        ruleset = ruleset.add_rule(PathBeneath::new(sockets, AccessFs::MakeSock | AccessFs::RemoveFile))?;
     }
     Ok(ruleset.restrict_self()?.ruleset)
 }
@@ -164,14 +168,14 @@ mod tests {
     fn a_confined_thread_reads_what_is_not_hidden_and_can_do_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
-        let [hidden, open, scratch] = ["hidden", "open", "scratch"].map(|name| root.join(name));
-        for path in [&hidden, &open, &scratch] {
+        let [hidden, open, scratch, sockets] = ["hidden", "open", "scratch", "sockets"].map(|name| root.join(name));
+        for path in [&hidden, &open, &scratch, &sockets] {
             std::fs::create_dir(path).unwrap();
             std::fs::write(path.join("file"), "text").unwrap();
         }
         std::thread::scope(|scope| {
             let confined = scope.spawn(|| {
-                let status = files(&[&hidden], &[Some(&scratch)]).unwrap();
+                let status = files(&[&hidden], &[Some(&scratch)], Some(&sockets)).unwrap();
                 calls().unwrap();
                 let program = Command::new("/bin/true").status().map_err(|error| error.kind());
                 assert_eq!(program.map(|_| ()), Err(ErrorKind::PermissionDenied));
@@ -187,6 +191,10 @@ mod tests {
                 std::fs::rename(scratch.join("new"), scratch.join("other")).unwrap();
                 std::fs::remove_file(scratch.join("other")).unwrap();
                 tempfile::tempfile_in(&scratch).unwrap();
+                drop(std::os::unix::net::UnixListener::bind(sockets.join("socket")).unwrap());
+                std::fs::remove_file(sockets.join("socket")).unwrap();
+                assert!(denied(std::fs::write(sockets.join("new"), "other")));
+                assert!(denied(std::os::unix::net::UnixListener::bind(open.join("socket")).map(|_| ())));
                 assert!(denied(Command::new(scratch.join("file")).status().map(|_| ())));
             });
             confined.join().unwrap();

@@ -14,6 +14,8 @@ mod dev;
 mod echo;
 mod explain;
 mod flags;
+#[cfg(feature = "cluster")]
+mod handover;
 mod manifest;
 mod open_files;
 mod plugin;

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::info;
 
 use crate::confine::confine;
+use crate::handover::Handover;
 use crate::role;
 use crate::serve::{Choices, Control, Flag, serve};
 use crate::status::standing::{self, Standing};
@@ -38,12 +39,17 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     // Before there is another thread.
     let scratch = matches.get_one::<PathBuf>("request-body-directory").map(PathBuf::as_path);
     let file = keep::file(matches)?;
-    confine(token.as_deref(), [scratch, file.as_ref().and_then(|file| file.path().parent())]);
+    let handover = Handover::begin(matches)?;
+    let kept_in = file.as_ref().and_then(|file| file.path().parent());
+    confine(token.as_deref(), [scratch, kept_in], handover.as_ref().and_then(Handover::folder));
     let log = role::access_log(matches)?;
     let options = flags.options()?;
     // Nothing here takes time but the setup of a connection to the controller.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().thread_name("link").build()?;
+    if let Some(handover) = &handover {
+        runtime.block_on(handover.greet());
+    }
     let mut signals = Signals::new(&runtime)?;
     let (sink, changes) = mpsc::channel(1);
     let (link, reporter) = Link::new(place, name(), sink);
@@ -51,6 +57,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let status = link.status();
     let admin = role::admin_address(&flags, None)?;
     let mut config = wiring::proxy_config(matches, &flags, &options, Some(admin), log)?;
+    config.handover = handover.is_some();
     config.unreachable = reported(reporter);
     let (status_seen, holding, kept) = (status.clone(), link.holding(), KeptAt::default());
     config.channel =
@@ -61,7 +68,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     if let Some(address) = proxy.admin_address() {
         info!(%address, "health and metrics");
     }
-    let choices = Choices::new(&flags, options.ingress_class);
+    let choices = Choices::new(&flags, options.ingress_class, handover);
     runtime.block_on(async {
         let (complete, ready) = watch::channel(false);
         if let Some(file) = file {

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use crate::flags::Flags;
+use crate::handover::Handover;
 use crate::role;
 use crate::serve::{Choices, Control, serve};
 use crate::status::standing::Alone;
@@ -38,13 +39,18 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let mut config = config(matches, &flags)?;
     let runtime = runtime()?;
     let mut signals = Signals::new(&runtime)?;
-    check_addresses(&config.options)?;
+    let handover = Handover::begin(matches)?;
+    match handover.as_ref().filter(|handover| handover.follows()) {
+        Some(handover) => runtime.block_on(handover.greet()),
+        None => check_addresses(&config.options)?,
+    }
     let webhook = webhook(matches, &flags)?;
     let client = connect(&runtime, &flags, &mut config)?;
     let (sink, changes) = mpsc::channel(1);
     let controller = Controller::new(client, config.clone(), sink)?;
     let admin = role::admin_address(&flags, None)?;
     let mut proxy_config = wiring::proxy_config(matches, &flags, &config.options, Some(admin), log)?;
+    proxy_config.handover = handover.is_some();
     proxy_config.findings = shown(controller.findings());
     proxy_config.channel = Some(ChannelSource::new(Alone("run")));
     proxy_config.unreachable = reported(controller.reporter());
@@ -53,7 +59,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     if let Some(address) = proxy.admin_address() {
         info!(%address, "health and metrics");
     }
-    let choices = Choices::new(&flags, config.options.ingress_class);
+    let choices = Choices::new(&flags, config.options.ingress_class, handover);
     answer_reviews(&runtime, webhook, &controller);
     runtime.block_on(async {
         let control =

@@ -2,6 +2,7 @@
 //! progress, whatever makes it end.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_proxy::Proxy;
@@ -15,6 +16,7 @@ mod publish;
 pub(crate) use self::publish::Publication;
 use self::publish::publish_all;
 use crate::flags::Flags;
+use crate::handover::Handover;
 use crate::wiring;
 
 /// After a failure of the controller: the longest time to accept connections before draining, and the longest time to drain.
@@ -73,11 +75,14 @@ pub(crate) struct Choices {
     pub(crate) grace: Duration,
     /// How long the process stays after draining.
     pub(crate) after: Duration,
+    /// The process before and the one after, if sockets are handed over.
+    pub(crate) handover: Option<Arc<Handover>>,
 }
 
 impl Choices {
-    pub(crate) fn new(flags: &Flags, class: String) -> Self {
-        Self { class, grace: flags.time("shutdown-grace-period"), after: flags.time("post-shutdown-grace-period") }
+    pub(crate) fn new(flags: &Flags, class: String, handover: Option<Handover>) -> Self {
+        let (grace, after) = (flags.time("shutdown-grace-period"), flags.time("post-shutdown-grace-period"));
+        Self { class, grace, after, handover: handover.map(Arc::new) }
     }
 }
 
@@ -92,13 +97,13 @@ pub(crate) async fn serve(
     choices: Choices,
     mut signal: impl AsyncFnMut(),
 ) -> anyhow::Result<()> {
-    let Choices { class, mut grace, after } = choices;
+    let Choices { class, mut grace, after, handover } = choices;
     let Control { ready, mut task, leave, stop } = control;
     let (open, opened) = watch::channel(false);
-    let pump = tokio::spawn(publish_all(changes, proxy.publisher(), open));
+    let pump = tokio::spawn(publish_all(changes, proxy.publisher(), open, handover.clone()));
     let failure = tokio::select! {
         () = signal() => None,
-        () = become_ready(ready, opened, &proxy, &class) => None,
+        () = become_ready(ready, opened, &proxy, &class, handover.as_deref()) => None,
         ended = &mut task => Some(match end_of(ended) {
             Ok(()) => anyhow::anyhow!("the controller ended without being asked to"),
             Err(error) => error.context("the controller ended"),
@@ -169,7 +174,13 @@ fn notice_text(grace: Duration, deadline: Duration) -> String {
 }
 
 /// Sets the probes to live when the first complete configuration is, and every listener for HTTP and HTTPS is open. Never ends.
-async fn become_ready(mut ready: watch::Receiver<bool>, mut open: watch::Receiver<bool>, proxy: &Proxy, class: &str) {
+async fn become_ready(
+    mut ready: watch::Receiver<bool>,
+    mut open: watch::Receiver<bool>,
+    proxy: &Proxy,
+    class: &str,
+    handover: Option<&Handover>,
+) {
     if ready.wait_for(|ready| *ready).await.is_ok() {
         if !*open.borrow() {
             error!(
@@ -179,6 +190,9 @@ async fn become_ready(mut ready: watch::Receiver<bool>, mut open: watch::Receive
             );
         }
         if open.wait_for(|open| *open).await.is_ok() {
+            if let Some(handover) = handover {
+                handover.finish(proxy.publisher(), proxy.readiness()).await;
+            }
             proxy.readiness().serving();
             let hosts = proxy.publisher().snapshot().host_count();
             info!(hosts, class, addresses = listening(proxy).join(", "), "serving");

@@ -50,6 +50,8 @@ pub struct ProxyConfig {
     pub addresses: AddressPolicy,
     /// The connection to a controller, if that is another process.
     pub channel: Option<ChannelSource>,
+    /// Whether the listening sockets may be handed over to another process, which takes a second descriptor of each.
+    pub handover: bool,
 }
 
 impl Default for ProxyConfig {
@@ -68,6 +70,7 @@ impl Default for ProxyConfig {
             spool: None,
             addresses: AddressPolicy::default(),
             channel: None,
+            handover: false,
         }
     }
 }

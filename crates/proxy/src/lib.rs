@@ -50,6 +50,9 @@ mod worker;
 
 pub use config::ProxyConfig;
 pub use net::{client_hello, proxy_protocol, resolve};
-pub use proxy::{Drained, Proxy, Published, Publisher, RefusedListener, StartError};
+pub use proxy::{
+    Drained, HandoverError, HandoverPlace, Predecessor, Proxy, Published, Publisher, RefusedListener, StartError,
+    Taking,
+};
 pub use spool::SpoolOptions;
 pub use unreachable::{Unreachable, UnreachableSink};

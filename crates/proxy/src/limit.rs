@@ -39,6 +39,12 @@ fairway_model::limits! {
             ACCEPT_PAUSE: Duration = Duration::from_millis(100), Time, "Accepting is tried again.", "";
             /// Pauses that a closing listener makes to accept the connections in its queue.
             CLOSING_PAUSES: u32 = 10, Count, "The listener closes.", "";
+            /// Sockets that a process takes over from the one before it.
+            HANDOVER_SOCKETS: usize = 16_384, Count, "It takes none, and waits until the ports are free.", "";
+            /// Sockets of one address for each worker, as far as they are made so that each worker has the same number.
+            INHERITED_PER_WORKER: usize = 4, Count, "Some workers have one more than others.", "";
+            /// Time for an answer of the other process when sockets are handed over.
+            HANDOVER_PATIENCE: Duration = Duration::from_secs(5), Time, "They are not; the process before goes on.", "";
             /// Shortest time between two warnings that connections can't be accepted.
             ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(60), Time, "The warning is not logged.", "";
             /// TLS sessions kept for resumption.

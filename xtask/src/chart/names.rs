@@ -10,12 +10,13 @@ const FLAGS: &str = "docs/flags.md";
 const KEYS: &str = "docs/configmap.md";
 
 /// The flags of `fairway run` that ingress-nginx doesn't have, and their argument.
-pub(crate) const OWN_FLAGS: [(&str, &str); 12] = [
+pub(crate) const OWN_FLAGS: [(&str, &str); 13] = [
     ("access-log", "VALUE"),
     ("allow-backend-address", "VALUE"),
     ("gateway-address", "VALUE"),
     ("gateway-api", ""),
     ("gateway-ports", "VALUE"),
+    ("handover-socket", "VALUE"),
     ("log-format", "VALUE"),
     ("metrics-detail", "VALUE"),
     ("read-only", ""),

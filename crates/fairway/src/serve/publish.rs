@@ -1,6 +1,7 @@
 //! Applies changes to the proxy, and reports addresses that can't be listened on.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_channel::Change;
@@ -9,6 +10,8 @@ use fairway_proxy::{Published, Publisher, RefusedListener};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 use tracing::{error, info};
+
+use crate::handover::Handover;
 
 /// The longest time until a refused listener is tried again: its port may be free by then, or the node may have its address. Any
 /// change tries it sooner.
@@ -39,13 +42,30 @@ pub(super) async fn publish_all(
     mut changes: mpsc::Receiver<impl Publication>,
     publisher: Publisher,
     open: watch::Sender<bool>,
+    handover: Option<Arc<Handover>>,
 ) {
+    let taking = async || match &handover {
+        Some(handover) => handover.take(&publisher).await,
+        None => false,
+    };
+    let mut begun = false;
     let mut some_refused = false;
     loop {
         let (published, live) = tokio::select! {
             change = changes.recv() => {
                 let Some((delta, live)) = change.map(Publication::parts) else { return };
-                let published = publisher.publish(delta).await;
+                if !std::mem::replace(&mut begun, true) {
+                    taking().await;
+                }
+                let mut published = publisher.publish(delta).await;
+                // The process before may have opened a port since.
+                if published.refused.iter().any(|refused| refused.error.kind() == io::ErrorKind::AddrInUse)
+                    && taking().await
+                    && let Some(again) = publisher.listen_again().await
+                {
+                    published.refused = again.refused;
+                    published.opened.extend(again.opened);
+                }
                 info!(
                     snapshot = published.version,
                     hosts = published.hosts,

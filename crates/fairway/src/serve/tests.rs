@@ -90,7 +90,8 @@ async fn what_runs_is_answered_when_the_controller_fails() {
         let control = Control { ready, task, leave: watch::Sender::new(false), stop: watch::Sender::new(false) };
         let (_changes, changes) = mpsc::channel::<fairway_channel::Change>(1);
         // The test never waits for this hour to pass.
-        let choices = Choices { class: "nginx".into(), grace: Duration::ZERO, after: Duration::from_secs(3600) };
+        let choices =
+            Choices { class: "nginx".into(), grace: Duration::ZERO, after: Duration::from_secs(3600), handover: None };
         let (signals, mut signalled) = mpsc::channel(1);
         let signal = async || match signalled.recv().await {
             Some(()) => (),
@@ -122,7 +123,7 @@ async fn a_controller_that_fails_before_anything_is_served_ends_the_process_at_o
     let control = Control { ready, task, leave: watch::Sender::new(false), stop: watch::Sender::new(false) };
     let (_changes, changes) = mpsc::channel::<fairway_channel::Change>(1);
     let hour = Duration::from_secs(3600);
-    let choices = Choices { class: "nginx".into(), grace: hour, after: hour };
+    let choices = Choices { class: "nginx".into(), grace: hour, after: hour, handover: None };
     within("the end", serve(control, changes, proxy, choices, std::future::pending)).await.unwrap_err();
     assert_eq!(lifecycle.stage(), Stage::Draining);
 }

@@ -1,11 +1,11 @@
 //! The stage in the life of the process, as seen by probes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 /// The stage that a process is in; clones share it. It only ever moves forward.
 #[derive(Clone, Debug, Default)]
-pub struct Lifecycle(Arc<AtomicU8>);
+pub struct Lifecycle(Arc<AtomicU8>, Arc<AtomicBool>);
 
 /// A stage.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd)]
@@ -35,6 +35,16 @@ impl Lifecycle {
     /// New connections are no longer accepted.
     pub fn draining(&self) {
         self.0.fetch_max(3, Ordering::Relaxed);
+    }
+
+    /// Whether another process is about to serve in place of this one. They share the port of health.
+    pub fn succeeded(&self, by_another: bool) {
+        self.1.store(by_another, Ordering::Relaxed);
+    }
+
+    /// Whether another process is about to serve in place of this one.
+    pub fn is_succeeded(&self) -> bool {
+        self.1.load(Ordering::Relaxed)
     }
 
     /// The current stage.

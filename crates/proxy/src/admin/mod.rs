@@ -4,7 +4,7 @@
 //! | path | answer |
 //! | --- | --- |
 //! | `/healthz` (or as configured) | 200 while traffic is served: workers answer, the first configuration is live, no shutdown has begun; otherwise 500, as in ingress-nginx |
-//! | `/readyz` | 200 while new connections are accepted: as above, and also during the grace period of a shutdown; otherwise 503 |
+//! | `/readyz` | 200 while new connections are accepted: as above, and also during the grace period of a shutdown; otherwise 503, also while another process takes the sockets over |
 //! | `/livez` | 200 as long as there is an answer |
 //! | `/metrics` | counters in the text format of Prometheus or in protobuf, written as they are read |
 //! | `/debug/findings` | findings about users' objects, as JSON, by object |
@@ -163,6 +163,7 @@ impl AdminSource {
     async fn readiness(&self) -> AdminAnswer {
         match self.lifecycle.stage() {
             Stage::Starting => AdminAnswer::text(503, STARTING),
+            _ if self.lifecycle.is_succeeded() => AdminAnswer::text(503, "another process takes over"),
             Stage::Serving | Stage::Stopping => self.pinged(503).await,
             Stage::Draining => AdminAnswer::text(503, "no more connections"),
         }

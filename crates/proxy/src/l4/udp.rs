@@ -153,11 +153,14 @@ pub(crate) async fn serve(datagrams: Rc<Datagrams>, open: Rc<OpenStream>, port: 
     let number = datagrams.shard.next_number();
     datagrams.sessions.borrow_mut().open(number, port.local);
     let port = Rc::new(port);
+    let mut quiet = open.gate().quiet();
     loop {
+        let is_quiet = *quiet.borrow_and_update();
         let readable = tokio::select! {
             biased;
             () = open.gate().closed() => break,
-            readable = port.socket.readable() => readable,
+            _ = quiet.changed() => continue,
+            readable = port.socket.readable(), if !is_quiet => readable,
         };
         match readable.and_then(|()| take(&datagrams, &open, &port, number)) {
             Ok(More::Perhaps) => tokio::task::yield_now().await,

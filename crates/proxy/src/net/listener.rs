@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,7 +11,7 @@ use std::time::Instant;
 use fairway_model::{Listener, ListenerName, Scheme, StreamListener};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::limit::{ACCEPT_PAUSE, ACCEPT_WARNING_INTERVAL, BACKLOG};
 use crate::net::tls::{Certificates, ServerConfigs};
@@ -84,6 +85,26 @@ impl Bound {
             Self::Udp(socket) => socket.local_addr(),
         }
     }
+
+    /// Another descriptor of the same socket.
+    ///
+    /// # Errors
+    /// If there is no descriptor left.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(socket) => Self::Tcp(socket.try_clone()?),
+            Self::Udp(socket) => Self::Udp(socket.try_clone()?),
+        })
+    }
+}
+
+impl AsFd for Bound {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Udp(socket) => socket.as_fd(),
+        }
+    }
 }
 
 /// Binds one socket for each worker. With port 0, all of them share the port that the kernel chose.
@@ -104,10 +125,10 @@ pub(crate) fn bind(listener: &AnyListener, workers: usize) -> io::Result<Vec<Bou
 ///
 /// # Errors
 /// Those of `bind(2)`.
-pub(crate) fn bind_beside(listener: &AnyListener, workers: usize) -> io::Result<Vec<Bound>> {
+pub(crate) fn bind_beside(listener: &AnyListener, count: usize) -> io::Result<Vec<Bound>> {
     let mut address = listener.address();
-    let mut sockets = Vec::with_capacity(workers);
-    for _ in 0..workers {
+    let mut sockets = Vec::with_capacity(count);
+    for _ in 0..count {
         let socket = socket(address, listener.is_udp())?;
         socket.set_reuse_port(true)?;
         socket.bind(&address.into())?;
@@ -145,6 +166,8 @@ pub(crate) struct Gate {
     /// The local address, with the port that the kernel chose.
     local: SocketAddr,
     closed: Notify,
+    /// Whether nothing is received, because another process does.
+    quiet: watch::Sender<bool>,
     /// Time of the last warning that nothing can be accepted.
     warned: Cell<Option<Instant>>,
 }
@@ -152,7 +175,7 @@ pub(crate) struct Gate {
 impl Gate {
     /// Creates the gate of a socket at this address.
     pub(crate) fn new(local: SocketAddr) -> Self {
-        Self { local, closed: Notify::new(), warned: Cell::new(None) }
+        Self { local, closed: Notify::new(), quiet: watch::Sender::default(), warned: Cell::new(None) }
     }
 
     /// Its address.
@@ -163,6 +186,16 @@ impl Gate {
     /// Ends the accept loop.
     pub(crate) fn close(&self) {
         self.closed.notify_one();
+    }
+
+    /// Leaves what arrives to another process that has the socket too, or takes it again.
+    pub(crate) fn set_quiet(&self, quiet: bool) {
+        self.quiet.send_replace(quiet);
+    }
+
+    /// Whether what arrives is left to another process, as it is now and from then on.
+    pub(crate) fn quiet(&self) -> watch::Receiver<bool> {
+        self.quiet.subscribe()
     }
 
     /// Resolves when the gate is closed.

@@ -6,6 +6,7 @@ pub mod resolve;
 
 pub(crate) mod client_certificate;
 pub(crate) mod descriptors;
+pub(crate) mod inherited;
 pub(crate) mod listener;
 mod ocsp;
 pub(crate) mod session;

@@ -7,9 +7,10 @@ use std::thread;
 
 use fairway_model::ErrorChain;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::{AdminServer, AdminSource};
+use crate::limit::ACCEPT_PAUSE;
 use crate::net::resolve::{AddressPolicy, Resolved, Resolver};
 
 /// The thread; dropping it ends it.
@@ -25,6 +26,8 @@ pub(crate) struct PreparedControl {
     /// Taken out when it runs or is dropped.
     runtime: Option<Runtime>,
     admin: Option<AdminServer>,
+    /// The address of the admin listener if it is still in use.
+    later: Option<SocketAddr>,
     resolver: Option<(Arc<Resolver>, mpsc::Receiver<Resolved>)>,
     address: Option<SocketAddr>,
     /// Where requests may be sent, given the proxy's own address.
@@ -36,15 +39,19 @@ impl PreparedControl {
     /// reported and affects nothing else.
     ///
     /// # Errors
-    /// If the address is in use or no event loop can be created.
-    pub(crate) fn new(admin: Option<SocketAddr>, policy: AddressPolicy) -> io::Result<Self> {
+    /// If the address is in use, unless it `waits` for that, or no event loop can be created.
+    pub(crate) fn new(admin: Option<SocketAddr>, policy: AddressPolicy, waits: bool) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         // The caller may run on its own event loop, where another one must not block.
         let bind = || runtime.block_on(async { Some(AdminServer::bind(admin?).await) });
         let bound: Option<io::Result<AdminServer>> =
             thread::scope(|scope| scope.spawn(bind).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        let mut this = Self { runtime: Some(runtime), admin: None, resolver: None, address: None, policy };
-        this.admin = bound.transpose()?;
+        let mut this = Self { runtime: Some(runtime), admin: None, later: None, resolver: None, address: None, policy };
+        match bound.transpose() {
+            // The process before has the port as long as it serves.
+            Err(error) if waits && error.kind() == io::ErrorKind::AddrInUse => this.later = admin,
+            bound => this.admin = bound?,
+        }
         this.address = this.admin.as_ref().map(AdminServer::local_address).transpose()?;
         this.policy.own.extend(this.address);
         let entered = this.runtime.as_ref().map(Runtime::enter);
@@ -79,6 +86,7 @@ impl PreparedControl {
     pub(crate) fn run<F>(
         mut self,
         source: AdminSource,
+        away: watch::Receiver<bool>,
         follow: impl FnOnce(mpsc::Receiver<Resolved>) -> F,
         others: impl FnOnce() + Send + 'static,
     ) -> io::Result<Control>
@@ -86,6 +94,7 @@ impl PreparedControl {
         F: Future<Output = ()> + Send + 'static,
     {
         let (runtime, admin, resolver) = (self.runtime.take(), self.admin.take(), self.resolver.take());
+        let address = self.later.or(self.address);
         let Some(runtime) = runtime else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
@@ -93,8 +102,8 @@ impl PreparedControl {
         let (stop, stopped) = oneshot::channel();
         let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
             runtime.block_on(async move {
-                if let Some(admin) = admin {
-                    tokio::spawn(admin.run(Arc::new(source)));
+                if let Some(address) = address {
+                    tokio::spawn(administer(admin, address, Arc::new(source), away));
                 }
                 if let Some(following) = following {
                     tokio::spawn(following);
@@ -105,6 +114,38 @@ impl PreparedControl {
             runtime.shutdown_background();
         })?;
         Ok(Control { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+/// Runs the admin server, but not while another process serves in place of this one (`away`), and only once the port is free.
+async fn administer(
+    mut admin: Option<AdminServer>,
+    address: SocketAddr,
+    source: Arc<AdminSource>,
+    mut away: watch::Receiver<bool>,
+) {
+    loop {
+        if away.wait_for(|away| !away).await.is_err() {
+            return;
+        }
+        let server = match admin.take() {
+            Some(server) => server,
+            None => match AdminServer::bind(address).await {
+                Ok(server) => {
+                    tracing::info!(%address, "health and metrics");
+                    server
+                }
+                Err(error) => {
+                    tracing::debug!(%error, %address, "health and metrics can't be asked for yet");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        tokio::select! {
+            () = server.run(source.clone()) => {}
+            _ = away.wait_for(|away| *away) => {}
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use fairway_model::{ListenerName, Snapshot};
 
+use crate::net::inherited::{Inherited, Spare};
 use crate::net::listener::{self, AnyListener, Bound};
 
 /// The listeners as the last attempt left them. A listener whose new address is refused is in both maps: the old one is still
@@ -19,6 +20,12 @@ pub(super) struct Listening {
     pub(super) open: HashMap<ListenerName, AnyListener>,
     /// Listeners that could not be opened.
     pub(super) refused: HashMap<ListenerName, Refusal>,
+    /// Further descriptors of the open sockets, for a process that takes them over.
+    pub(super) spare: Spare,
+    /// Sockets of the process before, for listeners with their addresses.
+    pub(super) inherited: Inherited,
+    /// Whether another process listens in place of this one.
+    pub(super) handed_over: bool,
 }
 
 /// How an attempt to open a listener failed.
@@ -75,6 +82,9 @@ impl Listening {
         workers: usize,
         local: &mut BTreeMap<ListenerName, SocketAddr>,
     ) -> Relisten {
+        if self.handed_over {
+            return Relisten::default();
+        }
         let mut relisten = Relisten { open: (0..workers).map(|_| Vec::new()).collect(), ..Relisten::default() };
         let Relisten { open, change, close, refused, opened } = &mut relisten;
         let before = std::mem::take(&mut self.refused);
@@ -99,9 +109,12 @@ impl Listening {
                 })
             })
             .collect();
+        let spare = &mut self.spare;
         self.open.retain(|name, listener| {
             let kept = wanted.contains_key(name);
             if !kept {
+                // First: a worker closes its socket in such a way that nothing which waits there is lost, if it is the last.
+                spare.remove(name);
                 close.push(listener.clone());
                 local.remove(name);
             }
@@ -118,7 +131,12 @@ impl Listening {
                 }
                 Some(_) | None => {}
             }
-            match bind(&listener, &ours, workers) {
+            let bound = match self.inherited.take(&listener, workers) {
+                Ok(None) => bind(&listener, &ours, workers),
+                Ok(Some(sockets)) => Ok(sockets),
+                Err(error) => Err(error),
+            };
+            match bound {
                 Ok(sockets) => {
                     close.extend(old.cloned());
                     if let Some(address) = sockets.first().and_then(|socket| socket.local_addr().ok()) {
@@ -127,8 +145,10 @@ impl Listening {
                             opened.insert(listener.name().clone(), address);
                         }
                     }
-                    for (own, socket) in open.iter_mut().zip(sockets) {
-                        own.push((listener.clone(), socket));
+                    self.spare.keep(listener.name(), &sockets);
+                    // From a process with more workers there may be several for each of ours.
+                    for (at, socket) in sockets.into_iter().enumerate() {
+                        open[at % workers].push((listener.clone(), socket));
                     }
                     self.open.insert(listener.name().clone(), listener);
                 }
@@ -142,6 +162,20 @@ impl Listening {
             }
         }
         relisten
+    }
+
+    /// Forgets everything that another process does from now on. Ports for datagrams stay open until their sessions have ended.
+    pub(super) fn hand_over(&mut self, local: &mut BTreeMap<ListenerName, SocketAddr>) {
+        self.handed_over = true;
+        self.refused.clear();
+        self.spare.clear(false);
+        self.open.retain(|name, listener| {
+            let stays = listener.is_udp();
+            if !stays {
+                local.remove(name);
+            }
+            stays
+        });
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod control;
 mod fingerprint;
+mod handover;
 mod listening;
 mod shared;
 
@@ -15,9 +16,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fairway_model::{Delta, ListenerName, Origin, Snapshot};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use self::control::Control;
+pub use self::handover::{HandoverError, HandoverPlace, Predecessor, Taking};
 pub use self::listening::RefusedListener;
 use self::listening::{Listening, Relisten};
 use self::shared::{Shared, locked};
@@ -29,6 +31,7 @@ use crate::limit::{GEO_PAUSE, GEO_SETTINGS, LAST_WRITE, WORKER_SESSIONS};
 use crate::live::Live;
 use crate::metrics::{ConfigStatus, MetricOptions};
 use crate::net::descriptors;
+use crate::net::inherited::Spare;
 use crate::net::listener;
 use crate::net::resolve::Resolved;
 use crate::net::stapling::Stapling;
@@ -124,8 +127,9 @@ impl Proxy {
             spool,
             addresses,
             channel,
+            handover,
         } = config;
-        let control = control::PreparedControl::new(admin, addresses).map_err(StartError::Admin)?;
+        let control = control::PreparedControl::new(admin, addresses, handover).map_err(StartError::Admin)?;
         let count = worker_count(workers, &snapshot);
         let undefined_host_limit = metrics.undefined_host_limit.div_ceil(count);
         let metrics = Arc::new(MetricOptions { undefined_host_limit, ..metrics });
@@ -136,12 +140,16 @@ impl Proxy {
         let mut sockets: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
         let mut local = BTreeMap::new();
         let mut listening = Listening::default();
+        if handover {
+            listening.spare = Spare::enabled();
+        }
         for listener in listening::listeners(&live.snapshot) {
             let bound = listener::bind(&listener, count)
                 .map_err(|source| StartError::Listen { address: listener.address(), source })?;
             if let Some(address) = bound.first().and_then(|socket| socket.local_addr().ok()) {
                 local.insert(listener.name().clone(), address);
             }
+            listening.spare.keep(listener.name(), &bound);
             for (own, socket) in sockets.iter_mut().zip(bound) {
                 own.push((listener.clone(), socket));
             }
@@ -204,6 +212,7 @@ impl Proxy {
             staples,
             status: Mutex::new(ConfigStatus::default()),
             refused_endpoints: AtomicU64::new(0),
+            away: watch::Sender::default(),
         };
         let shared = Arc::new(shared);
         shared.note(fingerprint::whole(&shared.live().snapshot), &[]);
@@ -254,6 +263,7 @@ impl Proxy {
         let control = control
             .run(
                 source,
+                shared.away.subscribe(),
                 |changes| publisher.follow(changes),
                 move || {
                     // A task each: a panic in one must not end the others.
@@ -310,6 +320,8 @@ impl Proxy {
             tokio::time::sleep(grace / 2).await;
         }
         self.lifecycle.draining();
+        // First: a worker closes its socket in such a way that nothing which waits there is lost, if it is the last.
+        self.shared.change.lock().await.spare.clear(true);
         let (done, mut all_done) = mpsc::channel(1);
         self.shared.tell(|| Order::Drain { done: done.clone() });
         drop(done);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fairway_model::{Delta, ListenerName, Snapshot};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::listening::{Listening, RefusedListener, Relisten};
 use crate::access_log::LogThread;
@@ -38,6 +38,8 @@ pub(super) struct Shared {
     pub(super) status: Mutex<ConfigStatus>,
     /// Number of endpoints refused so far because of their addresses.
     pub(super) refused_endpoints: AtomicU64,
+    /// Whether another process serves in place of this one.
+    pub(super) away: watch::Sender<bool>,
 }
 
 impl Shared {

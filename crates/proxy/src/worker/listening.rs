@@ -90,6 +90,12 @@ impl Worker {
         datagrams.map(|(open, _)| open.resource().name.clone()).collect()
     }
 
+    /// Leaves what arrives at UDP listeners to another process, or takes it again.
+    pub(super) fn set_quiet(&self, quiet: bool) {
+        let streams = self.streams.borrow();
+        streams.iter().filter(|(open, _)| open.is_udp()).for_each(|(open, _)| open.gate().set_quiet(quiet));
+    }
+
     /// Closes listeners after accepting what waits in their queues, which would otherwise be reset.
     pub(super) async fn close_listeners(&self, gone: impl Fn(&ListenerName) -> bool) {
         let closing: Vec<_> = self.listeners.borrow_mut().extract_if(.., |(open, _)| gone(&open.name())).collect();

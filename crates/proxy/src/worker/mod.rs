@@ -44,6 +44,14 @@ pub(crate) enum Order {
         /// Dropped once it is in effect.
         done: mpsc::Sender<()>,
     },
+    /// Another process has the sockets too, and accepts from now on: accept what waits, and close them. UDP sessions go on, but what
+    /// clients send is left to that process.
+    HandOver {
+        /// Dropped once it is in effect.
+        done: mpsc::Sender<()>,
+    },
+    /// That process is gone: receive datagrams again.
+    TakeBack,
     /// End every client connection with its next response; all else continues.
     Leave,
     /// Accept nothing more, close idle connections, let the rest finish.
@@ -145,6 +153,13 @@ impl Worker {
                     }
                     drop(done);
                 }
+                Order::HandOver { done } => {
+                    self.set_quiet(true);
+                    let datagrams = self.datagram_ports();
+                    self.close_listeners(|name| !datagrams.contains(name)).await;
+                    drop(done);
+                }
+                Order::TakeBack => self.set_quiet(false),
                 Order::Leave => self.shard.leave(),
                 Order::Drain { done } => {
                     self.shard.drain();
