@@ -63,7 +63,7 @@ Writes a Gateway, HTTPRoutes, ReferenceGrants and RoutePolicies to standard outp
 that has no counterpart in whole is left out and named: nothing that restricts requests is dropped. Then the requests that the Ingresses suggest
 are decided by both sides, and each that gets another answer is listed.
 
-Exit status: 0 if all is converted and all answers are the same, 1 if not, 2 for a wrong command line.";
+Exit status: 0 if all is read and converted, nothing is lost and all answers are the same, 1 if not, 2 for a wrong command line.";
 
 const EXPLAIN_EXAMPLES: &str = "\
 Examples:
@@ -235,7 +235,7 @@ fn convert() -> Command {
             Arg::new("gateway")
                 .long("gateway")
                 .value_name("NAMESPACE/NAME")
-                .help("The Gateway to make [default: fairway in the namespace of the first Ingress]"),
+                .help("The Gateway to make [default: fairway in the first namespace, by name, with an Ingress]"),
         )
         .arg(
             Arg::new("gateway-class")

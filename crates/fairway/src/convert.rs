@@ -2,19 +2,23 @@
 
 mod assemble;
 mod gateway;
+mod paths;
 mod policy;
 mod prove;
 mod route;
 mod table;
 #[cfg(test)]
 mod tests;
+mod whole;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::ArgMatches;
+use fairway_translate::diagnostic::Severity;
 use fairway_translate::gateway::schema;
 use fairway_translate::objects::{Kind, Object};
 use serde_json::{Value, json};
@@ -23,7 +27,8 @@ use self::assemble::{Converted, Verdict, Wanted, convert};
 use self::prove::{Proof, prove};
 use crate::cli;
 use crate::flags::{Flags, UsageError};
-use crate::reading::{Missing, Reading, Source, read};
+use crate::reading::{Missing, Reading, Source, missing_objects, read};
+use crate::report;
 use crate::terminal::{Style, Terminal, count, printable};
 
 /// Differences that are listed; there may be thousands.
@@ -32,6 +37,9 @@ const LISTED: usize = 50;
 /// Runs the command.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let reading = read(&cli::all::<PathBuf>(matches, "paths"), &Flags::from_matches(matches), Missing::Echo)?;
+    let told = reading.manifests.findings().into_iter();
+    let told = told.chain(missing_objects(&reading.objects, &reading.options, Source::Files));
+    let errors: Vec<_> = told.filter(|found| found.diagnostic.severity == Severity::Error).collect();
     let reading = with_all_services(reading)?;
     let gateway = match matches.get_one::<String>("gateway") {
         Some(text) => match text.split_once('/') {
@@ -43,29 +51,63 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         None => None,
     };
     let class = matches.get_one::<String>("gateway-class").cloned().unwrap_or_else(|| "fairway".to_owned());
-    let converted = convert(&reading, &Wanted { gateway, class });
-    if converted.objects.is_empty() && converted.notes.is_empty() {
+    let names = gateway.iter().flat_map(|(namespace, name)| [("--gateway", namespace), ("--gateway", name)]);
+    for (flag, name) in names.chain([("--gateway-class", &class)]) {
+        if !is_name(name) {
+            bail!(UsageError(format!("{flag} {name:?}: expected lower-case letters, digits, - and .")));
+        }
+    }
+    let (converted, proof) = whole_and_proven(&reading, Wanted { gateway, class, wider: BTreeMap::new() })?;
+    if converted.objects.is_empty() && converted.notes.is_empty() && errors.is_empty() {
         bail!(UsageError("there is no Ingress to convert, or none of the class that is served".into()));
     }
-    let proof = prove(&reading, &converted)?;
     match matches.get_one::<String>("output").map(String::as_str) {
         Some("json") => {
-            let report = json!({
+            let output = json!({
                 "objects": converted.objects.iter().map(document).collect::<Vec<_>>(),
                 "notes": converted.notes,
+                "errors": errors.iter().map(report::json).collect::<Vec<_>>(),
                 "requests": proof.asked,
                 "differences": proof.differences,
             });
-            Terminal::plain().print(&format!("{report:#}\n"));
+            Terminal::plain().print(&format!("{output:#}\n"));
         }
         _ => {
             let documents: Vec<_> = converted.objects.iter().map(|object| schema::yaml(&document(object))).collect();
             Terminal::plain().print(&documents.join("---\n"));
+            for error in &errors {
+                eprint!("{}", report::line(error, Terminal::plain()));
+            }
             eprint!("{}", summary(&reading, &converted, &proof, Terminal::plain()));
         }
     }
-    let is_whole = converted.notes.iter().all(|note| note.verdict != Verdict::NotConverted);
+    let is_whole = converted.notes.iter().all(|note| note.verdict == Verdict::Changes) && errors.is_empty();
     Ok(if is_whole && proof.differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What can be converted without letting anything through that is kept out now: what the proof finds wider is left as it is.
+fn whole_and_proven(reading: &Reading, mut wanted: Wanted) -> anyhow::Result<(Converted, Proof)> {
+    loop {
+        let converted = convert(reading, &wanted);
+        let proof = prove(reading, &converted)?;
+        // Each round leaves out at least one more.
+        let before = wanted.wider.len();
+        wanted.wider.extend(proof.wider.clone());
+        if wanted.wider.len() == before {
+            return Ok((converted, proof));
+        }
+    }
+}
+
+/// Whether the API server takes this as the name of an object.
+fn is_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
 }
 
 /// The same with a Service wherever one is named: files of Ingresses rarely have them all.
@@ -101,9 +143,11 @@ fn document(object: &Object) -> Value {
 fn summary(reading: &Reading, converted: &Converted, proof: &Proof, terminal: Terminal) -> String {
     let mut out = String::new();
     let total = reading.objects.of_kind(Kind::Ingress).count();
-    for (verdict, title, style) in
-        [(Verdict::NotConverted, "Left as they are", Style::Red), (Verdict::Changes, "Lost or changed", Style::Yellow)]
-    {
+    for (verdict, title, style) in [
+        (Verdict::NotConverted, "Left as they are", Style::Red),
+        (Verdict::Lost, "Lost", Style::Red),
+        (Verdict::Changes, "Changed", Style::Yellow),
+    ] {
         let notes: Vec<_> = converted.notes.iter().filter(|note| note.verdict == verdict).collect();
         if notes.is_empty() {
             continue;
@@ -121,7 +165,7 @@ fn summary(reading: &Reading, converted: &Converted, proof: &Proof, terminal: Te
             let _ = writeln!(out, "  {}", printable(&line));
         }
         if proof.differences.len() > LISTED {
-            let _ = writeln!(out, "  and {} more", proof.differences.len() - LISTED);
+            let _ = writeln!(out, "  and {} more: --output json has all", proof.differences.len() - LISTED);
         }
     }
     let same = proof.asked - proof.different;

@@ -16,7 +16,7 @@ use clap::ArgMatches;
 use fairway_model::{Origin, Scheme};
 use fairway_proxy::rehearsal::Rehearsal;
 
-pub(crate) use account::{Account, ChosenRoute};
+pub(crate) use account::{Account, By, ChosenRoute};
 
 use crate::cli;
 use crate::flags::{Flags, UsageError};

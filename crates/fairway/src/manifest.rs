@@ -69,6 +69,21 @@ pub(crate) struct Finding {
     pub(crate) diagnostic: Diagnostic,
 }
 
+/// Why the API server would refuse an object of the Gateway API or a RoutePolicy, which as a whole is `document`.
+pub(crate) fn refusals(object: &Object, document: &serde_json::Value) -> Vec<String> {
+    let of_metadata = match object {
+        Object::GatewayClass(it) => refusal::refusals(&**it),
+        Object::Gateway(it) => refusal::refusals(&**it),
+        Object::HTTPRoute(it) => refusal::refusals(&**it),
+        Object::ReferenceGrant(it) => refusal::refusals(&**it),
+        Object::RoutePolicy(it) => refusal::refusals(&**it),
+        _ => Vec::new(),
+    };
+    let crd::Judgement { refusals, in_standard, .. } = crd::judge(object.kind().as_str(), document);
+    let all = of_metadata.into_iter().chain(refusals).chain(in_standard);
+    all.map(|refusal| format!("{}: \"{}\": {}", refusal.field, refusal.value, refusal.message)).collect()
+}
+
 /// A line of a file, or the whole file.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Place {

@@ -2,23 +2,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fairway_model::{HostPattern, Origin, PathMatch};
-use fairway_translate::annotation::{self, Annotations, Denial, IngressAnnotations, Rules};
+use fairway_model::{HostPattern, Origin};
+use fairway_translate::annotation::{self, Annotations, Denial, IngressAnnotations};
+use fairway_translate::configmap::GlobalConfig;
 use fairway_translate::gateway::api::{
     self, HTTPRoute, HTTPRouteFilter, HTTPRouteRule, HTTPRouteSpec, ParentReference,
 };
 use fairway_translate::gateway::policy::{self, RoutePolicy, Target, TargetGroup, TargetKind};
 use fairway_translate::gateway::schema::Listed;
 use fairway_translate::objects::{Kind, Object, ObjectKey};
+use fairway_translate::value::Seconds;
+use fairway_translate::verdict;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
-use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress};
+use k8s_openapi::api::networking::v1::{Ingress, IngressTLS};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 
-use super::gateway::{HTTP, covers, tls};
+use super::gateway::{HTTP, LISTENERS, listener_name};
 use super::policy::{Annotated, Defaults, Obstacle};
 use super::route::{self, RULES, ServedPath};
-use super::table::{CONVERTED, OBSTACLES};
+use super::table::{CONVERTED, FOR_LISTENERS, OBSTACLES};
+use super::whole::{HostCertificate, deciding, judged};
 use crate::reading::Reading;
 
 /// What a conversion yields.
@@ -51,7 +55,9 @@ pub(super) struct Remark {
 pub(super) enum Verdict {
     /// The Ingress is left as it is.
     NotConverted,
-    /// Something of it is lost, or answers differ.
+    /// An annotation has no effect any more.
+    Lost,
+    /// Answers differ in something.
     Changes,
 }
 
@@ -60,6 +66,8 @@ pub(super) struct Wanted {
     /// Namespace and name.
     pub(super) gateway: Option<(String, String)>,
     pub(super) class: String,
+    /// Ingresses that would serve more than now if they were converted, each with the reason.
+    pub(super) wider: BTreeMap<String, String>,
 }
 
 /// A route to make; it may become several.
@@ -88,9 +96,21 @@ pub(super) fn convert(reading: &Reading, wanted: &Wanted) -> Converted {
         listeners: BTreeMap::new(),
         secrets: BTreeSet::new(),
         names: BTreeSet::new(),
+        deciding: BTreeMap::new(),
+        config: GlobalConfig::default(),
         converted: &mut converted,
     };
+    if let Some(map) = all.config_map() {
+        let origin = Origin::new("ConfigMap", "", "");
+        let none = BTreeMap::new();
+        all.config = GlobalConfig::read(&origin, map.data.as_ref().unwrap_or(&none), &mut Vec::new());
+    }
+    all.deciding = deciding(&served, &reading.objects, &left_out);
     for (key, ingress) in &served {
+        if let Some(why) = wanted.wider.get(&key.to_string()) {
+            all.note(key, Verdict::NotConverted, "", &format!("{why}; the Ingress is not converted"));
+            continue;
+        }
         if left_out.contains(*key) {
             all.note(key, Verdict::NotConverted, "", "it is not loaded, see fairway check");
             continue;
@@ -116,6 +136,9 @@ pub(super) struct Assembling<'a> {
     /// Secrets of other namespaces than that of the Gateway.
     pub(super) secrets: BTreeSet<ObjectKey>,
     pub(super) names: BTreeSet<ObjectKey>,
+    /// The Ingress that decides about the certificate of a host, with its TLS entries.
+    pub(super) deciding: BTreeMap<String, (ObjectKey, Vec<IngressTLS>)>,
+    pub(super) config: GlobalConfig,
     pub(super) converted: &'a mut Converted,
 }
 
@@ -144,18 +167,38 @@ impl Assembling<'_> {
             }
         }
         let mut lost = Vec::new();
-        for (name, _) in
-            written.iter().filter_map(|(name, value)| Some((name.strip_prefix(&format!("{prefix}/"))?, value)))
-        {
-            if text(name).is_some() && !CONVERTED.contains(&name) && OBSTACLES.iter().all(|(known, _)| *known != name) {
-                lost.push((name.to_owned(), "it is not converted".to_owned()));
+        for (name, value) in written {
+            let own = name.strip_prefix(prefix).and_then(|name| name.strip_prefix('/'));
+            let Some(own) = own else {
+                if FOR_LISTENERS.iter().any(|group| name.starts_with(group)) {
+                    self.note(
+                        key,
+                        Verdict::Lost,
+                        name,
+                        "it is not converted: what reads it looks at Gateways or routes",
+                    );
+                }
+                continue;
+            };
+            let is_known = CONVERTED.contains(&own) || OBSTACLES.iter().any(|(known, _)| *known == own);
+            let says_nothing = annotation::spec(own).is_some_and(|spec| {
+                matches!(spec.verdict, verdict::Verdict::Harmless(_)) || spec.is_neutral(value.trim())
+            });
+            if text(own).is_some() && !is_known && !says_nothing {
+                self.note(key, Verdict::Lost, own, "it is not converted");
             }
+        }
+        let cors = &values.cross_origin;
+        let names_any = text("cors-allow-origin").is_none_or(|origins| origins.split(',').any(|one| one.trim() == "*"));
+        if cors.enabled == Some(true) && cors.credentials != Some(false) && names_any {
+            let why = "for any origin there are no credentials, which browsers refuse then too: name the origins";
+            lost.push(("cors-allow-credentials".to_owned(), why.to_owned()));
         }
         let captures =
             |hosts: &BTreeMap<HostPattern, Vec<ServedPath>>| hosts.values().flatten().any(|path| path.matched.captures);
-        let plain = self.hosts(key, ingress, &values, true)?;
+        let plain = self.hosts(key, ingress, &values, true, &mut lost)?;
         // What rewrites by captures is a policy for all paths.
-        let hosts = if captures(&plain) { self.hosts(key, ingress, &values, false)? } else { plain };
+        let hosts = if captures(&plain) { self.hosts(key, ingress, &values, false, &mut lost)? } else { plain };
         let objects = &self.reading.objects;
         let service = |name: &str| -> Option<&Service> {
             match objects.get(&ObjectKey::new(Kind::Service, &*key.namespace, name)) {
@@ -175,6 +218,7 @@ impl Assembling<'_> {
             service: &service,
         };
         let mut spec = super::policy::spec(&annotated, &self.defaults(), &mut lost)?;
+        self.restrict(&values, &mut spec)?;
         if captures(&hosts)
             && let Some(target) = &values.rewriting.rewrite_target
         {
@@ -191,12 +235,21 @@ impl Assembling<'_> {
             let name = if values.redirects.temporal.is_some() { "temporal-redirect" } else { "permanent-redirect" };
             lost.push((name.to_owned(), "the redirect keeps the query of the request".to_owned()));
         }
-        let tls = tls(ingress);
         let mut routes = Vec::new();
-        let of_host = |host: &HostPattern| {
-            let name = host_name(host)?;
-            tls.iter().find(|(known, _)| **known == name || covers(known, &name)).map(|(_, secret)| secret.clone())
-        };
+        let mut certificates = BTreeMap::new();
+        for host in hosts.keys() {
+            match self.certificate(host) {
+                HostCertificate::None => {}
+                HostCertificate::Secret(secret) => {
+                    certificates.insert(host.clone(), secret);
+                }
+                HostCertificate::Unknown => {
+                    let why = format!("the TLS entry for {host} names no Secret: give --default-ssl-certificate");
+                    return Err(Obstacle { annotation: "tls", why });
+                }
+            }
+        }
+        let of_host = |host: &HostPattern| certificates.get(host);
         // Hosts with TLS and without are apart: they attach to other listeners.
         let (secured, plain): (BTreeMap<_, _>, BTreeMap<_, _>) =
             hosts.into_iter().partition(|(host, _)| of_host(host).is_some());
@@ -205,6 +258,7 @@ impl Assembling<'_> {
         let forced = redirects.force_ssl_redirect.unwrap_or_else(|| self.setting("force-ssl-redirect") == Some("true"));
         let asked = redirects.ssl_redirect.unwrap_or_else(|| self.setting("ssl-redirect") != Some("false"));
         let hsts = self.reading.snapshot.settings().strict_transport_security.as_deref();
+        let mut listeners = Vec::new();
         for (is_secured, hosts) in [(true, secured), (false, plain)] {
             let to_https = forced || (asked && is_secured);
             if to_https && redirect.is_none() && !hosts.is_empty() && redirects.preserve_trailing_slash != Some(true) {
@@ -233,8 +287,8 @@ impl Assembling<'_> {
                 let mut https = Vec::new();
                 for host in &hosts {
                     if let (Some(name), Some(secret)) = (host_name(host), of_host(host)) {
-                        let secret = ObjectKey::new(Kind::Secret, &*key.namespace, secret);
-                        https.push(self.listener(&name, secret));
+                        https.push(listener_name(&name));
+                        listeners.push((name, secret.clone()));
                     }
                 }
                 let http = vec![HTTP.to_owned()];
@@ -262,7 +316,7 @@ impl Assembling<'_> {
                 lost.push(("host".to_owned(), "*.NAME of a Gateway takes names of more labels too".to_owned()));
             }
         }
-        let mut targets = Vec::new();
+        let (mut targets, mut objects) = (Vec::new(), Vec::<Object>::new());
         for Draft { to_https, hosts, listeners, rules } in routes {
             for rules in rules.chunks(RULES) {
                 let name = self.name(key, if to_https { "-to-https" } else { "" });
@@ -276,15 +330,30 @@ impl Assembling<'_> {
                         section_name: None,
                     });
                 }
-                self.converted.objects.push(route.into());
+                objects.push(route.into());
             }
         }
         for (at, targets) in targets.chunks(16).enumerate() {
             let metadata =
                 self.metadata(key, &if at == 0 { key.name.to_string() } else { format!("{}-{}", key.name, at + 1) });
             let spec = policy::RoutePolicySpec { target_refs: Listed(targets.to_vec()), ..spec.clone() };
-            self.converted.objects.push(RoutePolicy { metadata, spec, ..RoutePolicy::default() }.into());
+            objects.push(RoutePolicy { metadata, spec, ..RoutePolicy::default() }.into());
         }
+        for object in &objects {
+            judged(object)?;
+        }
+        let new: BTreeSet<_> =
+            listeners.iter().map(|(host, _)| host).filter(|host| !self.listeners.contains_key(*host)).collect();
+        if 1 + self.listeners.len() + new.len() > LISTENERS {
+            let why = format!(
+                "the Gateway has {LISTENERS} listeners, which is the most: convert this one alone, with --gateway for another Gateway"
+            );
+            return Err(Obstacle { annotation: "tls", why });
+        }
+        for (host, secret) in listeners {
+            self.listener(&host, secret);
+        }
+        self.converted.objects.extend(objects);
         self.grant(key, &values);
         lost.sort();
         lost.dedup();
@@ -297,12 +366,13 @@ impl Assembling<'_> {
     /// The annotations as the proxy reads them.
     fn values(&self, origin: &Origin, written: &BTreeMap<String, String>) -> Result<IngressAnnotations, Obstacle> {
         let all = Annotations::new(origin, &self.reading.options.annotations_prefix, written);
-        let rules = Rules { snippets: self.setting("allow-snippet-annotations") == Some("true"), ..Rules::default() };
+        let rules = self.config.annotation_rules(self.reading.options.ssl_passthrough);
         let read = annotation::read(&all, &rules, &mut Vec::new());
-        let refused = |why: &str| Obstacle { annotation: "", why: why.to_owned() };
-        let values = read.map_err(|_| refused("its annotations are refused, see fairway check"))?;
+        let refused = |why: String| Obstacle { annotation: "", why };
+        let values = read.map_err(|_| refused("its annotations are refused, see fairway check".to_owned()))?;
         if values.denial != Denial::None {
-            return Err(refused("an annotation that restricts it can't be applied, see fairway check"));
+            let by = values.denied_by.as_deref().unwrap_or("an annotation that restricts it");
+            return Err(refused(format!("{by} can't be applied, see fairway check")));
         }
         Ok(values)
     }
@@ -316,7 +386,7 @@ impl Assembling<'_> {
     }
 
     /// A value of the ConfigMap.
-    fn setting(&self, name: &str) -> Option<&str> {
+    pub(super) fn setting(&self, name: &str) -> Option<&str> {
         self.config_map()?.data.as_ref()?.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
     }
 
@@ -326,105 +396,14 @@ impl Assembling<'_> {
 
     fn defaults(&self) -> Defaults {
         let over_rate = self.setting("limit-req-status-code").and_then(|code| code.parse().ok()).unwrap_or(503);
-        Defaults { body_size: self.setting("proxy-body-size").unwrap_or("1m").to_owned(), over_rate }
-    }
-
-    /// The paths of each host, as the proxy serves them.
-    fn hosts(
-        &self,
-        key: &ObjectKey,
-        ingress: &Ingress,
-        values: &IngressAnnotations,
-        plainly: bool,
-    ) -> Result<BTreeMap<HostPattern, Vec<ServedPath>>, Obstacle> {
-        let obstacle = |why: String| Obstacle { annotation: "", why };
-        let mut placed: BTreeMap<HostPattern, Vec<(usize, ServedPath)>> = BTreeMap::new();
-        let Some(spec) = &ingress.spec else { return Ok(BTreeMap::new()) };
-        for (at, rule) in spec.rules.iter().flatten().enumerate() {
-            let pattern = match rule.host.as_deref().filter(|host| !host.is_empty()) {
-                None => HostPattern::Any,
-                Some(host) => match host.strip_prefix("*.") {
-                    Some(parent) => {
-                        HostPattern::Label(parent.parse().map_err(|_| obstacle(format!("host {host} is no name")))?)
-                    }
-                    None => HostPattern::Exact(host.parse().map_err(|_| obstacle(format!("host {host} is no name")))?),
-                },
-            };
-            for (path_at, path) in rule.http.iter().flat_map(|http| &http.paths).enumerate() {
-                let section = format!("rules[{at}].paths[{path_at}]");
-                let (place, found) = self
-                    .served(key, &pattern, &section)
-                    .ok_or_else(|| obstacle(format!("spec.{section} is not served")))?;
-                let (service, port) = self.backend(key, path).map_err(obstacle)?;
-                let matched = route::matched(found, values, plainly);
-                let path = ServedPath { matched, backend: Some((service, port)) };
-                placed.entry(pattern.clone()).or_default().push((place, path));
-            }
+        let seconds = |name, value: Seconds| self.setting(name).map(|_| i64::from(value.0));
+        Defaults {
+            body_size: self.setting("proxy-body-size").unwrap_or("1m").to_owned(),
+            over_rate,
+            connect: seconds("proxy-connect-timeout", self.config.proxy_connect_timeout),
+            send: seconds("proxy-send-timeout", self.config.proxy_send_timeout),
+            read: seconds("proxy-read-timeout", self.config.proxy_read_timeout),
         }
-        // Patterns are tried in this order.
-        let ordered = |mut paths: Vec<(usize, ServedPath)>| -> Vec<ServedPath> {
-            paths.sort_by_key(|(place, _)| *place);
-            paths.into_iter().map(|(_, path)| path).collect()
-        };
-        let mut hosts: BTreeMap<_, _> = placed.into_iter().map(|(host, paths)| (host, ordered(paths))).collect();
-        if let Some(backend) = &spec.default_backend {
-            let path = HTTPIngressPath { backend: backend.clone(), ..HTTPIngressPath::default() };
-            let (service, port) = self.backend(key, &path).map_err(obstacle)?;
-            let patterns: BTreeSet<_> = hosts.keys().cloned().chain([HostPattern::Any]).collect();
-            for pattern in patterns {
-                let paths = hosts.entry(pattern).or_default();
-                let root = route::root();
-                if paths.iter().all(|path| path.matched != root) {
-                    paths.push(ServedPath { matched: root, backend: Some((service.clone(), port)) });
-                }
-            }
-        }
-        for (pattern, paths) in &mut hosts {
-            let root = route::root();
-            // What the Ingress has on a host without a path `/`, it has for all other paths too, where they lead nowhere.
-            if self.served(key, pattern, "").is_some() && paths.iter().all(|path| path.matched != root) {
-                paths.push(ServedPath { matched: root, backend: None });
-            }
-        }
-        Ok(hosts)
-    }
-
-    /// The route of a path, and its place among those of the host.
-    fn served(&self, key: &ObjectKey, pattern: &HostPattern, section: &str) -> Option<(usize, &fairway_model::Route)> {
-        let hosts = self.reading.snapshot.hosts();
-        let host = hosts.into_iter().find(|host| host.table().as_str() == "ingress" && host.pattern() == pattern)?;
-        let is_own = |(_, route): &(usize, &fairway_model::Route)| {
-            *route.origin.kind == *"Ingress"
-                && route.origin.namespace == key.namespace
-                && route.origin.name == key.name
-                && *route.origin.section == *section
-        };
-        // Beside that of a path with a slash at its end there is one that adds the slash.
-        let is_whole = |(_, route): &(usize, &fairway_model::Route)| {
-            matches!(route.path, PathMatch::Regex(_)) || route.path.text() == &*route.rule
-        };
-        let own = || host.routes().iter().enumerate().filter(is_own);
-        own().find(is_whole).or_else(|| own().next())
-    }
-
-    /// The Service of a path, with the number of its port.
-    fn backend(&self, key: &ObjectKey, path: &HTTPIngressPath) -> Result<(String, i32), String> {
-        let service = path.backend.service.as_ref().ok_or("a backend is no Service")?;
-        let port = service.port.as_ref();
-        if let Some(number) = port.and_then(|port| port.number).filter(|number| *number != 0) {
-            return Ok((service.name.clone(), number));
-        }
-        let name = port.and_then(|port| port.name.as_deref()).unwrap_or_default();
-        let found = match self.reading.objects.get(&ObjectKey::new(Kind::Service, &*key.namespace, &*service.name)) {
-            Some(Object::Service(found)) => found.spec.as_ref().and_then(|spec| spec.ports.as_ref()),
-            _ => None,
-        };
-        let found = found.and_then(|ports| ports.iter().find(|port| port.name.as_deref() == Some(name)));
-        let number = found.map(|port| port.port);
-        let number = number.ok_or_else(|| {
-            format!("port {name} of Service {} is not known: add the Service to the files", service.name)
-        })?;
-        Ok((service.name.clone(), number))
     }
 
     /// A name for a route of an Ingress that nothing else has.

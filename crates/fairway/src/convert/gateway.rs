@@ -1,7 +1,5 @@
 //! The Gateway, its listeners, and permission for what is referred to in other namespaces.
 
-use std::collections::BTreeMap;
-
 use fairway_translate::annotation::IngressAnnotations;
 use fairway_translate::gateway::api::{
     self, AllowedRoutes, Gateway, GatewayClass, GatewayClassSpec, GatewayListener, GatewaySpec, GrantFrom, GrantTo,
@@ -9,22 +7,22 @@ use fairway_translate::gateway::api::{
 };
 use fairway_translate::gateway::{CONTROLLER, policy};
 use fairway_translate::objects::{Kind, ObjectKey};
-use k8s_openapi::api::networking::v1::{Ingress, IngressTLS};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::assemble::{Assembling, Verdict};
+use super::assemble::Assembling;
 
 /// The listener for plain HTTP.
 pub(super) const HTTP: &str = "http";
+/// Most listeners of a Gateway that the API server takes.
+pub(super) const LISTENERS: usize = 64;
 
 impl Assembling<'_> {
     /// The listener for https of a host.
-    pub(super) fn listener(&mut self, host: &str, secret: ObjectKey) -> String {
+    pub(super) fn listener(&mut self, host: &str, secret: ObjectKey) {
         if secret.namespace != self.gateway.namespace {
             self.secrets.insert(secret.clone());
         }
         self.listeners.entry(host.to_owned()).or_insert(secret);
-        listener_name(host)
     }
 
     /// Permission to ask an authentication service of another namespace.
@@ -103,11 +101,6 @@ impl Assembling<'_> {
             spec: GatewaySpec { gateway_class_name: class.to_owned(), listeners, ..GatewaySpec::default() },
             ..Gateway::default()
         };
-        if gateway.spec.listeners.len() > 64 {
-            let (key, number) = (self.gateway.clone(), gateway.spec.listeners.len());
-            let text = format!("{number} listeners, and the API server takes 64: move some of them to a ListenerSet");
-            self.note(&key, Verdict::Changes, "listeners", &text);
-        }
         let class = GatewayClass {
             metadata: ObjectMeta { name: Some(class.to_owned()), ..ObjectMeta::default() },
             spec: GatewayClassSpec { controller_name: CONTROLLER.to_owned(), ..GatewayClassSpec::default() },
@@ -117,19 +110,9 @@ impl Assembling<'_> {
     }
 }
 
-fn listener_name(host: &str) -> String {
+/// The name of the HTTPS listener of a host.
+pub(super) fn listener_name(host: &str) -> String {
     format!("https-{}", host.replace("*.", "wildcard."))
-}
-
-/// The hosts with a Secret.
-pub(super) fn tls(ingress: &Ingress) -> BTreeMap<String, String> {
-    let entries = ingress.spec.iter().flat_map(|spec| spec.tls.iter().flatten());
-    let with_secret =
-        entries.filter_map(|tls| Some((tls, tls.secret_name.as_deref().filter(|name| !name.is_empty())?)));
-    let hosts = |(tls, secret): (&IngressTLS, &str)| -> Vec<(String, String)> {
-        tls.hosts.iter().flatten().map(|host| (host.to_ascii_lowercase(), secret.to_owned())).collect()
-    };
-    with_secret.flat_map(hosts).collect()
 }
 
 /// Whether a wildcard has a name.

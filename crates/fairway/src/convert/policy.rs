@@ -36,6 +36,10 @@ pub(super) struct Annotated<'a> {
 pub(super) struct Defaults {
     pub(super) body_size: String,
     pub(super) over_rate: u16,
+    /// Time limits that are set there, in seconds.
+    pub(super) connect: Option<i64>,
+    pub(super) send: Option<i64>,
+    pub(super) read: Option<i64>,
 }
 
 /// What the annotations ask for. What is lost is added to `lost`: the annotation and the loss.
@@ -51,7 +55,7 @@ pub(super) fn spec(
         limits: limits(all, defaults),
         request: request(all, defaults),
         response: response(all),
-        timeouts: timeouts(all),
+        timeouts: timeouts(all, defaults),
         retry: retry(all),
         session_cookie: session(all),
         load_balancing: balancing(all),
@@ -144,7 +148,7 @@ fn external_auth(all: &Annotated<'_>) -> Result<Option<ServiceAuthentication>, O
 
 fn limits(all: &Annotated<'_>, defaults: &Defaults) -> Option<Limits> {
     let limits = &all.values.limits;
-    let positive = |limit: Option<i64>| limit.filter(|limit| *limit > 0).map(|limit| Number(limit.min(1_000_000)));
+    let positive = |limit: Option<i64>| limit.filter(|limit| *limit > 0).map(Number);
     let (second, minute) = (positive(limits.per_second), positive(limits.per_minute));
     let in_progress = positive(limits.in_progress);
     if second.is_none() && minute.is_none() && in_progress.is_none() {
@@ -189,14 +193,15 @@ fn response(all: &Annotated<'_>) -> Option<ResponseHandling> {
     })
 }
 
-fn timeouts(all: &Annotated<'_>) -> Option<Waiting> {
+fn timeouts(all: &Annotated<'_>, defaults: &Defaults) -> Option<Waiting> {
     let proxying = &all.values.proxying;
-    let seconds =
-        |own: Option<fairway_translate::value::Seconds>| own.map(|own| Number(i64::from(own.0).clamp(1, 86_400)));
+    let seconds = |own: Option<fairway_translate::value::Seconds>, usual: Option<i64>| {
+        own.map(|own| i64::from(own.0)).or(usual).map(|seconds| Number(seconds.max(1)))
+    };
     let waiting = Waiting {
-        connect_seconds: seconds(proxying.connect_timeout),
-        send_seconds: seconds(proxying.send_timeout),
-        read_seconds: seconds(proxying.read_timeout),
+        connect_seconds: seconds(proxying.connect_timeout, defaults.connect),
+        send_seconds: seconds(proxying.send_timeout, defaults.send),
+        read_seconds: seconds(proxying.read_timeout, defaults.read),
     };
     (waiting != Waiting::default()).then_some(waiting)
 }

@@ -2,7 +2,7 @@
 //!
 //! Both sides are explained by the proxy's own decision (`explain`), over the same Services.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use fairway_model::Origin;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::assemble::Converted;
 use super::gateway::covers;
 use crate::compare::suggested;
-use crate::explain::{Account, ChosenRoute, Explainer};
+use crate::explain::{Account, By, ChosenRoute, Explainer};
 use crate::reading::{Reading, Source};
 
 /// Who asks: an address within a network of most companies, one on this machine and one of neither, for lists of addresses.
@@ -46,7 +46,22 @@ pub(super) struct Proof {
     /// How many of them are answered in another way.
     pub(super) different: usize,
     pub(super) differences: Vec<Difference>,
+    /// Ingresses that would let through what they keep out now, each with the reason.
+    pub(super) wider: BTreeMap<String, String>,
 }
+
+/// Filters that keep requests out.
+const CHECKS: [&str; 9] = [
+    "access_list",
+    "access_list_or_auth",
+    "access_rules",
+    "basic_auth",
+    "block",
+    "client_limits",
+    "external_auth",
+    "refuse",
+    "snippet",
+];
 
 /// Asks the Ingresses that have been converted, and the objects that they have become. Of the same difference for several methods and
 /// clients the first is told.
@@ -77,11 +92,18 @@ pub(super) fn prove(reading: &Reading, converted: &Converted) -> anyhow::Result<
         let Some(origin) = request.origin.as_ref().filter(|origin| is_done(origin)) else { continue };
         let ask = |side: &Explainer<'_>| side.account(&request.method, &request.url, &request.fields, client);
         let (Some(before), Some(now)) = (ask(&before), ask(&after)) else { continue };
-        proof.asked += 1;
         let told = format!("{} {}", request.method, request.url);
-        let Some((what, before, after)) = differences(&before, &now) else { continue };
+        if let Some(why) = wider(&before, &now, &request.url) {
+            proof.wider.entry(origin.to_string()).or_insert_with(|| format!("{told} would be less restricted: {why}"));
+        }
         let host = request.url.strip_prefix("https://").and_then(|rest| rest.split(['/', '?', ':']).next());
         let unsecured = host.filter(|host| !converted.secured.iter().any(|known| known == host || covers(known, host)));
+        // Any name is answered with a self-signed certificate there, for which nobody asked.
+        if unsecured.is_some() && reading.options.default_ssl_certificate.is_none() {
+            continue;
+        }
+        proof.asked += 1;
+        let Some((what, before, after)) = differences(&before, &now) else { continue };
         let (what, key) = match unsecured {
             Some(host) => ("https", host),
             None => (what, &*request.url),
@@ -116,6 +138,25 @@ fn certificate(key: &ObjectKey, stand_in: &rcgen::CertifiedKey<rcgen::KeyPair>) 
     Secret { metadata, data: Some(data.into()), ..Secret::default() }
 }
 
+/// Whether a request reaches a backend that is kept from it now, or reaches it in the clear, or past a check.
+fn wider(before: &Account, after: &Account, url: &str) -> Option<String> {
+    if after.answer.by != By::Backend {
+        return None;
+    }
+    match (before.answer.status, &before.answer.location) {
+        (Some(status @ 400..), _) => return Some(format!("it gets {status} now")),
+        (Some(300..=399), Some(location)) if location.starts_with("https:") && url.starts_with("http:") => {
+            return Some("it is sent to https now".to_owned());
+        }
+        _ => {}
+    }
+    let checks = |account: &Account| -> BTreeSet<&'static str> {
+        account.filters.iter().map(|step| step.filter).filter(|filter| CHECKS.contains(filter)).collect()
+    };
+    let lost: Vec<_> = checks(before).difference(&checks(after)).copied().collect();
+    (!lost.is_empty() && before.answer.by == By::Backend).then(|| format!("{} is missing", lost.join(", ")))
+}
+
 /// The first part of an answer that differs.
 fn differences(before: &Account, after: &Account) -> Option<(&'static str, String, String)> {
     // A path that leads nowhere is refused on both sides, if for another reason.
@@ -127,14 +168,28 @@ fn differences(before: &Account, after: &Account) -> Option<(&'static str, Strin
     }
     let (one, other) = (comparable(before), comparable(after));
     let found = one.iter().zip(&other).find(|(one, other)| one != other);
-    found.map(|((what, value), (_, other))| {
-        let text = |value: &Value| match value {
-            Value::Null => "nothing".to_owned(),
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        (*what, text(value), text(other))
-    })
+    found.map(|((what, value), (_, other))| (*what, in_words(what, value, other), in_words(what, other, value)))
+}
+
+/// One side of a difference, for people; of lists what the other side lacks.
+fn in_words(what: &str, value: &Value, other: &Value) -> String {
+    match value {
+        Value::Null if what == "status" => "passed to the backend".to_owned(),
+        Value::Null => "nothing".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => {
+            let others = other.as_array().map(Vec::as_slice).unwrap_or_default();
+            let own = items.iter().filter(|item| !others.contains(item)).map(|item| in_words("", item, &Value::Null));
+            let own: Vec<_> = own.collect();
+            if own.is_empty() { "nothing more".to_owned() } else { own.join(", ") }
+        }
+        Value::Object(fields) => {
+            let own = fields.iter().filter(|(name, value)| other.get(name) != Some(value));
+            let own = own.map(|(name, value)| format!("{name} {}", in_words("", value, &Value::Null)));
+            own.collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
+    }
 }
 
 /// What a client and a backend see, by what it is about, the most important first.
@@ -143,7 +198,7 @@ fn comparable(account: &Account) -> Vec<(&'static str, Value)> {
     // What was not reached says nothing: a refusal may come at another place.
     let forward = forward.filter(|_| account.answer.status.is_none());
     let fields = |names: &mut dyn Iterator<Item = (String, String)>| {
-        let mut all: Vec<_> = names.collect();
+        let mut all: Vec<_> = names.map(|(name, value)| format!("{name}: {value}")).collect();
         all.sort();
         json!(all)
     };

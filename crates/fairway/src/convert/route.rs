@@ -191,11 +191,14 @@ pub(super) fn filters(
             text.split(',').map(|entry| entry.trim().to_owned()).filter(|entry| !entry.is_empty()).collect()
         };
         let headers = "DNT,Keep-Alive,User-Agent,X-Requested-With,If-Modified-Since,Cache-Control,Content-Type,Range,Authorization";
+        let origins = list("cors-allow-origin", "*");
+        // Browsers refuse `*` for requests with credentials, and a Gateway would name the origin instead: any site could use them.
+        let credentials = cors.credentials.unwrap_or(true) && !origins.iter().any(|origin| origin == "*");
         filters.push(HTTPRouteFilter {
             r#type: "CORS".to_owned(),
             cors: Some(CorsFilter {
-                allow_origins: list("cors-allow-origin", "*"),
-                allow_credentials: Some(cors.credentials.unwrap_or(true)),
+                allow_origins: origins,
+                allow_credentials: Some(credentials),
                 allow_methods: list("cors-allow-methods", "GET, PUT, POST, DELETE, PATCH, OPTIONS"),
                 allow_headers: list("cors-allow-headers", headers),
                 expose_headers: list("cors-expose-headers", ""),

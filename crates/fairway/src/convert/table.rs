@@ -29,6 +29,7 @@ pub(super) const CONVERTED: &[&str] = &[
     "denylist-source-range",
     "disable-proxy-intercept-errors",
     "enable-cors",
+    "enable-global-auth",
     "force-ssl-redirect",
     "limit-allowlist",
     "limit-burst-multiplier",
@@ -93,3 +94,7 @@ pub(super) const OBSTACLES: &[(&str, &str)] = &[
     ("server-snippet", "nginx text is not converted"),
     ("ssl-passthrough", "write a TLSRoute and a listener with mode Passthrough"),
 ];
+
+/// Annotations of others that issue certificates and write DNS records, by how their names begin.
+pub(super) const FOR_LISTENERS: [&str; 4] =
+    ["cert-manager.io/", "acme.cert-manager.io/", "external-dns.alpha.kubernetes.io/", "external-dns.kubernetes.io/"];

@@ -1,5 +1,6 @@
 //! What is converted gives the same answers: the proof that `convert` itself makes, over the public examples and random objects.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use fairway_translate::objects::{Object, Objects};
@@ -10,8 +11,9 @@ use k8s_openapi::api::networking::v1::Ingress;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::assemble::{Converted, Verdict, Wanted, convert};
-use super::prove::{Difference, prove};
+use super::assemble::{Converted, Verdict, Wanted};
+use super::prove::Difference;
+use super::whole_and_proven;
 use crate::reading::{Reading, Source};
 
 fn reading(objects: Objects) -> Reading {
@@ -24,8 +26,8 @@ fn reading(objects: Objects) -> Reading {
 
 fn converted(objects: Objects) -> (Converted, Vec<Difference>) {
     let reading = reading(objects);
-    let converted = convert(&reading, &Wanted { gateway: None, class: "fairway".to_owned() });
-    let proof = prove(&reading, &converted).unwrap();
+    let wanted = Wanted { gateway: None, class: "fairway".to_owned(), wider: BTreeMap::new() };
+    let (converted, proof) = whole_and_proven(&reading, wanted).unwrap();
     (converted, proof.differences)
 }
 

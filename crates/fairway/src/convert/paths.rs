@@ -1,0 +1,137 @@
+//! The paths of an Ingress as the proxy serves them: in its order, without those that belong to others, each with its Service.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fairway_model::{HostPattern, Origin, PathMatch};
+use fairway_translate::annotation::IngressAnnotations;
+use fairway_translate::objects::{Kind, Object, ObjectKey};
+use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress};
+
+use super::assemble::Assembling;
+use super::policy::Obstacle;
+use super::route::{self, ServedPath};
+use super::whole::{is_app_root, is_broken, winner};
+
+impl Assembling<'_> {
+    /// The paths of each host, as the proxy serves them.
+    pub(super) fn hosts(
+        &self,
+        key: &ObjectKey,
+        ingress: &Ingress,
+        values: &IngressAnnotations,
+        plainly: bool,
+        lost: &mut Vec<(String, String)>,
+    ) -> Result<BTreeMap<HostPattern, Vec<ServedPath>>, Obstacle> {
+        let obstacle = |why: String| Obstacle { annotation: "", why };
+        let mut placed: BTreeMap<HostPattern, Vec<(usize, ServedPath)>> = BTreeMap::new();
+        let Some(spec) = &ingress.spec else { return Ok(BTreeMap::new()) };
+        for (at, rule) in spec.rules.iter().flatten().enumerate() {
+            let pattern = match rule.host.as_deref().filter(|host| !host.is_empty()) {
+                None => HostPattern::Any,
+                Some(host) => match host.strip_prefix("*.") {
+                    Some(parent) => {
+                        HostPattern::Label(parent.parse().map_err(|_| obstacle(format!("host {host} is no name")))?)
+                    }
+                    None => HostPattern::Exact(host.parse().map_err(|_| obstacle(format!("host {host} is no name")))?),
+                },
+            };
+            for (path_at, path) in rule.http.iter().flat_map(|http| &http.paths).enumerate() {
+                let section = format!("rules[{at}].paths[{path_at}]");
+                let (place, found, winner) = self
+                    .served(key, &pattern, &section)
+                    .ok_or_else(|| obstacle(format!("spec.{section} is not served")))?;
+                if is_broken(found) {
+                    return Err(obstacle(format!(
+                        "spec.{section}: {} is no pattern that can be matched on",
+                        found.rule
+                    )));
+                }
+                if let Some(winner) = winner {
+                    let text =
+                        format!("{} of {pattern} is left out: it belongs to {winner}, which comes first", found.rule);
+                    lost.push(("path".to_owned(), text));
+                    continue;
+                }
+                let (service, port) = self.backend(key, path).map_err(obstacle)?;
+                let matched = route::matched(found, values, plainly);
+                let path = ServedPath { matched, backend: Some((service, port)) };
+                placed.entry(pattern.clone()).or_default().push((place, path));
+            }
+        }
+        // Patterns are tried in this order.
+        let ordered = |mut paths: Vec<(usize, ServedPath)>| -> Vec<ServedPath> {
+            paths.sort_by_key(|(place, _)| *place);
+            paths.into_iter().map(|(_, path)| path).collect()
+        };
+        let mut hosts: BTreeMap<_, _> = placed.into_iter().map(|(host, paths)| (host, ordered(paths))).collect();
+        if let Some(backend) = &spec.default_backend {
+            let path = HTTPIngressPath { backend: backend.clone(), ..HTTPIngressPath::default() };
+            let (service, port) = self.backend(key, &path).map_err(obstacle)?;
+            let patterns: BTreeSet<_> = hosts.keys().cloned().chain([HostPattern::Any]).collect();
+            for pattern in patterns {
+                let paths = hosts.entry(pattern).or_default();
+                let root = route::root();
+                if paths.iter().all(|path| path.matched != root) {
+                    paths.push(ServedPath { matched: root, backend: Some((service.clone(), port)) });
+                }
+            }
+        }
+        for (pattern, paths) in &mut hosts {
+            let root = route::root();
+            // What the Ingress has on a host without a path `/`, it has for all other paths too, where they lead nowhere.
+            if self.served(key, pattern, "").is_some() && paths.iter().all(|path| path.matched != root) {
+                paths.push(ServedPath { matched: root, backend: None });
+            }
+        }
+        Ok(hosts)
+    }
+
+    /// The route of a path, its place among those of the host, and who has the path if it is another Ingress.
+    fn served(
+        &self,
+        key: &ObjectKey,
+        pattern: &HostPattern,
+        section: &str,
+    ) -> Option<(usize, &fairway_model::Route, Option<&Origin>)> {
+        let hosts = self.reading.snapshot.hosts();
+        let host = hosts.into_iter().find(|host| host.table().as_str() == "ingress" && host.pattern() == pattern)?;
+        let is_own = |(_, route): &(usize, &fairway_model::Route)| {
+            *route.origin.kind == *"Ingress"
+                && route.origin.namespace == key.namespace
+                && route.origin.name == key.name
+                && *route.origin.section == *section
+                && !is_app_root(route)
+        };
+        // Beside that of a path with a slash at its end there is one that adds the slash.
+        let is_whole = |(_, route): &(usize, &fairway_model::Route)| {
+            matches!(route.path, PathMatch::Regex(_)) || route.path.text() == &*route.rule
+        };
+        let own = || host.routes().iter().enumerate().filter(is_own);
+        let (place, route) = own().find(is_whole).or_else(|| own().next())?;
+        Some((place, route, winner(host.routes(), place).map(|route| &route.origin)))
+    }
+
+    /// The Service of a path, with the number of its port.
+    fn backend(&self, key: &ObjectKey, path: &HTTPIngressPath) -> Result<(String, i32), String> {
+        let service = path.backend.service.as_ref().ok_or("a backend is no Service")?;
+        let found = match self.reading.objects.get(&ObjectKey::new(Kind::Service, &*key.namespace, &*service.name)) {
+            Some(Object::Service(found)) => found.spec.as_ref(),
+            _ => None,
+        };
+        if found.is_some_and(|spec| spec.type_.as_deref() == Some("ExternalName")) {
+            return Err(format!("Service {} is an ExternalName, which routes can't lead to", service.name));
+        }
+        let port = service.port.as_ref();
+        if let Some(number) = port.and_then(|port| port.number).filter(|number| *number != 0) {
+            return Ok((service.name.clone(), number));
+        }
+        let name = port.and_then(|port| port.name.as_deref()).unwrap_or_default();
+        let found = found.and_then(|spec| spec.ports.as_ref());
+        let found = found.and_then(|ports| ports.iter().find(|port| port.name.as_deref() == Some(name)));
+        let number = found.map(|port| port.port);
+        let number = number.ok_or_else(|| {
+            format!("port {name} of Service {} is not known: add the Service to the files", service.name)
+        })?;
+        Ok((service.name.clone(), number))
+    }
+}

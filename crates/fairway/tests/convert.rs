@@ -1,0 +1,311 @@
+//! `fairway convert`: what can't be said in whole is left as it is and named, and nothing becomes wider than it was.
+
+mod support;
+
+use serde_json::Value;
+use support::run;
+
+/// What the command says: status, report and standard error.
+struct Said {
+    code: Option<i32>,
+    report: Value,
+    stderr: String,
+}
+
+impl Said {
+    /// The objects of a kind.
+    fn of(&self, kind: &str) -> Vec<&Value> {
+        self.report["objects"].as_array().into_iter().flatten().filter(|object| object["kind"] == kind).collect()
+    }
+
+    /// The notes about an Ingress of the namespace `ns`.
+    fn notes(&self, ingress: &str) -> String {
+        let all = self.report["notes"].as_array().into_iter().flatten();
+        let own = all.filter(|note| note["object"] == format!("Ingress ns/{ingress}").as_str());
+        own.map(|note| format!("{} {}: {}\n", note["verdict"], note["about"], note["text"])).collect()
+    }
+
+    /// Asserts that an Ingress is left as it is, and that the reason has this text.
+    #[track_caller]
+    fn is_left(&self, ingress: &str, why: &str) {
+        let notes = self.notes(ingress);
+        assert!(
+            notes.lines().any(|note| note.contains("not_converted") && note.contains(why)),
+            "{notes}{:#}",
+            self.report
+        );
+        let routes = self.of("HTTPRoute");
+        let own =
+            routes.iter().any(|route| route["metadata"]["name"].as_str().is_some_and(|name| name.starts_with(ingress)));
+        assert!(!own, "{routes:#?}");
+        assert_eq!(self.code, Some(1));
+    }
+}
+
+fn convert(manifests: &str, flags: &[&str]) -> Said {
+    convert_as("json", manifests, flags)
+}
+
+fn convert_as(format: &str, manifests: &str, flags: &[&str]) -> Said {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("objects.yaml");
+    std::fs::write(&file, format!("{manifests}{SERVICES}")).expect("a file");
+    let path = file.to_str().expect("a path in UTF-8");
+    let output = run(["convert", path, "--output", format].into_iter().chain(flags.iter().copied()));
+    let report = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    Said { code: output.status.code(), report, stderr: String::from_utf8_lossy(&output.stderr).into_owned() }
+}
+
+const SERVICES: &str = "---
+{apiVersion: v1, kind: Service, metadata: {name: web, namespace: ns}, spec: {ports: [{port: 80}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: other, namespace: ns}, spec: {ports: [{port: 80}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: away, namespace: ns}, spec: {type: ExternalName, externalName: away.example, ports: [{port: 80}]}}
+---
+{apiVersion: v1, kind: Secret, metadata: {name: users, namespace: ns}, data: {auth: YWRhOntQTEFJTn14}}
+";
+
+/// An Ingress of host `a.example`: annotations without the prefix, paths with their Services, and more of the spec.
+fn ingress(name: &str, annotations: &[(&str, &str)], paths: &[(&str, &str, &str)], more: &str) -> String {
+    let annotations: Vec<_> = annotations
+        .iter()
+        .map(|(name, value)| match name.contains('/') {
+            true => format!("{name}: '{value}'"),
+            false => format!("nginx.ingress.kubernetes.io/{name}: '{value}'"),
+        })
+        .collect();
+    let paths: Vec<_> = paths
+        .iter()
+        .map(|(path, kind, service)| {
+            format!(
+                "{{path: '{path}', pathType: {kind}, backend: {{service: {{name: {service}, port: {{number: 80}}}}}}}}"
+            )
+        })
+        .collect();
+    format!(
+        "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{namespace: ns, name: {name}, annotations: {{{}}}}}\n\
+         spec: {{rules: [{{host: a.example, http: {{paths: [{}]}}}}]{more}}}\n",
+        annotations.join(", "),
+        paths.join(", ")
+    )
+}
+
+fn settings(key: &str, value: &str) -> String {
+    format!(
+        "---\n{{apiVersion: v1, kind: ConfigMap, metadata: {{namespace: ns, name: settings}}, data: {{'{key}': '{value}'}}}}\n"
+    )
+}
+
+const ROOT: &[(&str, &str, &str)] = &[("/", "Prefix", "web")];
+const BY_SETTINGS: &[&str] = &["--configmap", "ns/settings"];
+const TLS: &str = ", tls: [{hosts: [a.example], secretName: tls}]";
+
+#[test]
+fn what_the_configmap_restricts_is_written_or_named() {
+    for (key, value) in [
+        ("global-auth-url", "http://auth.example/check"),
+        ("block-user-agents", "curl"),
+        ("block-referers", "bad.example"),
+        ("server-snippet", "deny 192.0.2.1;"),
+        ("http-snippet", "limit_req_status 429;"),
+        ("location-snippet", "deny all;"),
+        ("whitelist-source-range", "ten"),
+    ] {
+        let said = convert(&(ingress("one", &[], ROOT, "") + &settings(key, value)), BY_SETTINGS);
+        said.is_left("one", key);
+    }
+    // An Ingress with a service of its own isn't guarded by that of all, nor is one that asks for none.
+    let free = ingress("one", &[("enable-global-auth", "false")], ROOT, "");
+    let said = convert(&(free + &settings("global-auth-url", "http://auth.example/check")), BY_SETTINGS);
+    assert_eq!(said.code, Some(0), "{:#}", said.report);
+}
+
+#[test]
+fn address_lists_of_the_configmap_become_those_of_the_policy() {
+    for (key, field) in
+        [("whitelist-source-range", "allow"), ("denylist-source-range", "deny"), ("block-cidrs", "deny")]
+    {
+        let said = convert(&(ingress("one", &[], ROOT, "") + &settings(key, "10.0.0.0/8")), BY_SETTINGS);
+        assert_eq!(said.of("RoutePolicy")[0]["spec"]["access"][field][0], "10.0.0.0/8", "{key}: {:#}", said.report);
+        assert_eq!(said.code, Some(0), "{key}: {:#}", said.report);
+    }
+    let own = ingress("one", &[("whitelist-source-range", "192.0.2.0/24")], ROOT, "");
+    let said = convert(&(own + &settings("block-cidrs", "10.0.0.0/8")), BY_SETTINGS);
+    let access = &said.of("RoutePolicy")[0]["spec"]["access"];
+    assert_eq!(access["allow"][0], "192.0.2.0/24", "{access}");
+    assert!(access["deny"].is_null(), "{access}");
+}
+
+#[test]
+fn time_limits_of_the_configmap_are_those_of_the_policy() {
+    let said = convert(&(ingress("one", &[], ROOT, "") + &settings("proxy-read-timeout", "300")), BY_SETTINGS);
+    assert_eq!(said.of("RoutePolicy")[0]["spec"]["timeouts"]["readSeconds"], 300, "{:#}", said.report);
+    assert_eq!(said.code, Some(0), "{:#}", said.report);
+}
+
+#[test]
+fn what_cannot_be_read_is_told_with_file_and_line() {
+    let good = ingress("one", &[], ROOT, "");
+    let said = convert(&format!("{good}---\nkind: [\n"), &[]);
+    assert_eq!(said.code, Some(1), "{:#}", said.report);
+    let error = &said.report["errors"][0];
+    assert!(error["file"].as_str().is_some_and(|file| file.ends_with("objects.yaml")), "{:#}", said.report);
+    assert!(error["line"].as_u64().is_some(), "{error}");
+    let said = convert_as("yaml", &good.replace("pathType: Prefix", "pathType: Prefixed"), &[]);
+    assert!(said.stderr.contains("objects.yaml:") && said.stderr.contains("error: "), "{}", said.stderr);
+    assert_eq!(said.code, Some(1));
+}
+
+#[test]
+fn app_root_takes_no_path_of_another_service() {
+    let paths = &[("/one", "Prefix", "web"), ("/two", "Prefix", "other")];
+    let said = convert(&ingress("one", &[("app-root", "/one")], paths, ""), &[]);
+    let routes = said.of("HTTPRoute");
+    let rules: Vec<_> =
+        routes.iter().flat_map(|route| route["spec"]["rules"].as_array().into_iter().flatten()).collect();
+    let of = |path: &str| {
+        let rule = rules
+            .iter()
+            .find(|rule| rule["matches"].as_array().into_iter().flatten().any(|one| one["path"]["value"] == path));
+        rule.map(|rule| rule["backendRefs"][0]["name"].clone())
+    };
+    assert_eq!((of("/one"), of("/two"), of("/")), (Some("web".into()), Some("other".into()), None), "{rules:#?}");
+    // It is named, and counts.
+    assert!(said.notes("one").contains("app-root"), "{}", said.notes("one"));
+    assert_eq!(said.code, Some(1));
+}
+
+#[test]
+fn any_origin_gets_no_credentials() {
+    let said = convert(&ingress("one", &[("enable-cors", "true")], ROOT, ""), &[]);
+    let cors = &said.of("HTTPRoute")[0]["spec"]["rules"][0]["filters"][0]["cors"];
+    assert_eq!((&cors["allowOrigins"][0], &cors["allowCredentials"]), (&"*".into(), &false.into()), "{cors}");
+    assert!(said.notes("one").contains("cors-allow-credentials"), "{}", said.notes("one"));
+    let named = [("enable-cors", "true"), ("cors-allow-origin", "https://b.example")];
+    let said = convert(&ingress("one", &named, ROOT, ""), &[]);
+    assert_eq!(said.of("HTTPRoute")[0]["spec"]["rules"][0]["filters"][0]["cors"]["allowCredentials"], true);
+}
+
+#[test]
+fn a_pattern_that_is_closed_leaves_the_ingress_as_it_is() {
+    let annotations = &[("use-regex", "true"), ("auth-type", "basic"), ("auth-secret", "users")];
+    let closed = ingress("one", annotations, &[("/admin(?!/public).*", "ImplementationSpecific", "web")], "");
+    let said = convert(&(closed + &ingress("two", &[], ROOT, "")), &[]);
+    said.is_left("one", "/admin(?!/public).*");
+}
+
+#[test]
+fn the_certificate_of_a_host_is_that_of_all_its_ingresses() {
+    let all =
+        ingress("one", &[], &[("/one", "Prefix", "web")], TLS) + &ingress("two", &[], &[("/two", "Prefix", "web")], "");
+    let said = convert(&all, &[]);
+    let routes = said.of("HTTPRoute");
+    let listeners = |name: &str| -> Vec<String> {
+        let route = routes.iter().find(|route| route["metadata"]["name"] == name);
+        let parents = route.map(|route| route["spec"]["parentRefs"].as_array().cloned().unwrap_or_default());
+        parents.into_iter().flatten().filter_map(|parent| Some(parent["sectionName"].as_str()?.to_owned())).collect()
+    };
+    assert_eq!(listeners("two"), ["https-a.example"], "{:#}", said.report);
+    assert_eq!(listeners("two-to-https"), ["http"], "{:#}", said.report);
+    assert_eq!(said.of("Gateway")[0]["spec"]["listeners"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn an_entry_without_a_secret_is_for_the_default_certificate() {
+    let password = &[("auth-type", "basic"), ("auth-secret", "users")];
+    for tls in [", tls: [{hosts: [a.example]}]", ", tls: [{secretName: tls}]", ", tls: [{}]"] {
+        let said = convert(&ingress("one", password, ROOT, tls), &[]);
+        said.is_left("one", "--default-ssl-certificate");
+        let said = convert(&ingress("one", password, ROOT, tls), &["--default-ssl-certificate", "edge/usual"]);
+        let listener = &said.of("Gateway")[0]["spec"]["listeners"][1];
+        let certificate = &listener["tls"]["certificateRefs"][0];
+        assert_eq!((&certificate["namespace"], &certificate["name"]), (&"edge".into(), &"usual".into()), "{listener}");
+        // Nobody sends a password in the clear.
+        let plain = |route: &&&Value| {
+            route["spec"]["parentRefs"].as_array().into_iter().flatten().any(|one| one["sectionName"] == "http")
+        };
+        let routes = said.of("HTTPRoute");
+        for route in routes.iter().filter(plain) {
+            assert_eq!(route["spec"]["rules"][0]["filters"][0]["type"], "RequestRedirect", "{route:#}");
+        }
+    }
+}
+
+#[test]
+fn a_path_stays_with_the_older_ingress() {
+    let all = ingress("one", &[], ROOT, "")
+        + &ingress("two", &[], &[("/", "Prefix", "other"), ("/two", "Prefix", "other")], "");
+    let said = convert(&all, &[]);
+    let routes = said.of("HTTPRoute");
+    let to_other: Vec<_> = routes
+        .iter()
+        .flat_map(|route| route["spec"]["rules"].as_array().into_iter().flatten())
+        .filter(|rule| rule["backendRefs"][0]["name"] == "other")
+        .flat_map(|rule| rule["matches"].as_array().into_iter().flatten())
+        .map(|one| one["path"]["value"].as_str().unwrap_or_default())
+        .collect();
+    assert_eq!(to_other, ["/two"], "{routes:#?}");
+    assert!(said.notes("two").contains("ns/one"), "{}", said.notes("two"));
+}
+
+#[test]
+fn what_the_api_server_would_refuse_is_left_as_it_is() {
+    for path in ["/a b", "/x^y", "/t/{id}", "/ü"] {
+        let said = convert(&ingress("one", &[], &[(path, "Prefix", "web")], ""), &[]);
+        said.is_left("one", "the API server would refuse");
+    }
+    let statuses: Vec<_> = (400..=470).map(|status| status.to_string()).collect();
+    let networks: Vec<_> = (0..1001).map(|at| format!("10.{}.{}.0/24", at / 256, at % 256)).collect();
+    for annotations in [
+        &[("custom-http-errors", &*statuses.join(",")), ("default-backend", "other")][..],
+        &[("whitelist-source-range", &*networks.join(","))],
+        &[("upstream-vhost", "no_host")],
+        &[("limit-rps", "10000000")],
+    ] {
+        let said = convert(&ingress("one", annotations, ROOT, ""), &[]);
+        said.is_left("one", "the API server would refuse");
+    }
+}
+
+#[test]
+fn a_gateway_has_64_listeners_at_most() {
+    let all: String = (0..70)
+        .map(|at| ingress(&format!("i{at:02}"), &[], ROOT, TLS).replace("a.example", &format!("h{at:02}.example")))
+        .collect();
+    let said = convert(&all, &[]);
+    assert_eq!(said.of("Gateway")[0]["spec"]["listeners"].as_array().map(Vec::len), Some(64));
+    said.is_left("i69", "64 listeners");
+}
+
+#[test]
+fn services_that_are_only_a_name_have_no_route() {
+    convert(&ingress("one", &[], &[("/", "Prefix", "away")], ""), &[]).is_left("one", "ExternalName");
+}
+
+#[test]
+fn only_what_counts_is_named_as_lost() {
+    // A host without TLS is as it was, and so is what has no effect.
+    let said = convert(&ingress("one", &[("auth-keepalive", "10"), ("enable-rewrite-log", "true")], ROOT, ""), &[]);
+    assert_eq!((said.code, said.notes("one")), (Some(0), String::new()), "{:#}", said.report);
+    for name in ["mirror-target", "cert-manager.io/cluster-issuer", "external-dns.alpha.kubernetes.io/ttl"] {
+        let said = convert(&ingress("one", &[(name, "http://copy.example/")], ROOT, ""), &[]);
+        assert!(said.notes("one").contains(name), "{name}: {:#}", said.report);
+        assert_eq!(said.code, Some(1), "{name}");
+    }
+}
+
+#[test]
+fn names_of_the_gateway_are_checked() {
+    for flags in [["--gateway", "edge/No_Name"], ["--gateway", "a/b/c"], ["--gateway-class", "A B"]] {
+        let said = convert(&ingress("one", &[], ROOT, ""), &flags);
+        assert_eq!(said.code, Some(2), "{flags:?}");
+        assert!(said.stderr.contains(flags[0]), "{}", said.stderr);
+    }
+}
+
+#[test]
+fn an_annotation_that_denies_is_named() {
+    let said = convert(&ingress("one", &[("whitelist-source-range", "ten")], ROOT, ""), &[]);
+    said.is_left("one", "whitelist-source-range");
+}
