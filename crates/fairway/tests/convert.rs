@@ -309,3 +309,44 @@ fn an_annotation_that_denies_is_named() {
     let said = convert(&ingress("one", &[("whitelist-source-range", "ten")], ROOT, ""), &[]);
     said.is_left("one", "whitelist-source-range");
 }
+
+#[test]
+fn what_an_ingress_that_stays_guards_is_opened_by_no_route() {
+    // Both hold for the whole host.
+    for (stays, flags, more) in [
+        (ingress("one", &[("auth-tls-secret", "ns/ca")], ROOT, TLS), &[][..], String::new()),
+        (
+            ingress("one", &[("server-snippet", "deny all;")], ROOT, ""),
+            BY_SETTINGS,
+            settings("allow-snippet-annotations", "true").replace("}}", ", annotations-risk-level: Critical}}"),
+        ),
+    ] {
+        let said = convert(&(stays + &ingress("two", &[], &[("/two", "Prefix", "other")], "") + &more), flags);
+        said.is_left("two", "would be less restricted");
+    }
+}
+
+#[test]
+fn a_wildcard_leaves_the_other_ingresses_of_its_domain_alone() {
+    let wildcard = ingress("one", &[], ROOT, TLS).replace("a.example", "'*.a.example'");
+    let said = convert(&(wildcard + &ingress("two", &[], ROOT, "").replace("a.example", "b.a.example")), &[]);
+    assert!(!said.notes("two").contains("not_converted"), "{}", said.notes("two"));
+}
+
+#[test]
+fn an_ingress_with_a_canary_stays_with_it() {
+    let canary = ingress("two", &[("canary", "true"), ("canary-weight", "10")], &[("/", "Prefix", "other")], "");
+    let said = convert(&(ingress("one", &[], ROOT, "") + &canary), &[]);
+    said.is_left("one", "canary");
+    said.is_left("two", "canary");
+}
+
+#[test]
+fn keys_of_the_configmap_that_hold_for_ingresses_only_are_named() {
+    let said = convert(&(ingress("one", &[], ROOT, "") + &settings("limit-rate", "100")), BY_SETTINGS);
+    let notes = &said.report["notes"];
+    assert_eq!((&notes[0]["object"], &notes[0]["about"]), (&"ConfigMap ns/settings".into(), &"limit-rate".into()));
+    assert_eq!(said.code, Some(1));
+    let said = convert(&(ingress("one", &[], ROOT, "") + &settings("limit-rate", "0")), BY_SETTINGS);
+    assert_eq!(said.code, Some(0), "{:#}", said.report);
+}

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fairway_model::{HostPattern, Origin};
 use fairway_translate::annotation::{self, Annotations, Denial, IngressAnnotations};
-use fairway_translate::configmap::GlobalConfig;
+use fairway_translate::configmap::{self, GlobalConfig};
 use fairway_translate::gateway::api::{
     self, HTTPRoute, HTTPRouteFilter, HTTPRouteRule, HTTPRouteSpec, ParentReference,
 };
@@ -21,7 +21,7 @@ use serde::Serialize;
 use super::gateway::{HTTP, LISTENERS, listener_name};
 use super::policy::{Annotated, Defaults, Obstacle};
 use super::route::{self, RULES, ServedPath};
-use super::table::{CONVERTED, FOR_LISTENERS, OBSTACLES};
+use super::table::{CONVERTED, FOR_LISTENERS, OBSTACLES, OF_INGRESSES};
 use super::whole::{HostCertificate, deciding, judged};
 use crate::reading::Reading;
 
@@ -32,6 +32,8 @@ pub(super) struct Converted {
     pub(super) notes: Vec<Remark>,
     /// The Ingresses that have been converted.
     pub(super) done: BTreeSet<ObjectKey>,
+    /// The Ingress of each HTTPRoute.
+    pub(super) routes: BTreeMap<String, String>,
     /// The Secrets of the listeners.
     pub(super) certificates: BTreeSet<ObjectKey>,
     /// The hosts that are served over https.
@@ -104,6 +106,15 @@ pub(super) fn convert(reading: &Reading, wanted: &Wanted) -> Converted {
         let origin = Origin::new("ConfigMap", "", "");
         let none = BTreeMap::new();
         all.config = GlobalConfig::read(&origin, map.data.as_ref().unwrap_or(&none), &mut Vec::new());
+    }
+    let of_ingresses = OF_INGRESSES.iter().filter(|key| {
+        let is_neutral = |value: &str| configmap::spec(key).is_some_and(|spec| spec.is_neutral(value));
+        all.setting(key).is_some_and(|value| !is_neutral(value))
+    });
+    let of_ingresses: Vec<_> = of_ingresses.copied().collect();
+    if let (Some((namespace, name)), false) = (&reading.options.configmap, of_ingresses.is_empty()) {
+        let text = "what the ConfigMap sets there holds for Ingresses, and not for routes";
+        all.note(&ObjectKey::new(Kind::ConfigMap, namespace, name), Verdict::Lost, &of_ingresses.join(", "), text);
     }
     all.deciding = deciding(&served, &reading.objects, &left_out);
     for (key, ingress) in &served {
@@ -353,6 +364,8 @@ impl Assembling<'_> {
         for (host, secret) in listeners {
             self.listener(&host, secret);
         }
+        let routes = objects.iter().filter(|object| object.kind() == Kind::HTTPRoute);
+        self.converted.routes.extend(routes.map(|route| (route.key().to_string(), key.to_string())));
         self.converted.objects.extend(objects);
         self.grant(key, &values);
         lost.sort();

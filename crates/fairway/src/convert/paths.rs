@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fairway_model::{HostPattern, Origin, PathMatch};
+use fairway_model::{Action, Backends, Forward, HostPattern, Origin, PathMatch};
 use fairway_translate::annotation::IngressAnnotations;
 use fairway_translate::objects::{Kind, Object, ObjectKey};
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress};
@@ -45,6 +45,11 @@ impl Assembling<'_> {
                         "spec.{section}: {} is no pattern that can be matched on",
                         found.rule
                     )));
+                }
+                let has_canary =
+                    matches!(&found.action, Action::Forward(Forward { backends: Backends::Canary(_), .. }));
+                if has_canary {
+                    return Err(obstacle(format!("spec.{section} has a canary, which would get no requests any more")));
                 }
                 if let Some(winner) = winner {
                     let text =

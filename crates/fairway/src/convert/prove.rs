@@ -66,7 +66,10 @@ const CHECKS: [&str; 9] = [
 /// Asks the Ingresses that have been converted, and the objects that they have become. Of the same difference for several methods and
 /// clients the first is told.
 pub(super) fn prove(reading: &Reading, converted: &Converted) -> anyhow::Result<Proof> {
-    let is_done = |origin: &Origin| converted.done.iter().any(|key| key.origin() == *origin);
+    let is_done = |origin: &Origin| {
+        let key = ObjectKey::new(Kind::Ingress, &*origin.namespace, &*origin.name);
+        *origin.kind == *"Ingress" && converted.done.contains(&key)
+    };
     // Without the Ingresses that became routes: what answers for them now are the routes.
     let kept = reading.objects.in_order().into_iter().filter(|object| {
         let key = object.key();
@@ -89,13 +92,21 @@ pub(super) fn prove(reading: &Reading, converted: &Converted) -> anyhow::Result<
     let (before, after) = (Explainer::new(reading), Explainer::new(&after));
     let (mut proof, mut seen) = (Proof::default(), BTreeSet::new());
     for (request, client) in suggested(reading).iter().flat_map(|one| CLIENTS.map(|client| (one, client))) {
-        let Some(origin) = request.origin.as_ref().filter(|origin| is_done(origin)) else { continue };
         let ask = |side: &Explainer<'_>| side.account(&request.method, &request.url, &request.fields, client);
         let (Some(before), Some(now)) = (ask(&before), ask(&after)) else { continue };
         let told = format!("{} {}", request.method, request.url);
         if let Some(why) = wider(&before, &now, &request.url) {
-            proof.wider.entry(origin.to_string()).or_insert_with(|| format!("{told} would be less restricted: {why}"));
+            // Also requests of Ingresses that stay: a route may take them now.
+            let by = now.route.as_ref().and_then(|route| {
+                let name = route.name.object.split('#').next().unwrap_or_default();
+                converted.routes.get(name).cloned()
+            });
+            let asked_for = || request.origin.as_ref().filter(|origin| is_done(origin)).map(ToString::to_string);
+            if let Some(by) = by.or_else(asked_for) {
+                proof.wider.entry(by).or_insert_with(|| format!("{told} would be less restricted: {why}"));
+            }
         }
+        let Some(origin) = request.origin.as_ref().filter(|origin| is_done(origin)) else { continue };
         let host = request.url.strip_prefix("https://").and_then(|rest| rest.split(['/', '?', ':']).next());
         let unsecured = host.filter(|host| !converted.secured.iter().any(|known| known == host || covers(known, host)));
         // Any name is answered with a self-signed certificate there, for which nobody asked.
@@ -143,7 +154,10 @@ fn wider(before: &Account, after: &Account, url: &str) -> Option<String> {
     if after.answer.by != By::Backend {
         return None;
     }
+    let is_of_ingress = before.route.as_ref().is_some_and(|route| route.name.object.starts_with("Ingress "));
     match (before.answer.status, &before.answer.location) {
+        // Nobody had the path.
+        (Some(404), _) if !is_of_ingress => {}
         (Some(status @ 400..), _) => return Some(format!("it gets {status} now")),
         (Some(300..=399), Some(location)) if location.starts_with("https:") && url.starts_with("http:") => {
             return Some("it is sent to https now".to_owned());

@@ -98,3 +98,25 @@ pub(super) const OBSTACLES: &[(&str, &str)] = &[
 /// Annotations of others that issue certificates and write DNS records, by how their names begin.
 pub(super) const FOR_LISTENERS: [&str; 4] =
     ["cert-manager.io/", "acme.cert-manager.io/", "external-dns.alpha.kubernetes.io/", "external-dns.kubernetes.io/"];
+
+/// Keys of the ConfigMap that hold for each path of an Ingress, restrict nothing, and don't hold for routes.
+pub(super) const OF_INGRESSES: [&str; 18] = [
+    "custom-http-errors",
+    "disable-proxy-intercept-errors",
+    "enable-opentelemetry",
+    "limit-rate",
+    "limit-rate-after",
+    "load-balance",
+    "proxy-buffer-size",
+    "proxy-buffering",
+    "proxy-buffers-number",
+    "proxy-cookie-domain",
+    "proxy-cookie-path",
+    "proxy-next-upstream",
+    "proxy-next-upstream-timeout",
+    "proxy-next-upstream-tries",
+    "proxy-redirect-from",
+    "proxy-redirect-to",
+    "proxy-request-buffering",
+    "retry-non-idempotent",
+];
