@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 use support::run;
 
@@ -349,4 +351,30 @@ fn keys_of_the_configmap_that_hold_for_ingresses_only_are_named() {
     assert_eq!(said.code, Some(1));
     let said = convert(&(ingress("one", &[], ROOT, "") + &settings("limit-rate", "0")), BY_SETTINGS);
     assert_eq!(said.code, Some(0), "{:#}", said.report);
+}
+
+#[test]
+fn no_two_objects_and_no_two_listeners_share_a_name() {
+    let wildcard = ingress("one", &[], ROOT, TLS).replace("a.example", "'*.a.example'");
+    let said = convert(&(wildcard + &ingress("two", &[], ROOT, TLS).replace("a.example", "wildcard.a.example")), &[]);
+    let listeners = &said.of("Gateway")[0]["spec"]["listeners"];
+    let names: BTreeSet<_> = listeners.as_array().into_iter().flatten().map(|one| one["name"].as_str()).collect();
+    assert_eq!(names.len(), 3, "{listeners:#}");
+    // So many routes that they take a second policy, whose name another Ingress has.
+    let rules: Vec<_> = (0..260)
+        .map(|at| {
+            let (path, service) = (format!("/p{at}"), if at % 2 == 0 { "web" } else { "other" });
+            format!(
+                "{{path: {path}, pathType: Prefix, backend: {{service: {{name: {service}, port: {{number: 80}}}}}}}}"
+            )
+        })
+        .collect();
+    // Rules of one backend are one, unless they are patterns.
+    let many = ingress("one", &[("use-regex", "true"), ("whitelist-source-range", "10.0.0.0/8")], ROOT, "")
+        .replace("paths: [", &format!("paths: [{}, ", rules.join(", ").replace("Prefix", "ImplementationSpecific")));
+    let said = convert(&(many + &ingress("one-2", &[], ROOT, "").replace("a.example", "b.example")), &[]);
+    let policies = said.of("RoutePolicy");
+    let names: BTreeSet<_> = policies.iter().map(|policy| policy["metadata"]["name"].as_str()).collect();
+    assert!(policies.len() > 2, "{policies:#?}");
+    assert_eq!(names.len(), policies.len(), "{names:?}");
 }

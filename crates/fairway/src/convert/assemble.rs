@@ -330,7 +330,7 @@ impl Assembling<'_> {
         let (mut targets, mut objects) = (Vec::new(), Vec::<Object>::new());
         for Draft { to_https, hosts, listeners, rules } in routes {
             for rules in rules.chunks(RULES) {
-                let name = self.name(key, if to_https { "-to-https" } else { "" });
+                let name = self.name(Kind::HTTPRoute, key, if to_https { "-to-https" } else { "" });
                 let route = self.route(key, &name, &hosts, &listeners, rules.to_vec());
                 // Redirects come before all checks.
                 if !to_https && redirect.is_none() {
@@ -344,9 +344,9 @@ impl Assembling<'_> {
                 objects.push(route.into());
             }
         }
-        for (at, targets) in targets.chunks(16).enumerate() {
-            let metadata =
-                self.metadata(key, &if at == 0 { key.name.to_string() } else { format!("{}-{}", key.name, at + 1) });
+        for targets in targets.chunks(16) {
+            let name = self.name(Kind::RoutePolicy, key, "");
+            let metadata = self.metadata(key, &name);
             let spec = policy::RoutePolicySpec { target_refs: Listed(targets.to_vec()), ..spec.clone() };
             objects.push(RoutePolicy { metadata, spec, ..RoutePolicy::default() }.into());
         }
@@ -419,13 +419,13 @@ impl Assembling<'_> {
         }
     }
 
-    /// A name for a route of an Ingress that nothing else has.
-    fn name(&mut self, key: &ObjectKey, suffix: &str) -> String {
+    /// A name for a route or policy of an Ingress that no other has.
+    fn name(&mut self, kind: Kind, key: &ObjectKey, suffix: &str) -> String {
         let mut number = 1;
         loop {
             let more = if number == 1 { String::new() } else { format!("-{number}") };
             let name = format!("{}{suffix}{more}", key.name);
-            if self.names.insert(ObjectKey::new(Kind::HTTPRoute, &*key.namespace, &*name)) {
+            if self.names.insert(ObjectKey::new(kind, &*key.namespace, &*name)) {
                 return name;
             }
             number += 1;

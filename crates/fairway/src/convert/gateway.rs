@@ -9,7 +9,9 @@ use fairway_translate::gateway::{CONTROLLER, policy};
 use fairway_translate::objects::{Kind, ObjectKey};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::assemble::Assembling;
+use super::assemble::{Assembling, Verdict};
+use super::policy::Obstacle;
+use super::whole::judged;
 
 /// The listener for plain HTTP.
 pub(super) const HTTP: &str = "http";
@@ -107,12 +109,17 @@ impl Assembling<'_> {
             ..GatewayClass::default()
         };
         self.converted.objects.splice(0..0, [class.into(), gateway.into()]);
+        let refused: Vec<_> = self.converted.objects.iter().filter_map(|object| judged(object).err()).collect();
+        for Obstacle { why, .. } in refused {
+            let key = self.gateway.clone();
+            self.note(&key, Verdict::NotConverted, "", &why);
+        }
     }
 }
 
-/// The name of the HTTPS listener of a host.
+/// The name of the HTTPS listener of a host, which no other host has.
 pub(super) fn listener_name(host: &str) -> String {
-    format!("https-{}", host.replace("*.", "wildcard."))
+    host.strip_prefix("*.").map_or_else(|| format!("https-{host}"), |parent| format!("wildcard-https-{parent}"))
 }
 
 /// Whether a wildcard has a name.
