@@ -235,6 +235,14 @@ fn an_entry_without_a_secret_is_for_the_default_certificate() {
 }
 
 #[test]
+fn nobody_is_sent_to_https_where_there_is_none() {
+    let forced = ingress("one", &[("force-ssl-redirect", "true")], ROOT, "");
+    convert(&forced, &[]).is_left("one", "--default-ssl-certificate");
+    let said = convert(&forced, &["--default-ssl-certificate", "edge/usual"]);
+    assert_eq!(said.of("Gateway")[0]["spec"]["listeners"][1]["hostname"], "a.example", "{:#}", said.report);
+}
+
+#[test]
 fn a_path_stays_with_the_older_ingress() {
     let all = ingress("one", &[], ROOT, "")
         + &ingress("two", &[], &[("/", "Prefix", "other"), ("/two", "Prefix", "other")], "");

@@ -247,9 +247,22 @@ impl Assembling<'_> {
             lost.push((name.to_owned(), "the redirect keeps the query of the request".to_owned()));
         }
         let mut routes = Vec::new();
+        let forced =
+            values.redirects.force_ssl_redirect.unwrap_or_else(|| self.setting("force-ssl-redirect") == Some("true"));
         let mut certificates = BTreeMap::new();
         for host in hosts.keys() {
             match self.certificate(host) {
+                // Only https would be left, and nobody answers there.
+                HostCertificate::None if forced && redirect.is_none() => {
+                    let usual = self.reading.options.default_ssl_certificate.as_ref();
+                    let Some((namespace, secret)) = usual.filter(|_| *host != HostPattern::Any) else {
+                        let why = format!(
+                            "{host} has no certificate for https: write a TLS entry, or give --default-ssl-certificate"
+                        );
+                        return Err(Obstacle { annotation: "force-ssl-redirect", why });
+                    };
+                    certificates.insert(host.clone(), ObjectKey::new(Kind::Secret, &**namespace, &**secret));
+                }
                 HostCertificate::None => {}
                 HostCertificate::Secret(secret) => {
                     certificates.insert(host.clone(), secret);
@@ -266,7 +279,6 @@ impl Assembling<'_> {
             hosts.into_iter().partition(|(host, _)| of_host(host).is_some());
         let redirects = &values.redirects;
         let status = self.redirect_status();
-        let forced = redirects.force_ssl_redirect.unwrap_or_else(|| self.setting("force-ssl-redirect") == Some("true"));
         let asked = redirects.ssl_redirect.unwrap_or_else(|| self.setting("ssl-redirect") != Some("false"));
         let hsts = self.reading.snapshot.settings().strict_transport_security.as_deref();
         let mut listeners = Vec::new();
@@ -318,9 +330,6 @@ impl Assembling<'_> {
                 if is_secured {
                     let rules = rules(&secure_filters);
                     routes.push(Draft { to_https: false, hosts: names, listeners: https, rules });
-                } else if to_https && redirect.is_none() {
-                    let text = format!("{} has no certificate: https is not served", names.join(", "));
-                    lost.push(("force-ssl-redirect".to_owned(), text));
                 }
             }
             if hosts_below(&routes) {
