@@ -21,9 +21,9 @@ pub fn carried(snapshot: &Snapshot) -> Result<Snapshot, String> {
         let message = FromController::decode(&*message.encode_to_vec()).map_err(|error| error.to_string())?;
         if let Some(mut round) = replica.take(message).map_err(|error| error.to_string())? {
             let delta = std::mem::take(&mut round.delta);
-            let ack = replica.commit(round);
-            return match ack.refused.first() {
-                Some(refusal) => Err(format!("{}: {}", refusal.name, refusal.reason)),
+            replica.commit(round);
+            return match replica.refused().first_key_value() {
+                Some((name, reason)) => Err(format!("{name}: {reason}")),
                 None => Ok(Snapshot::default().apply(delta)),
             };
         }

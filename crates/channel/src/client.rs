@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use fairway_model::{Delta, Origin};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -177,6 +177,7 @@ impl Link {
         let mut said = false;
         loop {
             let rounds = self.status.borrow().rounds;
+            let begun = Instant::now();
             let ended = self.connection().await;
             let unproven = match &ended {
                 Ended::Closed => return Ok(()),
@@ -192,7 +193,7 @@ impl Link {
                     (status.current, status.as_of) = (false, Some(SystemTime::now()));
                 }
             });
-            failures = if worked { 0 } else { failures.saturating_add(1) };
+            failures = failures_after(failures, worked, begun.elapsed());
             // Each outage is told once.
             if worked || !said {
                 let error = fairway_model::ErrorChain(&ended);
@@ -272,20 +273,19 @@ impl Link {
                             if self.apply(delta).await.is_err() {
                                 return Ended::Closed;
                             }
-                            let ack = self.replica.lock().commit(round);
+                            let acks = self.replica.lock().commit(round);
                             self.applied();
-                            if to.send(Said::Ack(ack).into()).await.is_err() {
-                                return Ended::Over;
+                            // The controller reads until it has the last of them.
+                            for ack in acks {
+                                if to.send(Said::Ack(ack).into()).await.is_err() {
+                                    return Ended::Over;
+                                }
                             }
                         }
                         Err(violation) => return violation.into(),
                     }
                 }
-                Some(report) = self.reports.recv() => {
-                    if to.send(report).await.is_err() {
-                        return Ended::Over;
-                    }
-                }
+                Some(()) = pass_on(&mut self.reports, &to) => {}
                 () = self.sink.closed() => return Ended::Closed,
             }
         }
@@ -318,6 +318,19 @@ impl Link {
     }
 }
 
+/// Passes a report on. The controller may take none before its round is read, so this waits beside the reading, and never keeps it up.
+async fn pass_on(reports: &mut mpsc::Receiver<FromProxy>, to: &mpsc::Sender<FromProxy>) -> Option<()> {
+    let room = to.reserve().await.ok()?;
+    room.send(reports.recv().await?);
+    Some(())
+}
+
+/// The failures in a row, after a connection. What the proxy says may be what the controller ends it for, again and again: only one that
+/// has lasted has worked.
+fn failures_after(failures: u32, worked: bool, lasted: Duration) -> u32 {
+    if worked && lasted >= AGAIN_LONGEST { 0 } else { failures.saturating_add(1) }
+}
+
 /// The pause before the next attempt: doubled with each failure, and shortened at random by up to a half, so that many proxies do not come
 /// at once.
 fn pause(failures: u32, random: f64) -> Duration {
@@ -336,6 +349,15 @@ pub(crate) fn jitter() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_controller_that_ends_each_connection_after_the_first_round_is_not_asked_in_a_hot_loop() {
+        let soon = |failures, _| failures_after(failures, true, Duration::from_millis(1));
+        let failures = (0..20).fold(0, soon);
+        assert_eq!(pause(failures, 0.0), AGAIN_LONGEST);
+        assert_eq!(failures_after(failures, true, AGAIN_LONGEST), 0);
+        assert_eq!(failures_after(failures, false, AGAIN_LONGEST), failures + 1);
+    }
 
     #[test]
     fn pauses_grow_to_a_limit() {

@@ -182,10 +182,10 @@ impl SnapshotFile {
             }
             if let Some(mut round) = replica.take(message).map_err(|violation| unreadable(violation.to_string()))? {
                 let delta = std::mem::take(&mut round.delta);
-                let ack = replica.commit(round);
-                return match ack.refused.first() {
+                replica.commit(round);
+                return match replica.refused().first_key_value() {
                     // Its last good form is not here.
-                    Some(refusal) => Err(unreadable(format!("{}: {}", refusal.name, refusal.reason))),
+                    Some((name, reason)) => Err(unreadable(format!("{name}: {reason}"))),
                     None => Ok(Some(KeptState { replica, delta, as_of })),
                 };
             }

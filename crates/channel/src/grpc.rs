@@ -5,8 +5,9 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::marker::PhantomData;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -17,7 +18,8 @@ use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -27,7 +29,7 @@ use tower_service::Service;
 use crate::authority::Authorities;
 use crate::enrol::{Desk, Enrol, EnrolRequest, EnrolResponse};
 use crate::hub::Hub;
-use crate::limit::{ALIVE, ALIVE_ANSWER, LARGEST_MESSAGE, TOKEN, WAITING};
+use crate::limit::{ALIVE, ALIVE_ANSWER, GREETING, LARGEST_MESSAGE, TOKEN, WAITING};
 use crate::message::{FromController, FromProxy};
 use crate::session::serve;
 
@@ -58,18 +60,27 @@ pub(crate) struct Served {
 /// Serves a proxy on a connection until that ends.
 ///
 /// # Errors
-/// If the connection fails.
-pub(crate) async fn accept(served: Served, connection: Connection) -> Result<(), hyper::Error> {
+/// If the connection fails, or nothing is asked for on it.
+pub(crate) async fn accept(served: Served, connection: Connection) -> io::Result<()> {
     let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     http.max_concurrent_streams(1).max_header_list_size(16 << 10);
     if served.desk.is_some() {
         http.timer(TokioTimer::new()).keep_alive_interval(ALIVE).keep_alive_timeout(ALIVE_ANSWER);
     }
+    let has_asked = Arc::new(Notify::new());
+    let asked = has_asked.clone();
     let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
+        asked.notify_one();
         let served = served.clone();
         async move { Ok::<_, Infallible>(served.answer(request).await) }
     });
-    http.serve_connection(TokioIo::new(connection), service).await
+    let mut connection = pin!(http.serve_connection(TokioIo::new(connection), service));
+    let asked = tokio::select! {
+        ended = &mut connection => return ended.map_err(io::Error::other),
+        asked = timeout(GREETING, has_asked.notified()) => asked,
+    };
+    asked.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+    connection.await.map_err(io::Error::other)
 }
 
 impl Served {

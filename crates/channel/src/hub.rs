@@ -13,7 +13,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::{error, warn};
 
-use crate::limit::{LOG, PATIENCE, PROXIES, REPORTS};
+use crate::limit::{LOG, PATIENCE, PROXIES, REFUSALS, REPORTS};
+use crate::replica::stand_in;
 use crate::resource::{Encoded, SETTINGS, Version, name_of, text_of};
 
 mod pace;
@@ -44,6 +45,8 @@ struct State {
     log: VecDeque<(u64, Vec<Arc<str>>)>,
     proxies: BTreeMap<u64, Proxy>,
     next: u64,
+    /// Proxies, and those that are still greeting.
+    seats: usize,
     /// When the last change was published.
     published: Option<SystemTime>,
     /// Whether a change has waited in vain for any proxy to come.
@@ -154,11 +157,16 @@ pub(crate) struct Difference {
     pub(crate) removed: Vec<Arc<str>>,
 }
 
+/// A place for a proxy; dropping it makes room.
+#[derive(Debug)]
+pub(crate) struct Seat(Hub);
+
 /// A connected proxy; dropping it disconnects.
 #[derive(Debug)]
 pub(crate) struct Member {
     hub: Hub,
     id: u64,
+    _seat: Seat,
 }
 
 /// There are as many proxies as one controller can serve.
@@ -184,9 +192,9 @@ impl Hub {
             for name in &delta.removals {
                 names.extend(state.resources.remove_entry(text_of(name).as_str()).map(|(name, _)| name));
             }
-            for (name, entry) in encoded {
+            for (name, entry, stands_in) in encoded {
                 let old = state.resources.get(&name);
-                if old.is_none_or(|old| old.version != entry.version) {
+                if old.is_none_or(|old| old.version != entry.version && !stands_in) {
                     names.push(name.clone());
                     state.resources.insert(name, entry);
                 }
@@ -310,19 +318,14 @@ impl Hub {
         self.0.newest.subscribe()
     }
 
-    /// Adds a proxy.
-    pub(crate) fn join(&self, name: String, fairway: String) -> Result<Member, Full> {
+    /// A place for a proxy.
+    pub(crate) fn seat(&self) -> Result<Seat, Full> {
         let mut state = self.state();
-        if state.proxies.len() >= PROXIES {
+        if state.seats >= PROXIES {
             return Err(Full);
         }
-        let id = state.next;
-        state.next += 1;
-        // One that comes before the first publication has nothing to catch up with.
-        let late = state.generation > 0;
-        let (held, refused) = (0, BTreeMap::new());
-        state.proxies.insert(id, Proxy { name, fairway, serves: 0, late, since: Clock::now(), held, refused });
-        Ok(Member { hub: self.clone(), id })
+        state.seats += 1;
+        Ok(Seat(self.clone()))
     }
 
     /// What a proxy lacks. `None` before the first publication.
@@ -386,6 +389,45 @@ impl Difference {
     }
 }
 
+impl Ledger {
+    /// Notes that a round is in effect. A refused version counts as held, because the proxy would refuse it again.
+    pub(crate) fn acknowledged(
+        &mut self,
+        generation: u64,
+        sent: impl IntoIterator<Item = (Arc<str>, Version)>,
+        removed: &[Arc<str>],
+    ) {
+        for name in removed {
+            self.held.remove(name);
+        }
+        self.held.extend(sent.into_iter().map(|(name, version)| (name, Some(version))));
+        self.seen = Some(generation);
+    }
+}
+
+impl Seat {
+    /// Adds the proxy that takes the place.
+    pub(crate) fn join(self, name: String, fairway: String) -> Member {
+        let id = {
+            let mut state = self.0.state();
+            let id = state.next;
+            state.next += 1;
+            // One that comes before the first publication has nothing to catch up with.
+            let late = state.generation > 0;
+            let (held, refused) = (0, BTreeMap::new());
+            state.proxies.insert(id, Proxy { name, fairway, serves: 0, late, since: Clock::now(), held, refused });
+            id
+        };
+        Member { id, hub: self.0.clone(), _seat: self }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.state().seats -= 1;
+    }
+}
+
 impl Member {
     /// Notes that a round goes out.
     pub(crate) fn sends(&self, resources: usize) {
@@ -400,7 +442,7 @@ impl Member {
         generation: u64,
         held: usize,
         settled: impl Iterator<Item = &'a str>,
-        refused: Vec<(Box<str>, String)>,
+        refused: impl IntoIterator<Item = (Box<str>, String)>,
     ) {
         let mut reports = Vec::new();
         {
@@ -411,9 +453,13 @@ impl Member {
                 proxy.refused.remove(name);
             });
             for (name, reason) in refused {
-                let origins = resources.get(&*name).map(|entry| origins(&entry.resource)).unwrap_or_default();
-                let (proxy_name, text) = (proxy.name.clone(), name.clone().into_string());
-                reports.push(Report::Refused { proxy: proxy_name, name: text, origins, reason: reason.clone() });
+                let reason = if proxy.refused.len() < REFUSALS { reason } else { String::new() };
+                // Further ones would be lost.
+                if reports.len() < REPORTS {
+                    let origins = resources.get(&*name).map(|entry| origins(&entry.resource)).unwrap_or_default();
+                    let (proxy_name, text) = (proxy.name.clone(), name.clone().into_string());
+                    reports.push(Report::Refused { proxy: proxy_name, name: text, origins, reason: reason.clone() });
+                }
                 proxy.refused.insert(name, reason);
             }
             pace.serves(self.id, &proxy.name, proxy.serves, generation);
@@ -440,13 +486,16 @@ impl Drop for Member {
 }
 
 /// Writes a resource once, for its name and version. It is written again when it is sent, so that not all of them are in memory twice.
-fn encode(resource: Resource) -> Option<(Arc<str>, Entry)> {
+/// Returns also whether this stands in for a host that can't be written: its last form stays, but if there is none, its requests must not go
+/// to a wider host.
+fn encode(resource: Resource) -> Option<(Arc<str>, Entry, bool)> {
     match Encoded::new(&resource) {
-        Ok(Encoded { name, version, .. }) => Some((name, Entry { version, resource })),
+        Ok(Encoded { name, version, .. }) => Some((name, Entry { version, resource }, false)),
         Err(error) => {
-            // The proxies keep its last form.
             error!(name = %name_of(&resource), %error, "a resource can't be written");
-            None
+            let resource = stand_in(&name_of(&resource))?;
+            let Encoded { name, version, .. } = Encoded::new(&resource).ok()?;
+            Some((name, Entry { version, resource }, true))
         }
     }
 }

@@ -20,6 +20,12 @@ fairway_model::limits! {
             COMPRESS: usize = 512, Bytes, "It is compressed.", "";
             /// Names in one message about what a proxy holds.
             HELD: usize = 1000, Count, "The rest is sent in further messages.", "";
+            /// Name of a resource that a proxy holds. Hosts have the longest, and Kubernetes allows 256 KiB for all annotations of an object.
+            NAME: usize = 512 << 10, Bytes, "The connection ends, and is made again.", "`fairway_channel_connections_total`";
+            /// Names of all resources that a proxy holds.
+            NAMES: usize = 128 << 20, Bytes, "The connection ends, and is made again.", "`fairway_channel_connections_total`";
+            /// Refused resources of a proxy of which the controller knows the reason.
+            REFUSALS: usize = 1000, Count, "Only the log of the proxy has the reasons of further ones.", "";
             /// Resources of a proxy: more than anyone has, and few enough that their names fit into memory.
             RESOURCES: usize = 2_000_000, Count, "The connection ends, and is made again.", "`fairway_channel_connections_total`";
             /// Messages that wait for a slow peer.
@@ -32,16 +38,18 @@ fairway_model::limits! {
             ENDPOINTS: usize = 64, Count, "The rest is left out.", "";
             /// Changes of which the names are remembered.
             LOG: usize = 4096, Count, "A proxy that is further behind has everything compared.", "";
-            /// Proxies of one controller.
+            /// Proxies of one controller, and those that are still greeting it.
             PROXIES: usize = 4096, Count, "Further ones are refused, and try again.", "`fairway_channel_proxies`";
             /// How long a change waits for a proxy to serve it, before the next one is published.
             PATIENCE: Duration = Duration::from_secs(1), Time, "No change waits for the proxy before it has caught up.",
                 "`fairway_channel_current_proxies`";
-            /// Time for a connection to be set up, and for the first words on it.
+            /// Time for a connection to be set up, for its stream to begin, and for the first words on that.
             GREETING: Duration = Duration::from_secs(10), Time, "The connection ends, and is made again.", "";
+            /// Connections to the Unix socket of a controller: one for each proxy of its pod.
+            SOCKETS: usize = 64, Count, "Further ones are closed.", "";
             /// The first pause before another attempt to connect; each failure doubles it.
             AGAIN_FIRST: Duration = Duration::from_millis(50), Time, "It is tried again.", "";
-            /// The longest pause between two attempts to connect.
+            /// The longest pause between two attempts to connect. A connection that lasts as long has not failed.
             AGAIN_LONGEST: Duration = Duration::from_secs(5), Time, "It is tried again.", "";
             /// Bytes of a token of a ServiceAccount; they have a tenth of this.
             TOKEN: usize = 16 << 10, Bytes, "The proxy is refused.", "";

@@ -61,6 +61,9 @@ pub(crate) struct Ack {
     /// Its resources that were refused. Their last good forms stay.
     #[prost(message, repeated, tag = "2")]
     pub(crate) refused: Vec<Refusal>,
+    /// Whether another acknowledgement of this round follows, with further ones that were refused.
+    #[prost(bool, tag = "3")]
+    pub(crate) more: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -11,7 +11,7 @@ use fairway_model::{
 };
 use tracing::{error, warn};
 
-use crate::limit::{HELD, RESOURCES, TEXT};
+use crate::limit::{HELD, MESSAGE, REFUSALS, RESOURCES, TEXT};
 use crate::message::{Ack, FromController, HeldList, HeldOne, Refusal};
 use crate::resource::{HOST, SETTINGS, Version, read};
 use crate::round::{Gather, Gathered, Violation};
@@ -74,19 +74,21 @@ impl Replica {
 
     /// What a controller needs to know to send only what differs.
     pub(crate) fn inventory(&self) -> Vec<HeldList> {
-        let mut all = self.held.iter().map(|(name, held)| HeldOne {
-            name: name.as_ref().to_owned(),
-            version: held.version.map(|version| Bytes::copy_from_slice(version.as_bytes())).unwrap_or_default(),
-        });
-        let mut lists = Vec::new();
-        loop {
-            let held: Vec<_> = all.by_ref().take(HELD).collect();
-            let last = held.len() < HELD;
-            lists.push(HeldList { held, last });
-            if last {
-                return lists;
+        let (mut lists, mut list, mut size) = (Vec::new(), HeldList::default(), 0);
+        for (name, held) in &self.held {
+            if list.held.len() >= HELD || size >= MESSAGE {
+                lists.push(std::mem::take(&mut list));
+                size = 0;
             }
+            size += name.len() + 32;
+            list.held.push(HeldOne {
+                name: name.as_ref().to_owned(),
+                version: held.version.map(|version| Bytes::copy_from_slice(version.as_bytes())).unwrap_or_default(),
+            });
         }
+        list.last = true;
+        lists.push(list);
+        lists
     }
 
     /// Takes a message. Returns the round that it completes; [`commit`](Self::commit) is due once that is in effect.
@@ -151,8 +153,8 @@ impl Replica {
         Ok(())
     }
 
-    /// Notes that a round is in effect. Returns what the controller is told.
-    pub(crate) fn commit(&mut self, round: Round) -> Ack {
+    /// Notes that a round is in effect. Returns what the controller is told, in messages of bounded size.
+    pub(crate) fn commit(&mut self, round: Round) -> Vec<Ack> {
         let Round { nonce, held, gone, refused, .. } = round;
         for name in gone {
             self.refused.remove(&name);
@@ -162,18 +164,25 @@ impl Replica {
             self.refused.remove(&name);
             self.held.insert(name, held);
         }
-        let mut told = Vec::with_capacity(refused.len());
-        for (name, reason) in refused {
-            told.push(Refusal { name: name.as_ref().to_owned(), reason: reason.clone() });
+        let (mut acks, mut told, mut size) = (Vec::new(), Vec::new(), 0);
+        for (number, (name, reason)) in refused.into_iter().enumerate() {
+            if size >= MESSAGE {
+                acks.push(Ack { nonce, refused: std::mem::take(&mut told), more: true });
+                size = 0;
+            }
+            let known = if number < REFUSALS { reason.clone() } else { String::new() };
+            size += name.len() + known.len() + 16;
+            told.push(Refusal { name: name.as_ref().to_owned(), reason: known });
             self.refused.insert(name, reason);
         }
-        Ack { nonce, refused: told }
+        acks.push(Ack { nonce, refused: told, more: false });
+        acks
     }
 }
 
 /// What a host answers that can't be understood and has no earlier form. A missing resource of another kind has a defined meaning:
 /// its routes answer 503, too.
-fn stand_in(name: &str) -> Option<Resource> {
+pub(crate) fn stand_in(name: &str) -> Option<Resource> {
     let (table, pattern) = name.strip_prefix(HOST)?.split_once(' ')?;
     let everything = PathMatch::prefix("/").ok()?;
     let route = Route::new(Origin::built_in("refused"), everything, Action::Respond(Respond::page(503)));

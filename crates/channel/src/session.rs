@@ -1,6 +1,6 @@
 //! The controller's side of the stream to one proxy: hear what it has, send what differs, one round at a time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use fairway_model::Origin;
@@ -9,9 +9,9 @@ use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
-use crate::hub::{Difference, Hub, Ledger, Member, Report};
-use crate::limit::{ENDPOINTS, GREETING, RESOURCES, TEXT};
-use crate::message::{Ack, FromController, FromProxy, Hello, Said, Unreachable};
+use crate::hub::{Difference, Hub, Ledger, Member, Report, Seat};
+use crate::limit::{ENDPOINTS, GREETING, NAME, NAMES, REFUSALS, RESOURCES, TEXT};
+use crate::message::{FromController, FromProxy, Hello, Refusal, Said, Unreachable};
 use crate::resource::{Encoded, Version};
 use crate::round::Cut;
 
@@ -23,6 +23,8 @@ where
     let mut session = Session { hub, from, to, ledger: Ledger::default(), nonce: 0 };
     // If the proxy is gone, nobody hears it.
     if let Err(status) = session.run().await {
+        // It may never take this, and its place is another's now.
+        session.ledger = Ledger::default();
         let _ = session.to.send(Err(status)).await;
     }
 }
@@ -37,7 +39,9 @@ struct Session<S> {
 
 impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
     async fn run(&mut self) -> Result<(), Status> {
-        let greeting = timeout(GREETING, self.greeting()).await;
+        // Who greets takes a place already: what it says it holds is kept from then on.
+        let seat = self.hub.seat().map_err(|error| Status::resource_exhausted(error.to_string()))?;
+        let greeting = timeout(GREETING, self.greeting(seat)).await;
         let member = greeting.map_err(|_| Status::deadline_exceeded("no greeting"))??;
         let mut newest = self.hub.newest();
         loop {
@@ -59,16 +63,18 @@ impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
     }
 
     /// Hears who the proxy is and what it holds.
-    async fn greeting(&mut self) -> Result<Member, Status> {
+    async fn greeting(&mut self, seat: Seat) -> Result<Member, Status> {
         let Some(Said::Hello(Hello { fairway, name })) = self.said().await? else {
             return Err(Status::invalid_argument("expected a greeting"));
         };
+        let mut names = 0;
         loop {
             let Some(Said::Held(list)) = self.said().await? else {
                 return Err(Status::invalid_argument("expected what the proxy holds"));
             };
             for held in list.held {
-                if self.ledger.held.len() >= RESOURCES {
+                names += held.name.len();
+                if held.name.len() > NAME || names > NAMES || self.ledger.held.len() >= RESOURCES {
                     return Err(Status::resource_exhausted("more resources than any cluster has"));
                 }
                 self.ledger.held.insert(held.name.into(), Version::from_bytes(&held.version));
@@ -77,8 +83,7 @@ impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
                 break;
             }
         }
-        let joined = self.hub.join(bounded(name), bounded(fairway));
-        joined.map_err(|error| Status::resource_exhausted(error.to_string()))
+        Ok(seat.join(bounded(name), bounded(fairway)))
     }
 
     /// Sends a round and waits until it is in effect. Meanwhile the state may change, and the next round has all of that at once.
@@ -101,38 +106,30 @@ impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
                 self.to.send(Ok(message)).await.map_err(|_| Status::cancelled("the proxy is gone"))?;
             }
         }
-        let ack = loop {
+        let sent: HashMap<Arc<str>, Version> = changed.into_iter().map(|(name, version, _)| (name, version)).collect();
+        let mut refused = BTreeMap::new();
+        loop {
             match self.said().await? {
-                Some(Said::Ack(ack)) if ack.nonce == self.nonce => break ack,
+                Some(Said::Ack(ack)) if ack.nonce == self.nonce => {
+                    // Only what was sent can be refused.
+                    for Refusal { name, reason } in ack.refused.into_iter().filter(|one| sent.contains_key(&*one.name))
+                    {
+                        let reason = if refused.len() < REFUSALS { bounded(reason) } else { String::new() };
+                        refused.insert(name.into_boxed_str(), reason);
+                    }
+                    if !ack.more {
+                        break;
+                    }
+                }
                 Some(Said::Unreachable(report)) => self.unreachable(report),
                 Some(_) => return Err(Status::invalid_argument("expected an acknowledgement")),
                 None => return Err(Status::cancelled("the proxy is gone")),
             }
-        };
-        self.acknowledged(member, generation, ack, changed, &removed);
-        Ok(())
-    }
-
-    fn acknowledged(
-        &mut self,
-        member: &Member,
-        generation: u64,
-        ack: Ack,
-        changed: Vec<(Arc<str>, Version, fairway_model::Resource)>,
-        removed: &[Arc<str>],
-    ) {
-        // Only what was sent can be refused.
-        let sent: HashMap<Arc<str>, Version> = changed.into_iter().map(|(name, version, _)| (name, version)).collect();
-        let refused = ack.refused.into_iter().filter(|refusal| sent.contains_key(&*refusal.name));
-        let refused: Vec<_> = refused.map(|refusal| (refusal.name.into_boxed_str(), bounded(refusal.reason))).collect();
-        let settled: Vec<Arc<str>> = sent.keys().chain(removed).cloned().collect();
-        for name in removed {
-            self.ledger.held.remove(name);
         }
-        // A refused version counts as held here, because the proxy would refuse it again.
-        self.ledger.held.extend(sent.into_iter().map(|(name, version)| (name, Some(version))));
-        self.ledger.seen = Some(generation);
+        let settled: Vec<Arc<str>> = sent.keys().chain(&removed).cloned().collect();
+        self.ledger.acknowledged(generation, sent, &removed);
         member.serves(generation, self.ledger.held.len(), settled.iter().map(|name| &**name), refused);
+        Ok(())
     }
 
     async fn said(&mut self) -> Result<Option<Said>, Status> {
@@ -171,4 +168,64 @@ fn bounded(text: String) -> String {
 /// One word of it.
 fn word(text: &str) -> String {
     text.chars().filter(|char| char.is_ascii_alphanumeric() || *char == '_').take(40).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::PROXIES;
+    use crate::message::{HeldList, HeldOne};
+    use fairway_testkit::within;
+    use tokio_stream::wrappers::ReceiverStream;
+    use tonic::Code;
+
+    type Told = mpsc::Receiver<Result<FromController, Status>>;
+
+    fn begin(hub: &Hub, from: impl Stream<Item = Result<FromProxy, Status>> + Unpin + Send + 'static) -> Told {
+        let (to, told) = mpsc::channel(1);
+        tokio::spawn(serve(hub.clone(), from, to));
+        told
+    }
+
+    /// What a proxy is told that holds resources with names of these lengths.
+    async fn told(lengths: impl Iterator<Item = usize> + Unpin + Send + 'static) -> Code {
+        let hello = Said::Hello(Hello::default());
+        let held = lengths.map(|length| {
+            let held = vec![HeldOne { name: "a".repeat(length), ..HeldOne::default() }];
+            Said::Held(HeldList { held, last: false })
+        });
+        let said = std::iter::once(hello).chain(held).map(|said| Ok(said.into()));
+        let mut told = begin(&Hub::new().0, tokio_stream::iter(said));
+        within("a refusal", told.recv()).await.unwrap().unwrap_err().code()
+    }
+
+    #[tokio::test]
+    async fn the_names_that_a_proxy_says_it_holds_are_bounded_each_and_together() {
+        // The end of the stream is what is wrong with these.
+        assert_eq!(told([NAME].into_iter()).await, Code::InvalidArgument);
+        assert_eq!(told([NAME + 1].into_iter()).await, Code::ResourceExhausted);
+        assert_eq!(told(std::iter::repeat_n(NAME, NAMES / NAME)).await, Code::InvalidArgument);
+        assert_eq!(told(std::iter::repeat_n(NAME, NAMES / NAME + 1)).await, Code::ResourceExhausted);
+    }
+
+    #[tokio::test]
+    async fn proxies_that_have_not_greeted_yet_count() {
+        let hub = Hub::new().0;
+        let mut silent: Vec<_> = (0..PROXIES)
+            .map(|_| {
+                let (to, from) = mpsc::channel(1);
+                (to, begin(&hub, ReceiverStream::new(from)))
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        let mut more = begin(&hub, tokio_stream::pending());
+        let status = within("a refusal", more.recv()).await.unwrap().unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        // One that goes makes room.
+        let (to, mut told) = silent.pop().unwrap();
+        drop(to);
+        assert_eq!(within("the end", told.recv()).await.unwrap().unwrap_err().code(), Code::InvalidArgument);
+        assert!(within("the end", told.recv()).await.is_none());
+        assert!(hub.seat().is_ok());
+    }
 }

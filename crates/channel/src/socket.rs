@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 
 use crate::grpc::{Connection, Served, accept};
 use crate::hub::Hub;
+use crate::limit::SOCKETS;
 
 /// A socket at which a controller serves proxies.
 #[derive(Debug)]
@@ -67,6 +68,10 @@ impl SocketServer {
                     continue;
                 }
             };
+            if connections.len() >= SOCKETS {
+                warn!("there are as many connections at the socket as may be: a further one is closed");
+                continue;
+            }
             match checked(stream) {
                 Ok(connection) => {
                     let served = Served { hub: hub.clone(), desk: None, known: true };
@@ -103,12 +108,64 @@ fn is_trusted(peer: u32, own: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use fairway_testkit::{eventually, within};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::timeout;
+
     use super::*;
+    use crate::limit::GREETING;
 
     #[test]
     fn only_the_same_user_and_root_are_trusted() {
         assert!(is_trusted(101, 101) && is_trusted(0, 101) && is_trusted(0, 0));
         assert!(!is_trusted(102, 101) && !is_trusted(101, 0));
+    }
+
+    fn serve(folder: &Path) -> (PathBuf, tokio::task::JoinHandle<()>) {
+        let path = folder.join("channel.sock");
+        let server = SocketServer::bind(&path).unwrap();
+        (path, tokio::spawn(server.run(Hub::new().0)))
+    }
+
+    /// Reads to the end, which is that of the connection.
+    async fn end(mut stream: UnixStream) {
+        let mut rest = Vec::new();
+        let _ = timeout(2 * GREETING, stream.read_to_end(&mut rest)).await.expect("the connection ends");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_on_which_nothing_is_asked_for_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, server) = serve(folder.path());
+        let begun = tokio::time::Instant::now();
+        end(UnixStream::connect(&path).await.unwrap()).await;
+        assert!(begun.elapsed() >= GREETING);
+        let mut greeted = UnixStream::connect(&path).await.unwrap();
+        // Greeted as HTTP/2 is, with empty SETTINGS, but without a stream.
+        greeted.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        end(greeted).await;
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn there_are_only_so_many_connections() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, server) = serve(folder.path());
+        let mut open = Vec::new();
+        for _ in 0..SOCKETS {
+            open.push(UnixStream::connect(&path).await.unwrap());
+        }
+        let mut more = UnixStream::connect(&path).await.unwrap();
+        assert_eq!(within("the end", more.read(&mut [0])).await.unwrap(), 0);
+        // One that ends makes room.
+        drop(open.pop());
+        eventually("room", || async {
+            let mut next = UnixStream::connect(&path).await.ok()?;
+            // The server speaks first.
+            next.read(&mut [0]).await.ok().filter(|read| *read == 1)
+        })
+        .await;
+        server.abort();
     }
 
     #[tokio::test]

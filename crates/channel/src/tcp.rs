@@ -185,11 +185,11 @@ async fn serve(stream: TcpStream, papers: Papers, hub: Hub, desk: Desk, stranger
     let connection = accept(served, Box::pin(stream));
     if known {
         drop(stranger);
-        return connection.await.map_err(io::Error::other);
+        return connection.await;
     }
     let ended = timeout(STRANGER, connection).await;
     drop(stranger);
-    ended.map_err(|_| late())?.map_err(io::Error::other)
+    ended.map_err(|_| late())?
 }
 
 #[cfg(test)]

@@ -61,8 +61,12 @@ struct Proxy {
 
 impl Proxy {
     fn start(socket: &Path) -> Self {
-        let (sink, mut changes) = mpsc::channel::<Change>(1);
+        let (sink, changes) = mpsc::channel::<Change>(1);
         let (link, reporter) = Link::new(Place::Socket(socket.to_owned()), "proxy-1".to_owned(), sink);
+        Self::follow(link, reporter, changes)
+    }
+
+    fn follow(link: Link, reporter: LinkReporter, mut changes: mpsc::Receiver<Change>) -> Self {
         let status = link.status();
         let snapshot = Arc::new(Mutex::new(Snapshot::default()));
         let served = snapshot.clone();
@@ -192,4 +196,35 @@ async fn what_a_proxy_sees_reaches_the_controller() {
     let report = within("a report", controller.reports.recv()).await.unwrap();
     let endpoints = vec![(address, "connect_refused".to_owned())];
     assert_eq!(report, Report::Unreachable { origin, backend: "shop/cart:80".to_owned(), endpoints });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_and_reports_of_any_length_keep_neither_end_waiting_for_the_other() {
+    let (_folder, socket) = socket();
+    let controller = Controller::start(&socket);
+    let long = "a".repeat(16 << 10);
+    let many = (0..700).map(|number| {
+        let endpoints = Endpoints::Addresses(vec![Endpoint::ready(([10, 0, 0, 1], 80).into())]);
+        EndpointSet { backend: format!("shop/{long}{number}:80").into(), endpoints }.into()
+    });
+    let many: Vec<Resource> = many.collect();
+    controller.hub.publish(Delta::upsert(many.clone())).await;
+    // Reports that fill every window wait already when the round is sent, which fills them in the other direction.
+    let (sink, changes) = mpsc::channel::<Change>(1);
+    let (link, reporter) = Link::new(Place::Socket(socket.clone()), "proxy-1".to_owned(), sink);
+    let backend = "b".repeat(256 << 10);
+    for _ in 0..64 {
+        let address = "10.0.0.1:80".parse().unwrap();
+        reporter.unreachable(&Origin::new("Ingress", "shop", "web"), &backend, &[(address, "connect_refused")]);
+    }
+    let mut proxy = Proxy::follow(link, reporter, changes);
+    proxy.until("a complete state", |status| status.complete).await;
+    proxy.holds(&many).await;
+    // Another controller hears all the names.
+    controller.end(&socket).await;
+    proxy.until("the loss", |status| !status.current).await;
+    let controller = Controller::start(&socket);
+    controller.hub.publish(Delta::upsert(many.clone())).await;
+    proxy.until("a confirmation", |status| status.current).await;
+    assert_eq!(controller.hub.figures().sent, 0);
 }

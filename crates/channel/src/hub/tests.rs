@@ -28,13 +28,10 @@ impl Taker {
         self.told += changed.len() + removed.len();
         let gone = |name: &Arc<str>| ResourceName::EndpointSet(name.trim_start_matches("endpoints/").into());
         let removals = removed.iter().map(gone).collect();
-        for name in &removed {
-            self.ledger.held.remove(name);
-        }
-        self.ledger.held.extend(changed.iter().map(|(name, version, _)| (name.clone(), Some(*version))));
+        let sent = changed.iter().map(|(name, version, _)| (name.clone(), *version));
+        self.ledger.acknowledged(generation, sent, &removed);
         let upserts = changed.into_iter().map(|(.., resource)| resource).collect();
         self.snapshot = self.snapshot.apply(Delta { upserts, removals });
-        self.ledger.seen = Some(generation);
         member.serves(generation, self.ledger.held.len(), std::iter::empty(), Vec::new());
     }
 }
@@ -42,7 +39,8 @@ impl Taker {
 #[tokio::test(start_paused = true)]
 async fn a_change_waits_for_a_proxy_only_as_long_as_that_is_no_secret() {
     let (hub, _reports) = Hub::new();
-    let (quick, slow) = (hub.join("quick".into(), "1".into()).unwrap(), hub.join("slow".into(), "1".into()).unwrap());
+    let (quick, slow) =
+        (hub.seat().unwrap().join("quick".into(), "1".into()), hub.seat().unwrap().join("slow".into(), "1".into()));
     let mut taker = Taker::default();
     let mut newest = hub.newest();
     let follow = async {
@@ -85,7 +83,7 @@ async fn without_any_proxy_a_change_waits_once() {
     hub.publish(change(1, 2)).await;
     assert_eq!(begun.elapsed(), PATIENCE);
     // One that comes with an old state is not waited for before it has caught up.
-    let member = hub.join("late".into(), "1".into()).unwrap();
+    let member = hub.seat().unwrap().join("late".into(), "1".into());
     hub.publish(change(1, 3)).await;
     assert_eq!(begun.elapsed(), PATIENCE);
     drop(member);
@@ -95,7 +93,7 @@ async fn without_any_proxy_a_change_waits_once() {
 #[test]
 fn a_refusal_is_reported_with_the_objects_that_it_is_about() {
     let (hub, mut reports) = Hub::new();
-    let member = hub.join("p".into(), "1".into()).unwrap();
+    let member = hub.seat().unwrap().join("p".into(), "1".into());
     member.serves(1, 1, std::iter::empty(), vec![("endpoints/b1".into(), "because".into())]);
     let Ok(Report::Refused { proxy, name, origins, reason }) = reports.try_recv() else { panic!("no report") };
     assert_eq!((&*proxy, &*name, origins, &*reason), ("p", "endpoints/b1", Vec::new(), "because"));
@@ -113,7 +111,7 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let (hub, _reports) = Hub::new();
-        let member = hub.join("p".into(), "1".into()).unwrap();
+        let member = hub.seat().unwrap().join("p".into(), "1".into());
         let mut taker = Taker::default();
         let before = Delta::upsert(held.iter().map(|(name, last)| endpoints(*name, *last)));
         for resource in &before.upserts {
@@ -149,7 +147,7 @@ proptest! {
 fn a_proxy_that_missed_more_than_is_remembered_has_everything_compared() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let (hub, _reports) = Hub::new();
-    let member = hub.join("p".into(), "1".into()).unwrap();
+    let member = hub.seat().unwrap().join("p".into(), "1".into());
     let mut taker = Taker::default();
     runtime.block_on(hub.publish(change(1, 1)));
     runtime.block_on(hub.publish(change(2, 1)));

@@ -2,8 +2,10 @@ use std::sync::Arc;
 
 use fairway_model::{Endpoint, EndpointSet, Endpoints, Snapshot};
 use fairway_model::{HostKey, Settings};
+use prost::Message;
 
 use super::*;
+use crate::limit::LARGEST_MESSAGE;
 use crate::resource::Encoded;
 use crate::round::Cut;
 
@@ -48,7 +50,12 @@ impl Proxy {
         for message in Cut::new(nonce, resources.into_iter(), removals) {
             if let Some(mut round) = self.replica.take(message).unwrap() {
                 self.snapshot = self.snapshot.apply(std::mem::take(&mut round.delta));
-                return self.replica.commit(round);
+                let acks = self.replica.commit(round);
+                let last = acks.len() - 1;
+                let bounded = |ack: &Ack| ack.encoded_len() <= LARGEST_MESSAGE && ack.nonce == nonce;
+                assert!(acks.iter().enumerate().all(|(at, ack)| bounded(ack) && ack.more == (at < last)));
+                let refused = acks.into_iter().flat_map(|ack| ack.refused).collect();
+                return Ack { nonce, refused, more: false };
             }
         }
         unreachable!("a round has a last message")
@@ -64,6 +71,9 @@ impl Proxy {
 
     fn inventory(&self) -> Vec<(String, usize)> {
         let lists = self.replica.inventory();
+        let end = lists.len() - 1;
+        let bounded = |list: &HeldList| list.encoded_len() <= LARGEST_MESSAGE && list.held.len() <= HELD;
+        assert!(lists.iter().enumerate().all(|(at, list)| bounded(list) && list.last == (at == end)));
         let mut all: Vec<_> =
             lists.into_iter().flat_map(|list| list.held).map(|one| (one.name, one.version.len())).collect();
         all.sort();
@@ -138,6 +148,25 @@ fn half_a_round_changes_nothing() {
     proxy.replica.reconnect();
     let round = proxy.replica.take(next).unwrap().unwrap();
     assert!(round.delta.is_empty());
+}
+
+#[test]
+fn what_is_held_and_refused_is_told_in_messages_that_are_read_however_long_the_names_are() {
+    let mut proxy = Proxy::default();
+    let long = "a".repeat(8 << 10);
+    let hosts = (0..2 * HELD).map(|number| {
+        // However long a class is, the regex of it is small.
+        let pattern = HostPattern::parse(&format!("~^[{long}]{number:05}$")).unwrap();
+        newer(&Host::new("ingress".into(), pattern, Vec::new()).into())
+    });
+    let hosts: Vec<_> = hosts.collect();
+    let mut names: Vec<_> = hosts.iter().map(|host| (host.name.to_string(), 0)).collect();
+    names.sort();
+    let mut refused = proxy.round(1, hosts, &[]).refused;
+    assert!(refused.iter().enumerate().all(|(at, one)| one.reason.is_empty() == (at >= REFUSALS)));
+    refused.sort_by(|a, b| a.name.cmp(&b.name));
+    assert!(refused.iter().map(|one| &one.name).eq(names.iter().map(|(name, _)| name)));
+    assert!(proxy.inventory() == names);
 }
 
 #[test]
