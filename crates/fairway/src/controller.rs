@@ -8,8 +8,7 @@ use anyhow::Context as _;
 use clap::ArgMatches;
 use fairway_channel::{Hub, PROPAGATION_BOUNDS, Report};
 use fairway_controller::{Controller, NotUnderstood, Publish, Reporter, RunError, Unreachable};
-use fairway_model::Snapshot;
-use fairway_proxy::admin::{AdminServer, AdminSource, ChannelEnd, ChannelSource, Lifecycle};
+use fairway_proxy::admin::{AdminServer, AdminSource, ChannelEnd, ChannelSource, LazySnapshot, Lifecycle};
 use fairway_proxy::metrics::{ChannelFigures, ConfigStatus, ControllerEnd, Distribution, ProxyFigures};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -206,7 +205,8 @@ fn admin_source(
                 version: figures.generation,
                 ..ConfigStatus::default()
             };
-            (Arc::new(published.snapshot()), status)
+            let published = published.clone();
+            (status, Box::new(move || Arc::new(published.snapshot())))
         }),
         figures: Box::new(ProxyFigures::default),
         channel: Some(ChannelSource::new(Proxies(hub.clone()))),
@@ -217,7 +217,7 @@ fn admin_source(
 struct Proxies(Hub);
 
 impl ChannelEnd for Proxies {
-    fn standing(&self, snapshot: &Snapshot, config: &ConfigStatus) -> Value {
+    fn standing(&self, _: LazySnapshot, config: &ConfigStatus) -> Value {
         let connected = |proxy: fairway_channel::ProxyStatus| Connected {
             name: proxy.name,
             version: proxy.fairway,
@@ -230,11 +230,11 @@ impl ChannelEnd for Proxies {
         let complete = config.version > 0;
         let current = complete && proxies.iter().all(|proxy| proxy.current);
         let slowest = self.0.slowest().map(|(name, time)| Slowest { name, seconds: time.as_secs_f64() });
-        let rest = Standing::new("controller", snapshot, config);
+        let rest = Standing::new("controller", self.0.figures().resources, config);
         Standing { complete, current, proxies: Some(proxies), slowest, ..rest }.json()
     }
 
-    fn versions(&self, _: &Snapshot) -> Value {
+    fn versions(&self, _: LazySnapshot) -> Value {
         standing::versions(self.0.versions())
     }
 

@@ -10,7 +10,7 @@ use clap::ArgMatches;
 use clap::parser::ValueSource;
 use fairway_channel::{ControlServer, Holding, Link, LinkReporter, LinkStatus, Place, Unproven};
 use fairway_model::Snapshot;
-use fairway_proxy::admin::{ChannelEnd, ChannelSource};
+use fairway_proxy::admin::{ChannelEnd, ChannelSource, LazySnapshot};
 use fairway_proxy::metrics::{ChannelFigures, ConfigStatus, ProxyEnd};
 use fairway_proxy::{Proxy, Unreachable, UnreachableSink};
 use serde_json::Value;
@@ -138,24 +138,23 @@ struct Following {
 }
 
 impl ChannelEnd for Following {
-    fn standing(&self, snapshot: &Snapshot, config: &ConfigStatus) -> Value {
+    fn standing(&self, _: LazySnapshot, config: &ConfigStatus) -> Value {
         let status = self.status.borrow().clone();
         Standing {
             name: self.name.clone(),
             complete: status.complete,
             current: status.current,
             age_seconds: age(&status),
-            resources: status.held,
             refused: status.refused.into_iter().collect(),
             connections: Some(status.connections),
             rounds: Some(status.rounds),
             from_file: Some(status.from_file),
-            ..Standing::new("proxy", snapshot, config)
+            ..Standing::new("proxy", status.held, config)
         }
         .json()
     }
 
-    fn versions(&self, _: &Snapshot) -> Value {
+    fn versions(&self, _: LazySnapshot) -> Value {
         standing::versions(self.holding.versions())
     }
 

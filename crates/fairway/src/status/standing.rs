@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[cfg(feature = "cluster")]
 use fairway_channel::Version;
 use fairway_model::Snapshot;
-use fairway_proxy::admin::ChannelEnd;
+use fairway_proxy::admin::{ChannelEnd, LazySnapshot};
 use fairway_proxy::metrics::{ChannelFigures, ConfigStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -77,8 +77,8 @@ pub(crate) struct Connected {
 }
 
 impl Standing {
-    /// What holds for every role.
-    pub(crate) fn new(role: &str, snapshot: &Snapshot, config: &ConfigStatus) -> Self {
+    /// What holds for every role that has so many resources.
+    pub(crate) fn new(role: &str, resources: usize, config: &ConfigStatus) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         Self {
             role: role.to_owned(),
@@ -87,7 +87,7 @@ impl Standing {
             current: true,
             changed_seconds: (config.last_success > 0.0).then(|| (now - config.last_success).max(0.0)),
             changes: config.version,
-            resources: count(snapshot),
+            resources,
             ..Self::default()
         }
     }
@@ -107,20 +107,22 @@ pub(crate) fn versions(versions: BTreeMap<String, Option<Version>>) -> Value {
 pub(crate) struct Alone(pub(crate) &'static str);
 
 impl ChannelEnd for Alone {
-    fn standing(&self, snapshot: &Snapshot, config: &ConfigStatus) -> Value {
+    fn standing(&self, snapshot: LazySnapshot, config: &ConfigStatus) -> Value {
+        let snapshot = snapshot();
         // Before the first configuration there is no listener.
         let complete = snapshot.listeners().len() > 0;
-        Standing { complete, current: complete && config.whole, ..Standing::new(self.0, snapshot, config) }.json()
+        Standing { complete, current: complete && config.whole, ..Standing::new(self.0, count(&snapshot), config) }
+            .json()
     }
 
     #[cfg(feature = "cluster")]
-    fn versions(&self, snapshot: &Snapshot) -> Value {
-        versions(fairway_channel::versions(snapshot))
+    fn versions(&self, snapshot: LazySnapshot) -> Value {
+        versions(fairway_channel::versions(&snapshot()))
     }
 
     /// Versions are those of the channel, which is not in this build.
     #[cfg(not(feature = "cluster"))]
-    fn versions(&self, _: &Snapshot) -> Value {
+    fn versions(&self, _: LazySnapshot) -> Value {
         Value::Null
     }
 

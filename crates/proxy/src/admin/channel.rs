@@ -4,18 +4,18 @@
 use std::fmt;
 use std::sync::Arc;
 
-use fairway_model::Snapshot;
 use serde_json::Value;
 
+use super::LazySnapshot;
 use crate::metrics::{ChannelFigures, ConfigStatus};
 
 /// A process, as it describes itself.
 pub trait ChannelEnd: Send + Sync {
     /// How it stands, for `/debug/channel`, where this configuration runs.
-    fn standing(&self, snapshot: &Snapshot, config: &ConfigStatus) -> Value;
+    fn standing(&self, snapshot: LazySnapshot, config: &ConfigStatus) -> Value;
 
     /// The version of each resource, for `/debug/resources`.
-    fn versions(&self, snapshot: &Snapshot) -> Value;
+    fn versions(&self, snapshot: LazySnapshot) -> Value;
 
     /// For `/metrics`, if there are other processes.
     fn figures(&self) -> Option<ChannelFigures>;

@@ -58,13 +58,17 @@ pub struct AdminSource {
     pub workers: usize,
     /// Asks a worker, numbered from 0, for its counts; see [`WorkerMetrics::report`](crate::metrics::WorkerMetrics::report).
     pub report: Box<dyn Fn(usize, u64, Arc<LiveRoutes>) -> oneshot::Receiver<WorkerReport> + Send + Sync>,
-    /// The running snapshot, and what is known about it.
-    pub running: Box<dyn Fn() -> (Arc<Snapshot>, ConfigStatus) + Send + Sync>,
+    /// What is known about the running configuration, and a way to have it.
+    pub running: Box<dyn Fn() -> (ConfigStatus, LazySnapshot) + Send + Sync>,
     /// Figures of the proxy that workers don't count.
     pub figures: Box<dyn Fn() -> ProxyFigures + Send + Sync>,
     /// What the process says about itself.
     pub channel: Option<ChannelSource>,
 }
+
+/// Gives a snapshot, at most once. A controller has to build it from all resources: only where someone reads it, and where nothing else
+/// waits.
+pub type LazySnapshot = Box<dyn FnOnce() -> Arc<Snapshot> + Send>;
 
 impl fmt::Debug for AdminSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -129,11 +133,11 @@ impl AdminSource {
             b"/debug/findings" => self.placed(&places.snapshot, self.findings()).await,
             b"/debug/snapshot" => self.placed(&places.snapshot, self.snapshot()).await,
             b"/debug/channel" => {
-                let standing = self.described(|end, (snapshot, config)| end.standing(snapshot, config));
+                let standing = self.described(|end, snapshot, config| end.standing(snapshot, config));
                 self.placed(&places.snapshot, standing).await
             }
             b"/debug/resources" => {
-                let versions = self.described(|end, (snapshot, _)| end.versions(snapshot));
+                let versions = self.described(|end, snapshot, _| end.versions(snapshot));
                 self.placed(&places.snapshot, versions).await
             }
             _ => AdminAnswer::text(404, "not found"),
@@ -187,9 +191,9 @@ impl AdminSource {
     }
 
     async fn metrics(&self, format: MetricFormat) -> AdminAnswer {
-        let (snapshot, config) = (self.running)();
+        let (config, snapshot) = (self.running)();
         // A controller has no workers and serves nothing: what is about routes and certificates, its proxies say.
-        let snapshot = if self.workers == 0 { Arc::default() } else { snapshot };
+        let snapshot = if self.workers == 0 { Arc::default() } else { snapshot() };
         // This, the sums and the sorting go through the whole configuration, which may be large.
         let (known, per_host) = (snapshot.clone(), self.metrics.per_host);
         let Ok(live) = spawn_blocking(move || Arc::new(LiveRoutes::of(&known, per_host))).await else {
@@ -237,21 +241,21 @@ impl AdminSource {
     /// What the process says about itself.
     async fn described(
         &self,
-        what: impl Fn(&dyn ChannelEnd, &(Arc<Snapshot>, ConfigStatus)) -> serde_json::Value + Send + 'static,
+        what: impl Fn(&dyn ChannelEnd, LazySnapshot, &ConfigStatus) -> serde_json::Value + Send + 'static,
     ) -> AdminAnswer {
         let Some(channel) = self.channel.clone() else {
             return AdminAnswer::text(404, "nothing is known about the process");
         };
-        let running = (self.running)();
-        match spawn_blocking(move || serde_json::to_vec_pretty(&what(&*channel.0, &running))).await {
+        let (config, snapshot) = (self.running)();
+        match spawn_blocking(move || serde_json::to_vec_pretty(&what(&*channel.0, snapshot, &config))).await {
             Ok(Ok(body)) => AdminAnswer::new(200, JSON, AdminBody::Whole(body)),
             Ok(Err(_)) | Err(_) => AdminAnswer::text(500, "cannot render what is known about the process"),
         }
     }
 
     async fn snapshot(&self) -> AdminAnswer {
-        let (snapshot, _) = (self.running)();
-        match spawn_blocking(move || serde_json::to_vec_pretty(&*snapshot)).await {
+        let (_, snapshot) = (self.running)();
+        match spawn_blocking(move || serde_json::to_vec_pretty(&*snapshot())).await {
             Ok(Ok(body)) => AdminAnswer::new(200, JSON, AdminBody::Whole(body)),
             Ok(Err(_)) | Err(_) => AdminAnswer::text(500, "cannot render the configuration"),
         }

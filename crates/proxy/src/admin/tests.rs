@@ -65,7 +65,10 @@ fn source_with(silent: &Arc<Mutex<Option<Vec<oneshot::Sender<()>>>>>, hosts: usi
             assert!(worker < 2);
             receiver
         }),
-        running: Box::new(move || (snapshot.clone(), ConfigStatus::default())),
+        running: Box::new(move || {
+            let snapshot = snapshot.clone();
+            (ConfigStatus::default(), Box::new(|| snapshot))
+        }),
         figures: Box::new(ProxyFigures::default),
         channel: None,
     }
@@ -119,6 +122,26 @@ async fn metrics_and_snapshot_are_served_on_one_connection() {
     assert!(json.to_string().contains("a0.b"), "{json}");
     client.send("GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
     assert_eq!(client.read_response().await.status, 404);
+}
+
+/// A controller has to build it, for nothing but what shows it.
+#[tokio::test]
+async fn the_snapshot_of_a_process_without_workers_is_built_only_to_be_shown() {
+    let built = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = built.clone();
+    let running = move || -> (ConfigStatus, LazySnapshot) {
+        let built = counted.clone();
+        let snapshot = move || {
+            built.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Arc::default()
+        };
+        (ConfigStatus::default(), Box::new(snapshot))
+    };
+    let source = AdminSource { workers: 0, running: Box::new(running), ..source() };
+    for (path, times) in [("/metrics", 0), ("/debug/snapshot", 1), ("/metrics", 1)] {
+        let answer = Box::pin(source.answer(path.as_bytes(), "", &AdminPlaces::default())).await;
+        assert_eq!((answer.status, built.load(std::sync::atomic::Ordering::Relaxed)), (200, times), "{path}");
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! The endpoint's side of a connection.
 //!
-//! Bytes carry no framing here, so only the end that TLS authenticates (close_notify) is the end of a stream. Without one the endpoint,
-//! or someone on the way to it, has cut the stream, and the client is not told that it is whole.
+//! Bytes carry no framing here, so of an endpoint with TLS only the end that TLS authenticates (close_notify) is the end of the stream. Without
+//! one the endpoint, or someone on the way to it, has cut the stream. A client with TLS is not told that it is whole: it gets no close_notify
+//! either. One without TLS has no way to be told, and sees a plain end.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -246,7 +246,14 @@ impl Proxy {
                     answer
                 })
             },
-            running: asking(&shared, |shared| (shared.live().snapshot.clone(), locked(&shared.status).clone())),
+            running: {
+                let shared = Arc::downgrade(&shared);
+                Box::new(move || {
+                    let running = shared.upgrade().map(|it| (locked(&it.status).clone(), it.live().snapshot.clone()));
+                    let (status, snapshot) = running.unwrap_or_default();
+                    (status, Box::new(|| snapshot))
+                })
+            },
             figures: {
                 let log = log.clone();
                 asking(&shared, move |shared| shared.figures(log.as_deref()))
@@ -464,12 +471,13 @@ impl Publisher {
     }
 }
 
-/// The finding about a Service whose pods have sent X-Accel-Redirect.
+/// The files for bodies of requests.
 fn start_spools(options: SpoolOptions) -> Result<Arc<Spools>, StartError> {
     let directory = options.directory.clone();
     Spools::start(options).map_err(|source| StartError::Spool { directory, source })
 }
 
+/// The finding about a Service whose pods have sent X-Accel-Redirect.
 fn accel_redirect(service: Origin) -> Finding {
     Finding {
         origin: service,
