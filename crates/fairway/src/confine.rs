@@ -7,11 +7,14 @@
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus,
-    Scope,
+    ABI, Access, AccessFs, LandlockStatus, PathBeneath, PathFd, RestrictionStatus, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 use nix::libc;
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    sock_filter,
+};
 use tracing::{info, warn};
 
 /// Where Kubernetes and container runtimes mount credentials. The proxy has its certificates from the controller.
@@ -21,7 +24,7 @@ const CREDENTIALS: [&str; 2] = ["/run/secrets", "/var/run/secrets"];
 const LANDLOCK: ABI = ABI::V6;
 
 /// Calls that a proxy never makes, and that are what an intruder needs next.
-const REFUSED: [libc::c_long; 37] = [
+const REFUSED: [libc::c_long; 38] = [
     // Other programs.
     libc::SYS_execve,
     libc::SYS_execveat,
@@ -61,20 +64,42 @@ const REFUSED: [libc::c_long; 37] = [
     libc::SYS_finit_module,
     libc::SYS_delete_module,
     libc::SYS_kexec_load,
+    KEXEC_FILE_LOAD,
     libc::SYS_reboot,
     libc::SYS_personality,
 ];
+
+/// `libc` has no name for it with musl on ARM.
+const KEXEC_FILE_LOAD: libc::c_long = if cfg!(target_arch = "x86_64") { 320 } else { 294 };
+
+/// With one of these, `clone` makes a namespace, as `unshare` would.
+const NAMESPACES: [libc::c_int; 7] = [
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNET,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWCGROUP,
+];
+
+/// From here on, x86-64 has the numbers of its second ABI (x32), under which every call would be had again. Other machines have no such
+/// numbers.
+const X32: u32 = 0x4000_0000;
 
 /// Confines this thread and those that it starts from now on. To be called before there are others. Nothing in `token` is read from now on;
 /// files may be kept in `scratch`, and a socket in `sockets`.
 pub(crate) fn confine(token: Option<&Path>, scratch: [Option<&Path>; 2], sockets: Option<&Path>) {
     let hidden: Vec<_> = CREDENTIALS.map(Path::new).into_iter().chain(token).collect();
     match files(&hidden, &scratch, sockets) {
-        Ok(RulesetStatus::FullyEnforced) => {}
-        Ok(RulesetStatus::PartiallyEnforced) => info!("Landlock of this kernel is older: some rights to files remain"),
-        Ok(RulesetStatus::NotEnforced) => {
-            warn!("this kernel has no Landlock: the proxy may use whatever files its container has");
+        Ok(RestrictionStatus { ruleset: RulesetStatus::FullyEnforced, .. }) => {}
+        Ok(RestrictionStatus { ruleset: RulesetStatus::PartiallyEnforced, .. }) => {
+            info!("Landlock of this kernel is older: some rights to files remain");
         }
+        Ok(RestrictionStatus { landlock: LandlockStatus::Available { .. }, .. }) => {
+            warn!("Landlock is not in force: the proxy may use whatever files its container has");
+        }
+        Ok(_) => warn!("this kernel has no Landlock: the proxy may use whatever files its container has"),
         Err(error) => warn!(%error, "the proxy may use whatever files its container has"),
     }
     if let Err(error) = calls() {
@@ -84,7 +109,11 @@ pub(crate) fn confine(token: Option<&Path>, scratch: [Option<&Path>; 2], sockets
 
 /// Leaves no right to files but to read them, and not those in `hidden`, and to make, write and remove some in `scratch`, and
 /// sockets in `sockets`.
-fn files(hidden: &[&Path], scratch: &[Option<&Path>], sockets: Option<&Path>) -> Result<RulesetStatus, RulesetError> {
+fn files(
+    hidden: &[&Path],
+    scratch: &[Option<&Path>],
+    sockets: Option<&Path>,
+) -> Result<RestrictionStatus, RulesetError> {
     let ruleset = Ruleset::default().handle_access(AccessFs::from_all(LANDLOCK))?.scope(Scope::from_all(LANDLOCK))?;
     let mut ruleset = ruleset.create()?;
     let mut readable = Vec::new();
@@ -106,7 +135,7 @@ fn files(hidden: &[&Path], scratch: &[Option<&Path>], sockets: Option<&Path>) ->
     if let Some(sockets) = sockets.and_then(|sockets| PathFd::new(sockets).ok()) {
         ruleset = ruleset.add_rule(PathBeneath::new(sockets, AccessFs::MakeSock | AccessFs::RemoveFile))?;
     }
-    Ok(ruleset.restrict_self()?.ruleset)
+    ruleset.restrict_self()
 }
 
 /// Everything in a folder but what is hidden, in as few paths as possible. Links are left out: what they lead to has a path of its own.
@@ -136,12 +165,37 @@ enum NoFilter {
 
 /// Refuses the calls that a proxy never makes.
 fn calls() -> Result<(), NoFilter> {
-    let rules = REFUSED.map(|call| (call, Vec::new())).into();
+    Ok(seccompiler::apply_filter(&program()?)?)
+}
+
+fn program() -> Result<BpfProgram, NoFilter> {
+    let namespace = |flag: libc::c_int| {
+        let flag = u64::from(flag.cast_unsigned());
+        let given = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(flag), flag)?;
+        SeccompRule::new(vec![given])
+    };
+    let namespaces = NAMESPACES.into_iter().map(namespace).collect::<Result<Vec<_>, _>>()?;
+    let rules = REFUSED.map(|call| (call, Vec::new())).into_iter().chain([(libc::SYS_clone, namespaces)]).collect();
     let refusal = SeccompAction::Errno(libc::EPERM as u32);
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refusal, std::env::consts::ARCH.try_into()?)?;
-    let program: BpfProgram = filter.try_into()?;
-    Ok(seccompiler::apply_filter(&program)?)
+    let mut program: BpfProgram = filter.try_into()?;
+    // The flags of `clone3` are in memory, where no filter sees them. Where it is unknown, threads are started with `clone`. A filter of
+    // `seccompiler` knows neither a second answer nor ranges, so this is put before its rules, after the four instructions that look at
+    // the machine and load the number of the call.
+    let jump = |code: u16, k: u32, jt: u8, jf: u8| sock_filter { code, jt, jf, k };
+    let unknown = [
+        jump(JUMP_IF_LEAST, X32, 1, 0),
+        jump(JUMP_IF_EQUAL, libc::SYS_clone3 as u32, 0, 1),
+        sock_filter { code: RETURN, jt: 0, jf: 0, k: SeccompAction::Errno(libc::ENOSYS as u32).into() },
+    ];
+    program.splice(4..4, unknown);
+    Ok(program)
 }
+
+// Instructions as `linux/bpf_common.h` has them.
+const JUMP_IF_EQUAL: u16 = 0x15;
+const JUMP_IF_LEAST: u16 = 0x35;
+const RETURN: u16 = 0x06;
 
 #[cfg(test)]
 mod tests {
@@ -163,6 +217,70 @@ mod tests {
         assert_eq!(found, ["etc", "run/other", "var/lib"].map(|path| root.join(path)));
     }
 
+    /// What the kernel would do with a call, by running the program as it does.
+    fn judged(call: libc::c_long, flags: libc::c_int) -> u32 {
+        const LOAD: u16 = 0x20;
+        const AND: u16 = 0x54;
+        const JUMP: u16 = 0x05;
+        let program = program().unwrap();
+        let (mut at, mut value) = (0, 0);
+        loop {
+            let sock_filter { code, jt, jf, k } = program[at].clone();
+            let jump = |is_met: bool| usize::from(if is_met { jt } else { jf });
+            at += 1 + match code {
+                RETURN => return k,
+                JUMP => k as usize,
+                JUMP_IF_EQUAL => jump(value == k),
+                JUMP_IF_LEAST => jump(value >= k),
+                AND => {
+                    value &= k;
+                    0
+                }
+                LOAD => {
+                    value = match k {
+                        0 => call as u32,
+                        // AUDIT_ARCH_X86_64 and AUDIT_ARCH_AARCH64.
+                        4 => {
+                            if cfg!(target_arch = "x86_64") {
+                                0xc000_003e
+                            } else {
+                                0xc000_00b7
+                            }
+                        }
+                        16 => flags.cast_unsigned(),
+                        other => panic!("loads {other}"),
+                    };
+                    0
+                }
+                other => panic!("instruction {other:#x}"),
+            };
+        }
+    }
+
+    #[test]
+    fn calls_that_make_namespaces_are_refused_in_all_their_forms_and_threads_can_be_started() {
+        let of_thread = libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_THREAD | libc::CLONE_SETTLS;
+        let [allowed, refused, unknown] =
+            [SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32), SeccompAction::Errno(libc::ENOSYS as u32)]
+                .map(u32::from);
+        let x32 = libc::c_long::from(X32);
+        for (call, flags, expected) in [
+            (libc::SYS_read, 0, allowed),
+            (libc::SYS_clone, of_thread, allowed),
+            (libc::SYS_clone, libc::CLONE_NEWUSER, refused),
+            (libc::SYS_clone, libc::CLONE_NEWNS | libc::CLONE_VM, refused),
+            (libc::SYS_unshare, 0, refused),
+            (libc::SYS_execve, 0, refused),
+            (KEXEC_FILE_LOAD, 0, refused),
+            (libc::SYS_clone3, 0, unknown),
+            (x32, 0, unknown),
+            (x32 + libc::SYS_unshare, 0, unknown),
+            (x32 + 520, 0, unknown),
+        ] {
+            assert_eq!(judged(call, flags), expected, "{call} with {flags:#x}");
+        }
+    }
+
     /// In a thread, whose confinement ends with it.
     #[test]
     fn a_confined_thread_reads_what_is_not_hidden_and_can_do_nothing_else() {
@@ -179,9 +297,13 @@ mod tests {
                 calls().unwrap();
                 let program = Command::new("/bin/true").status().map_err(|error| error.kind());
                 assert_eq!(program.map(|_| ()), Err(ErrorKind::PermissionDenied));
-                if status == RulesetStatus::NotEnforced {
+                if status.ruleset == RulesetStatus::NotEnforced {
+                    let has_landlock = matches!(status.landlock, LandlockStatus::Available { .. });
+                    assert!(!has_landlock, "the kernel has it");
                     return;
                 }
+                // Threads start all the same.
+                assert_eq!(std::thread::spawn(|| 1).join().unwrap(), 1);
                 assert_eq!(std::fs::read_to_string(open.join("file")).unwrap(), "text");
                 let denied = |result: std::io::Result<()>| result.unwrap_err().kind() == ErrorKind::PermissionDenied;
                 assert!(denied(std::fs::read_to_string(hidden.join("file")).map(|_| ())));

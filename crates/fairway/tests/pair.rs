@@ -302,4 +302,14 @@ async fn the_proxy_has_no_credentials_and_may_not_get_any() {
     let status = of(&proxy, "status");
     let has = |line: &str| status.lines().any(|found| found.split_whitespace().eq(line.split_whitespace()));
     assert!(has("Seccomp: 2") && has("NoNewPrivs: 1"), "{status}");
+    // A container runtime may have put a filter in place too.
+    let filters = |status: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix("Seccomp_filters:"));
+        line.and_then(|number| number.trim().parse::<u32>().ok()).unwrap_or_else(|| panic!("no number: {status}"))
+    };
+    assert_eq!(filters(&status), filters(&of(&controller, "status")) + 1);
+    // No file of the kernel says what Landlock does to a process, but the proxy knows.
+    let without = proxy.log().lines().find(|line| line.contains("may use whatever files"));
+    assert!(without.is_none_or(|line| line.contains("this kernel has no Landlock")), "{without:?}");
+    assert!(!proxy.log().contains("may make all system calls"), "{}", proxy.log());
 }

@@ -36,6 +36,12 @@ fn the_process_that_serves_has_no_credentials() -> anyhow::Result<()> {
         for (field, expected) in [("NoNewPrivs", "1"), ("Seccomp", "2"), ("CapEff", "0000000000000000")] {
             ensure!(proxy.field(field)? == expected, "{field}: {}", proxy.field(field)?);
         }
+        // The container runtime's filter is the same for both.
+        let filters = |process: Process| anyhow::Ok(process.field("Seccomp_filters")?.parse::<u32>()?);
+        ensure!(filters(proxy)? == filters(controller)? + 1, "{} filters", filters(proxy)?);
+        let log = scene.kubectl(&["logs", &pod, "--container", "proxy"]).await?;
+        let without = log.lines().find(|line| line.contains("may use whatever files"));
+        ensure!(without.is_none_or(|line| line.contains("this kernel has no Landlock")), "{without:?}");
         Ok(())
     })
 }
