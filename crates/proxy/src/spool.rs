@@ -95,15 +95,7 @@ impl Spools {
 
     /// A file with nothing in it, which takes no space yet.
     pub(crate) fn file(self: &Arc<Self>) -> SpoolFile {
-        SpoolFile {
-            spools: self.clone(),
-            file: None,
-            written: 0,
-            read: 0,
-            taken: 0,
-            memory: Vec::new(),
-            under_way: None,
-        }
+        SpoolFile { spools: self.clone(), file: None, written: 0, read: 0, taken: 0, under_way: None }
     }
 
     fn take(&self, bytes: u64) -> bool {
@@ -122,8 +114,6 @@ pub(crate) struct SpoolFile {
     read: u64,
     /// Space that it has.
     taken: u64,
-    /// Memory of the last step, for the next one.
-    memory: Vec<u8>,
     under_way: Option<oneshot::Receiver<SpoolOutcome>>,
 }
 
@@ -135,10 +125,9 @@ impl SpoolFile {
             return false;
         }
         self.taken += bytes.len() as u64;
-        self.memory.clear();
-        self.memory.extend_from_slice(bytes);
         let file = self.file.clone();
-        self.begin(self.written, |step| SpoolJob::Write { file, step });
+        // A copy that goes with the step: a request whose client or disk is slow keeps no memory for the next one.
+        self.begin(self.written, bytes.to_vec(), |step| SpoolJob::Write { file, step });
         true
     }
 
@@ -150,9 +139,9 @@ impl SpoolFile {
         if self.under_way.is_none() {
             return Poll::Ready(Ok(0));
         }
-        ready!(self.poll_step(cx))?;
-        self.written += self.memory.len() as u64;
-        Poll::Ready(Ok(self.memory.len()))
+        let written = ready!(self.poll_step(cx))?;
+        self.written += written.len() as u64;
+        Poll::Ready(Ok(written.len()))
     }
 
     /// Bytes in it.
@@ -178,33 +167,33 @@ impl SpoolFile {
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<()>> {
         if self.under_way.is_none() {
             let most = buffer.room().min(PIECE);
-            self.memory.resize(usize::try_from(self.left()).unwrap_or(usize::MAX).min(most), 0);
+            let memory = vec![0; usize::try_from(self.left()).unwrap_or(usize::MAX).min(most)];
             let Some(file) = self.file.clone() else { return Poll::Ready(Err(io::ErrorKind::NotFound.into())) };
-            self.begin(self.read, |step| SpoolJob::Read { file, step });
+            self.begin(self.read, memory, |step| SpoolJob::Read { file, step });
         }
-        ready!(self.poll_step(cx))?;
-        buffer.append(&self.memory);
-        self.read += self.memory.len() as u64;
+        let read = ready!(self.poll_step(cx))?;
+        buffer.append(&read);
+        self.read += read.len() as u64;
         Poll::Ready(Ok(()))
     }
 
-    fn begin(&mut self, at: u64, job: impl FnOnce(SpoolStep) -> SpoolJob) {
+    fn begin(&mut self, at: u64, memory: Vec<u8>, job: impl FnOnce(SpoolStep) -> SpoolJob) {
         let (done, outcome) = oneshot::channel();
         // Without threads there is no outcome.
-        let _ = self.spools.jobs.send(job(SpoolStep { memory: std::mem::take(&mut self.memory), at, done }));
+        let _ = self.spools.jobs.send(job(SpoolStep { memory, at, done }));
         self.under_way = Some(outcome);
     }
 
-    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(under_way) = &mut self.under_way else { return Poll::Ready(Ok(())) };
+    /// The memory of the step that is under way.
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
+        let Some(under_way) = &mut self.under_way else { return Poll::Ready(Ok(Vec::new())) };
         let outcome = ready!(Pin::new(under_way).poll(cx));
         self.under_way = None;
         let Ok(SpoolOutcome { file, memory, failed }) = outcome else {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         };
         self.file = file;
-        self.memory = memory;
-        Poll::Ready(failed.map_or(Ok(()), Err))
+        Poll::Ready(failed.map_or(Ok(memory), Err))
     }
 }
 
