@@ -347,7 +347,7 @@ impl Assembling<'_> {
                         group: TargetGroup(api::GROUP.to_owned()),
                         kind: TargetKind("HTTPRoute".to_owned()),
                         name: policy::ObjectName(name),
-                        section_name: None,
+                        ..Target::default()
                     });
                 }
                 objects.push(route.into());

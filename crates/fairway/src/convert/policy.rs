@@ -84,6 +84,7 @@ fn access(all: &Annotated<'_>) -> Option<ClientAccess> {
         allow: allow.map(networks),
         deny: deny.map(networks),
         satisfy: (access.satisfy == Some(Satisfy::Any)).then(|| Satisfaction("Any".to_owned())),
+        ..ClientAccess::default()
     })
 }
 
@@ -96,10 +97,11 @@ fn basic_auth(all: &Annotated<'_>) -> Result<Option<BasicAuthentication>, Obstac
         return Err(obstacle(format!("a RoutePolicy names Secrets of its own namespace only, not {secret}")));
     }
     Ok(Some(BasicAuthentication {
-        secret_ref: LocalName { name: ObjectName(secret.name.clone()) },
+        secret_ref: LocalName { name: ObjectName(secret.name.clone()), ..LocalName::default() },
         r#type: (kind == AuthType::Digest).then(|| PasswordType("Digest".to_owned())),
         format: (auth.secret_type == Some(AuthSecretType::Map)).then(|| SecretFormat("Map".to_owned())),
         realm: auth.realm.as_ref().map(|realm| Realm(realm.as_str().to_owned())),
+        ..BasicAuthentication::default()
     }))
 }
 
@@ -143,6 +145,7 @@ fn external_auth(all: &Annotated<'_>) -> Result<Option<ServiceAuthentication>, O
             .and((all.text)("auth-cache-duration"))
             .map(|text| Line(text.trim().to_owned())),
         always_set_cookie: auth.always_set_cookie.filter(|always| *always),
+        ..ServiceAuthentication::default()
     }))
 }
 
@@ -162,6 +165,7 @@ fn limits(all: &Annotated<'_>, defaults: &Defaults) -> Option<Limits> {
         requests_in_progress: in_progress,
         exempt: limits.exempt.as_ref().and(exempt).map(networks),
         status_code: Some(Number(defaults.over_rate.into())),
+        ..Limits::default()
     })
 }
 
@@ -172,6 +176,7 @@ fn request(all: &Annotated<'_>, defaults: &Defaults) -> Option<RequestHandling> 
     Some(RequestHandling {
         max_body_size: Some(ByteSize(size.to_owned())),
         buffering: proxying.request_buffering.map(|switch| switch == Switch::On),
+        ..RequestHandling::default()
     })
 }
 
@@ -190,6 +195,7 @@ fn response(all: &Annotated<'_>) -> Option<ResponseHandling> {
         buffer_size: buffers.map(|bytes| ByteSize(bytes.to_string())),
         kilobytes_per_second: rate.map(|rate| Number(rate.into())),
         kilobytes_at_full_speed: rate.and(limits.rate_after).map(|after| Number(after.into())),
+        ..ResponseHandling::default()
     })
 }
 
@@ -202,6 +208,7 @@ fn timeouts(all: &Annotated<'_>, defaults: &Defaults) -> Option<Waiting> {
         connect_seconds: seconds(proxying.connect_timeout, defaults.connect),
         send_seconds: seconds(proxying.send_timeout, defaults.send),
         read_seconds: seconds(proxying.read_timeout, defaults.read),
+        ..Waiting::default()
     };
     (waiting != Waiting::default()).then_some(waiting)
 }
@@ -235,6 +242,7 @@ fn retry(all: &Annotated<'_>) -> Option<Retrying> {
             .next_upstream_timeout
             .filter(|within| within.0 > 0)
             .map(|within| Number(i64::from(within.0).min(86_400))),
+        ..Retrying::default()
     };
     (retrying != Retrying::default()).then_some(retrying)
 }
@@ -260,6 +268,7 @@ fn session(all: &Annotated<'_>) -> Option<Session> {
         secure: affinity.cookie_secure.filter(|on| *on),
         mode: affinity.mode.map(mode),
         change_on_failure: affinity.cookie_change_on_failure.filter(|on| *on),
+        ..Session::default()
     })
 }
 
@@ -272,6 +281,7 @@ fn balancing(all: &Annotated<'_>) -> Option<LoadBalancing> {
             algorithm: None,
             hash_by: Some(Url(hash.as_str().to_owned())),
             subset_size: size,
+            ..LoadBalancing::default()
         });
     }
     let algorithm = match balancing.algorithm? {
@@ -302,12 +312,21 @@ fn errors(all: &Annotated<'_>, lost: &mut Vec<(String, String)>) -> Option<Error
     };
     Some(ErrorReplacement {
         status_codes: Listed(statuses.0.iter().map(|status| Number(i64::from(*status))).collect()),
-        backend_ref: LocalService { name: ObjectName(name.as_str().to_owned()), port: Number(port.into()) },
+        backend_ref: LocalService {
+            name: ObjectName(name.as_str().to_owned()),
+            port: Number(port.into()),
+            ..LocalService::default()
+        },
         only_own: proxying.pass_errors.filter(|pass| *pass),
+        ..ErrorReplacement::default()
     })
 }
 
 /// Another path for backends, by captures.
 pub(super) fn rewrite(path: &str, forwarded_prefix: Option<&str>) -> Rewriting {
-    Rewriting { path: Url(path.to_owned()), forwarded_prefix: forwarded_prefix.map(|prefix| Url(prefix.to_owned())) }
+    Rewriting {
+        path: Url(path.to_owned()),
+        forwarded_prefix: forwarded_prefix.map(|prefix| Url(prefix.to_owned())),
+        ..Rewriting::default()
+    }
 }

@@ -71,6 +71,7 @@ impl Assembling<'_> {
             allow: own_allow.or(allow.map(Listed)),
             deny: own_deny.or(deny.map(Listed)),
             satisfy: any,
+            ..ClientAccess::default()
         });
         Ok(())
     }

@@ -7,6 +7,7 @@
 
 pub mod api;
 mod apply;
+mod newer;
 mod read;
 pub mod schema;
 mod status;
@@ -160,6 +161,7 @@ impl<'a> Effective<'a> {
                     all.proxying.http_errors = own.proxying.http_errors.clone();
                     all.proxying.pass_errors = own.proxying.pass_errors;
                 }
+                Section::Newer => {}
             }
         }
         all

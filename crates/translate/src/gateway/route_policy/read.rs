@@ -8,7 +8,7 @@ use super::api::{
     BasicAuthentication, ClientAccess, ErrorReplacement, Limits, LoadBalancing, Network, RequestHandling,
     ResponseHandling, Retrying, Rewriting, RoutePolicySpec, ServiceAuthentication, Session, Waiting,
 };
-use super::schema::{Listed, Number};
+use super::schema::{Listed, Number, Schema as _};
 use crate::annotation::{
     Access, Affinity, Balancing, ExternalAuthentication, IngressAnnotations, RequestLimits, UserAuthentication,
 };
@@ -31,23 +31,25 @@ macro_rules! sections {
         #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
         pub(super) enum Section {
             $($(#[doc = $doc])+ $section,)+
+            /// Whatever a newer version has. It may restrict.
+            Newer,
         }
 
         impl Section {
-            pub(super) const ALL: &'static [Self] = &[$(Self::$section),+];
+            pub(super) const ALL: &'static [Self] = &[$(Self::$section,)+ Self::Newer];
 
             /// Its name in the spec.
             pub(super) fn name(self) -> &'static str {
-                match self { $(Self::$section => $name,)+ }
+                match self { $(Self::$section => $name,)+ Self::Newer => "a newer member" }
             }
 
             /// Whether requests must not be served without it.
             pub(super) fn restricts(self) -> bool {
-                match self { $(Self::$section => $restricts,)+ }
+                match self { $(Self::$section => $restricts,)+ Self::Newer => true }
             }
 
             fn is_in(self, spec: &RoutePolicySpec) -> bool {
-                match self { $(Self::$section => spec.$field.is_some(),)+ }
+                match self { $(Self::$section => spec.$field.is_some(),)+ Self::Newer => spec.newer().is_some() }
             }
         }
     };
@@ -110,6 +112,11 @@ pub(super) struct SectionFault {
 pub(super) fn read(key: &ObjectKey, spec: &RoutePolicySpec, objects: &Objects, options: &Options) -> Asked {
     let sections = Section::ALL.iter().copied().filter(|section| section.is_in(spec)).collect();
     let mut reading = SpecReading { key, objects, options, asked: Asked { sections, ..Asked::default() } };
+    if let Some(path) = spec.newer() {
+        let why = Shortcoming::new("Invalid", "this version of Fairway does not know it");
+        let field = format!("spec.{path}");
+        reading.asked.faults.push(SectionFault { section: Section::Newer, field, value: String::new(), why });
+    }
     if let Some(access) = &spec.access {
         reading.access(access);
     }

@@ -26,6 +26,11 @@ pub trait Schema {
     fn fields() -> Vec<Field> {
         Vec::new()
     }
+
+    /// The first member below that this version does not know.
+    fn newer(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A record, checked within its bounds.
@@ -66,6 +71,13 @@ fn camel_case(name: &str) -> String {
     text
 }
 
+/// The path of the first member below a field that this version does not know.
+pub(super) fn below<T: Schema>(field: &str, value: &T) -> Option<String> {
+    let path = value.newer()?;
+    let dot = if path.starts_with('[') { "" } else { "." };
+    Some(format!("{}{dot}{path}", camel_case(field)))
+}
+
 /// The schema of a record.
 pub(super) fn object(fields: Vec<Field>, rules: &[(&str, &str)]) -> Value {
     let required: Vec<String> = fields.iter().filter(|field| field.required).map(|field| field.name.clone()).collect();
@@ -89,9 +101,26 @@ macro_rules! records {
     )+) => {$(
         $(#[doc = $about])+
         #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-        #[serde(rename_all = "camelCase", default)]
+        #[serde(rename_all = "camelCase", default, remote = "Self")]
         pub struct $name {
             $($(#[doc = $doc])+ #[serde(skip_serializing_if = "super::schema::is_empty")] pub $field: $type,)*
+            /// What a newer version has.
+            #[serde(skip)]
+            pub newer: super::newer::Newer,
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let mut newer = super::newer::Newer::default();
+                let read = Self::deserialize(super::newer::Noting { deserializer, newer: &mut newer })?;
+                Ok(Self { newer, ..read })
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                Self::serialize(self, serializer)
+            }
         }
 
         impl Record for $name {
@@ -111,6 +140,11 @@ macro_rules! records {
 
             fn fields() -> Vec<super::schema::Field> {
                 Self::record()
+            }
+
+            fn newer(&self) -> Option<String> {
+                let own = self.newer.0.as_deref().map(str::to_owned);
+                own$(.or_else(|| super::schema::below(stringify!($field), &self.$field)))*
             }
         }
     )+};
@@ -231,6 +265,10 @@ impl<T: Schema, const LEAST: usize, const MOST: usize> Schema for Listed<T, LEAS
     fn fields() -> Vec<Field> {
         T::fields()
     }
+
+    fn newer(&self) -> Option<String> {
+        self.0.iter().enumerate().find_map(|(at, one)| one.newer().map(|path| format!("[{at}].{path}")))
+    }
 }
 
 impl<T: Schema> Schema for Option<T> {
@@ -246,6 +284,10 @@ impl<T: Schema> Schema for Option<T> {
 
     fn fields() -> Vec<Field> {
         T::fields()
+    }
+
+    fn newer(&self) -> Option<String> {
+        self.as_ref().and_then(T::newer)
     }
 }
 
