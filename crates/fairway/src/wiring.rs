@@ -1,5 +1,6 @@
 //! What all modes that serve share: the proxy's configuration from flags, the access log of the command line, signals.
 
+use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -14,6 +15,7 @@ use fairway_translate::options::Options;
 use fairway_translate::variable::misspelt;
 use fairway_translate::verdict::nearest;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::info;
 
 use crate::flags::{Flags, UsageError};
 
@@ -102,24 +104,42 @@ pub(crate) fn age() -> Duration {
     START.get_or_init(Instant::now).elapsed()
 }
 
-/// The signals by which an operator, a terminal or the kubelet asks the process to end.
+/// The signals by which an operator, a terminal or the kubelet asks the process to end, and those that have another meaning for nginx.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+    user: [Signal; 2],
 }
 
 impl Signals {
     /// Takes the signals over from the operating system, which would otherwise end the process.
     pub(crate) fn new(runtime: &tokio::runtime::Runtime) -> std::io::Result<Self> {
         let _within = runtime.enter();
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            user: [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?],
+        })
     }
 
-    /// Waits for the next signal.
+    /// Waits for the next one that asks for the end. A hangup does if the process has a terminal, which is gone then; nginx would read its
+    /// configuration again. The signals at which nginx opens its logs again or starts another binary have no effect either.
     pub(crate) async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        loop {
+            let [first, second] = &mut self.user;
+            let name = tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => "SIGHUP",
+                _ = first.recv() => "SIGUSR1",
+                _ = second.recv() => "SIGUSR2",
+            };
+            if name == "SIGHUP" && std::io::stderr().is_terminal() {
+                return;
+            }
+            info!(signal = name, "no effect: nothing has to be read or opened again");
         }
     }
 }
