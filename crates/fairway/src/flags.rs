@@ -205,6 +205,7 @@ impl Flags {
     }
 
     /// The flags that were set, work, and have no effect in a proxy whose controller is another process.
+    #[cfg(any(test, feature = "cluster"))]
     pub(crate) fn of_controller(&self) -> impl Iterator<Item = &'static str> {
         let working = self.set.keys().filter_map(|name| flag(name)).filter(|flag| flag.verdict.works());
         working.map(|flag| flag.name).filter(|name| !OF_PROXY.contains(name))

@@ -149,6 +149,7 @@ mod tests {
             "workers()",
             "metrics_detail()",
             "allow_address()",
+            "\"handover-socket\"",
         ];
         for argument in arguments {
             assert!(run.contains(argument), "{argument}");
