@@ -87,7 +87,7 @@ async fn every_query_of_the_dashboard_and_the_rules_finds_something() {
         let query = text(rule, "query");
         let labels = labels(query);
         for metric in metrics(query) {
-            let series = prometheus.query(metric).await.unwrap();
+            let series = prometheus.query(metric).await.expect("Prometheus answers");
             let has = |label: &&&str| series.iter().any(|series| !series["metric"][**label].is_null());
             let missing: Vec<_> = labels.iter().filter(|label| !has(label)).collect();
             assert!(missing.is_empty(), "{metric} has no {missing:?}, by which this groups: {query}");
@@ -102,7 +102,7 @@ async fn every_query_of_the_dashboard_and_the_rules_finds_something() {
         if inactive.is_empty() { Ok(()) } else { Err(inactive) }
     })
     .await;
-    for rule in prometheus.rules().await.unwrap() {
+    for rule in prometheus.rules().await.expect("Prometheus has rules") {
         assert!(rule["health"] == "ok" && !rule.to_string().contains("<error"), "{rule}");
     }
 }
@@ -219,12 +219,13 @@ fn answer(objects: &[(&'static str, Value)], request: &Request) -> Reply {
 
 /// The queries of the dashboard, and those of its variables.
 fn dashboard() -> BTreeSet<String> {
-    let text = std::fs::read_to_string(repository().join("deploy/helm/fairway/files/dashboard.json")).unwrap();
-    let dashboard: Value = serde_json::from_str(&text).unwrap();
-    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let text =
+        std::fs::read_to_string(repository().join("deploy/helm/fairway/files/dashboard.json")).expect("the dashboard");
+    let dashboard: Value = serde_json::from_str(&text).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels").iter();
     let targets = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
     let expressions = targets.map(|target| self::text(target, "expr").to_owned());
-    let variables = dashboard["templating"]["list"].as_array().unwrap().iter().filter_map(|variable| {
+    let variables = dashboard["templating"]["list"].as_array().expect("variables").iter().filter_map(|variable| {
         let (series, label) = variable["query"].as_str()?.strip_prefix("label_values(")?.rsplit_once(", ")?;
         let (name, matchers) = series.split_once('{').unwrap_or((series, "}"));
         Some(format!("{name}{{{}!=\"\",{matchers}", label.strip_suffix(')')?))
@@ -263,7 +264,7 @@ impl Prometheus {
     fn start(target: SocketAddr) -> Self {
         let program = repository().join("target/tools/bin/prometheus");
         assert!(program.exists(), "there is no {}: `cargo xtask alerts` builds it", program.display());
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().expect("a folder");
         // The labels that a ServiceMonitor adds.
         let labels = json!({"namespace": "edge", "pod": "fairway-0"});
         let config = json!({
@@ -277,7 +278,7 @@ impl Prometheus {
             }],
         });
         let file = folder.path().join("prometheus.yaml");
-        std::fs::write(&file, config.to_string()).unwrap();
+        std::fs::write(&file, config.to_string()).expect("the file can be written");
         let address = free_port();
         let process = Command::new(program)
             .arg(format!("--config.file={}", file.display()))
@@ -285,7 +286,7 @@ impl Prometheus {
             .arg(format!("--web.listen-address={address}"))
             .arg("--log.level=error")
             .spawn()
-            .unwrap();
+            .expect("prometheus starts");
         Self { address, process, _folder: folder }
     }
 
@@ -314,7 +315,7 @@ impl Prometheus {
             // Prometheus is not ready yet.
             return None;
         }
-        let answer: Value = serde_json::from_slice(&response.body).unwrap();
+        let answer: Value = serde_json::from_slice(&response.body).expect("JSON");
         assert_eq!(answer["status"], "success", "{target}: {answer}");
         Some(answer["data"].clone())
     }

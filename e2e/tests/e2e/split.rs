@@ -8,7 +8,7 @@ use kube::api::ListParams;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::rollout::{HOST, TWO, restart, scale, serve_as, unharmed};
+use crate::rollout::{TWO, restart, scale, serve_as, unharmed};
 
 /// The nodes of the tests have no DNS: proxies find the Service of controllers by its address.
 const SPLIT: [&str; 3] = [TWO, "controller.mode=split", "controller.control.clusterIP=10.96.0.42"];

@@ -169,9 +169,12 @@ async fn cleared(
     scene.until("the address is taken back", async || Ok(addresses(scene).await?.is_empty())).await
 }
 
+/// The version of an Ingress and its addresses.
+type Shown = (String, Vec<String>);
+
 /// Everything that a watch shows of the Ingress's status.
 struct Watch {
-    seen: Arc<Mutex<Vec<(String, Vec<String>)>>>,
+    seen: Arc<Mutex<Vec<Shown>>>,
     task: JoinHandle<anyhow::Result<()>>,
 }
 
@@ -186,11 +189,7 @@ impl Watch {
         Ok(Self { seen, task })
     }
 
-    async fn follow(
-        ingresses: Api<Ingress>,
-        mut version: String,
-        seen: Arc<Mutex<Vec<(String, Vec<String>)>>>,
-    ) -> anyhow::Result<()> {
+    async fn follow(ingresses: Api<Ingress>, mut version: String, seen: Arc<Mutex<Vec<Shown>>>) -> anyhow::Result<()> {
         // Until it is stopped; the API server ends each watch after some minutes.
         loop {
             let mut events = ingresses.watch(&WatchParams::default(), &version).await?.boxed();
