@@ -357,3 +357,35 @@ fn an_edit_among_many_new_objects_is_in_force_first() {
 }
 
 mod review;
+
+#[test]
+fn a_route_policy_says_whether_its_service_is_there_and_follows_it() {
+    use gateway::status::ObjectStatus;
+    let edge = read::<gateway::api::Gateway>(json!({
+        "kind": "Gateway", "apiVersion": "gateway.networking.k8s.io/v1", "metadata": { "namespace": "a", "name": "edge" },
+        "spec": { "gatewayClassName": "fairway", "listeners": [{ "name": "http", "port": 80, "protocol": "HTTP" }] },
+    }));
+    let class = read::<gateway::api::GatewayClass>(json!({
+        "kind": "GatewayClass", "apiVersion": "gateway.networking.k8s.io/v1", "metadata": { "name": "fairway" },
+        "spec": { "controllerName": "fairway.dev/gateway" },
+    }));
+    let policy = read::<gateway::policy::RoutePolicy>(json!({
+        "kind": "RoutePolicy", "apiVersion": "fairway.dev/v1alpha1", "metadata": { "namespace": "a", "name": "pages" },
+        "spec": {
+            "targetRefs": [{ "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge" }],
+            "errorPages": { "statusCodes": [404], "backendRef": { "name": "web", "port": 80 } },
+        },
+    }));
+    let said = |translator: &Translator| {
+        let status = &translator.statuses()[&key(Kind::RoutePolicy, "pages")];
+        let ObjectStatus::Policy { ancestors } = &**status else { panic!("{status:?}") };
+        let conditions = ancestors.iter().flat_map(|ancestor| &ancestor.conditions);
+        conditions.filter(|one| one.kind == "ResolvedRefs").map(|one| one.reason).collect::<Vec<_>>()
+    };
+    let mut translator = started([class, edge, policy]);
+    assert_eq!(said(&translator), ["BackendNotFound"]);
+    translator.apply([service()], 0);
+    assert_eq!(said(&translator), ["ResolvedRefs"]);
+    translator.apply([Change::Remove(key(Kind::Service, "web"))], 0);
+    assert_eq!(said(&translator), ["BackendNotFound"]);
+}

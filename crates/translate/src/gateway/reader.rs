@@ -93,6 +93,7 @@ impl Gateways {
     pub(crate) fn touch_service(&self, service: &ObjectKey, dirty: &mut Dirty) {
         dirty.gateway_routes.extend(self.services.get(service).into_iter().flatten().cloned());
         dirty.gateway_statuses.extend(self.policies_of_backends.for_service(service).cloned());
+        dirty.gateway_statuses.extend(self.policies_of_routes.for_service(service).cloned());
     }
 
     /// Marks what depends on a ConfigMap.

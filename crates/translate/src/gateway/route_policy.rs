@@ -29,7 +29,7 @@ use crate::options::Options;
 use crate::policy::forward::Policies;
 use crate::policy::user_auth::{self, UserAuth};
 use crate::policy::wishes::wishes;
-use crate::resource::backend::BackendKey;
+use crate::resource::backend::{BackendKey, Layer};
 use crate::resource::{BackendWishes, Backends, Owner, Secrets};
 
 /// All policies, by what they are for.
@@ -38,6 +38,8 @@ pub(super) struct RoutePolicies {
     parts: BTreeMap<ObjectKey, RoutePolicyPart>,
     /// The policies of each target, oldest first.
     targets: BTreeMap<Subject, BTreeSet<RouteAge>>,
+    /// The policies that name each Service.
+    services: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
     forwarding: Policies,
 }
 
@@ -182,6 +184,10 @@ impl RoutePolicyPart {
         let unique: BTreeSet<&BackendKey> = self.asked.service.iter().chain(&self.asked.errors).collect();
         unique.into_iter()
     }
+
+    fn services(&self) -> impl Iterator<Item = ObjectKey> {
+        self.backends().filter(|backend| backend.layer != Layer::Name).map(BackendKey::service)
+    }
 }
 
 impl RoutePolicies {
@@ -195,6 +201,11 @@ impl RoutePolicies {
         let start = Subject { object: object.clone(), section: None };
         let of_object = self.targets.range(start..).take_while(move |(target, _)| target.object == *object);
         of_object.flat_map(|(_, policies)| policies).map(RouteAge::key)
+    }
+
+    /// The policies that name a Service.
+    pub(super) fn for_service(&self, service: &ObjectKey) -> impl Iterator<Item = &ObjectKey> {
+        self.services.get(service).into_iter().flatten()
     }
 
     /// The backends that a policy names, each with the field that does.
@@ -256,6 +267,14 @@ impl RoutePolicies {
             for backend in before.backends() {
                 owned.backends.detach(backend, &before.owner.age, dirty);
             }
+            for service in before.services() {
+                if let Some(policies) = self.services.get_mut(&service) {
+                    policies.remove(key);
+                    if policies.is_empty() {
+                        self.services.remove(&service);
+                    }
+                }
+            }
             if let Some(secret) = &before.asked.secret {
                 owned.secrets.detach(secret, &before.owner.age, dirty, out);
             }
@@ -277,6 +296,9 @@ impl RoutePolicies {
             RoutePolicyPart { owner, turn, targets: own, places, bad_target, asked, users: None, users_left_out: 0 };
         for backend in part.backends() {
             owned.backends.attach(backend, &part.owner, dirty);
+        }
+        for service in part.services() {
+            self.services.entry(service).or_default().insert(key.clone());
         }
         if let Some(secret) = &part.asked.secret {
             owned.secrets.attach(secret, &part.owner, dirty, out);

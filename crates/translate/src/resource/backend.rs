@@ -272,7 +272,7 @@ fn local_process(key: &BackendKey, port: Option<&ServicePort>, development: &Dev
 
 /// The port of a Service: by number, by name, or by an equal target port. Only ports of the right protocol count, so that a number
 /// used for both protocols finds the right one.
-fn find_port<'a>(service: &'a Service, key: &BackendKey) -> Option<&'a ServicePort> {
+pub(crate) fn find_port<'a>(service: &'a Service, key: &BackendKey) -> Option<&'a ServicePort> {
     let ports = service.spec.as_ref()?.ports.as_deref().unwrap_or_default();
     let mut right = ports.iter().filter(|port| key.layer.takes(port.protocol.as_deref()));
     match &key.port {

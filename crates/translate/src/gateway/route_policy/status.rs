@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::api::core::v1::Service;
+
 use super::read::Section;
 use super::{RoutePolicies, RoutePolicyPart, Subject};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
@@ -9,6 +11,7 @@ use crate::gateway::api::{GROUP, ParentReference};
 use crate::gateway::status::{AncestorStatus, Condition, Shortcoming};
 use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::resource::Secrets;
+use crate::resource::backend::{BackendKey, Layer, find_port};
 
 /// Most entries that the status of a policy may have.
 const ANCESTORS: usize = 16;
@@ -55,10 +58,9 @@ impl RoutePolicies {
                 invalid.get_or_insert_with(|| Shortcoming::new("Invalid", message));
             }
         }
-        let unresolved = self.unresolved(part, secrets);
-        if let Some((reason, fault)) = &unresolved
-            && *reason != Reason::ForbiddenReference
-        {
+        let unresolved = self.unresolved(part, objects, secrets);
+        // The other references are reported where their backends are.
+        if let Some((reason @ (Reason::SecretNotFound | Reason::InvalidSecret), fault)) = &unresolved {
             let why = fault.message.split_once(": ").map_or(&*fault.message, |(_, why)| why);
             let message = format!("{why}; requests that it is for answer 503");
             let name = part.asked.secret.as_ref().map_or("", |secret| &secret.name);
@@ -115,14 +117,25 @@ impl RoutePolicies {
     }
 
     /// The first reference that can't be followed.
-    fn unresolved(&self, part: &RoutePolicyPart, secrets: &Secrets) -> Option<(Reason, Shortcoming)> {
+    fn unresolved(
+        &self,
+        part: &RoutePolicyPart,
+        objects: &Objects,
+        secrets: &Secrets,
+    ) -> Option<(Reason, Shortcoming)> {
         if let Some(fault) = part.asked.faults.iter().find(|fault| fault.why.reason == "RefNotPermitted") {
             let message = format!("{}: {}", fault.field, fault.why.message);
             return Some((Reason::ForbiddenReference, Shortcoming::new("RefNotPermitted", message)));
         }
-        let (Some(Err(why)), Some(secret)) = (&part.users, &part.asked.secret) else { return None };
-        let reason = if secrets.newest(secret).is_none() { Reason::SecretNotFound } else { Reason::InvalidSecret };
-        Some((reason, Shortcoming::new("InvalidSecretRef", format!("spec.basicAuth.secretRef: {why}"))))
+        if let (Some(Err(why)), Some(secret)) = (&part.users, &part.asked.secret) {
+            let reason = if secrets.newest(secret).is_none() { Reason::SecretNotFound } else { Reason::InvalidSecret };
+            let fault = Shortcoming::new("InvalidSecretRef", format!("spec.basicAuth.secretRef: {why}"));
+            return Some((reason, fault));
+        }
+        self.backends(part.turn.key()).into_iter().find_map(|(backend, field)| {
+            let (reason, why) = missing(&backend, objects)?;
+            Some((reason, Shortcoming::new("BackendNotFound", format!("{field}: {why}"))))
+        })
     }
 
     /// Why a policy is not applied to one of its targets, or not in whole.
@@ -145,6 +158,24 @@ impl RoutePolicies {
         let message = format!("{}, which is older, has {} for the same", winner.turn.key(), names.join(", "));
         Some(Shortcoming::new("Conflicted", message))
     }
+}
+
+/// Why there is no backend of this name.
+fn missing(backend: &BackendKey, objects: &Objects) -> Option<(Reason, String)> {
+    if backend.layer == Layer::Name {
+        return None;
+    }
+    let service = backend.service();
+    match objects.get(&service) {
+        Some(Object::Service(found)) if is_external(found) || find_port(found, backend).is_some() => None,
+        Some(_) => Some((Reason::PortNotFound, format!("{service} has no port {}", backend.port))),
+        None => Some((Reason::ServiceNotFound, format!("there is no {service}"))),
+    }
+}
+
+/// Whether it stands for a name outside of the cluster: its ports are those of that name.
+fn is_external(service: &Service) -> bool {
+    service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("ExternalName")
 }
 
 /// Whether a Gateway or a ListenerSet has a listener, or a route a rule, of this name.
