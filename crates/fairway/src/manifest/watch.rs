@@ -189,10 +189,27 @@ impl Pending {
     }
 
     /// How long until the events so far count as complete; `None` if there are none.
-    fn quiet_in(&self) -> Option<Duration> {
+    fn quiet_in(&mut self) -> Option<Duration> {
         let pause = if self.open.is_empty() { SETTLED } else { WRITING };
         let longest = LONGEST.saturating_sub(self.first?.elapsed());
-        Some(pause.saturating_sub(self.last?.elapsed()).min(longest))
+        let wait = |pause: Duration, last: Instant| pause.saturating_sub(last.elapsed()).min(longest);
+        let left = wait(pause, self.last?);
+        if !left.is_zero() {
+            return Some(left);
+        }
+        // A file that was truncated is about to be written: if it were read now, its objects would be gone for a moment.
+        let empty: Vec<_> = self.paths.iter().filter(|path| is_empty(path)).cloned().collect();
+        let left = if empty.is_empty() { left } else { wait(WRITING, self.last?) };
+        if !left.is_zero() {
+            return Some(left);
+        }
+        // What comes of it will be another event, at the latest when it is closed.
+        self.paths.retain(|path| !(self.open.contains(path) && empty.contains(path)));
+        if self.paths.is_empty() && !self.overflow {
+            *self = Self::default();
+            return None;
+        }
+        Some(Duration::ZERO)
     }
 
     fn take(&mut self) -> Saved {
@@ -200,6 +217,10 @@ impl Pending {
         let paths = (!pending.overflow).then_some(pending.paths);
         Saved { paths, at: pending.last.unwrap_or_else(Instant::now) }
     }
+}
+
+fn is_empty(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0)
 }
 
 /// The folder `.` is watched for files named without a folder; its events begin with `./`.
@@ -238,6 +259,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_file_that_is_truncated_is_told_once_it_is_written_or_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (slow, other) = (folder.path().join("a.yaml"), folder.path().join("b.yaml"));
+        fs::write(&slow, "a: 1").unwrap();
+        let mut watcher = Watcher::new(&[folder.path().to_owned()]).unwrap();
+        watcher.watch(HashSet::from([folder.path().to_owned()])).unwrap();
+        let mut file = fs::File::create(&slow).unwrap();
+        fs::write(&other, "b: 1").unwrap();
+        let told =
+            async || tokio::time::timeout(Duration::from_secs(10), watcher.saved()).await.expect("a save is told");
+        assert_eq!(told().await.paths, Some(HashSet::from([other])));
+        std::io::Write::write_all(&mut file, b"a: 2").unwrap();
+        drop(file);
+        assert_eq!(told().await.paths, Some(HashSet::from([slow.clone()])));
+        // Somebody wants it empty.
+        drop(fs::File::create(&slow).unwrap());
+        assert_eq!(told().await.paths, Some(HashSet::from([slow])));
+    }
+
+    #[tokio::test]
     async fn a_log_that_is_written_beside_is_no_change() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = fs::File::create(folder.path().join("requests.log")).unwrap();
@@ -253,9 +294,10 @@ mod tests {
     #[test]
     fn a_change_waits_no_longer_than_the_longest_wait() {
         let last = Some(Instant::now() + LONGEST);
-        let pending = Pending {
+        let mut pending = Pending {
             first: Instant::now().checked_sub(LONGEST),
             last,
+            paths: HashSet::from(["a.yaml".into()]),
             open: HashSet::from(["a.yaml".into()]),
             ..Pending::default()
         };
