@@ -133,6 +133,15 @@ pub struct Scratch {
 }
 
 impl Scratch {
+    /// Appends the path that is matched and forwarded, and the query.
+    pub fn append_target(&self, received: Option<&[u8]>, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.target);
+        if let Some(query) = query_in_force(self.query.as_deref(), received) {
+            out.push(b'?');
+            out.extend_from_slice(query);
+        }
+    }
+
     /// Gives up the memory that nothing needs once the response has begun.
     pub fn release(&mut self) {
         for text in [&mut self.target, &mut self.prefix, &mut self.location, &mut self.host] {

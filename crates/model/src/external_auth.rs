@@ -23,6 +23,10 @@ pub struct ExternalAuth {
     /// The value of X-Auth-Request-Redirect; `None` for the target of the client's request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_redirect: Option<Template>,
+    /// The fields of the client that the service gets, beside Authorization, in a request with the client's host, its method, and its target
+    /// after [`ExternalAuth::target`] (the ExternalAuth filter of the Gateway API); `None` for a request as ingress-nginx sends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed: Option<Vec<ConfiguredName>>,
     /// Edits of the fields for the service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldEdit>,
@@ -33,6 +37,9 @@ pub struct ExternalAuth {
     /// not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copied: Vec<ConfiguredName>,
+    /// Whether the backend gets all other fields of the answer too, but those of its body and its connection.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub copies_all: bool,
     /// Variables that the service's answer sets (nginx's `auth_request_set`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sets: Vec<AuthVariable>,
@@ -129,9 +136,20 @@ impl ExternalAuth {
 
     /// Whether the backend gets a field from the service, and not from the client. What delimits a message is always that of the
     /// message itself.
-    pub fn replaces(&self, name: &[u8]) -> bool {
-        self.copied.iter().any(|own| is_same_field(own.as_str().as_bytes(), name))
+    pub fn replaces(&self, name: &[u8], given: Option<&AuthGiven>) -> bool {
+        let is_given =
+            |given: &AuthGiven| given.others.iter().any(|(own, _)| is_same_field(own.as_str().as_bytes(), name));
+        (given.is_some_and(is_given) || self.is_copied(name))
             && !KnownSet::STRUCTURAL.contains(KnownField::classify(name))
+    }
+
+    /// Whether a field of the answer goes to the backend although it is not listed.
+    pub fn copies_other(&self, name: &[u8]) -> bool {
+        self.copies_all && !self.is_copied(name) && !KnownSet::STRUCTURAL.contains(KnownField::classify(name))
+    }
+
+    fn is_copied(&self, name: &[u8]) -> bool {
+        self.copied.iter().any(|own| is_same_field(own.as_str().as_bytes(), name))
     }
 }
 
@@ -166,6 +184,8 @@ pub struct AuthGiven {
     text: Vec<u8>,
     /// Places in [`ExternalAuth::copied`], and the ends of their values in `text`.
     copied: Vec<(usize, usize)>,
+    /// Other fields, see [`ExternalAuth::copies_all`].
+    pub others: Vec<(ConfiguredName, Box<[u8]>)>,
     /// The values of [`ExternalAuth::sets`].
     pub variables: Vec<Vec<u8>>,
 }
@@ -174,7 +194,8 @@ impl AuthGiven {
     /// The memory that it takes.
     pub fn size(&self) -> usize {
         let variables: usize = self.variables.iter().map(|value| value.len() + size_of::<Vec<u8>>()).sum();
-        self.text.len() + self.copied.len() * size_of::<(usize, usize)>() + variables
+        let others = self.others.iter().map(|(name, value)| name.as_str().len() + value.len() + size_of_val(name) * 2);
+        self.text.len() + self.copied.len() * size_of::<(usize, usize)>() + variables + others.sum::<usize>()
     }
 
     /// Adds the value of a name in [`ExternalAuth::copied`]: all lines of the field, joined. Cookies can't be joined (RFC
@@ -205,5 +226,6 @@ impl AuthGiven {
         values
             .filter_map(|(place, value)| Some((auth.copied.get(place)?, value)))
             .filter(|(_, value)| !value.is_empty())
+            .chain(self.others.iter().map(|(name, value)| (name, &**value)))
     }
 }

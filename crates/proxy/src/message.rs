@@ -77,7 +77,9 @@ impl<'a> UpstreamRequest<'a> {
 
     /// Makes it the request about itself to an authentication service: without its body, and without the wish for another protocol.
     pub(crate) fn turn_to(&mut self, auth: &'a ExternalAuth, target: &'a [u8]) {
-        self.method = auth.method.as_ref().map_or(&b"GET"[..], |method| method.as_bytes());
+        if auth.allowed.is_none() {
+            self.method = auth.method.as_ref().map_or(&b"GET"[..], |method| method.as_bytes());
+        }
         self.target = target;
         self.framing = Framing::None;
         self.measured = None;

@@ -28,6 +28,8 @@ fn auth() -> ExternalAuth {
         copied: Vec::new(),
         sets: Vec::new(),
         cache: None,
+        allowed: None,
+        copies_all: false,
         always_set_cookie: false,
     }
 }
@@ -102,6 +104,60 @@ async fn the_service_judges_the_query_that_the_backend_gets() {
     let asked = service.seen().pop().expect("the service was asked");
     assert_eq!(asked.header("x-original-url"), Some("http://app.example/new?role=user"));
     assert_eq!(asked.header("x-auth-request-redirect"), Some("/new?role=user"));
+}
+
+#[tokio::test]
+async fn a_service_gets_what_is_listed_and_the_backend_all_that_it_answers() {
+    let reply = Reply::status(200).header("X-User", "ann").header("X-Real-IP", "192.0.2.1").body("not for the backend");
+    let asks = ExternalAuth {
+        host: "".into(),
+        target: Template::of_literal("/check"),
+        allowed: Some(vec![name("Cookie"), name("X-Forwarded-For")]),
+        copies_all: true,
+        ..auth()
+    };
+    let guarded = Guarded::by(reply, asks);
+    let mut client = guarded.proxy.connect().await;
+    let fields = [
+        ("host", "app.example:8080"),
+        ("cookie", "s=1"),
+        ("authorization", "Bearer x"),
+        ("x-forwarded-for", "192.0.2.9"),
+        ("x-other", "1"),
+        ("x-user", "spoofed"),
+        ("X_User", "spoofed"),
+    ];
+    let response = client.request("PUT", "/a%20b?c=d", &fields, b"the body").await;
+    let echo = response.echo();
+    assert_eq!((response.status, echo.origin.as_str(), echo.body.as_str()), (200, "web", "the body"));
+    let asked = guarded.asked();
+    assert_eq!((asked.method.as_str(), asked.target.as_str()), ("PUT", "/check/a%20b?c=d"));
+    assert!(asked.body.is_empty());
+    let mut sent: Vec<_> = asked.headers().iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    sent.sort_by_key(|line| line.to_ascii_lowercase());
+    assert_eq!(
+        sent,
+        ["authorization: Bearer x", "cookie: s=1", "Host: app.example:8080", "X-Forwarded-For: 127.0.0.1"]
+    );
+    let got = guarded.web.seen().pop().expect("the backend got the request");
+    let of_user: Vec<_> = got.headers().iter().filter(|(name, _)| name.to_ascii_lowercase().contains("user")).collect();
+    assert_eq!(of_user.len(), 1, "{of_user:?}");
+    assert_eq!((got.header("x-user"), got.header("x-real-ip")), (Some("ann"), Some("127.0.0.1")));
+    assert_eq!(got.header("content-length"), Some("8"));
+    // A response to HEAD has no body, whatever its length.
+    let response = client.request("HEAD", "/", &[("host", HOST)], b"").await;
+    assert_eq!(response.status, 200);
+    assert_eq!(guarded.asked().method, "HEAD");
+}
+
+#[tokio::test]
+async fn a_service_that_gets_what_is_listed_denies_as_others_do() {
+    for (reply, status) in [(Reply::status(401), 401), (Reply::status(403), 403), (Reply::status(302), 500)] {
+        let asks = ExternalAuth { allowed: Some(Vec::new()), ..auth() };
+        let guarded = Guarded::by(reply, asks);
+        assert_eq!(guarded.get(&[]).await.status, status);
+        assert!(guarded.web.seen().is_empty());
+    }
 }
 
 #[tokio::test]

@@ -213,6 +213,8 @@ async fn what_the_authentication_service_says() {
             copied: Vec::new(),
             sets: Vec::new(),
             cache: None,
+            allowed: None,
+            copies_all: false,
             always_set_cookie: false,
         };
         let mut resources = backend("auth", &[service.address()]);

@@ -414,11 +414,17 @@ impl Teller<'_> {
             None => "401".to_owned(),
         };
         let copied: Vec<_> = auth.copied.iter().map(|name| name.as_str()).collect();
-        let copied = if copied.is_empty() { String::new() } else { format!(", and copy {}", copied.join(", ")) };
+        let copied = match (auth.copies_all, copied.is_empty()) {
+            (true, _) => ", and copy all fields of the answer".to_owned(),
+            (false, true) => String::new(),
+            (false, false) => format!(", and copy {}", copied.join(", ")),
+        };
+        let question = match &auth.allowed {
+            Some(_) => format!("the client's method and {}PATH", auth.target),
+            None => format!("{} {}", auth.method.as_deref().unwrap_or("GET"), auth.target),
+        };
         format!(
-            "ask {backend} with {} {}{copied}; {denied}, 403 denies, anything but 2xx answers 500. Explained as if it allowed the request",
-            auth.method.as_deref().unwrap_or("GET"),
-            auth.target
+            "ask {backend} with {question}{copied}; {denied}, 403 denies, anything but 2xx answers 500. Explained as if it allowed the request",
         )
     }
 

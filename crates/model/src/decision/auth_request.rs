@@ -2,11 +2,11 @@
 //! what only describes its body or its connection, and those that describe the request.
 
 use super::message::{Expand, RequestEdits, hides, value_of, write_edit};
-use super::query_in_force;
 use crate::client::ClientView;
 use crate::field::is_same_field;
-use crate::{ExternalAuth, FieldName, FieldSink, Fields, Host, KnownField, KnownSet, TooLong};
+use crate::{ConfiguredName, ExternalAuth, FieldName, FieldSink, Fields, Host, KnownField, KnownSet, TooLong};
 
+const AUTHORIZATION: FieldName<'_> = FieldName::from_static("Authorization");
 const HOST: FieldName<'_> = FieldName::from_static("Host");
 const X_AUTH_REQUEST_REDIRECT: FieldName<'_> = FieldName::from_static("X-Auth-Request-Redirect");
 const X_FORWARDED_FOR: FieldName<'_> = FieldName::from_static("X-Forwarded-For");
@@ -42,6 +42,10 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
     ) -> Result<(), TooLong> {
         let Self { head, plan, scratch, rules, .. } = *self;
         let client = &scratch.client;
+        if let Some(allowed) = &auth.allowed {
+            self.write_allowed(allowed, sink);
+            return Ok(());
+        }
         let replaces =
             |name: &[u8]| auth.fields.iter().any(|edit| edit.is_allowed() && edit.replaces() && edit.is_about(name));
         let mut put = |name: FieldName<'_>, value: &[u8]| {
@@ -58,11 +62,7 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         }
         // The path that is matched and forwarded, not the one received: the service must not judge `/public/../admin` by its start.
         let start = value.len();
-        value.extend_from_slice(&scratch.target);
-        if let Some(query) = query_in_force(scratch.query.as_deref(), head.query()) {
-            value.push(b'?');
-            value.extend_from_slice(query);
-        }
+        scratch.append_target(head.query(), value);
         put(X_ORIGINAL_URL, value);
         let target = &value[start..];
         if auth.method.is_some() {
@@ -99,5 +99,22 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
             write_edit(edit, sink, value, expand)?;
         }
         Ok(())
+    }
+    /// Writes the fields for a service that gets what is listed. Those by which proxies tell of the client are ours.
+    fn write_allowed<S: FieldSink<F>>(&self, allowed: &[ConfiguredName], sink: &mut S) {
+        let client = &self.scratch.client;
+        let is_allowed = |name: &[u8]| allowed.iter().any(|own| is_same_field(own.as_str().as_bytes(), name));
+        sink.field(HOST, client.host());
+        let address = client.address_text();
+        for (name, value) in [(X_REAL_IP, &*address), (X_FORWARDED_FOR, client.forwarded_list().unwrap_or(&address))] {
+            if is_allowed(name.as_bytes()) {
+                sink.field(name, value);
+            }
+        }
+        let dropped = DROPPED | KnownSet::SSL_CLIENT | client.removed();
+        sink.forward(self.head.fields, dropped, |_, name| {
+            !(is_same_field(AUTHORIZATION.as_bytes(), name) || is_allowed(name))
+                || self.rules.client_names.iter().any(|own| hides(own, name, client))
+        });
     }
 }

@@ -157,7 +157,7 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         // Whether fields have to be looked at by name, which most requests are spared.
         let guarded_by = self.plan.guarded_by;
         let by_name = edited
-            || guarded_by.is_some_and(|auth| !auth.copied.is_empty())
+            || guarded_by.is_some_and(|auth| auth.copies_all || !auth.copied.is_empty())
             || in_place
             || scratch.trace.is_some()
             || rules.replaced_in_request.has_others()
@@ -168,7 +168,7 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
                 && (rules.replaced_in_request.has_other(name)
                     || rules.client_names.iter().any(|own| hides(own, name, client))
                     || backend.request_fields.iter().any(|(own, _)| is_same_field(own.as_bytes(), name))
-                    || guarded_by.is_some_and(|auth| auth.replaces(name))
+                    || guarded_by.is_some_and(|auth| auth.replaces(name, scratch.given.as_deref()))
                     || scratch.trace.as_ref().is_some_and(|trace| trace.replaces(name))
                     || (lengths.may_have(name)
                         && self.plan.request_edits().any(|edit| replaces(edit) && edit.is_about(name)))

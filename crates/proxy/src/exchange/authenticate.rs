@@ -261,7 +261,8 @@ impl<'a> Exchange<'a> {
         let answer = AuthAnswer::of_status(self.endpoint.status());
         let lasts = self.may_last(auth);
         self.take_from_answer(auth, answer);
-        let method = auth.method.as_ref().and_then(|method| Method::parse(method.as_bytes()).ok()).unwrap_or_default();
+        let own = auth.method.as_ref().and_then(|method| Method::parse(method.as_bytes()).ok());
+        let method = if auth.allowed.is_some() { self.client.method() } else { own.unwrap_or_default() };
         self.discard_response(method).await?;
         Ok((answer, lasts))
     }
@@ -335,7 +336,7 @@ impl<'a> Exchange<'a> {
             cookies.extend_from_slice(cookie);
         }
         match answer {
-            AuthAnswer::Allowed if !(auth.copied.is_empty() && auth.sets.is_empty()) => {
+            AuthAnswer::Allowed if auth.copies_all || !(auth.copied.is_empty() && auth.sets.is_empty()) => {
                 let mut given = AuthGiven::default();
                 let all = |name: &str| {
                     let lines = fields.lines().filter(move |line| line.is(name.as_bytes()));
@@ -349,6 +350,10 @@ impl<'a> Exchange<'a> {
                 for (place, name) in auth.copied.iter().enumerate() {
                     let lines = fields.lines().filter(|line| line.is(name.as_str().as_bytes()));
                     given.push(auth, place, lines.map(|line| line.value));
+                }
+                for line in fields.lines().filter(|line| auth.copies_other(line.name)) {
+                    let name = std::str::from_utf8(line.name).ok().and_then(|name| ConfiguredName::try_from(name).ok());
+                    given.others.extend(name.map(|name| (name, line.value.into())));
                 }
                 self.scratch.decision.given = Some(Arc::new(given));
             }

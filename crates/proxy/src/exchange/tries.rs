@@ -287,6 +287,9 @@ impl Exchange<'_> {
         let mut target = Vec::new();
         if let Serves::Authentication(auth) = serves {
             self.expand_template(serves, &auth.target, &mut target)?;
+            if auth.allowed.is_some() {
+                decision.append_target(head.parsed.view(head.bytes).query(), &mut target);
+            }
         }
         let written = service.with_backend(|backend| {
             let mut request = UpstreamRequest::new(self.live, head, plan, forwarding, backend, decision);

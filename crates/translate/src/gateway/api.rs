@@ -320,7 +320,7 @@ record! {
         /// Cross-origin resource sharing.
         cors: Option<CorsFilter>,
         /// External authorization (experimental channel).
-        external_auth: Option<Anything>,
+        external_auth: Option<ExternalAuthFilter>,
         /// Filters of controllers.
         extension_ref: Option<LocalReference>,
     }
@@ -348,6 +348,31 @@ record! {
         percent: Option<i32>,
         /// Part of requests.
         fraction: Option<Fraction>,
+    }
+    /// See the API.
+    ExternalAuthFilter {
+        /// HTTP or GRPC.
+        protocol: String,
+        /// The service.
+        backend_ref: BackendReference,
+        /// Settings for HTTP.
+        http: Option<HttpAuthorization>,
+        /// How much of the body the service gets.
+        forward_body: Option<ForwardBody>,
+    }
+    /// See the API.
+    HttpAuthorization {
+        /// What stands before the path of the request.
+        path: Option<String>,
+        /// Fields of the client that the service gets.
+        allowed_headers: Vec<String>,
+        /// Fields of the answer that the backend gets; all if there are none.
+        allowed_response_headers: Vec<String>,
+    }
+    /// See the API.
+    ForwardBody {
+        /// Bytes; nothing with 0.
+        max_size: Option<i32>,
     }
     /// See the API.
     Fraction {

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_model::{
-    Action, Backends, ByteLimit, Conditions, Cors, CorsRules, FieldEdit, Filter, Forward, ForwardPolicy, Fraction,
-    Location, Mirror, Origin, Origins, PathMatch, PathReplacement, Redirect, Respond, Retry, RetryOn, Route, Scheme,
-    Template, UpstreamProtocol, UpstreamTls, UrlParts, WeightedBackend,
+    Action, Backends, ByteLimit, Conditions, ConfiguredName, Cors, CorsRules, ExternalAuth, FieldEdit, Filter, Forward,
+    ForwardPolicy, Fraction, Location, Mirror, Origin, Origins, PathMatch, PathReplacement, Redirect, Respond, Retry,
+    RetryOn, Route, Scheme, Template, UpstreamProtocol, UpstreamTls, UrlParts, WeightedBackend,
 };
 
 use super::api::{
-    BackendReference, CorsFilter, HTTPRouteFilter, HeaderModifier, PathModifier, RequestMirror, RequestRedirect,
-    RouteRetry, Timeouts, UrlRewrite,
+    BackendReference, CorsFilter, ExternalAuthFilter, HTTPRouteFilter, HeaderModifier, PathModifier, RequestMirror,
+    RequestRedirect, RouteRetry, Timeouts, UrlRewrite,
 };
 use super::backend_tls::BackendPolicies;
 use super::grant;
@@ -81,6 +81,9 @@ pub(super) struct BuiltRule {
 #[derive(Default)]
 struct Effects {
     cors: Option<Cors>,
+    auth: Option<Box<ExternalAuth>>,
+    /// Whether there is a service to be asked that can't be reached.
+    cannot_ask: bool,
     mirrors: Vec<Mirror>,
     request: Vec<FieldEdit>,
     response: Vec<FieldEdit>,
@@ -124,9 +127,10 @@ impl RuleReader<'_> {
         if replaces_prefix {
             self.check_prefixes(rule, &format!("{field}.filters"), &mut built);
         }
-        let (filters, action) = match &built.refused {
-            Some(_) => (Vec::new(), Action::Respond(Respond::page(self.failure()))),
-            None => (effects.into_filters(), action),
+        let (filters, action) = if built.refused.is_some() || effects.cannot_ask {
+            (Vec::new(), Action::Respond(Respond::page(self.failure())))
+        } else {
+            (effects.into_filters(), action)
         };
         for one in &rule.matches {
             let section = match one.at {
@@ -189,15 +193,101 @@ impl RuleReader<'_> {
                     self.mirror(mirror, &format!("{field}.requestMirror"), effects, built);
                     Ok(())
                 }
+                ("ExternalAuth", HTTPRouteFilter { external_auth: Some(auth), .. }) => {
+                    self.external_auth(auth, &format!("{field}.externalAuth"), effects, built);
+                    Ok(())
+                }
                 (kind, _) => Err(format!(
-                    "expected RequestHeaderModifier, ResponseHeaderModifier, RequestRedirect, URLRewrite, RequestMirror or CORS with its \
-                     settings, found {kind}"
+                    "expected RequestHeaderModifier, ResponseHeaderModifier, RequestRedirect, URLRewrite, RequestMirror, CORS or \
+                     ExternalAuth with its settings, found {kind}"
                 )),
             };
             if let Err(message) = result {
                 self.refuse(&field, Shortcoming::new("UnsupportedValue", message), built);
             }
         }
+    }
+
+    /// A service that can't be asked as written lets nobody through.
+    fn external_auth(&self, auth: &ExternalAuthFilter, field: &str, effects: &mut Effects, built: &mut BuiltRule) {
+        let refuse = |part: &str, reason, message: String, built: &mut BuiltRule| {
+            self.refuse(&format!("{field}.{part}"), Shortcoming::new(reason, message), built);
+        };
+        let http = match (&*auth.protocol, &auth.http) {
+            ("HTTP", http) => http.as_ref(),
+            (other, _) => {
+                return refuse("protocol", "UnsupportedValue", format!("expected HTTP, found {other}"), built);
+            }
+        };
+        if auth.forward_body.as_ref().and_then(|body| body.max_size).unwrap_or_default() != 0 {
+            let message = "the service gets no bodies; expected no size".to_owned();
+            return refuse("forwardBody.maxSize", "UnsupportedValue", message, built);
+        }
+        if effects.auth.is_some() || effects.cannot_ask {
+            return refuse("protocol", "UnsupportedValue", "expected one filter ExternalAuth".to_owned(), built);
+        }
+        let found = match self.backend(&auth.backend_ref, built) {
+            Ok(ValidBackend { http2: true, .. }) => {
+                Err(Shortcoming::new("UnsupportedProtocol", "the service is asked over HTTP/1.1 only"))
+            }
+            Ok(ValidBackend { tls: Err(why), .. }) => Err(Shortcoming::new("UnsupportedValue", why)),
+            Ok(ValidBackend { key, tls: Ok(tls), .. }) => Ok((key, tls)),
+            Err((_, fault)) => Err(fault),
+        };
+        let (key, tls) = match found {
+            Ok(found) => found,
+            Err(fault) => {
+                let field = format!("{field}.backendRef");
+                let message = format!("{}; requests to the rule answer {}", fault.message, self.failure());
+                let found =
+                    self.finding(Severity::Error, Reason::InvalidBackend, &field, &auth.backend_ref.name, message);
+                built.findings.push(found.unserved());
+                let fault = Shortcoming::new(fault.reason, format!("{field}: {}", fault.message));
+                built.unresolved.get_or_insert(fault);
+                effects.cannot_ask = true;
+                return;
+            }
+        };
+        let names = |list: &str, names: Option<&Vec<String>>, built: &mut BuiltRule| -> Option<Vec<ConfiguredName>> {
+            let mut all = Vec::new();
+            for (at, name) in names.into_iter().flatten().enumerate() {
+                let Ok(name) = name.as_str().try_into() else {
+                    let message = format!("{name:?} is no name of a field");
+                    refuse(&format!("http.{list}[{at}]"), "UnsupportedValue", message, built);
+                    return None;
+                };
+                all.push(name);
+            }
+            Some(all)
+        };
+        let Some(allowed) = names("allowedHeaders", http.map(|http| &http.allowed_headers), built) else { return };
+        let copied = http.map(|http| &http.allowed_response_headers);
+        let Some(copied) = names("allowedResponseHeaders", copied, built) else { return };
+        let path = http.and_then(|http| http.path.as_deref()).unwrap_or_default().trim_end_matches('/');
+        let slash = if path.is_empty() || path.starts_with('/') { "" } else { "/" };
+        let policy = ForwardPolicy { max_body: ByteLimit::NONE, tls, ..ForwardPolicy::default() };
+        let forward = Forward {
+            backends: key.name().into(),
+            fallback: None,
+            session_cookie_path: None,
+            policy: Arc::new(policy),
+        };
+        built.backends.push((key, format!("{field}.backendRef")));
+        effects.auth = Some(Box::new(ExternalAuth {
+            forward,
+            host: "".into(),
+            target: Template::of_literal(&format!("{slash}{path}")),
+            method: None,
+            request_redirect: None,
+            allowed: Some(allowed),
+            fields: Vec::new(),
+            sign_in: None,
+            copies_all: copied.is_empty(),
+            copied,
+            sets: Vec::new(),
+            cache: None,
+            always_set_cookie: false,
+        }));
     }
 
     /// A mirror without a valid backend gets nothing, and the requests are served.
@@ -528,19 +618,21 @@ impl Effects {
 
     /// In the order in which they act. Edits of the response come first, so that they apply to every answer.
     fn into_filters(self) -> Vec<Filter> {
-        let Self { cors, mirrors, request, response, path, .. } = self;
+        let Self { cors, auth, mirrors, request, response, path, .. } = self;
         let response = (!response.is_empty()).then_some(Filter::EditResponse(response));
         let request = (!request.is_empty()).then_some(Filter::EditRequest(request));
         let cors = cors.map(|cors| Filter::Cors(cors.into()));
+        let auth = auth.map(Filter::ExternalAuth);
         let path = path.map(|with| Filter::ReplacePath { with });
         let mirrors = mirrors.into_iter().map(|mirror| Filter::Mirror(mirror.into()));
-        response.into_iter().chain(cors).chain(mirrors).chain(path).chain(request).collect()
+        response.into_iter().chain(cors).chain(auth).chain(mirrors).chain(path).chain(request).collect()
     }
 
     /// What can be done with the requests to all backends only.
     fn unsupported_for_one(&self) -> Option<&'static str> {
         [
             (self.cors.is_some(), "CORS"),
+            (self.auth.is_some() || self.cannot_ask, "ExternalAuth"),
             (!self.mirrors.is_empty(), "RequestMirror"),
             (self.host.is_some(), "urlRewrite.hostname"),
             (self.redirect.is_some(), "RequestRedirect"),

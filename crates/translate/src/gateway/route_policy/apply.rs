@@ -32,7 +32,12 @@ impl RoutePolicies {
 
 fn apply(effective: &Effective<'_>, pattern: &HostPattern, route: &mut Route, forwarding: &mut Policies) {
     let annotations = effective.annotations();
+    let asks = route.filters.iter().any(|filter| matches!(filter, Filter::ExternalAuth(_)));
     let checks = match checks(effective, &annotations, pattern, forwarding) {
+        Ok(checks) if asks && (checks.any || checks.authentication.is_some()) => {
+            let reason = "satisfy Any and externalAuth of policies can't be applied beside the filter ExternalAuth";
+            vec![Filter::Refuse(Refusal { reason: reason.into() })]
+        }
         Ok(checks) => checks.into_filters().collect(),
         Err(reason) => vec![Filter::Refuse(Refusal { reason })],
     };
