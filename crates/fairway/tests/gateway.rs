@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 
-use fairway_testkit::{Ca, Leaf, Origin, TlsClient, eventually};
+use fairway_testkit::{Ca, Leaf, Origin, Reply, TlsClient, eventually};
 use support::{Dev, run, text};
 
 const OBJECTS: &str = "\
@@ -287,4 +287,37 @@ async fn a_policy_restricts_the_rule_that_it_is_for() {
     fs::write(folder.path().join("a.yaml"), &objects).unwrap();
     dev.line_with("~");
     assert_eq!(dev.service("a.example", "/old").await, "shop/web:80/gateway");
+}
+
+#[tokio::test]
+async fn a_service_is_asked_by_a_filter_of_a_route() {
+    let guard = Origin::new("guard").reply(Reply::status(200).header("X-User", "ann")).start();
+    let folder = tempfile::tempdir().unwrap();
+    let filter = "    - type: ExternalAuth
+      externalAuth:
+        protocol: HTTP
+        backendRef: {name: guard, port: 80}
+        http: {path: /check, allowedResponseHeaders: [X-User]}
+    - type: URLRewrite
+";
+    let asking = OBJECTS.replace("    - type: URLRewrite\n", filter);
+    let service =
+        "---\napiVersion: v1\nkind: Service\nmetadata: {name: guard, namespace: shop}\nspec: {ports: [{port: 80}]}\n";
+    fs::write(folder.path().join("a.yaml"), format!("{asking}{service}")).unwrap();
+    let backend = format!("--backend=shop/guard:80={}", guard.address());
+    let mut dev = Dev::start([folder.path().as_os_str(), backend.as_ref()]);
+    dev.line_with("for port 8081 of Gateways");
+    let echoed = dev.get("a.example", "/old/x?y=z").await.text();
+    assert!(echoed.contains("/new/x?y=z") && echoed.contains("X-User: ann"), "{echoed}");
+    let asked = guard.seen().pop().expect("the service was asked");
+    assert_eq!((asked.target.as_str(), asked.header("host")), ("/check/old/x?y=z", Some("a.example")));
+    // The other rules ask nobody.
+    assert_eq!(dev.service("a.example", "/").await, "shop/web:80/gateway");
+    assert!(guard.seen().len() == 1, "{:?}", guard.seen());
+    // Without the service nobody gets in.
+    fs::write(folder.path().join("a.yaml"), asking.replace("name: guard", "name: gone")).unwrap();
+    dev.line_with("there is no Service shop/gone");
+    assert_eq!(dev.get("a.example", "/old/x").await.status, 500);
+    let report = text(&run(["check".as_ref(), folder.path().as_os_str()]));
+    assert!(report.contains("experimental channel") && !report.contains("it has no effect"), "{report}");
 }

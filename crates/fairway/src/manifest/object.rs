@@ -224,7 +224,8 @@ impl Reader<'_> {
                     self.find(line, Severity::Warning, reason, &origin, &field, &value, &message);
                 }
                 notes.retain(|note| !experimental.contains(&note.field));
-                for field in experimental {
+                let is_read = |field: &String| kind == Kind::HTTPRoute && field.ends_with(".externalAuth");
+                for field in experimental.into_iter().filter(|field| !is_read(field)) {
                     let message = "a field of the experimental channel of the Gateway API; it has no effect";
                     let (line, reason) = (node.line_of(&field), Reason::InvalidManifest);
                     self.find(line, Severity::Warning, reason, &origin, &field, "", message);

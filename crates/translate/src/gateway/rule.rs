@@ -231,7 +231,8 @@ impl RuleReader<'_> {
                 Err(Shortcoming::new("UnsupportedProtocol", "the service is asked over HTTP/1.1 only"))
             }
             Ok(ValidBackend { tls: Err(why), .. }) => Err(Shortcoming::new("UnsupportedValue", why)),
-            Ok(ValidBackend { key, tls: Ok(tls), .. }) => Ok((key, tls)),
+            // Nothing that stands in for a backend may stand in for the service.
+            Ok(ValidBackend { key, tls: Ok(tls), .. }) => Ok((BackendKey { layer: Layer::Auth, ..key }, tls)),
             Err((_, fault)) => Err(fault),
         };
         let (key, tls) = match found {
