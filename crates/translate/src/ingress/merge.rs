@@ -209,7 +209,8 @@ impl<'a> Merging<'a> {
             return None;
         }
         let roots = locations.iter().filter(|location| &*location.rule.text == "/");
-        let root = roots.min_by_key(|location| location.rule.kind == PathKind::Exact);
+        // The oldest Ingress that has it: a younger one takes no connections away.
+        let root = roots.min_by_key(|location| (location.at, location.rule.kind == PathKind::Exact));
         let backend = match root.map(|location| &location.rule.target) {
             Some(Target::Service(backend)) => Some(backend),
             Some(Target::Invalid) => None,
