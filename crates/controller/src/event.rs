@@ -183,7 +183,13 @@ impl Sender {
                     self.happened(subject, Note::outage(text, period));
                 }
             }
-            Report::Refused(subject, text) => self.happened(subject, Note::refused(text)),
+            Report::Refused(subject, text) => {
+                let note = Note::refused(text);
+                // A proxy says so each time that it connects.
+                if !self.sent.holds(note.name_hash(&subject.key, &subject.identity)) {
+                    self.happened(subject, note);
+                }
+            }
             Report::Gone(key) => {
                 self.diagnostics.remove(&key);
                 self.standing.remove(&key);

@@ -157,8 +157,8 @@ impl Topic {
     /// Whether it says what happened, not what holds.
     pub(super) fn is_passing(self) -> bool {
         match self {
-            Self::Finding(_) | Self::Resolved | Self::Refused => false,
-            Self::Sync | Self::Outage(_) => true,
+            Self::Finding(_) | Self::Resolved => false,
+            Self::Sync | Self::Outage(_) | Self::Refused => true,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fairway_controller::Unreachable;
+use fairway_controller::{NotUnderstood, Unreachable};
 use fairway_model::Origin;
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -126,6 +126,42 @@ async fn an_unreachable_backend_is_an_event_at_most_once_a_minute() {
     api.until("another one after a minute", |api| about(api, UNREACHABLE).len() == 3).await;
     sleep(Duration::from_secs(600)).await;
     assert_eq!(about(&api, UNREACHABLE).len(), 3, "nothing without a report");
+}
+
+/// A proxy of another version goes on with the last good form; who wrote the object learns of it, once for each version of it.
+#[tokio::test(start_paused = true)]
+async fn what_a_proxy_does_not_understand_is_an_event_on_its_object() {
+    const REASON: &str = "NotUnderstoodByProxy";
+    let api = cluster(&["a", "b"]);
+    let mut rig = Rig::start(&api, config("one"));
+    rig.serves(&["a.example.com", "b.example.com"]).await;
+    let report = |name: &str| {
+        rig.reporter.not_understood(NotUnderstood {
+            origin: Origin::new("Ingress", "shop", name).section("rules[0].paths[0]"),
+            proxy: "proxy-1".to_owned(),
+            reason: ".Host.routes[0].only_on_mondays is not known here".to_owned(),
+        });
+    };
+    report("unknown");
+    report("a");
+    report("a");
+    api.until("the Event", |api| about(api, REASON).len() == 1).await;
+    let event = &about(&api, REASON)[0];
+    assert_eq!((&event["type"], &event["involvedObject"]["name"]), (&json!("Warning"), &json!("a")));
+    let text = event["message"].as_str().unwrap();
+    assert!(
+        text.contains("proxy-1") && text.contains("last good form stays") && text.contains("only_on_mondays"),
+        "{text}"
+    );
+    // It is in the way of no other Event, and is sent once.
+    report("b");
+    api.until("one on the other Ingress", |api| about(api, REASON).len() == 2).await;
+    report("a");
+    sleep(Duration::from_secs(600)).await;
+    let posts = api.asked("POST", "/events").into_iter().filter(|post| post.body["reason"] == REASON);
+    let names: Vec<_> = posts.map(|post| post.body["involvedObject"]["name"].clone()).collect();
+    // The second report came while the first one was being sent.
+    assert!(names == ["a", "a", "b"] || names == ["a", "b"], "{names:?}");
 }
 
 /// With the same text all the time: the clock of the names is the machine's, so only what was asked for counts here.
