@@ -1,11 +1,13 @@
 //! What a proxy would hold of a snapshot, without a connection: for tests of whatever makes snapshots.
 
+use std::collections::BTreeMap;
+
 use fairway_model::Snapshot;
 use prost::Message as _;
 
 use crate::message::FromController;
 use crate::replica::Replica;
-use crate::resource::Encoded;
+use crate::resource::{Encoded, resources};
 use crate::round::Cut;
 
 /// Writes a snapshot as a controller sends it to a new proxy, and reads it as the proxy does.
@@ -29,4 +31,16 @@ pub fn carried(snapshot: &Snapshot) -> Result<Snapshot, String> {
         }
     }
     Err("the round has no end".to_owned())
+}
+
+/// The body of each resource of a snapshot as a controller sends it, by name.
+///
+/// # Errors
+/// If some resource can't be written.
+pub fn bodies(snapshot: &Snapshot) -> Result<BTreeMap<String, Vec<u8>>, String> {
+    let encoded = resources(snapshot).into_iter().map(|resource| {
+        let Encoded { name, body, .. } = Encoded::new(&resource).map_err(|error| error.to_string())?;
+        Ok((name.as_ref().to_owned(), body))
+    });
+    encoded.collect()
 }

@@ -40,7 +40,7 @@ mod socket;
 mod tcp;
 
 pub use authority::{Authorities, AuthorityError};
-pub use carry::carried;
+pub use carry::{bodies, carried};
 pub use client::{Change, Holding, Link, LinkReporter, LinkStatus, Unproven};
 pub use enrol::{AUDIENCE, Claim, Denied, Token};
 pub use file::{SnapshotFile, SnapshotFileError};
