@@ -190,4 +190,4 @@ pub(crate) fn stand_in(name: &str) -> Option<Resource> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -39,13 +39,13 @@ fn newer(resource: &Resource) -> Encoded {
 
 /// A proxy: its replica, and what it serves.
 #[derive(Default)]
-struct Proxy {
-    replica: Replica,
-    snapshot: Snapshot,
+pub(crate) struct Proxy {
+    pub(crate) replica: Replica,
+    pub(crate) snapshot: Snapshot,
 }
 
 impl Proxy {
-    fn round(&mut self, nonce: u64, resources: Vec<Encoded>, removals: &[&str]) -> Ack {
+    pub(crate) fn round(&mut self, nonce: u64, resources: Vec<Encoded>, removals: &[&str]) -> Ack {
         let removals = removals.iter().map(|name| (*name).to_owned());
         for message in Cut::new(nonce, resources.into_iter(), removals) {
             if let Some(mut round) = self.replica.take(message).unwrap() {
