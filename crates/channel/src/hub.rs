@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::{error, warn};
 
-use crate::limit::{LOG, PATIENCE, PROXIES, REFUSALS, REPORTS};
+use crate::limit::{ALL_NAMES, LOG, NAMES, PATIENCE, PROXIES, REFUSALS, REPORTS};
 use crate::replica::stand_in;
 use crate::resource::{Encoded, SETTINGS, Version, name_of, text_of};
 
@@ -47,6 +47,8 @@ struct State {
     next: u64,
     /// Proxies, and those that are still greeting.
     seats: usize,
+    /// Bytes of the names of what they have said they hold.
+    names: usize,
     /// When the last change was published.
     published: Option<SystemTime>,
     /// Whether a change has waited in vain for any proxy to come.
@@ -159,7 +161,11 @@ pub(crate) struct Difference {
 
 /// A place for a proxy; dropping it makes room.
 #[derive(Debug)]
-pub(crate) struct Seat(Hub);
+pub(crate) struct Seat {
+    hub: Hub,
+    /// Bytes of the names that it has said it holds.
+    names: usize,
+}
 
 /// A connected proxy; dropping it disconnects.
 #[derive(Debug)]
@@ -325,7 +331,7 @@ impl Hub {
             return Err(Full);
         }
         state.seats += 1;
-        Ok(Seat(self.clone()))
+        Ok(Seat { hub: self.clone(), names: 0 })
     }
 
     /// What a proxy lacks. `None` before the first publication.
@@ -406,10 +412,21 @@ impl Ledger {
 }
 
 impl Seat {
+    /// Takes room for names of resources; `false` if there is none.
+    pub(crate) fn hold(&mut self, bytes: usize) -> bool {
+        let mut state = self.hub.state();
+        if self.names + bytes > NAMES || state.names + bytes > ALL_NAMES {
+            return false;
+        }
+        state.names += bytes;
+        self.names += bytes;
+        true
+    }
+
     /// Adds the proxy that takes the place.
     pub(crate) fn join(self, name: String, fairway: String) -> Member {
         let id = {
-            let mut state = self.0.state();
+            let mut state = self.hub.state();
             let id = state.next;
             state.next += 1;
             // One that comes before the first publication has nothing to catch up with.
@@ -418,13 +435,15 @@ impl Seat {
             state.proxies.insert(id, Proxy { name, fairway, serves: 0, late, since: Clock::now(), held, refused });
             id
         };
-        Member { id, hub: self.0.clone(), _seat: self }
+        Member { id, hub: self.hub.clone(), _seat: self }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.state().seats -= 1;
+        let mut state = self.hub.state();
+        state.seats -= 1;
+        state.names -= self.names;
     }
 }
 

@@ -20,10 +20,12 @@ fairway_model::limits! {
             COMPRESS: usize = 512, Bytes, "It is compressed.", "";
             /// Names in one message about what a proxy holds.
             HELD: usize = 1000, Count, "The rest is sent in further messages.", "";
-            /// Name of a resource that a proxy holds. Hosts have the longest, and Kubernetes allows 256 KiB for all annotations of an object.
-            NAME: usize = 512 << 10, Bytes, "The connection ends, and is made again.", "`fairway_channel_connections_total`";
+            /// Name of a resource that a proxy holds. Hosts have the longest: patterns of 4 KiB.
+            NAME: usize = 32 << 10, Bytes, "The connection ends, and is made again.", "`fairway_channel_connections_total`";
             /// Names of all resources that a proxy holds.
             NAMES: usize = 128 << 20, Bytes, "The connection ends, and is made again.", "`fairway_channel_connections_total`";
+            /// The same for all proxies together.
+            ALL_NAMES: usize = 512 << 20, Bytes, "The connection ends, and is made again.", "`fairway_channel_connections_total`";
             /// Refused resources of a proxy of which the controller knows the reason.
             REFUSALS: usize = 1000, Count, "Only the log of the proxy has the reasons of further ones.", "";
             /// Resources of a proxy: more than anyone has, and few enough that their names fit into memory.
@@ -43,7 +45,7 @@ fairway_model::limits! {
             /// How long a change waits for a proxy to serve it, before the next one is published.
             PATIENCE: Duration = Duration::from_secs(1), Time, "No change waits for the proxy before it has caught up.",
                 "`fairway_channel_current_proxies`";
-            /// Time for a connection to be set up, for its stream to begin, and for the first words on that.
+            /// Time for a connection to be set up, for its stream to begin, and for the first message on it.
             GREETING: Duration = Duration::from_secs(10), Time, "The connection ends, and is made again.", "";
             /// Connections to the Unix socket of a controller: one for each proxy of its pod.
             SOCKETS: usize = 64, Count, "Further ones are closed.", "";

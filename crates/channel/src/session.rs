@@ -10,7 +10,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
 use crate::hub::{Difference, Hub, Ledger, Member, Report, Seat};
-use crate::limit::{ENDPOINTS, GREETING, NAME, NAMES, REFUSALS, RESOURCES, TEXT};
+use crate::limit::{ENDPOINTS, GREETING, NAME, REFUSALS, RESOURCES, TEXT};
 use crate::message::{FromController, FromProxy, Hello, Refusal, Said, Unreachable};
 use crate::resource::{Encoded, Version};
 use crate::round::Cut;
@@ -63,18 +63,21 @@ impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
     }
 
     /// Hears who the proxy is and what it holds.
-    async fn greeting(&mut self, seat: Seat) -> Result<Member, Status> {
+    async fn greeting(&mut self, mut seat: Seat) -> Result<Member, Status> {
         let Some(Said::Hello(Hello { fairway, name })) = self.said().await? else {
             return Err(Status::invalid_argument("expected a greeting"));
         };
-        let mut names = 0;
         loop {
             let Some(Said::Held(list)) = self.said().await? else {
                 return Err(Status::invalid_argument("expected what the proxy holds"));
             };
+            if !seat.hold(list.held.iter().map(|held| held.name.len()).sum()) {
+                return Err(Status::resource_exhausted(
+                    "the names of its resources, or of those of all proxies, are too long",
+                ));
+            }
             for held in list.held {
-                names += held.name.len();
-                if held.name.len() > NAME || names > NAMES || self.ledger.held.len() >= RESOURCES {
+                if held.name.len() > NAME || self.ledger.held.len() >= RESOURCES {
                     return Err(Status::resource_exhausted("more resources than any cluster has"));
                 }
                 self.ledger.held.insert(held.name.into(), Version::from_bytes(&held.version));
@@ -173,7 +176,7 @@ fn word(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limit::PROXIES;
+    use crate::limit::{NAMES, PROXIES};
     use crate::message::{HeldList, HeldOne};
     use fairway_testkit::within;
     use tokio_stream::wrappers::ReceiverStream;

@@ -69,7 +69,7 @@ impl SocketServer {
                 }
             };
             if connections.len() >= SOCKETS {
-                warn!("there are as many connections at the socket as may be: a further one is closed");
+                debug!("there are as many connections at the socket as may be: a further one is closed");
                 continue;
             }
             match checked(stream) {
@@ -127,7 +127,7 @@ mod tests {
         (path, tokio::spawn(server.run(Hub::new().0)))
     }
 
-    /// Reads to the end, which is that of the connection.
+    /// Reads until the connection closes.
     async fn end(mut stream: UnixStream) {
         let mut rest = Vec::new();
         let _ = timeout(2 * GREETING, stream.read_to_end(&mut rest)).await.expect("the connection ends");

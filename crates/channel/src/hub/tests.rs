@@ -161,3 +161,15 @@ fn a_proxy_that_missed_more_than_is_remembered_has_everything_compared() {
     taker.catch_up(&hub, &member);
     assert_eq!(taker.snapshot, Snapshot::default().apply(Delta::upsert([endpoints(1, 1), endpoints(3, 2)])));
 }
+
+#[test]
+fn names_have_room_for_each_proxy_and_for_all_and_give_it_back() {
+    let (hub, _reports) = Hub::new();
+    let mut seats: Vec<_> = (0..4).map(|_| hub.seat().unwrap()).collect();
+    assert!(seats.iter_mut().all(|seat| seat.hold(NAMES)));
+    assert!(!seats[0].hold(1), "more than one may have");
+    let mut late = hub.seat().unwrap();
+    assert!(!late.hold(1), "more than all may have");
+    drop(seats);
+    assert!(late.hold(NAMES));
+}

@@ -151,8 +151,7 @@ pub enum HostAlias {
 pub struct HostAliases(pub Vec<HostAlias>);
 
 impl Value for HostAliases {
-    const SYNTAX: &'static str =
-        "host names separated by commas; `*.name`, `name.*`, `.name` and `~regex` as nginx has them";
+    const SYNTAX: &'static str = "host names separated by commas; `*.name`, `name.*`, `.name` and `~regex` of at most 4096 bytes as nginx has them";
 
     fn parse(text: &str) -> Option<Self> {
         let mut aliases = Vec::new();
@@ -161,6 +160,9 @@ impl Value for HostAliases {
                 return None;
             }
             if let Some(regex) = entry.strip_prefix('~') {
+                if regex.len() > 4096 {
+                    return None;
+                }
                 aliases.push(HostAlias::Regex(regex.to_owned()));
             } else if let Some(name) = entry.strip_prefix("*.") {
                 aliases.push(HostAlias::Below(host(name)?));
