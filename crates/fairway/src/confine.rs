@@ -83,8 +83,7 @@ const NAMESPACES: [libc::c_int; 7] = [
     libc::CLONE_NEWCGROUP,
 ];
 
-/// From here on, x86-64 has the numbers of its second ABI (x32), under which every call would be had again. Other machines have no such
-/// numbers.
+/// From here on, x86-64 has the numbers of its second ABI (x32), which offer every call a second time. Other machines have no such numbers.
 const X32: u32 = 0x4000_0000;
 
 /// Confines this thread and those that it starts from now on. To be called before there are others. Nothing in `token` is read from now on;
@@ -98,6 +97,11 @@ pub(crate) fn confine(token: Option<&Path>, scratch: [Option<&Path>; 2], sockets
         }
         Ok(RestrictionStatus { landlock: LandlockStatus::Available { .. }, .. }) => {
             warn!("Landlock is not in force: the proxy may use whatever files its container has");
+        }
+        Ok(RestrictionStatus { landlock: LandlockStatus::NotEnabled, .. }) => {
+            warn!(
+                "this kernel has Landlock, and it is not on (boot parameter lsm): the proxy may use whatever files its container has"
+            );
         }
         Ok(_) => warn!("this kernel has no Landlock: the proxy may use whatever files its container has"),
         Err(error) => warn!(%error, "the proxy may use whatever files its container has"),

@@ -157,6 +157,11 @@ impl Manifests {
                 unread.gone.append(&mut self.gone);
                 for path in found {
                     let state = self.files.entry(path.clone()).or_default();
+                    // Another file is the reason to look: one that is empty now may be about to be written, and is named when it was.
+                    let is_told = touched.is_none_or(|paths| paths.contains(&*path));
+                    if !is_told && !state.documents.is_empty() && watch::is_empty(&path) {
+                        continue;
+                    }
                     unread.files.extend(state.look(&path));
                 }
             }

@@ -128,9 +128,27 @@ impl AuthCache {
     }
 }
 
+/// Fields that are about a response itself.
+const OF_ANSWER: [&[u8]; 11] = [
+    b"Accept-Ranges",
+    b"Age",
+    b"Cache-Control",
+    b"Date",
+    b"ETag",
+    b"Expires",
+    b"Last-Modified",
+    b"Server",
+    b"Set-Cookie",
+    b"Vary",
+    b"Via",
+];
+
 impl ExternalAuth {
-    /// Whether a response with this status passes the service's cookies on: nginx's `add_header` without `always`.
+    /// Whether a response with this status passes the service's cookies on: nginx's `add_header` without `always`. The Gateway API does not.
     pub fn sets_cookies_with(&self, status: u16) -> bool {
+        if self.allowed.is_some() {
+            return false;
+        }
         self.always_set_cookie || matches!(status, 200 | 201 | 204 | 206 | 301..=304 | 307 | 308)
     }
 
@@ -143,9 +161,22 @@ impl ExternalAuth {
             && !KnownSet::STRUCTURAL.contains(KnownField::classify(name))
     }
 
-    /// Whether a field of the answer goes to the backend although it is not listed.
+    /// Whether a field of the answer goes to the backend although it is not listed. What is about the answer itself does not.
     pub fn copies_other(&self, name: &[u8]) -> bool {
-        self.copies_all && !self.is_copied(name) && !KnownSet::STRUCTURAL.contains(KnownField::classify(name))
+        let is_content = name.len() > 8 && name[..8].eq_ignore_ascii_case(b"content-");
+        self.copies_all
+            && !self.is_copied(name)
+            && !is_content
+            && !KnownSet::STRUCTURAL.contains(KnownField::classify(name))
+            && !OF_ANSWER.iter().any(|own| own.eq_ignore_ascii_case(name))
+    }
+
+    /// What an answer with this status means. The Gateway API takes nothing but 200 for a yes, ingress-nginx each success.
+    pub fn judge(&self, status: u16) -> AuthAnswer {
+        match (AuthAnswer::of_status(status), &self.allowed) {
+            (AuthAnswer::Allowed, Some(_)) if status != 200 => AuthAnswer::Failed,
+            (answer, _) => answer,
+        }
     }
 
     fn is_copied(&self, name: &[u8]) -> bool {

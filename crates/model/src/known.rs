@@ -292,6 +292,12 @@ impl KnownSet {
         set
     }
 
+    /// This set without the members of another.
+    #[must_use]
+    pub const fn without_all(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// This set with `field` added. [`KnownField::Other`] is never a member.
     #[must_use]
     #[inline]

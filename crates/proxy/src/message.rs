@@ -82,7 +82,8 @@ impl<'a> UpstreamRequest<'a> {
         }
         self.target = target;
         self.framing = Framing::None;
-        self.measured = None;
+        // The Gateway API demands a length whenever there is no body.
+        self.measured = auth.allowed.is_some().then_some(0);
         self.edits.auth = Some(auth);
         self.upgrade = None;
     }

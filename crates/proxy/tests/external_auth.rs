@@ -108,11 +108,16 @@ async fn the_service_judges_the_query_that_the_backend_gets() {
 
 #[tokio::test]
 async fn a_service_gets_what_is_listed_and_the_backend_all_that_it_answers() {
-    let reply = Reply::status(200).header("X-User", "ann").header("X-Real-IP", "192.0.2.1").body("not for the backend");
+    let reply = Reply::status(200)
+        .header("X-User", "ann")
+        .header("X-Real-IP", "192.0.2.1")
+        .header("Content-Type", "text/html")
+        .header("Set-Cookie", "s=2")
+        .body("not for the backend");
     let asks = ExternalAuth {
         host: "".into(),
         target: Template::of_literal("/check"),
-        allowed: Some(vec![name("Cookie"), name("X-Forwarded-For")]),
+        allowed: Some(["Cookie", "X-Forwarded-For", "X-Forwarded-Host", "X-Request-ID"].map(name).to_vec()),
         copies_all: true,
         ..auth()
     };
@@ -122,7 +127,10 @@ async fn a_service_gets_what_is_listed_and_the_backend_all_that_it_answers() {
         ("host", "app.example:8080"),
         ("cookie", "s=1"),
         ("authorization", "Bearer x"),
+        ("content-type", "text/plain"),
         ("x-forwarded-for", "192.0.2.9"),
+        ("x-forwarded-proto", "https"),
+        ("x-request-id", "id7"),
         ("x-other", "1"),
         ("x-user", "spoofed"),
         ("X_User", "spoofed"),
@@ -137,13 +145,22 @@ async fn a_service_gets_what_is_listed_and_the_backend_all_that_it_answers() {
     sent.sort_by_key(|line| line.to_ascii_lowercase());
     assert_eq!(
         sent,
-        ["authorization: Bearer x", "cookie: s=1", "Host: app.example:8080", "X-Forwarded-For: 127.0.0.1"]
+        [
+            "authorization: Bearer x",
+            "Content-Length: 0",
+            "cookie: s=1",
+            "Host: app.example:8080",
+            "X-Forwarded-For: 127.0.0.1",
+            "X-Forwarded-Host: app.example:8080",
+            "X-Request-ID: id7",
+        ]
     );
     let got = guarded.web.seen().pop().expect("the backend got the request");
     let of_user: Vec<_> = got.headers().iter().filter(|(name, _)| name.to_ascii_lowercase().contains("user")).collect();
     assert_eq!(of_user.len(), 1, "{of_user:?}");
     assert_eq!((got.header("x-user"), got.header("x-real-ip")), (Some("ann"), Some("127.0.0.1")));
-    assert_eq!(got.header("content-length"), Some("8"));
+    assert_eq!((got.header("content-length"), got.header("content-type")), (Some("8"), Some("text/plain")));
+    assert_eq!((got.header("set-cookie"), response.header("set-cookie")), (None, None));
     // A response to HEAD has no body, whatever its length.
     let response = client.request("HEAD", "/", &[("host", HOST)], b"").await;
     assert_eq!(response.status, 200);
@@ -152,9 +169,9 @@ async fn a_service_gets_what_is_listed_and_the_backend_all_that_it_answers() {
 
 #[tokio::test]
 async fn a_service_that_gets_what_is_listed_denies_as_others_do() {
-    for (reply, status) in [(Reply::status(401), 401), (Reply::status(403), 403), (Reply::status(302), 500)] {
+    for (answer, status) in [(401, 401), (403, 403), (302, 500), (202, 500), (204, 500)] {
         let asks = ExternalAuth { allowed: Some(Vec::new()), ..auth() };
-        let guarded = Guarded::by(reply, asks);
+        let guarded = Guarded::by(Reply::status(answer), asks);
         assert_eq!(guarded.get(&[]).await.status, status);
         assert!(guarded.web.seen().is_empty());
     }

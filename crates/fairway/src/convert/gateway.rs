@@ -96,6 +96,7 @@ impl Assembling<'_> {
                 protocol: "HTTPS".to_owned(),
                 tls: Some(ListenerTls { certificate_refs: vec![reference], ..ListenerTls::default() }),
                 allowed_routes: all(),
+                filters: None,
             });
         }
         let gateway = Gateway {

@@ -41,10 +41,7 @@ impl Assembling<'_> {
                     .served(key, &pattern, &section)
                     .ok_or_else(|| obstacle(format!("spec.{section} is not served")))?;
                 if is_broken(found) {
-                    return Err(obstacle(format!(
-                        "spec.{section}: {} is no pattern that can be matched on",
-                        found.rule
-                    )));
+                    return Err(obstacle(format!("spec.{section}: {} is not a usable pattern", found.rule)));
                 }
                 let has_canary =
                     matches!(&found.action, Action::Forward(Forward { backends: Backends::Canary(_), .. }));

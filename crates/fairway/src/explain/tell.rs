@@ -423,8 +423,9 @@ impl Teller<'_> {
             Some(_) => format!("the client's method and {}PATH", auth.target),
             None => format!("{} {}", auth.method.as_deref().unwrap_or("GET"), auth.target),
         };
+        let allows = if auth.allowed.is_some() { "200" } else { "2xx" };
         format!(
-            "ask {backend} with {question}{copied}; {denied}, 403 denies, anything but 2xx answers 500. Explained as if it allowed the request",
+            "ask {backend} with {question}{copied}; {denied}, 403 denies, anything but {allows} answers 500. Explained as if it allowed the request",
         )
     }
 

@@ -224,7 +224,11 @@ impl Reader<'_> {
                     self.find(line, Severity::Warning, reason, &origin, &field, &value, &message);
                 }
                 notes.retain(|note| !experimental.contains(&note.field));
-                let is_read = |field: &String| kind == Kind::HTTPRoute && field.ends_with(".externalAuth");
+                let is_read = |field: &String| match kind {
+                    Kind::HTTPRoute => field.ends_with(".externalAuth"),
+                    Kind::Gateway | Kind::ListenerSet => field.ends_with(".filters"),
+                    _ => false,
+                };
                 for field in experimental.into_iter().filter(|field| !is_read(field)) {
                     let message = "a field of the experimental channel of the Gateway API; it has no effect";
                     let (line, reason) = (node.line_of(&field), Reason::InvalidManifest);

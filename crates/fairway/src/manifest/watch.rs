@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use notify::event::{AccessKind, AccessMode, EventKind};
+use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 
@@ -150,13 +150,16 @@ impl Pending {
         let closed = match event.kind {
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
             EventKind::Access(_) => return,
-            EventKind::Modify(notify::event::ModifyKind::Data(_)) => false,
-            // Renames, removals, new names and changed permissions are complete when they are reported.
+            EventKind::Modify(ModifyKind::Data(_)) => false,
+            // Changed permissions say nothing about what is being written.
+            EventKind::Modify(ModifyKind::Metadata(_)) => {
+                event.paths.iter().all(|path| !self.open.contains(&without_dot(path)))
+            }
+            // Renames, removals and new names are complete when they are reported.
             _ => true,
         };
         // Writes to other files are ignored: otherwise a log beside the manifests would never be quiet.
-        let content =
-            matches!(event.kind, EventKind::Access(_) | EventKind::Modify(notify::event::ModifyKind::Data(_)));
+        let content = matches!(event.kind, EventKind::Access(_) | EventKind::Modify(ModifyKind::Data(_)));
         let matters = |path: &PathBuf| !content || is_manifest(path) || named.contains(path);
         let paths: Vec<_> = event.paths.iter().map(|path| without_dot(path)).filter(matters).collect();
         if paths.is_empty() {
@@ -219,7 +222,8 @@ impl Pending {
     }
 }
 
-fn is_empty(file: &Path) -> bool {
+/// Whether a file has no content.
+pub(super) fn is_empty(file: &Path) -> bool {
     std::fs::metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0)
 }
 

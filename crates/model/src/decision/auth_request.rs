@@ -1,5 +1,5 @@
 //! The fields of the request to an authentication service, as ingress-nginx's template has them: those of the client, without
-//! what only describes its body or its connection, and those that describe the request.
+//! what only describes its body or its connection, and those that describe the request. A filter of the Gateway API lists what the service gets.
 
 use super::message::{Expand, RequestEdits, hides, value_of, write_edit};
 use crate::client::ClientView;
@@ -100,17 +100,14 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         }
         Ok(())
     }
-    /// Writes the fields for a service that gets what is listed. Those by which proxies tell of the client are ours.
+    /// Writes the fields for a service that gets what is listed. Fields that describe the client are Fairway's own.
     fn write_allowed<S: FieldSink<F>>(&self, allowed: &[ConfiguredName], sink: &mut S) {
         let client = &self.scratch.client;
         let is_allowed = |name: &[u8]| allowed.iter().any(|own| is_same_field(own.as_str().as_bytes(), name));
+        let known = allowed.iter().map(|name| KnownField::classify(name.as_str().as_bytes()));
+        let known = known.fold(KnownSet::EMPTY, KnownSet::with);
         sink.field(HOST, client.host());
-        let address = client.address_text();
-        for (name, value) in [(X_REAL_IP, &*address), (X_FORWARDED_FOR, client.forwarded_list().unwrap_or(&address))] {
-            if is_allowed(name.as_bytes()) {
-                sink.field(name, value);
-            }
-        }
+        client.write_fields(sink, ClientView::written().without_all(known), None);
         let dropped = DROPPED | KnownSet::SSL_CLIENT | client.removed();
         sink.forward(self.head.fields, dropped, |_, name| {
             !(is_same_field(AUTHORIZATION.as_bytes(), name) || is_allowed(name))

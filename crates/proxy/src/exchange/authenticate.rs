@@ -258,7 +258,7 @@ impl<'a> Exchange<'a> {
                 Err(failure) => return Err(failure),
             }
         }
-        let answer = AuthAnswer::of_status(self.endpoint.status());
+        let answer = auth.judge(self.endpoint.status());
         let lasts = self.may_last(auth);
         self.take_from_answer(auth, answer);
         let own = auth.method.as_ref().and_then(|method| Method::parse(method.as_bytes()).ok());

@@ -195,6 +195,8 @@ record! {
         tls: Option<ListenerTls>,
         /// Which routes may attach.
         allowed_routes: Option<AllowedRoutes>,
+        /// What happens before a route is chosen (experimental channel).
+        filters: Option<Anything>,
     }
     /// See the API.
     ListenerTls {

@@ -173,6 +173,13 @@ pub(super) fn read_listener(
     if listener.passes_through() && matches!(protocol, Some(Protocol::Http | Protocol::Https)) {
         fault = Some(Shortcoming::new("UnsupportedValue", "tls.mode: Passthrough needs the protocol TLS"));
     }
+    if listener.filters.is_some() {
+        // They may ask a service whether a request is allowed.
+        fault = Some(Shortcoming::new(
+            "UnsupportedValue",
+            "filters: a listener has none; filters of routes are carried out",
+        ));
+    }
     let Frontend { auth, unresolved, fault: uncertified } = match protocol {
         Some(Protocol::Https) => frontend::frontend(gateway, listener.port, objects),
         _ => Frontend::default(),

@@ -209,7 +209,7 @@ impl RuleReader<'_> {
     }
 
     /// A service that can't be asked as written lets nobody through.
-    fn external_auth(&self, auth: &ExternalAuthFilter, field: &str, effects: &mut Effects, built: &mut BuiltRule) {
+    fn external_auth(&mut self, auth: &ExternalAuthFilter, field: &str, effects: &mut Effects, built: &mut BuiltRule) {
         let refuse = |part: &str, reason, message: String, built: &mut BuiltRule| {
             self.refuse(&format!("{field}.{part}"), Shortcoming::new(reason, message), built);
         };
@@ -220,7 +220,7 @@ impl RuleReader<'_> {
             }
         };
         if auth.forward_body.as_ref().and_then(|body| body.max_size).unwrap_or_default() != 0 {
-            let message = "the service gets no bodies; expected no size".to_owned();
+            let message = "the service gets no bodies: must be 0 or unset".to_owned();
             return refuse("forwardBody.maxSize", "UnsupportedValue", message, built);
         }
         if effects.auth.is_some() || effects.cannot_ask {
@@ -271,7 +271,7 @@ impl RuleReader<'_> {
             backends: key.name().into(),
             fallback: None,
             session_cookie_path: None,
-            policy: Arc::new(policy),
+            policy: self.policies.of(policy),
         };
         built.backends.push((key, format!("{field}.backendRef")));
         effects.auth = Some(Box::new(ExternalAuth {
