@@ -6,6 +6,7 @@ mod paths;
 mod policy;
 mod prove;
 mod route;
+mod served;
 mod table;
 #[cfg(test)]
 mod tests;

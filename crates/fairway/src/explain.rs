@@ -3,6 +3,7 @@
 mod account;
 #[cfg(test)]
 mod differential;
+mod lookup;
 mod passing;
 mod tell;
 mod text;
@@ -14,7 +15,6 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::ArgMatches;
 use fairway_model::{Origin, Scheme};
-use fairway_proxy::rehearsal::Rehearsal;
 
 pub(crate) use account::{Account, By, ChosenRoute};
 
@@ -38,7 +38,7 @@ struct Request {
 /// Explains many requests to the same objects, in few words.
 pub(crate) struct Explainer<'r> {
     reading: &'r Reading,
-    rehearsal: Rehearsal,
+    basis: tell::Basis<'r>,
 }
 
 /// The shortest explanation of a request.
@@ -52,19 +52,19 @@ pub(crate) struct Told {
 
 impl<'r> Explainer<'r> {
     pub(crate) fn new(reading: &'r Reading) -> Self {
-        Self { reading, rehearsal: tell::rehearsal(reading) }
+        Self { reading, basis: tell::Basis::new(reading) }
     }
 
     /// The whole account of a request of this client; `None` if it is no request.
     pub(crate) fn account(&self, method: &str, url: &str, fields: &[String], client: IpAddr) -> Option<Account> {
         let request = Request::parse(method, url, fields, client).ok()?;
-        Some(tell::account_with(&request, self.reading, &self.rehearsal))
+        Some(tell::account_with(&request, self.reading, &self.basis))
     }
 
     /// Explains a request of a client on this machine; `None` if it is no request.
     pub(crate) fn of(&self, method: &str, url: &str, fields: &[String]) -> Option<Told> {
         let request = Request::parse(method, url, fields, Ipv4Addr::LOCALHOST.into()).ok()?;
-        tell::told(&request, self.reading, &self.rehearsal)
+        tell::told(&request, self.reading, &self.basis)
     }
 }
 

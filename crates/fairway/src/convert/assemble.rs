@@ -21,6 +21,7 @@ use serde::Serialize;
 use super::gateway::{HTTP, LISTENERS, listener_name};
 use super::policy::{Annotated, Defaults, Obstacle};
 use super::route::{self, RULES, ServedPath};
+use super::served::ServedHosts;
 use super::table::{CONVERTED, FOR_LISTENERS, OBSTACLES, OF_INGRESSES};
 use super::whole::{HostCertificate, deciding, judged};
 use crate::reading::Reading;
@@ -94,6 +95,7 @@ pub(super) fn convert(reading: &Reading, wanted: &Wanted) -> Converted {
     let gateway = wanted.gateway.clone().unwrap_or_else(|| (first.namespace.to_string(), "fairway".to_owned()));
     let mut all = Assembling {
         reading,
+        served: ServedHosts::new(&reading.snapshot),
         gateway: ObjectKey::new(Kind::Gateway, gateway.0, gateway.1),
         listeners: BTreeMap::new(),
         secrets: BTreeSet::new(),
@@ -141,6 +143,7 @@ pub(super) fn convert(reading: &Reading, wanted: &Wanted) -> Converted {
 
 pub(super) struct Assembling<'a> {
     pub(super) reading: &'a Reading,
+    pub(super) served: ServedHosts<'a>,
     pub(super) gateway: ObjectKey,
     /// The HTTPS listeners by host, each with its Secret.
     pub(super) listeners: BTreeMap<String, ObjectKey>,

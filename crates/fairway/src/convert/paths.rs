@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fairway_model::{Action, Backends, Forward, HostPattern, Origin, PathMatch};
+use fairway_model::{Action, Backends, Forward, HostPattern, Origin};
 use fairway_translate::annotation::IngressAnnotations;
 use fairway_translate::objects::{Kind, Object, ObjectKey};
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress};
@@ -10,7 +10,7 @@ use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress};
 use super::assemble::Assembling;
 use super::policy::Obstacle;
 use super::route::{self, ServedPath};
-use super::whole::{is_app_root, is_broken, winner};
+use super::whole::is_broken;
 
 impl Assembling<'_> {
     /// The paths of each host, as the proxy serves them.
@@ -95,22 +95,9 @@ impl Assembling<'_> {
         pattern: &HostPattern,
         section: &str,
     ) -> Option<(usize, &fairway_model::Route, Option<&Origin>)> {
-        let hosts = self.reading.snapshot.hosts();
-        let host = hosts.into_iter().find(|host| host.table().as_str() == "ingress" && host.pattern() == pattern)?;
-        let is_own = |(_, route): &(usize, &fairway_model::Route)| {
-            *route.origin.kind == *"Ingress"
-                && route.origin.namespace == key.namespace
-                && route.origin.name == key.name
-                && *route.origin.section == *section
-                && !is_app_root(route)
-        };
-        // Beside that of a path with a slash at its end there is one that adds the slash.
-        let is_whole = |(_, route): &(usize, &fairway_model::Route)| {
-            matches!(route.path, PathMatch::Regex(_)) || route.path.text() == &*route.rule
-        };
-        let own = || host.routes().iter().enumerate().filter(is_own);
-        let (place, route) = own().find(is_whole).or_else(|| own().next())?;
-        Some((place, route, winner(host.routes(), place).map(|route| &route.origin)))
+        let served = self.served.get(pattern)?;
+        let place = served.place(&key.origin().section(section))?;
+        Some((place, served.host.routes().get(place)?, served.winner(place).map(|route| &route.origin)))
     }
 
     /// The Service of a path, with the number of its port.

@@ -88,10 +88,8 @@ impl Assembling<'_> {
             _ => None,
         });
         let Some((key, entries)) = decides else { return HostCertificate::None };
-        let in_use = self.reading.snapshot.hosts().into_iter();
-        let in_use = in_use.filter(|one| one.table().as_str() == "ingress" && one.pattern() == host);
-        let in_use = in_use.filter_map(|one| one.certificate()?.as_str().split_once('/')).next();
-        if let Some((namespace, secret)) = in_use {
+        let in_use = self.served.get(host).and_then(|served| served.host.certificate());
+        if let Some((namespace, secret)) = in_use.and_then(|certificate| certificate.as_str().split_once('/')) {
             return HostCertificate::Secret(ObjectKey::new(Kind::Secret, namespace, secret));
         }
         let lists = |is_it: &dyn Fn(&str) -> bool| {
@@ -146,14 +144,6 @@ pub(super) fn is_app_root(route: &Route) -> bool {
 /// Whether a path is a pattern that can't be matched on: something wider is closed in its place.
 pub(super) fn is_broken(route: &Route) -> bool {
     matches!(route.path, PathMatch::Regex(_)) && route.rule.parse::<PathRegex>().is_err()
-}
-
-/// The Ingress that has this path of a host already; it comes before.
-pub(super) fn winner(routes: &[Route], place: usize) -> Option<&Route> {
-    let beaten = routes.get(place)?;
-    let of = |route: &Route| (route.origin.kind.clone(), route.origin.namespace.clone(), route.origin.name.clone());
-    let before = routes.iter().take(place).filter(|route| route.conditions.is_none() && route.path == beaten.path);
-    before.filter(|route| of(route) != of(beaten)).find(|route| !is_app_root(route))
 }
 
 /// Why the API server would refuse an object of an Ingress.

@@ -13,13 +13,14 @@ use fairway_proxy::balance::cookie;
 use fairway_proxy::reason::Cause;
 use fairway_proxy::rehearsal::{Effect, Outcome, Rehearsal, Rehearsed};
 use fairway_proxy::resolve::AddressPolicy;
-use fairway_translate::diagnostic::{Reason, Severity};
+use fairway_translate::diagnostic::Reason;
 use fairway_translate::options::ECHO_SERVICE_FIELD;
 
 use super::account::{
     Account, Answer, By, ChosenHost, ChosenRoute, Client, DecidingPolicy, Endpoint, Field, FilterEffect, FilterStep,
     Forwarded, Limits, NotLoaded, ResponseField, RouteName, Sent,
 };
+use super::lookup::Lookup;
 use super::{Request, Told};
 use crate::manifest::Place;
 use crate::reading::{Reading, Source};
@@ -31,11 +32,11 @@ const LISTED: usize = 100;
 
 /// Explains a request that arrives where the snapshot listens for its scheme.
 pub(crate) fn account(request: &Request, reading: &Reading) -> Account {
-    account_with(request, reading, &rehearsal(reading))
+    account_with(request, reading, &Basis::new(reading))
 }
 
-/// The same with a rehearsal of what was read, for many requests.
-pub(super) fn account_with(request: &Request, reading: &Reading, rehearsal: &Rehearsal) -> Account {
+/// The same with a basis for many requests.
+pub(super) fn account_with(request: &Request, reading: &Reading, basis: &Basis<'_>) -> Account {
     let snapshot = &reading.snapshot;
     let of_scheme = || snapshot.listeners().filter(|listener| listener.scheme == request.scheme);
     // The port that the URL names may be one of a Gateway; any other stands for the usual one.
@@ -43,7 +44,7 @@ pub(super) fn account_with(request: &Request, reading: &Reading, rehearsal: &Reh
     let named = of_scheme().find(|listener| Some(listener.address.port()) == port);
     let usual = || of_scheme().find(|listener| listener.name.as_str() == request.scheme.as_str());
     match named.or_else(usual).or_else(|| of_scheme().next()) {
-        Some(listener) => account_by(request, reading, rehearsal, &listener.table, listener.address),
+        Some(listener) => account_by(request, reading, basis, &listener.table, listener.address),
         None => nothing(request),
     }
 }
@@ -51,23 +52,35 @@ pub(super) fn account_with(request: &Request, reading: &Reading, rehearsal: &Reh
 /// The same for a request that arrives at an address where the hosts of `table` are served.
 #[cfg(test)]
 pub(super) fn account_at(request: &Request, reading: &Reading, table: &TableName, local: SocketAddr) -> Account {
-    account_by(request, reading, &rehearsal(reading), table, local)
+    account_by(request, reading, &Basis::new(reading), table, local)
 }
 
 fn account_by(
     request: &Request,
     reading: &Reading,
-    rehearsal: &Rehearsal,
+    basis: &Basis<'_>,
     table: &TableName,
     local: SocketAddr,
 ) -> Account {
     let arrival = Arrival::new(SocketAddr::new(request.client, 0), local, request.scheme);
-    let rehearsed = rehearsal.of(&request.head(), &arrival, table);
-    Teller { request, reading, rehearsed: &rehearsed, table }.account()
+    let rehearsed = basis.rehearsal.of(&request.head(), &arrival, table);
+    Teller { request, reading, basis, rehearsed: &rehearsed, table }.account()
+}
+
+/// What answers about many requests are made of.
+pub(super) struct Basis<'r> {
+    rehearsal: Rehearsal,
+    lookup: Lookup<'r>,
+}
+
+impl<'r> Basis<'r> {
+    pub(super) fn new(reading: &'r Reading) -> Self {
+        Self { rehearsal: rehearsal(reading), lookup: Lookup::new(reading) }
+    }
 }
 
 /// A rehearsal of what was read.
-pub(super) fn rehearsal(reading: &Reading) -> Rehearsal {
+fn rehearsal(reading: &Reading) -> Rehearsal {
     let addresses = AddressPolicy {
         allowed: wiring::allowed(&reading.options),
         // The echo is on this machine.
@@ -78,12 +91,12 @@ pub(super) fn rehearsal(reading: &Reading) -> Rehearsal {
 }
 
 /// Only the object behind the answer to a request, the status, and why; `None` if nothing listens for its scheme.
-pub(super) fn told(request: &Request, reading: &Reading, rehearsal: &Rehearsal) -> Option<Told> {
+pub(super) fn told(request: &Request, reading: &Reading, basis: &Basis<'_>) -> Option<Told> {
     let listener = reading.snapshot.listeners().find(|listener| listener.scheme == request.scheme)?;
     let (table, local) = (&listener.table, listener.address);
     let arrival = Arrival::new(SocketAddr::new(request.client, 0), local, request.scheme);
-    let rehearsed = rehearsal.of(&request.head(), &arrival, table);
-    let teller = Teller { request, reading, rehearsed: &rehearsed, table };
+    let rehearsed = basis.rehearsal.of(&request.head(), &arrival, table);
+    let teller = Teller { request, reading, basis, rehearsed: &rehearsed, table };
     let route = rehearsed.plan.as_ref().and_then(|plan| plan.route);
     let origin = teller.passthrough().map(|passthrough| &passthrough.origin).or(route.map(|route| &route.origin));
     let Answer { status, why, .. } = teller.answer(&teller.left_out());
@@ -119,6 +132,7 @@ fn nothing(request: &Request) -> Account {
 pub(super) struct Teller<'a> {
     pub(super) request: &'a Request,
     pub(super) reading: &'a Reading,
+    basis: &'a Basis<'a>,
     rehearsed: &'a Rehearsed<'a>,
     pub(super) table: &'a TableName,
 }
@@ -246,7 +260,7 @@ impl Teller<'_> {
         };
         let about = [Reason::ServiceNotFound, Reason::PortNotFound, Reason::NoEndpoints, Reason::ForbiddenAddress];
         let service = format!("{}/{}", backend.origin.namespace, backend.origin.name);
-        let mut findings = self.reading.findings.iter().map(|found| &found.diagnostic);
+        let mut findings = self.basis.lookup.findings(Some(&route.origin));
         let found = findings.find(|found| {
             about.contains(&found.reason) && is_about(&found.origin, &route.origin) && found.message.contains(&service)
         });
@@ -302,8 +316,8 @@ impl Teller<'_> {
     fn policies(&self, route: &Route) -> Vec<DecidingPolicy> {
         let host = self.rehearsed.plan.as_ref().and_then(|plan| plan.host).map(|host| host.pattern());
         let mut found = Vec::new();
-        for one in &self.reading.policies {
-            if one.route == route.origin && one.table == *self.table && Some(&one.pattern) == host {
+        for one in self.basis.lookup.policies(&route.origin) {
+            if one.table == *self.table && Some(&one.pattern) == host {
                 let (file, line) = place(self.reading.manifests.place_of(&one.policy.origin(), ""));
                 let (object, members) = (one.policy.to_string(), one.members.clone());
                 let policy = DecidingPolicy { object, file, line, members };
@@ -520,11 +534,7 @@ impl Teller<'_> {
 
     /// Findings about the object that decides, and about what could not be read: the request may have been meant for that.
     fn findings(&self, origin: Option<&Origin>) -> Vec<String> {
-        let about = self.reading.findings.iter().map(|found| &found.diagnostic).filter(|found| {
-            let unread = found.reason == Reason::InvalidManifest && found.severity == Severity::Error;
-            let of_flag = found.field.starts_with("--");
-            unread || of_flag || origin.is_some_and(|origin| is_about(&found.origin, origin))
-        });
+        let about = self.basis.lookup.findings(origin);
         about.take(LISTED).map(|found| format!("{}: {found}", found.severity.as_str())).collect()
     }
 
