@@ -185,7 +185,7 @@ fn adds_slash(route: &Route) -> bool {
 }
 
 proptest! {
-    #![proptest_config(config(80))]
+    #![proptest_config(config(64))]
 
     #[test]
     fn what_a_tenant_does_changes_nothing_of_others(steps in steps(X, Y, M, 0..12)) {
