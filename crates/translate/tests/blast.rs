@@ -6,7 +6,7 @@
 #[path = "blast/objects.rs"]
 mod objects;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
@@ -142,15 +142,22 @@ fn told(of: &Translator) -> BTreeMap<ObjectKey, String> {
 /// it leaves open, another may say.
 fn lost(before: &Host, after: &Host) -> Vec<String> {
     let all = |host: &Host| {
-        let routes =
-            host.tiers().flat_map(|host| host.routes().iter().cloned()).filter(|route| *route.origin.namespace == *"x");
-        let said = routes.filter(|route| !route.origin.section.is_empty() && !adds_slash(route)).map(|mut route| {
-            route.filters.retain(|filter| !is_of_host(filter));
-            json!([route.origin, route.rule, route.filters, route.action]).to_string()
-        });
-        said.collect::<BTreeSet<_>>()
+        let routes = host.tiers().flat_map(|host| host.routes().iter().cloned());
+        let routes = routes.filter(|route| *route.origin.namespace == *"x");
+        routes.filter(|route| !route.origin.section.is_empty() && !adds_slash(route)).collect::<Vec<_>>()
     };
-    let mut lost: Vec<String> = all(before).difference(&all(after)).cloned().collect();
+    let filters =
+        |route: &Route| route.filters.iter().filter(|filter| !is_of_host(filter)).cloned().collect::<Vec<_>>();
+    // Nothing that is refused is less restricted than before.
+    let refuses = |route: &Route| route.filters.iter().any(|filter| matches!(filter, Filter::Refuse(_)));
+    let now = all(after);
+    let stays = |route: &&Route| {
+        let same =
+            |other: &&Route| (&other.origin, &other.rule, &other.action) == (&route.origin, &route.rule, &route.action);
+        now.iter().filter(same).any(|other| refuses(other) || filters(other) == filters(route))
+    };
+    let mut lost: Vec<String> =
+        all(before).iter().filter(|route| !stays(route)).map(|route| json!(route).to_string()).collect();
     // The certificates of an Ingress come before those of a listener.
     let own = |host: &Host| host.table().as_str() == "ingress";
     let whole = |host: &Host| {
@@ -163,6 +170,11 @@ fn lost(before: &Host, after: &Host) -> Vec<String> {
             json!(host.listener()),
         ]
     };
+    // Who names a host comes before the redirect from a name with or without `www.`.
+    let is_sibling = |route: &Route| matches!(&route.action, Action::Redirect(redirect) if matches!(redirect.location, Location::OtherHost(_)));
+    if before.routes().iter().all(is_sibling) {
+        return lost;
+    }
     let changed =
         whole(before).into_iter().zip(whole(after)).filter(|(before, after)| !before.is_null() && before != after);
     lost.extend(changed.map(|(before, after)| format!("{before}, now {after}")));
@@ -170,13 +182,9 @@ fn lost(before: &Host, after: &Host) -> Vec<String> {
 }
 
 /// Whether a filter comes from what the whole host has in common, and the first that says something about it decides, as with ingress-nginx:
-/// whether it has TLS, whether clients need a certificate, and the snippet of the server.
+/// whether it has TLS, and the snippet of the server.
 fn is_of_host(filter: &Filter) -> bool {
-    match filter {
-        Filter::HttpsRedirect(_) | Filter::Snippet(_) => true,
-        Filter::Refuse(refusal) => refusal.reason.contains("auth-tls-secret") && refusal.reason.contains("Ingress m/"),
-        _ => false,
-    }
+    matches!(filter, Filter::HttpsRedirect(_) | Filter::Snippet(_))
 }
 
 /// The redirect from a path without its slash, which another may have as a path.
