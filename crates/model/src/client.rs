@@ -263,6 +263,8 @@ impl ClientView {
         };
     }
 
+    // Only from a trusted peer: not among the code that every request runs.
+    #[inline(never)]
     fn believe_scheme_and_port<'a>(&mut self, fields: impl Fields<'a>) {
         match fields.get(KnownField::XForwardedProto).map(first_element) {
             Some(named) if named.eq_ignore_ascii_case(b"https") => self.scheme = Scheme::Https,

@@ -6,6 +6,8 @@
 //!
 //! A filter that must wait for the response of another service ends the decision with [`Step::Wait`]: the exchange does
 //! the I/O, and calls [`decide`] again with the plan and the answer.
+//!
+//! [`cold_path`] marks what few requests do, so that what all of them do lies together in the instruction cache.
 
 mod auth_request;
 mod certificate;
@@ -13,6 +15,7 @@ mod message;
 mod snippet;
 mod target;
 
+use std::hint::cold_path;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -353,6 +356,7 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
 ) -> Plan<'s> {
     let mut plan = match from {
         Start::Wait(mut plan, answer) => {
+            cold_path();
             if let Some(step) = answered(answer, &mut plan) {
                 plan.step = step;
                 return plan;
@@ -388,6 +392,7 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
                 Ok(()) if plan.route.is_some() => plan,
                 Ok(()) => return plan,
                 Err(failure) => {
+                    cold_path();
                     plan.step = Step::Fail(failure);
                     return plan;
                 }
@@ -399,6 +404,7 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
     while let Some(filter) = route.filters.get(plan.passed) {
         let ended = match filter {
             Filter::Snippet(snippet) => {
+                cold_path();
                 let limit = snapshot.settings().head_buffers.total as usize;
                 let geo = |variable, client, out: &mut Vec<u8>| facts.geo(variable, client, out);
                 match snippet::run(snippet, received, limit, &geo, scratch, &mut plan) {
@@ -666,6 +672,7 @@ fn begin_trace<'a, F: Fields<'a>>(
     scratch: &mut Scratch,
 ) {
     if let (Some(rule), None) = (&route.tracing, &scratch.trace) {
+        cold_path();
         let tracing = &snapshot.settings().tracing;
         let context = TraceContext::begin(rule, tracing, received.head.fields, || facts.random());
         scratch.trace = Some(Box::new(context));
@@ -705,6 +712,7 @@ fn find<'s, 'a, F: Fields<'a>>(
     scratch.prefix.clear();
     let raw = match head.target {
         Target::Server => {
+            cold_path();
             // RFC 9110 9.3.7: about the server as a whole, which serves nothing by itself.
             plan.step = Step::Respond(&NO_CONTENT);
             return Ok(());
@@ -718,6 +726,7 @@ fn find<'s, 'a, F: Fields<'a>>(
     let name = requested_name(head, &mut scratch.host).ok_or(Failure::Host)?;
     let Some(mut host) = snapshot.host(table, name).map(|host| &**host) else { return Ok(()) };
     if host.listener().is_some_and(|listener| facts.is_for_another(listener)) {
+        cold_path();
         plan.host = Some(host);
         return Err(Failure::Misdirected);
     }
@@ -749,7 +758,10 @@ fn requested_name<'r, 'a: 'r, F: Fields<'a>>(head: &RequestView<'a, F>, scratch:
         None => Some(&b""[..]),
         Some(authority) => match authority.canonical {
             Some(name) => Some(name),
-            None => canonical_host(authority.text, scratch),
+            None => {
+                cold_path();
+                canonical_host(authority.text, scratch)
+            }
         },
     }
 }
@@ -913,6 +925,7 @@ fn send<'s, 'a, F: Fields<'a>>(
     plan: &mut Plan<'s>,
 ) -> Result<Forwarding<'s>, Failure> {
     if received.head.length.is_some_and(|length| !forward.policy.max_body.admits(length)) {
+        cold_path();
         return Err(Failure::BodyTooLarge);
     }
     let chosen = choose(forward, &received.head, facts, plan)?;
@@ -950,11 +963,13 @@ fn choose<'s, 'a, F: Fields<'a>>(
     let chosen = |backend, in_place_of, open| Forwarding { rule: forward, backend, in_place_of, open, share, scheme };
     let found = if facts.is_open(first) {
         if let Backends::Canary(canary) = &forward.backends {
+            cold_path();
             plan.canary = Some(canary.choose(head, facts));
         }
         let alternative = plan.canary.filter(|choice| choice.alternative).map(|choice| &choice.canary.alternative);
         chosen(alternative.unwrap_or(first), None, true)
     } else {
+        cold_path();
         match &forward.fallback {
             Some(fallback) if facts.is_open(fallback) => chosen(fallback, Some(first), true),
             _ => chosen(first, None, false),

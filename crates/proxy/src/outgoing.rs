@@ -1,5 +1,6 @@
 //! Output for a connection, gathered from several places in memory: received data is written straight from its receive buffer.
 
+use std::hint::cold_path;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::task::{Context, Poll, ready};
@@ -123,6 +124,7 @@ impl Outgoing {
         self.body.start += body;
         let tail = written - lead - body;
         if tail == 1 {
+            cold_path();
             // Half of CRLF was written: the other half becomes the lead.
             self.lead.clear();
             self.lead.push(b'\n');

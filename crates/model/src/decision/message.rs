@@ -1,5 +1,7 @@
 //! The fields a decision makes of the received ones: of a request for its endpoint, of a response for its client.
 
+use std::hint::cold_path;
+
 use super::{Forwarding, Plan, Scratch};
 use crate::client::ClientView;
 use crate::edit::NameLengths;
@@ -108,17 +110,17 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         expand: &mut impl Expand,
     ) -> Result<(), TooLong> {
         if let Some(auth) = self.auth {
+            cold_path();
             return self.write_auth(auth, sink, value, expand);
         }
         let Self { head, rules, backend, scratch, .. } = *self;
         let error = self.plan.replaces_error();
         let client = &scratch.client;
-        let replaces = |edit: &FieldEdit| edit.replaces() && edit.is_allowed();
         let mut replaced = rules.replaced_in_request.known();
         let mut lengths = NameLengths::default();
         if self.plan.edits_request() {
             // What the route sets takes the place of what the proxy would write itself.
-            self.plan.request_edits().filter(|edit| replaces(edit)).for_each(|edit| {
+            self.plan.request_edits().filter(|edit| takes_place(edit)).for_each(|edit| {
                 lengths.add(edit.name().as_str());
                 replaced = edit.known().map_or(replaced, |known| replaced.with(known));
             });
@@ -148,11 +150,12 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
             dropped = dropped.with(KnownField::Authorization);
         }
         if let Some(auth) = self.plan.host.and_then(Host::client_auth) {
+            cold_path();
             // Not even a trusted peer knows about the certificates that are checked here.
             dropped = dropped | KnownSet::SSL_CLIENT;
             self.write_identity(auth, sink, value);
         }
-        let in_place = error.is_some() || self.forwarding.in_place_of.is_some();
+        let in_place = self.is_in_place();
         let edited = !lengths.is_empty();
         // Whether fields have to be looked at by name, which most requests are spared.
         let guarded_by = self.plan.guarded_by;
@@ -163,26 +166,19 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
             || rules.replaced_in_request.has_others()
             || !rules.client_names.is_empty()
             || !backend.request_fields.is_empty();
-        sink.forward(head.fields, dropped, |_, name| {
-            by_name
-                && (rules.replaced_in_request.has_other(name)
-                    || rules.client_names.iter().any(|own| hides(own, name, client))
-                    || backend.request_fields.iter().any(|(own, _)| is_same_field(own.as_bytes(), name))
-                    || guarded_by.is_some_and(|auth| auth.replaces(name, scratch.given.as_deref()))
-                    || scratch.trace.as_ref().is_some_and(|trace| trace.replaces(name))
-                    || (lengths.may_have(name)
-                        && self.plan.request_edits().any(|edit| replaces(edit) && edit.is_about(name)))
-                    || (in_place && FALLBACK.iter().any(|own| is_same_field(own.as_bytes(), name))))
-        });
+        sink.forward(head.fields, dropped, |_, name| by_name && self.drops_by_name(name, &lengths));
         if let Some(trace) = &scratch.trace {
+            cold_path();
             let set =
-                |name: &[u8]| edited && self.plan.request_edits().any(|edit| replaces(edit) && edit.is_about(name));
+                |name: &[u8]| edited && self.plan.request_edits().any(|edit| takes_place(edit) && edit.is_about(name));
             trace.write(sink, set, value);
         }
         if in_place && let Some(route) = self.plan.route {
+            cold_path();
             self.tell_fallback(route, error, sink);
         }
         if let (Some(auth), Some(given)) = (self.plan.allowed_by, &scratch.given) {
+            cold_path();
             for (name, value) in given.fields(auth) {
                 // The proxy knows better what it writes itself.
                 if !WRITTEN.contains(KnownField::classify(name.as_str().as_bytes())) {
@@ -204,6 +200,25 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
             }
         }
         Ok(())
+    }
+
+    /// Whether another service gets the request than the one it is for.
+    fn is_in_place(&self) -> bool {
+        self.plan.replaces_error().is_some() || self.forwarding.in_place_of.is_some()
+    }
+
+    /// Whether a field of the client's is not passed on because of its name. `lengths` are those of the names that the route sets.
+    #[inline(never)]
+    fn drops_by_name(&self, name: &[u8], lengths: &NameLengths) -> bool {
+        let Self { rules, backend, scratch, .. } = *self;
+        rules.replaced_in_request.has_other(name)
+            || rules.client_names.iter().any(|own| hides(own, name, &scratch.client))
+            || backend.request_fields.iter().any(|(own, _)| is_same_field(own.as_bytes(), name))
+            || self.plan.guarded_by.is_some_and(|auth| auth.replaces(name, scratch.given.as_deref()))
+            || scratch.trace.as_ref().is_some_and(|trace| trace.replaces(name))
+            || (lengths.may_have(name)
+                && self.plan.request_edits().any(|edit| takes_place(edit) && edit.is_about(name)))
+            || (self.is_in_place() && FALLBACK.iter().any(|own| is_same_field(own.as_bytes(), name)))
     }
 
     pub(super) fn write_identity<S: FieldSink<F>>(&self, auth: &ClientAuth, sink: &mut S, value: &mut Vec<u8>) {
@@ -243,6 +258,11 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
             }
         }
     }
+}
+
+/// Whether an edit takes the place of fields with its name.
+fn takes_place(edit: &FieldEdit) -> bool {
+    edit.replaces() && edit.is_allowed()
 }
 
 /// Whether to drop a field that names the client: it passes only under its own name and only from a trusted peer; other
@@ -331,26 +351,18 @@ impl<'a, 's> ResponseEdits<'a, 's> {
             dropped = dropped | REPRESENTATION;
         }
         if self.substituting {
+            cold_path();
             dropped = dropped | REPRESENTATION;
             if let Some(false) = self.substitution().map(|found| found.last_modified) {
                 dropped = dropped.with(KnownField::LastModified);
             }
         }
-        let of_snippet = self.of_snippet();
-        let media_type = if of_snippet.is_empty() { None } else { fields.get(KnownField::ContentType) };
-        let applies = |own: &&ResponseEdit| own.edit.is_allowed() && own.applies(self.status, media_type);
-        let replaces = |edit: &FieldEdit| edit.replaces() && edit.is_allowed();
-        let of_route = || self.plan.into_iter().flat_map(|plan| plan.response_edits(rules));
+        let media_type = if self.of_snippet().is_empty() { None } else { fields.get(KnownField::ContentType) };
         // What is replaced besides known fields.
         let mut others = NameLengths::default();
         let edited = self.plan.is_some_and(Plan::edits_response);
         if edited {
-            let mut replace = |edit: &FieldEdit| match edit.known() {
-                Some(known) => dropped = dropped.with(known),
-                None => others.add(edit.name().as_str()),
-            };
-            of_route().filter(|edit| replaces(edit)).for_each(&mut replace);
-            of_snippet.iter().filter(|own| replaces(&own.edit) && applies(own)).for_each(|own| replace(&own.edit));
+            dropped = dropped | self.replaced(media_type, &mut others);
         }
         let rewrites = self.plan.and_then(Plan::response_rewrites);
         let gone = dropped;
@@ -359,13 +371,10 @@ impl<'a, 's> ResponseEdits<'a, 's> {
         }
         sink.forward(fields, dropped, |_, name| {
             rules.replaced_in_response.has_other(name)
-                || (others.may_have(name)
-                    && (of_route().any(|edit| replaces(edit) && edit.is_about(name))
-                        || of_snippet
-                            .iter()
-                            .any(|own| replaces(&own.edit) && own.edit.is_about(name) && applies(&own))))
+                || (others.may_have(name) && self.replaces_other(name, media_type))
         });
         if let Some(rewrites) = rewrites {
+            cold_path();
             rewrites.write(fields, gone, sink, value);
         }
         if self.compressing.varies() {
@@ -377,14 +386,62 @@ impl<'a, 's> ResponseEdits<'a, 's> {
         for (name, text) in self.added {
             sink.field(name.get(), text.as_bytes());
         }
-        let mut result = Ok(());
-        if !edited && rules.response.is_empty() {
-            return result;
+        if edited || !rules.response.is_empty() {
+            return self.write_edits(media_type, sink, value, expand);
         }
+        Ok(())
+    }
+
+    /// The edits of the route.
+    fn of_route(&self) -> impl Iterator<Item = &'a FieldEdit> + use<'a, 's> {
+        let rules = self.rules;
+        self.plan.into_iter().flat_map(move |plan| plan.response_edits(rules))
+    }
+
+    /// Whether the edit of a snippet is made to a response with this media type.
+    fn applies(&self, own: &ResponseEdit, media_type: Option<&[u8]>) -> bool {
+        own.edit.is_allowed() && own.applies(self.status, media_type)
+    }
+
+    // What follows has functions of its own, so that responses which nobody edits don't pass by its code.
+
+    /// The known fields that route and snippet replace; `others` gets the names of the rest.
+    #[inline(never)]
+    fn replaced(&self, media_type: Option<&[u8]>, others: &mut NameLengths) -> KnownSet {
+        let mut known = KnownSet::EMPTY;
+        let mut replace = |edit: &FieldEdit| match edit.known() {
+            Some(field) => known = known.with(field),
+            None => others.add(edit.name().as_str()),
+        };
+        self.of_route().filter(|edit| takes_place(edit)).for_each(&mut replace);
+        let of_snippet = self.of_snippet().iter().filter(|own| takes_place(&own.edit));
+        of_snippet.filter(|own| self.applies(own, media_type)).for_each(|own| replace(&own.edit));
+        known
+    }
+
+    /// Whether route or snippet replace the field with this name.
+    #[inline(never)]
+    fn replaces_other(&self, name: &[u8], media_type: Option<&[u8]>) -> bool {
+        let replaces = |edit: &FieldEdit| takes_place(edit) && edit.is_about(name);
+        self.of_route().any(replaces)
+            || self.of_snippet().iter().any(|own| replaces(&own.edit) && self.applies(own, media_type))
+    }
+
+    #[inline(never)]
+    fn write_edits<F, S: FieldSink<F>>(
+        &self,
+        media_type: Option<&[u8]>,
+        sink: &mut S,
+        value: &mut Vec<u8>,
+        expand: &mut impl Expand,
+    ) -> Result<(), TooLong> {
+        let of_snippet = self.of_snippet();
+        let mut result = Ok(());
         // Edits of a snippet replace those before them, also of the route.
         let is_replaced = |edit: &FieldEdit, later: &[ResponseEdit]| {
             let name = edit.name().as_str().as_bytes();
-            later.iter().any(|other| other.edit.replaces() && other.edit.is_about(name) && applies(&other))
+            let replaces = |other: &ResponseEdit| other.edit.replaces() && other.edit.is_about(name);
+            later.iter().any(|other| replaces(other) && self.applies(other, media_type))
         };
         let mut write = |edit: &FieldEdit, applied: bool| {
             let written = match edit.value() {
@@ -400,7 +457,7 @@ impl<'a, 's> ResponseEdits<'a, 's> {
         };
         self.edits_but_of_snippet().for_each(|edit| write(edit, !is_replaced(edit, of_snippet)));
         for (at, own) in of_snippet.iter().enumerate() {
-            write(&own.edit, applies(&own) && !is_replaced(&own.edit, &of_snippet[at + 1..]));
+            write(&own.edit, self.applies(own, media_type) && !is_replaced(&own.edit, &of_snippet[at + 1..]));
         }
         result
     }

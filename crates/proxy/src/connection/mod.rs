@@ -7,6 +7,7 @@ mod proxy_header;
 mod runner;
 
 use std::future::{Future, poll_fn};
+use std::hint::cold_path;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -108,7 +109,8 @@ async fn run(mut connection: Box<ClientConnection>, runners: &Runners) -> Option
             Some(work) => work,
             None => connection.next_request().await?,
         };
-        if !connection.facts.had_request() && connection.knows_http2(&mut work).await? {
+        if !connection.facts.had_request() && Box::pin(connection.knows_http2(&mut work)).await? {
+            cold_path();
             let early = work.inbound.filled().to_vec();
             connection.facts.shard.store.give_back(work);
             return Some((connection, early));
@@ -117,6 +119,7 @@ async fn run(mut connection: Box<ClientConnection>, runners: &Runners) -> Option
         let after = served.item;
         (connection, work) = (served.connection, served.work);
         if after != After::Keep {
+            cold_path();
             connection.end(work, after).await;
             return None;
         }
@@ -227,6 +230,7 @@ impl ClientConnection {
             self.admission.enter(Phase::Waiting);
             self.deadline.set_after(patience);
         } else {
+            cold_path();
             self.deadline.set(self.head_due);
         }
         poll_fn(|cx| self.poll_first_bytes(cx)).await
@@ -243,6 +247,7 @@ impl ClientConnection {
             return Poll::Ready(None);
         }
         if self.facts.shard.is_draining() {
+            cold_path();
             if self.facts.had_request() {
                 return Poll::Ready(None);
             }
@@ -266,6 +271,7 @@ impl ClientConnection {
             // Only empty lines came, or the connection has to make room.
             Err(None) => After::Close,
             Err(Some(failure)) => {
+                cold_path();
                 self.admission.enter(Phase::Writing);
                 self.exchange(work, &running, begun, pipelined).refuse(failure).await
             }
@@ -286,7 +292,10 @@ impl ClientConnection {
                     work.inbound.hold(len);
                     return Ok(armed);
                 }
-                Ok(Parsed::Partial { started }) => started,
+                Ok(Parsed::Partial { started }) => {
+                    cold_path();
+                    started
+                }
                 Err(error) => return Err(Some(Failure::RequestHead(error))),
             };
             if !armed {

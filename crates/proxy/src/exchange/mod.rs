@@ -2,6 +2,9 @@
 //!
 //! An [`Exchange`] owns everything known about the request and records it exactly once, when it is dropped: after the response,
 //! after a failure, when the client has gone, or when the task is cancelled.
+//!
+//! Between two system calls little of this code is left in the instruction cache, so what counts is how many lines of it a request
+//! touches. [`cold_path`] marks what few requests do: the compiler then puts that at the end of its function, and the rest lies together.
 
 mod ahead;
 mod authenticate;
@@ -22,6 +25,7 @@ mod tries;
 mod tunnel;
 
 use std::future::poll_fn;
+use std::hint::cold_path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -187,11 +191,14 @@ impl<'a> Exchange<'a> {
         });
         self.plan = Some(plan);
         let step = match plan.step {
-            Step::Wait(_) => match self.recall(plan) {
-                Some((plan, service)) if !matches!(plan.step, Step::Wait(_)) => Ok((plan.step, service)),
-                // Boxed: it is rarely needed and would otherwise take room in every connection.
-                recalled => Box::pin(self.wait(recalled.map_or(plan, |(plan, _)| plan))).await,
-            },
+            Step::Wait(_) => {
+                cold_path();
+                match self.recall(plan) {
+                    Some((plan, service)) if !matches!(plan.step, Step::Wait(_)) => Ok((plan.step, service)),
+                    // Boxed: it is rarely needed and would otherwise take room in every connection.
+                    recalled => Box::pin(self.wait(recalled.map_or(plan, |(plan, _)| plan))).await,
+                }
+            }
             step => Ok((step, service)),
         };
         match step {
@@ -199,13 +206,17 @@ impl<'a> Exchange<'a> {
                 match self.forward(Serves::Request, forwarding, service).await {
                     Ok(None) => {}
                     Ok(Some(status)) => {
+                        cold_path();
                         let error = ErrorResponse { status, of_endpoint: true };
                         // Boxed here and below: it is rarely needed and would otherwise take room in every connection.
                         if !Box::pin(self.replace_error(error)).await {
                             self.answer(&Respond::page(status), false, "").await;
                         }
                     }
-                    Err(failure) => self.fail(failure).await,
+                    Err(failure) => {
+                        cold_path();
+                        self.fail(failure).await;
+                    }
                 }
             }
             Ok((Step::Redirect(status), _)) => self.answer(&Respond::page(status), true, "").await,
@@ -393,9 +404,11 @@ impl Drop for Exchange<'_> {
         self.release_ahead();
         self.release_buffered();
         if self.status == 0 {
+            cold_path();
             self.status = CLIENT_CLOSED;
         }
         if !self.complete {
+            cold_path();
             self.cause.get_or_insert(Reason::Shutdown.into());
         }
         self.with_record(|record| self.facts.shard.observe(self.live, record));

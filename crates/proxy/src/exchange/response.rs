@@ -1,6 +1,7 @@
 //! The response of an endpoint on its way to the client.
 
 use std::future::poll_fn;
+use std::hint::cold_path;
 use std::time::Duration;
 
 use fairway_model::decision::ResponseEdits;
@@ -33,6 +34,7 @@ impl Exchange<'_> {
         let method = self.client.method();
         let fields = self.endpoint.response().parsed.fields();
         if fields.present().contains(KnownField::XAccelRedirect) && service.begins_accel_redirect() {
+            cold_path();
             service.with_backend(|backend| self.facts.shard.common.remarks.accel_redirect(backend));
         }
         self.compressing = self.compressing(method);
@@ -41,13 +43,16 @@ impl Exchange<'_> {
         self.endpoint.begin_body(method, form);
         self.begin_buffering(forward);
         if self.facts.shard.is_leaving() {
+            cold_path();
             self.client.close();
         }
         self.start_session(forward, service, &attempt.pick);
         self.status = self.client.status_for(status);
         self.add_auth_cookies();
         if status == 101 {
-            let tunnelled = self.tunnel().await;
+            cold_path();
+            // Boxed: it would otherwise take room in every request under way.
+            let tunnelled = Box::pin(self.tunnel()).await;
             self.end_try(serves, service, attempt, status, tunnelled.err().map(Failure::reason));
             return tunnelled;
         }
@@ -67,6 +72,7 @@ impl Exchange<'_> {
         let reason = relayed.err().map(Failure::reason).or((status >= 500).then_some(Reason::Upstream5xx));
         self.ended = Some(self.end_try(serves, service, attempt, status, reason));
         if let Err(failure) = relayed {
+            cold_path();
             if failure.side() == Side::Upstream && self.client.take_back() {
                 // Not a byte of it was written: the client gets an answer that names the failure.
                 self.status = 0;
@@ -81,6 +87,7 @@ impl Exchange<'_> {
                 shard.upstreams.pool.borrow_mut().put(up, shard.timers.now(), &self.live.prepared.pool);
             }
         } else {
+            cold_path();
             // The endpoint responded before it had the whole request.
             self.skip_body();
         }

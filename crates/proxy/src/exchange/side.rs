@@ -114,13 +114,12 @@ pub(super) enum ClientSide<'a> {
 /// A connection to an endpoint.
 #[derive(Debug)]
 pub(super) enum Connected {
-    Http1(UpstreamConnection),
+    Http1(Box<UpstreamConnection>),
     Http2(StreamPlace),
 }
 
 /// The side that receives the request.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "HTTP/1 is the common case, and costs no allocation")]
 pub(super) enum EndpointSide<'a> {
     /// With memory for an endpoint that speaks HTTP/2, in case this one does.
     Http1(Http1Endpoint<'a>, Option<&'a mut Option<Box<Http2Memory>>>),
@@ -434,7 +433,7 @@ impl<'a> EndpointSide<'a> {
 
     /// The connection, if it is to be kept after the complete response to a whole request with `method`. One of HTTP/2 stays where it
     /// is.
-    pub(super) fn take_reusable(&mut self, method: Method) -> Option<UpstreamConnection> {
+    pub(super) fn take_reusable(&mut self, method: Method) -> Option<Box<UpstreamConnection>> {
         match self {
             Self::Http1(endpoint, _) => endpoint.take_reusable(method),
             Self::Http2(endpoint) => {
@@ -445,7 +444,7 @@ impl<'a> EndpointSide<'a> {
     }
 
     /// Ends the try after a response that was received whole, which is still in the buffer. The connection, if it can carry another request.
-    pub(super) fn release(&mut self, method: Method) -> Option<UpstreamConnection> {
+    pub(super) fn release(&mut self, method: Method) -> Option<Box<UpstreamConnection>> {
         match self {
             Self::Http1(endpoint, _) => endpoint.release(method),
             Self::Http2(endpoint) => {

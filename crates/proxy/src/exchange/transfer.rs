@@ -3,6 +3,7 @@
 //! Each direction repeats three steps: write pending bytes, take more of the body from the buffer, read. So a side that doesn't
 //! read makes the other side wait, and at most one buffer is held, unless the response is [`buffered`](super::buffered).
 
+use std::hint::cold_path;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -67,6 +68,7 @@ impl Exchange<'_> {
         loop {
             // A `100 Continue` or an interim response. If it can't be written now, everything else continues.
             if let Poll::Ready(Err(failure)) = self.poll_write_client(cx) {
+                cold_path();
                 return Poll::Ready(Err(failure));
             }
             if let Poll::Ready(sent) = self.poll_send(cx, serves.is_bodiless()) {
@@ -83,6 +85,7 @@ impl Exchange<'_> {
             let limits = match self.allowance.max_head {
                 None => &self.live.prepared.response,
                 Some(bytes) => {
+                    cold_path();
                     larger = response_limits(bytes as usize);
                     &larger
                 }
@@ -93,6 +96,7 @@ impl Exchange<'_> {
                     return Poll::Ready(Ok(()));
                 }
                 Poll::Ready(Ok(part)) => {
+                    cold_path();
                     if self.limits.read != NEVER {
                         self.limits.read = self.after_gap(self.allowance.read).min(self.limits.head);
                     }
@@ -116,6 +120,7 @@ impl Exchange<'_> {
                 sent?;
             }
             if self.is_ahead() {
+                cold_path();
                 let written = self.poll_write_client(cx)?;
                 self.read_on(cx);
                 return if written.is_ready() { self.poll_waiting(cx) } else { self.poll_limits() }.map(Err);
@@ -157,6 +162,7 @@ impl Exchange<'_> {
     /// Whether the client has got as much of the body as the bandwidth allows by now. The rest of the body waits with the endpoint.
     fn is_ahead(&mut self) -> bool {
         let Some(pace) = &self.pace else { return false };
+        cold_path();
         let due = pace.begun.saturating_add(pace.bandwidth.due(self.client.body_sent()));
         let ahead = due > self.facts.shard.timers.now();
         self.limits.pace = if ahead { due } else { NEVER };
@@ -205,6 +211,7 @@ impl Exchange<'_> {
             match self.endpoint.poll_write(cx, source) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => {
+                    cold_path();
                     self.request = RequestProgress::Broken;
                     break;
                 }
@@ -308,9 +315,11 @@ impl Exchange<'_> {
     /// Whether any wait has lasted too long. Call this last, before the task waits.
     pub(super) fn poll_limits(&mut self) -> Poll<Failure> {
         if self.facts.shard.is_stopping() {
+            cold_path();
             return Poll::Ready(Failure::Shutdown);
         }
         if self.limits.slow <= self.facts.shard.timers.now() {
+            cold_path();
             self.spare_memory();
         }
         let limits = self.limits;
@@ -321,6 +330,7 @@ impl Exchange<'_> {
         if first > now {
             return Poll::Pending;
         }
+        cold_path();
         Poll::Ready(if until <= now {
             Failure::CallTimeout
         } else if limits.client <= now {

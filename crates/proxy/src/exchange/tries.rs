@@ -1,6 +1,7 @@
 //! Sends a request to a backend: chooses an endpoint, and tries again. [`reach`](super::reach) makes the connections.
 
 use std::future::poll_fn;
+use std::hint::cold_path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -107,12 +108,14 @@ impl Exchange<'_> {
         let find = || shard.upstreams.service(self.live, forwarding.backend, &shard.rng);
         let service = known.or_else(find).ok_or(Failure::NoService)?;
         if self.plan.is_some_and(|plan| plan.alternative_of().is_some()) {
+            cold_path();
             self.adopt_affinity(&service);
         }
         service.budget.note_request(shard.timers.now());
         self.service = Some(service.clone());
         let way = shard.upstreams.ways.for_request(self.live, &forwarding, &service).map_err(Failure::InvalidTls)?;
         if self.endpoint.follow(&way, &shard.store) {
+            cold_path();
             let time = self.client.head().filter(|_| self.client.is_call()).and_then(grpc::timeout);
             self.endpoint.set_until(time.map_or(NEVER, |time| shard.timers.after(time)));
             self.client.set_form(BodyForm::Frames);
@@ -120,6 +123,7 @@ impl Exchange<'_> {
         let copies = if serves.is_bodiless() { MirrorSet::NONE } else { self.choose_copies() };
         let buffering = self.buffering_for(copies, policy.request_buffering);
         if self.reads_ahead(serves, buffering) {
+            cold_path();
             // Boxed: it is rarely needed and would otherwise take room in every connection.
             Box::pin(self.read_ahead()).await?;
             service.refresh(&shard.running());
@@ -133,19 +137,30 @@ impl Exchange<'_> {
         loop {
             let fresh = again.is_some();
             let pick = match again.take() {
-                Some(pick) => pick,
+                Some(pick) => {
+                    cold_path();
+                    pick
+                }
                 None => {
                     if tries > 0 {
+                        cold_path();
                         // The endpoints may have changed by now, which is most likely why the try failed.
                         service.refresh(&shard.running());
                     }
                     tries += 1;
-                    self.pick(&service).ok_or_else(|| last.unwrap_or_else(|| self.no_endpoint(&forwarding)))?
+                    match self.pick(&service) {
+                        Some(pick) => pick,
+                        None => {
+                            cold_path();
+                            return Err(last.unwrap_or_else(|| self.no_endpoint(&forwarding)));
+                        }
+                    }
                 }
             };
             let begun = if tries == 1 && !fresh { self.dispatched } else { Instant::now() };
             let mut attempt = Attempt::new(&service, pick, begun);
             if let Some(whole) = policy.response_within {
+                cold_path();
                 let left = whole.saturating_sub(self.dispatched.elapsed());
                 (self.allowance.read, self.allowance.send) =
                     (policy.read_timeout.min(left), policy.send_timeout.min(left));
@@ -155,11 +170,13 @@ impl Exchange<'_> {
                     (self.allowance.read, self.allowance.send) = (policy.read_timeout, policy.send_timeout);
                     let status = self.endpoint.status();
                     if self.retries_status(serves, &policy.retry, tries, status) {
+                        cold_path();
                         let reason = (status >= 500).then_some(Reason::Upstream5xx);
                         self.end_try(serves, &service, &attempt, status, reason);
                         continue;
                     }
                     if self.intercepts(status) {
+                        cold_path();
                         let discarded = Box::pin(self.discard_response(self.client.method())).await;
                         let reason = (status >= 500).then_some(Reason::Upstream5xx);
                         self.end_try(serves, &service, &attempt, status, reason);
@@ -168,7 +185,10 @@ impl Exchange<'_> {
                     }
                     return self.respond(serves, forward, &service, &attempt).await.map(|()| None);
                 }
-                Err(failure) => failure,
+                Err(failure) => {
+                    cold_path();
+                    failure
+                }
             };
             if failure.is_timeout() {
                 self.endpoint.suspect();
@@ -207,6 +227,7 @@ impl Exchange<'_> {
         let mut key = std::mem::take(&mut self.scratch.value);
         key.clear();
         if let Some(format) = &service.hash_key() {
+            cold_path();
             // A key that would be too long is cut: equal requests still have equal keys.
             let _ = self.expand(Serves::Request, format, &mut key);
         }
@@ -242,7 +263,10 @@ impl Exchange<'_> {
         let connected = match idle {
             Some(connected) => connected,
             // Boxed: it is rarely needed and would otherwise take room in every connection.
-            None => Box::pin(self.reach(forwarding, service, way, attempt, target, fresh)).await?,
+            None => {
+                cold_path();
+                Box::pin(self.reach(forwarding, service, way, attempt, target, fresh)).await?
+            }
         };
         self.endpoint.connect(connected);
         self.write_request(serves, service, forwarding)?;
@@ -286,6 +310,7 @@ impl Exchange<'_> {
         let Some(plan) = &self.plan else { return Err(Failure::Unwritable) };
         let mut target = Vec::new();
         if let Serves::Authentication(auth) = serves {
+            cold_path();
             self.expand_template(serves, &auth.target, &mut target)?;
             if auth.allowed.is_some() {
                 decision.append_target(head.parsed.view(head.bytes).query(), &mut target);
@@ -310,6 +335,7 @@ impl Exchange<'_> {
                 Ok(())
             }
             Err(failure) => {
+                cold_path();
                 self.endpoint.set_request(out, None);
                 Err(failure)
             }

@@ -1,6 +1,7 @@
 //! The endpoint's side of an exchange over HTTP/1: sends the request, receives the response, and decides whether the connection
 //! may be reused.
 
+use std::hint::cold_path;
 use std::io;
 use std::task::{Context, Poll, ready};
 
@@ -26,7 +27,7 @@ use crate::work::{RESPONSE, Store};
 #[derive(Debug)]
 pub(crate) struct Http1Endpoint<'a> {
     /// Present from connecting until the end of the try.
-    connection: Option<UpstreamConnection>,
+    connection: Option<Box<UpstreamConnection>>,
     out: &'a mut Outgoing,
     head: &'a mut ResponseHead,
     /// The head (held) and the body.
@@ -69,7 +70,7 @@ impl<'a> Http1Endpoint<'a> {
     }
 
     /// Uses this connection for the try.
-    pub(crate) fn connect(&mut self, mut connection: UpstreamConnection) {
+    pub(crate) fn connect(&mut self, mut connection: Box<UpstreamConnection>) {
         connection.requests += 1;
         self.connection = Some(connection);
     }
@@ -80,13 +81,13 @@ impl<'a> Http1Endpoint<'a> {
     }
 
     /// The connection, if it can carry another request after the complete response to a whole request with `method`.
-    pub(crate) fn take_reusable(&mut self, method: Method) -> Option<UpstreamConnection> {
+    pub(crate) fn take_reusable(&mut self, method: Method) -> Option<Box<UpstreamConnection>> {
         let reusable = self.head.allows_reuse(method) && self.source.buffer.is_empty();
         self.connection.take().filter(|_| reusable)
     }
 
     /// The same for a response that is still in the buffer.
-    pub(crate) fn release(&mut self, method: Method) -> Option<UpstreamConnection> {
+    pub(crate) fn release(&mut self, method: Method) -> Option<Box<UpstreamConnection>> {
         self.connection.take().filter(|_| self.head.allows_reuse(method))
     }
 
@@ -175,6 +176,7 @@ impl<'a> Http1Endpoint<'a> {
             store.reclaim(self.source.buffer);
         }
         if !ready!(read)? {
+            cold_path();
             return Poll::Ready(Err(Failure::UpstreamClosed));
         }
         let buffer = &mut *self.source.buffer;
@@ -182,6 +184,7 @@ impl<'a> Http1Endpoint<'a> {
             Ok(Parsed::Complete { len }) => {
                 buffer.hold(len);
                 if self.head.is_interim() {
+                    cold_path();
                     self.interim += 1;
                     let few = self.interim <= INTERIM_RESPONSES;
                     return Poll::Ready(if few { Ok(ResponsePart::Interim) } else { Err(Failure::InterimResponses) });
@@ -191,6 +194,7 @@ impl<'a> Http1Endpoint<'a> {
                 Ok(ResponsePart::Head)
             }
             Ok(Parsed::Partial { .. }) => {
+                cold_path();
                 self.starved = true;
                 Ok(ResponsePart::Partial)
             }

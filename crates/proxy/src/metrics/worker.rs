@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
+use std::hint::cold_path;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -197,6 +198,7 @@ impl WorkerMetrics {
     pub fn record(&mut self, record: &RequestRecord<'_>) {
         let route = self.route(record);
         if record.cause.is_some() || record.tries.iter().any(|one| one.reason.is_some()) {
+            cold_path();
             self.fail(record);
         }
         let Some(route) = route else {
@@ -292,6 +294,7 @@ impl WorkerMetrics {
         if let Some((_, at)) = self.known.find(hash, |(other, _)| *other == place) {
             return Some(*at);
         }
+        cold_path();
         let labels = RequestLabels::of(record, &self.options)?;
         let at = self.by_labels(labels);
         let hasher = &self.hasher;

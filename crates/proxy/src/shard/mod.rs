@@ -8,6 +8,7 @@ mod place;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::hint::cold_path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -248,14 +249,17 @@ impl Shard {
         let mut metrics = self.metrics.borrow_mut();
         metrics.record(record);
         if live.version < self.running.borrow().version {
+            cold_path();
             // What is cached about an outgoing snapshot would be wrong for the one that takes its place in memory.
             metrics.snapshot_changed();
         }
         drop(metrics);
         if Failing::concerns(record) {
+            cold_path();
             self.failing.borrow_mut().note(&self.running(), record, Instant::now());
         }
         if let Some(context) = record.trace {
+            cold_path();
             self.record_span(live, context, record);
         }
         if let Some(log) = &self.log

@@ -8,6 +8,7 @@ mod target;
 mod tls;
 
 use std::cell::RefCell;
+use std::hint::cold_path;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -58,12 +59,14 @@ impl Upstreams {
             if service.is_current(live) {
                 return Some(service.clone());
             }
+            cold_path();
             if service.update(live, name) {
                 return Some(service.clone());
             }
             services.remove(name);
             return None;
         }
+        cold_path();
         let service = Rc::new(Service::new(live, name, &self.health, &mut rng.borrow_mut())?);
         services.insert(name.clone(), service.clone());
         Some(service)
@@ -85,7 +88,7 @@ impl Upstreams {
 
     /// Takes an idle connection to a target. With `certain`, a system call checks that it is still open: for requests that may
     /// not be sent twice.
-    pub(crate) fn take(&self, target: &Target, certain: bool) -> Option<UpstreamConnection> {
+    pub(crate) fn take(&self, target: &Target, certain: bool) -> Option<Box<UpstreamConnection>> {
         let mut pool = self.pool.borrow_mut();
         loop {
             let connection = pool.take(target)?;

@@ -3,6 +3,7 @@
 //! The most recently used one is taken first, so that the others can age out. Invariant: a connection from the pool has, as far
 //! as the worker's event loop knows, neither been closed nor received a byte since its last response.
 
+use std::hint::cold_path;
 use std::io;
 use std::mem::MaybeUninit;
 use std::task::{Context, Waker};
@@ -16,7 +17,7 @@ use crate::prepared::PoolLimits;
 use crate::stream::{ReadInto, Upstream};
 use crate::timer::Millis;
 
-/// A connection to an endpoint.
+/// A connection to an endpoint. It is boxed, because each request takes one from the pool and gives it back.
 #[derive(Debug)]
 pub(crate) struct UpstreamConnection {
     pub(crate) stream: Upstream,
@@ -65,7 +66,7 @@ pub(crate) struct Pool {
 
 #[derive(Debug)]
 struct PoolSlot {
-    connection: Option<UpstreamConnection>,
+    connection: Option<Box<UpstreamConnection>>,
     since: Millis,
     older: u32,
     newer: u32,
@@ -77,7 +78,7 @@ struct PoolSlot {
 
 impl Pool {
     /// Takes the most recently used connection to a target that still works, if any.
-    pub(crate) fn take(&mut self, target: &Target) -> Option<UpstreamConnection> {
+    pub(crate) fn take(&mut self, target: &Target) -> Option<Box<UpstreamConnection>> {
         loop {
             let head = self.heads.get_mut(target).filter(|head| **head != NONE)?;
             let slot = *head;
@@ -87,18 +88,21 @@ impl Pool {
             if !connection.is_stale() {
                 return Some(connection);
             }
+            cold_path();
         }
     }
 
     /// Keeps a connection whose response was read completely, within the limits.
-    pub(crate) fn put(&mut self, connection: UpstreamConnection, now: Millis, limits: &PoolLimits) {
+    pub(crate) fn put(&mut self, connection: Box<UpstreamConnection>, now: Millis, limits: &PoolLimits) {
         if limits.connections == 0
             || connection.requests >= limits.requests
             || now.saturating_sub(connection.opened) >= limits.age
         {
+            cold_path();
             return;
         }
         while self.len >= limits.connections {
+            cold_path();
             let Some(oldest) = self.oldest else { return };
             self.remove(oldest);
         }
@@ -136,9 +140,10 @@ impl Pool {
         self.len
     }
 
-    fn insert(&mut self, connection: UpstreamConnection, now: Millis) {
+    fn insert(&mut self, connection: Box<UpstreamConnection>, now: Millis) {
         let target = connection.target;
         let slot = self.free.pop().unwrap_or_else(|| {
+            cold_path();
             self.slots.push(PoolSlot {
                 connection: None,
                 since: 0,
@@ -163,7 +168,7 @@ impl Pool {
         self.len += 1;
     }
 
-    fn remove(&mut self, slot: u32) -> Option<UpstreamConnection> {
+    fn remove(&mut self, slot: u32) -> Option<Box<UpstreamConnection>> {
         let PoolSlot { connection, above, below, .. } = &self.slots[slot as usize];
         if *above == NONE
             && let Some(connection) = connection
@@ -175,7 +180,7 @@ impl Pool {
     }
 
     /// Takes a connection out of both lists, of which the second may begin with it no longer.
-    fn unlink(&mut self, slot: u32) -> Option<UpstreamConnection> {
+    fn unlink(&mut self, slot: u32) -> Option<Box<UpstreamConnection>> {
         let entry = &mut self.slots[slot as usize];
         let connection = entry.connection.take()?;
         let (older, newer, below, above) = (entry.older, entry.newer, entry.below, entry.above);
@@ -210,11 +215,11 @@ mod tests {
 
     const LIMITS: PoolLimits = PoolLimits { connections: 3, requests: 10, idle: 100, age: 1000 };
 
-    async fn connection(listener: &TcpListener) -> (UpstreamConnection, TcpStream) {
+    async fn connection(listener: &TcpListener) -> (Box<UpstreamConnection>, TcpStream) {
         let address = listener.local_addr().unwrap();
         let stream = Upstream::Plain(TcpStream::connect(address).await.unwrap());
         (
-            UpstreamConnection { stream, target: plain(address), opened: 0, requests: 1 },
+            Box::new(UpstreamConnection { stream, target: plain(address), opened: 0, requests: 1 }),
             listener.accept().await.unwrap().0,
         )
     }

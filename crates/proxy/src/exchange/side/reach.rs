@@ -46,7 +46,7 @@ impl Exchange<'_> {
         let stream = self.count_connect(stream)?;
         attempt.note_connected();
         let opened = self.facts.shard.timers.now();
-        Ok(Connected::Http1(UpstreamConnection { stream, target, opened, requests: 0 }))
+        Ok(Connected::Http1(Box::new(UpstreamConnection { stream, target, opened, requests: 0 })))
     }
 
     fn note_kept(&self, attempt: &mut Attempt) {
