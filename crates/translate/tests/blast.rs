@@ -14,6 +14,7 @@ use fairway_model::{Action, Filter, Host, Location, Resource, ResourceName, Rout
 use fairway_translate::objects::{Change, Kind, ObjectKey};
 use fairway_translate::{Options, Translator};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use serde_json::json;
 
 use self::objects::{Tenant, of_operator, text_of};
@@ -30,10 +31,14 @@ fn options() -> Options {
     Options { ssl_passthrough: true, configmap: Some(("infra".into(), "global".into())), ..Options::default() }
 }
 
-/// Some hundreds of cases; `PROPTEST_CASES` is another number.
+/// Some hundreds of cases, the same each time; `PROPTEST_CASES` is another number, of others each time.
 fn config(cases: u32) -> ProptestConfig {
     let usual = ProptestConfig::default();
-    if std::env::var_os("PROPTEST_CASES").is_some() { usual } else { ProptestConfig { cases, ..usual } }
+    if std::env::var_os("PROPTEST_CASES").is_some() {
+        usual
+    } else {
+        ProptestConfig { cases, rng_seed: RngSeed::Fixed(1), ..usual }
+    }
 }
 
 /// What happens at once: changes of others, and of the one tenant.
