@@ -3,10 +3,12 @@
 use anyhow::{Context, ensure};
 use fairway_e2e::load::{Load, Running};
 use fairway_e2e::scene::{self, Scene, Session};
+use kube::Api;
+use kube::api::DynamicObject;
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use super::install;
+use super::{install, resource};
 
 const BINARY: &str = "target/image/rootfs/fairway";
 
@@ -57,9 +59,7 @@ fn a_host_moves_to_a_route_and_back_without_a_failed_request() -> anyhow::Result
         load.more(u64::from(RATE)).await;
         scene.apply(&only(&converted, |kind| kind != "HTTPRoute")?).await?;
         scene.apply(&routes).await?;
-        let path = format!("httproute/{}", name(&converted, "HTTPRoute")?);
-        let parent = "jsonpath={.status.parents[0].conditions[?(@.type==\"Accepted\")].status}=True";
-        scene.kubectl(&["wait", "--for", parent, "--timeout", "60s", &path, "-n", scene.namespace()]).await?;
+        accepted(scene, name(&converted, "HTTPRoute")?).await?;
         load.more(u64::from(RATE)).await;
         ensure!(!answered(&load, "after"), "the older Ingress keeps the host");
         ensure!(session.get(HOST, "/").await?.status == 200, "while both serve the host");
@@ -79,6 +79,20 @@ fn a_host_moves_to_a_route_and_back_without_a_failed_request() -> anyhow::Result
         ensure!(account.retried == 0, "connections were closed");
         Ok(())
     })
+}
+
+/// Waits until a route says that its Gateway has taken it.
+async fn accepted(scene: &Scene, name: &str) -> anyhow::Result<()> {
+    let routes: Api<DynamicObject> = Api::namespaced_with(scene.client(), scene.namespace(), &resource("HTTPRoute").0);
+    let holds = |one: &Value| one["type"] == "Accepted" && one["status"] == "True";
+    scene
+        .until("the route is accepted", async || {
+            let parents = routes.get(name).await?.data["status"]["parents"].clone();
+            let conditions = parents.as_array().into_iter().flatten().filter_map(|one| one["conditions"].as_array());
+            ensure!(conditions.flatten().any(holds), "{parents}");
+            Ok(true)
+        })
+        .await
 }
 
 /// Waits until only this Deployment answers.
