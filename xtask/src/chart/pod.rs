@@ -87,6 +87,11 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let of_kind = |kind: &str| all.iter().find(|object| object["kind"] == kind).with_context(|| format!("no {kind}"));
     let ports = of_kind("Deployment")?.pointer("/spec/template/spec/containers/1/ports").unwrap_or(&Json::Null);
     expect("metrics", ports, "/2", json!({"name": "metrics", "containerPort": 10255, "protocol": "TCP"}));
+    // The controller beside the proxy gives way.
+    let deployment = of_kind("Deployment")?;
+    let probed = "/spec/template/spec/containers/0/livenessProbe/httpGet/port";
+    expect("metrics", deployment, "/spec/template/spec/containers/0/ports/0/containerPort", json!(10254));
+    expect("metrics", deployment, probed, json!(10254));
     let allowed = of_kind("NetworkPolicy")?;
     expect("metrics", allowed, "/spec/ingress/0/ports/2", json!({"protocol": "TCP", "port": 10255}));
     // Values of that chart set one path for all probes. This one is for readiness, and succeeds until no connection is

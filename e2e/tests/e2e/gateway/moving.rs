@@ -126,7 +126,7 @@ async fn convert(scene: &Scene) -> anyhow::Result<Vec<Value>> {
     let output = scene.output(BINARY, &words).await?;
     let text = String::from_utf8(output.stdout)?;
     ensure!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-    let text = text.replace("name: before", "name: after");
+    let text = text.replace("name: \"before\"", "name: \"after\"");
     let documents = serde_norway::Deserializer::from_str(&text).map(Value::deserialize);
     let documents = documents.collect::<Result<Vec<_>, _>>().context("YAML of convert")?;
     Ok(documents.into_iter().filter(|object| object["kind"].as_str().is_some_and(|it| it != "GatewayClass")).collect())
