@@ -90,8 +90,8 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     // The controller beside the proxy gives way.
     let deployment = of_kind("Deployment")?;
     let probed = "/spec/template/spec/containers/0/livenessProbe/httpGet/port";
-    expect("metrics", deployment, "/spec/template/spec/containers/0/ports/0/containerPort", json!(10254));
-    expect("metrics", deployment, probed, json!(10254));
+    expect("metrics", deployment, "/spec/template/spec/containers/0/ports/0/containerPort", json!(10265));
+    expect("metrics", deployment, probed, json!(10265));
     let allowed = of_kind("NetworkPolicy")?;
     expect("metrics", allowed, "/spec/ingress/0/ports/2", json!({"protocol": "TCP", "port": 10255}));
     // Values of that chart set one path for all probes. This one is for readiness, and succeeds until no connection is

@@ -12,11 +12,11 @@ The arguments of the controller. Rights, probes and ports follow from them, so t
 {{- include "fairway.text" (index .Values.controller.extraArgs "healthz-port" | default (ternary $metrics.port 10254 $metrics.enabled)) -}}
 {{- end -}}
 
-{{/* The same of a controller that is a process of its own. In one pod with a proxy that has the port already, it takes the other default. */}}
+{{/* The same of a controller that is a process of its own. In one pod with a proxy that has the port already, it takes another one. */}}
 {{- define "fairway.controlPort" -}}
 {{- $port := include "fairway.text" .Values.controller.control.port -}}
 {{- $taken := and (ne .Values.controller.mode "split") (eq $port (include "fairway.healthPort" .)) -}}
-{{- ternary (ternary "10255" "10254" (eq $port "10254")) $port $taken -}}
+{{- ternary (add 10 (int $port) | toString) $port $taken -}}
 {{- end -}}
 
 {{/* The name of that port. */}}
