@@ -504,6 +504,11 @@ impl fmt::Display for Backends {
 }
 
 impl Forward {
+    /// To one backend, with nothing in its place.
+    pub fn to(backend: BackendName, policy: Arc<ForwardPolicy>) -> Self {
+        Self { backends: backend.into(), fallback: None, session_cookie_path: None, policy }
+    }
+
     /// All backends that may receive the requests, the fallback last.
     pub fn all_backends(&self) -> impl Iterator<Item = &BackendName> {
         self.backends.names().chain(&self.fallback)

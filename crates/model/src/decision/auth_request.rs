@@ -100,6 +100,7 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         }
         Ok(())
     }
+
     /// Writes the fields for a service that gets what is listed. Fields that describe the client are Fairway's own.
     fn write_allowed<S: FieldSink<F>>(&self, allowed: &[ConfiguredName], sink: &mut S) {
         let client = &self.scratch.client;

@@ -26,7 +26,7 @@ use crate::engine::shared::Shared;
 use crate::limit;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::options::Options;
-use crate::resource::backend::{BackendKey, Layer};
+use crate::resource::backend::{BackendKey, Layer, is_external};
 
 /// Stands for "no time limit": a day short of what a deadline can hold is of no use to anyone.
 const ENDLESS: Duration = Duration::from_secs(365 * 86_400);
@@ -267,12 +267,7 @@ impl RuleReader<'_> {
         let path = http.and_then(|http| http.path.as_deref()).unwrap_or_default().trim_end_matches('/');
         let slash = if path.is_empty() || path.starts_with('/') { "" } else { "/" };
         let policy = ForwardPolicy { max_body: ByteLimit::NONE, tls, ..ForwardPolicy::default() };
-        let forward = Forward {
-            backends: key.name().into(),
-            fallback: None,
-            session_cookie_path: None,
-            policy: self.policies.of(policy),
-        };
+        let forward = Forward::to(key.name(), self.policies.of(policy));
         built.backends.push((key, format!("{field}.backendRef")));
         effects.auth = Some(Box::new(ExternalAuth {
             forward,
@@ -328,12 +323,7 @@ impl RuleReader<'_> {
             (None, None) => None,
         };
         let policy = ForwardPolicy { max_body: ByteLimit::NONE, tls, ..ForwardPolicy::default() };
-        let forward = Forward {
-            backends: key.name().into(),
-            fallback: None,
-            session_cookie_path: None,
-            policy: self.policies.of(policy),
-        };
+        let forward = Forward::to(key.name(), self.policies.of(policy));
         built.backends.push((key, field));
         effects.mirrors.push(Mirror {
             forward,
@@ -528,7 +518,7 @@ impl RuleReader<'_> {
             };
         };
         let spec = object.spec.as_ref();
-        if spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
+        if is_external(object) {
             let message = format!("Service {namespace}/{} is an ExternalName", one.name);
             return Err((Reason::UnsupportedBackend, Shortcoming::new("InvalidKind", message)));
         }

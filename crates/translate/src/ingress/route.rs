@@ -475,7 +475,7 @@ fn mirror(part: &Part, config: &GlobalConfig, policies: &mut Policies) -> Option
     let tls = external_auth::tls(url, &HostPattern::Any);
     let plain = policies.plain(config);
     let policy = policies.0.of(ForwardPolicy { upstream_host: Some(Template::parse(host)), tls, ..(*plain).clone() });
-    let forward = Forward { backends: backend.name().into(), fallback: None, session_cookie_path: None, policy };
+    let forward = Forward::to(backend.name(), policy);
     let body = own.mirror_body != Some(Switch::Off);
     Some(Filter::Mirror(Box::new(Mirror { forward, target: Some(url.target.clone()), body, fraction: None })))
 }

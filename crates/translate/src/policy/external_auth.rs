@@ -81,7 +81,7 @@ pub(crate) fn filter(
     let copied = annotations.response_headers.iter().flat_map(|names| &names.0);
     let copied = copied.filter_map(|name| ConfiguredName::try_from(name.as_str()).ok());
     Ok(Filter::ExternalAuth(Box::new(ExternalAuth {
-        forward: Forward { backends: backend.name().into(), fallback: None, session_cookie_path: None, policy },
+        forward: Forward::to(backend.name(), policy),
         host: (*host).into(),
         target: url.target.clone(),
         method: annotations.method.map(|method| method.0.into()),

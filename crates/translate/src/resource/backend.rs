@@ -270,6 +270,11 @@ fn local_process(key: &BackendKey, port: Option<&ServicePort>, development: &Dev
     find(key.port.to_string()).or_else(|| find(port?.port.to_string())).or_else(|| find(port?.name.clone()?))
 }
 
+/// Whether it stands for a name outside of the cluster: its ports are those of that name.
+pub(crate) fn is_external(service: &Service) -> bool {
+    service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("ExternalName")
+}
+
 /// The port of a Service: by number, by name, or by an equal target port. Only ports of the right protocol count, so that a number
 /// used for both protocols finds the right one.
 pub(crate) fn find_port<'a>(service: &'a Service, key: &BackendKey) -> Option<&'a ServicePort> {

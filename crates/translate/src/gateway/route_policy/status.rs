@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::Service;
-
 use super::read::Section;
 use super::{RoutePolicies, RoutePolicyPart, Subject};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
@@ -11,7 +9,7 @@ use crate::gateway::api::{GROUP, ParentReference};
 use crate::gateway::status::{AncestorStatus, Condition, Shortcoming};
 use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::resource::Secrets;
-use crate::resource::backend::{BackendKey, Layer, find_port};
+use crate::resource::backend::{BackendKey, Layer, find_port, is_external};
 
 /// Most entries that the status of a policy may have.
 const ANCESTORS: usize = 16;
@@ -171,11 +169,6 @@ fn missing(backend: &BackendKey, objects: &Objects) -> Option<(Reason, String)> 
         Some(_) => Some((Reason::PortNotFound, format!("{service} has no port {}", backend.port))),
         None => Some((Reason::ServiceNotFound, format!("there is no {service}"))),
     }
-}
-
-/// Whether it stands for a name outside of the cluster: its ports are those of that name.
-fn is_external(service: &Service) -> bool {
-    service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("ExternalName")
 }
 
 /// Whether a Gateway or a ListenerSet has a listener, or a route a rule, of this name.

@@ -24,7 +24,7 @@ pub(super) fn find(
         let message = format!("there is no Service {}/{}", key.namespace, key.service);
         return Err(Problem::new(Severity::Warning, Reason::ServiceNotFound, message));
     };
-    if service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
+    if super::is_external(service) {
         return external::find(key, service, port, options);
     }
     if by_cluster_address && let Some(address) = cluster_address(service) {
