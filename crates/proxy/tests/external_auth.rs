@@ -75,6 +75,13 @@ impl Guarded {
     }
 }
 
+/// The fields of a request, sorted by name.
+fn lines(request: &Request) -> Vec<String> {
+    let mut lines: Vec<_> = request.headers().iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    lines.sort_by_key(|line| line.to_ascii_lowercase());
+    lines
+}
+
 fn name(name: &str) -> fairway_model::ConfiguredName {
     name.try_into().expect("a name")
 }
@@ -141,10 +148,8 @@ async fn a_service_gets_what_is_listed_and_the_backend_all_that_it_answers() {
     let asked = guarded.asked();
     assert_eq!((asked.method.as_str(), asked.target.as_str()), ("PUT", "/check/a%20b?c=d"));
     assert!(asked.body.is_empty());
-    let mut sent: Vec<_> = asked.headers().iter().map(|(name, value)| format!("{name}: {value}")).collect();
-    sent.sort_by_key(|line| line.to_ascii_lowercase());
     assert_eq!(
-        sent,
+        lines(&asked),
         [
             "authorization: Bearer x",
             "Content-Length: 0",
@@ -203,10 +208,8 @@ async fn the_service_is_asked_about_the_request_without_its_body() {
     let asked = guarded.asked();
     assert_eq!((asked.method.as_str(), asked.target.as_str()), ("GET", "/verify?from=app.example"));
     assert!(asked.body.is_empty());
-    let mut sent: Vec<_> = asked.headers().iter().map(|(name, value)| format!("{name}: {value}")).collect();
-    sent.sort_by_key(|line| line.to_ascii_lowercase());
     assert_eq!(
-        sent,
+        lines(&asked),
         [
             "authorization: Bearer x",
             "content-type: text/plain",
