@@ -581,6 +581,12 @@ fn controller() -> Command {
         .arg(
             text("control-pods", "SELECTOR")
                 .help("Write the addresses of the nodes with these pods of the own namespace to status, where those of nodes are written"),
+        )
+        .arg(
+            Arg::new("restart-on-failure")
+                .long("restart-on-failure")
+                .action(ArgAction::SetTrue)
+                .help("Run the controller as a child process, and again when it fails or hangs, so that its container, and with it the pod of a proxy, stays ready"),
         );
     let command =
         command.mut_arg("healthz-port", |arg| arg.help("Serve health and metrics on this port [default: 10255]"));

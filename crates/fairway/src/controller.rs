@@ -25,6 +25,7 @@ use crate::status::standing::{self, Connected, Slowest, Standing};
 use crate::wiring::{self, Signals};
 
 mod door;
+mod keep;
 
 /// The port of health and metrics: that of `fairway run` belongs to the proxy in the same pod.
 const ADMIN_PORT: u16 = 10255;
@@ -34,6 +35,9 @@ const AFTER_DRAIN: Duration = Duration::from_secs(5);
 
 /// Runs the command until it is asked to end.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    if matches.get_flag(keep::SWITCH) {
+        return keep::main(matches);
+    }
     let Some(flags) = role::begin(matches, "controller") else { return Ok(ExitCode::SUCCESS) };
     let mut config = run::config(matches, &flags)?;
     let runtime = run::runtime()?;

@@ -1,7 +1,7 @@
 //! `fairway status` and `kubectl fairway status`: how the processes of an install stand to each other, as each of them says at
 //! `/debug/channel`; of a cluster also which Ingresses are served. Nothing is written.
 
-mod ask;
+pub(crate) mod ask;
 mod ingress;
 pub(crate) mod standing;
 mod text;

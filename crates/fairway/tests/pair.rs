@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use fairway_testkit::{Client, Gate, Origin, Reply, eventually};
 use serde_json::{Value, json};
-use support::run::{ConfigMap, Run, api_server, api_server_with};
+use support::run::{ConfigMap, Run, api_server, api_server_with, signal};
 use support::{fairway, text};
 
 /// A free place for a socket.
@@ -124,6 +124,35 @@ async fn no_request_fails_while_there_is_no_controller() {
     more().await;
     stop.store(true, Ordering::Relaxed);
     load.await.unwrap();
+}
+
+/// In a pod, its container doesn't end, so the pod stays ready.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_that_fails_is_started_again_by_its_parent() {
+    let (_folder, socket) = socket();
+    let origin = Origin::start("web");
+    let api = api_server(&origin, &open());
+    let mut parent = Run::controller(api.address(), &socket, &["--restart-on-failure"]);
+    let mut proxy = Run::proxy(&socket, &[]);
+    proxy.serving();
+    let child =
+        |line: &str| line.rsplit("process=").next().and_then(|id| id.parse::<u32>().ok()).expect("a process id");
+    let first = child(parent.log().lines().find(|line| line.contains("of its own")).expect("the first child"));
+    signal(first, "-KILL");
+    assert!(parent.line_with("the controller failed").contains("signal: 9"));
+    let second = child(&parent.line_with("of its own"));
+    assert_ne!(first, second);
+    parent.line_with("publishing");
+    eventually("the new controller", || async { channel(&proxy).await["current"] == true }).await;
+
+    proxy.signal("-TERM");
+    proxy.ended();
+    parent.signal("-TERM");
+    assert_eq!(parent.ended().code(), Some(0));
+    assert!(!std::path::Path::new(&format!("/proc/{second}")).exists(), "the child ends first");
+    // What will fail in the same way each time is not tried again.
+    let refused = fairway().args(["controller", "--restart-on-failure", "--configmap=one/two/three"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{}", String::from_utf8_lossy(&refused.stderr));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,14 +39,16 @@ impl Scene {
         }
     }
 
-    /// The process of a pod of Fairway that has this role.
+    /// The process of a pod of Fairway that has this role; not the parent that starts a controller again.
     ///
     /// # Errors
     /// If there is none.
     pub fn process_of(&self, pod: &str, role: &str) -> anyhow::Result<Process> {
         let found = self.processes(pod)?;
-        let is_it =
-            |process: &&Process| process.words().is_ok_and(|words| words.get(1).is_some_and(|word| word == role));
+        let has = |words: Vec<String>| {
+            words.get(1).is_some_and(|word| word == role) && !words.iter().any(|word| word == "--restart-on-failure")
+        };
+        let is_it = |process: &&Process| process.words().is_ok_and(has);
         found.iter().find(is_it).copied().with_context(|| format!("no {role} of {pod}: {found:?}"))
     }
 

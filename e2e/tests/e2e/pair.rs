@@ -8,7 +8,7 @@ use fairway_e2e::scene;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::rollout::{HOST, TWO, restart, scale, serve_as, unharmed};
+use crate::rollout::{HOST, TWO, restart, restarts, scale, serve_as, unharmed};
 
 const PAIR: &str = "controller.mode=pair";
 
@@ -64,6 +64,17 @@ fn no_request_fails_while_pods_of_two_containers_are_replaced_or_lose_their_cont
             scale(scene, 4).await
         })
         .await?;
+        let pods = fairway.pods().await?;
+        ensure!(
+            pods.iter().all(|pod| restarts(pod) == 0),
+            "no container has ended: their pods would have been unready"
+        );
+        for pod in pods {
+            let name = pod.metadata.name.context("a pod without a name")?;
+            scene
+                .until("there is a controller again", async || Ok(scene.process_of(&name, "controller").is_ok()))
+                .await?;
+        }
         unharmed(scene, "an update from two processes to one", address, async || {
             fairway.upgrade(&[TWO, "controller.mode=single"]).await?;
             fairway.ready(2).await

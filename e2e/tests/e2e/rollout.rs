@@ -277,7 +277,7 @@ fn ip(pod: &Pod) -> anyhow::Result<&str> {
     pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).context("a pod without an address")
 }
 
-fn restarts(pod: &Pod) -> i32 {
+pub(super) fn restarts(pod: &Pod) -> i32 {
     let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
     statuses.map(|status| status.restart_count).sum()
 }

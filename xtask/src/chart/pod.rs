@@ -89,9 +89,12 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     expect("metrics", ports, "/2", json!({"name": "metrics", "containerPort": 10255, "protocol": "TCP"}));
     // The controller beside the proxy gives way.
     let deployment = of_kind("Deployment")?;
-    let probed = "/spec/template/spec/containers/0/livenessProbe/httpGet/port";
     expect("metrics", deployment, "/spec/template/spec/containers/0/ports/0/containerPort", json!(10265));
-    expect("metrics", deployment, probed, json!(10265));
+    let own = flag_of(0, deployment, "healthz-port");
+    expect("metrics", &json!(own), "", json!("10265"));
+    // Its parent sees to it, not Kubernetes: a container that ends makes the pod unready.
+    expect("metrics", &json!(flag_of(0, deployment, "restart-on-failure")), "", json!(""));
+    expect("metrics", deployment, "/spec/template/spec/containers/0/livenessProbe", Json::Null);
     let allowed = of_kind("NetworkPolicy")?;
     expect("metrics", allowed, "/spec/ingress/0/ports/2", json!({"protocol": "TCP", "port": 10255}));
     // Values of that chart set one path for all probes. This one is for readiness, and succeeds until no connection is
@@ -299,7 +302,12 @@ fn workload(helm: &Helm, values: &Json) -> anyhow::Result<Json> {
 
 /// The value of a flag; empty if it has none.
 fn flag(workload: &Json, name: &str) -> Option<String> {
-    let arguments = workload.pointer("/spec/template/spec/containers/1/args")?.as_array()?;
+    flag_of(1, workload, name)
+}
+
+/// The same of the container with this index.
+fn flag_of(container: usize, workload: &Json, name: &str) -> Option<String> {
+    let arguments = workload.pointer(&format!("/spec/template/spec/containers/{container}/args"))?.as_array()?;
     arguments.iter().find_map(|argument| {
         let (flag, value) = argument.as_str()?.split_once('=').unwrap_or((argument.as_str()?, ""));
         (flag.strip_prefix("--")? == name).then(|| value.to_owned())

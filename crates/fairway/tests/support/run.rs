@@ -145,8 +145,7 @@ impl Run {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status().expect("kill runs");
-        assert!(sent.success());
+        signal(self.child.id(), name);
     }
 
     /// Waits until it has ended.
@@ -167,6 +166,12 @@ impl Drop for Run {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Sends a signal, such as `-TERM`, to a process.
+pub(crate) fn signal(process: u32, name: &str) {
+    let sent = Command::new("kill").args([name, &process.to_string()]).status().expect("kill runs");
+    assert!(sent.success());
 }
 
 pub(crate) fn kubeconfig(folder: &TempDir, server: &str) -> PathBuf {

@@ -141,10 +141,16 @@ proxies.
 {{- toYaml $flags -}}
 {{- end -}}
 
-{{/* The arguments of `role`. All roles take all flags; the healths of two processes in a pod need two ports. */}}
+{{/*
+The arguments of `role`. All roles take all flags; the healths of two processes in a pod need two ports. Beside a proxy, a controller
+that fails must not end its container: the pod would be unready, and its Service would leave the proxy out.
+*/}}
 {{- define "fairway.args" -}}
 {{- $flags := include "fairway.flags" .root | fromYaml -}}
-{{- if eq .role "controller" -}}{{- $_ := set $flags "healthz-port" (include "fairway.controlPort" .root) -}}{{- end -}}
+{{- if eq .role "controller" -}}
+{{- $_ := set $flags "healthz-port" (include "fairway.controlPort" .root) -}}
+{{- if eq .root.Values.controller.mode "pair" -}}{{- $_ := set $flags "restart-on-failure" "" -}}{{- end -}}
+{{- end -}}
 {{- if eq .root.Values.controller.mode "split" -}}{{- $flags = merge (include "fairway.channelFlags" . | fromYaml) $flags -}}{{- end -}}
 - {{ .role }}
 {{- range $name, $value := $flags }}

@@ -229,9 +229,12 @@ mounted and set for both is what the user adds.
   ports: {{- . | nindent 4 }}
   {{- end }}
   {{- if eq $role "controller" }}
-  livenessProbe: {{- include "fairway.controlProbe" (dict "root" $root "path" "/livez" "period" 10) | nindent 4 }}
-  {{- /* In a pod with a proxy, that alone decides: it serves on while a controller starts anew and the API server is away. */}}
+  {{- /*
+  In a pod with a proxy, that alone decides: it serves on while a controller starts anew and the API server is away. There the parent of
+  the controller asks whether it is alive.
+  */}}
   {{- if eq $controller.mode "split" }}
+  livenessProbe: {{- include "fairway.controlProbe" (dict "root" $root "path" "/livez" "period" 10) | nindent 4 }}
   readinessProbe: {{- include "fairway.controlProbe" (dict "root" $root "path" "/readyz" "period" 2) | nindent 4 }}
   {{- end }}
   {{- else }}
