@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use fairway_model::{Delta, Origin};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::StreamExt;
 use tonic::Status;
 use tracing::{info, warn};
@@ -37,7 +37,7 @@ pub struct LinkStatus {
     /// Whether a complete state is in force.
     pub complete: bool,
     /// When the state was last known to be the newest: now, if it is current.
-    pub as_of: Option<SystemTime>,
+    pub as_of: Option<AsOf>,
     /// Whether what is in force is from a file, and no controller has said yet that it is the newest.
     pub from_file: bool,
     /// Number of resources that are held.
@@ -48,6 +48,14 @@ pub struct LinkStatus {
     pub connections: u64,
     /// Rounds so far.
     pub rounds: u64,
+}
+
+/// A moment in the past, by a clock that nobody sets: the age of a state does not jump when that of the machine is corrected.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct AsOf {
+    noted: Instant,
+    /// How long before it was noted: what is read from a file is from another process.
+    before: Duration,
 }
 
 /// Follows a controller.
@@ -99,7 +107,22 @@ impl LinkStatus {
         if self.current {
             return Some(Duration::ZERO);
         }
-        self.as_of.map(|time| time.elapsed().unwrap_or_default())
+        self.as_of.map(|as_of| as_of.elapsed())
+    }
+}
+
+impl AsOf {
+    fn now() -> Self {
+        Self { noted: Instant::now(), before: Duration::ZERO }
+    }
+
+    /// What the clock of the machine says; a time to come counts as now.
+    fn from_file(time: SystemTime) -> Self {
+        Self { before: time.elapsed().unwrap_or_default(), ..Self::now() }
+    }
+
+    fn elapsed(self) -> Duration {
+        self.before + self.noted.elapsed()
     }
 }
 
@@ -190,7 +213,7 @@ impl Link {
             let worked = self.status.borrow().rounds > rounds;
             self.status.send_modify(|status| {
                 if status.current {
-                    (status.current, status.as_of) = (false, Some(SystemTime::now()));
+                    (status.current, status.as_of) = (false, Some(AsOf::now()));
                 }
             });
             failures = failures_after(failures, worked, begun.elapsed());
@@ -223,11 +246,11 @@ impl Link {
         if self.apply(delta).await.is_err() {
             return;
         }
-        let held = self.replica.lock().len();
+        let (held, as_of) = (self.replica.lock().len(), AsOf::from_file(as_of));
         self.status.send_modify(|status| {
             (status.complete, status.from_file, status.as_of, status.held) = (true, true, Some(as_of), held);
         });
-        let age = as_of.elapsed().unwrap_or_default().as_secs();
+        let age = as_of.elapsed().as_secs();
         warn!(path = %path.display(), age_seconds = age, resources = held, "the snapshot in the file is in force until a controller says more");
     }
 
@@ -306,7 +329,7 @@ impl Link {
         let replica = self.replica.lock();
         self.status.send_modify(|status| {
             (status.current, status.complete, status.from_file) = (true, true, false);
-            status.as_of = Some(SystemTime::now());
+            status.as_of = Some(AsOf::now());
             status.held = replica.len();
             status.rounds += 1;
             let refused = replica.refused().iter();

@@ -41,7 +41,7 @@ mod tcp;
 
 pub use authority::{Authorities, AuthorityError};
 pub use carry::{bodies, carried};
-pub use client::{Change, Holding, Link, LinkReporter, LinkStatus, Unproven};
+pub use client::{AsOf, Change, Holding, Link, LinkReporter, LinkStatus, Unproven};
 pub use enrol::{AUDIENCE, Claim, Denied, Token};
 pub use file::{SnapshotFile, SnapshotFileError};
 pub use hub::{Hub, HubFigures, PROPAGATION_BOUNDS, Propagation, ProxyStatus, Report};

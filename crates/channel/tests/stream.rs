@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use fairway_channel::{Change, Hub, Link, LinkReporter, LinkStatus, Place, Report, SocketServer, Unproven};
 use fairway_model::{Certificate, Delta, Endpoint, EndpointSet, Endpoints, Origin, PrivateKey, Resource, Snapshot};
 use fairway_testkit::{eventually, within};
+use tokio::net::UnixListener;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -161,6 +163,54 @@ async fn nothing_is_sent_again_after_the_controller_restarts() {
     proxy.until("a confirmation", |status| status.current).await;
     assert_eq!(controller.hub.figures().sent, 0);
     proxy.holds(&expected).await;
+}
+
+/// Six hours pass in the time that the attempts to connect take.
+#[tokio::test]
+async fn hours_without_a_controller_end_with_one_round_of_what_has_changed() {
+    const AWAY: Duration = Duration::from_secs(6 * 3600);
+    let (_folder, socket) = socket();
+    let controller = Controller::start(&socket);
+    let mut proxy = Proxy::start(&socket);
+    let many: Vec<_> = (0..500).map(|name| endpoints(name, 1)).collect();
+    controller.hub.publish(Delta::upsert(many.clone())).await;
+    proxy.until("a complete state", |status| status.complete).await;
+    controller.end(&socket).await;
+    proxy.until("the loss", |status| !status.current).await;
+
+    // Who is there closes each connection at once.
+    let closed = UnixListener::bind(&socket).unwrap();
+    let attempts = Arc::new(AtomicU32::new(0));
+    let counted = attempts.clone();
+    let door = tokio::spawn(async move {
+        while closed.accept().await.is_ok() {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    tokio::time::pause();
+    tokio::time::sleep(AWAY).await;
+    let age = proxy.status.borrow().age().unwrap();
+    assert!(age >= AWAY && age < AWAY + Duration::from_secs(60), "{age:?}");
+    // With pauses of up to five seconds, shortened by up to a half.
+    let attempts = attempts.load(Ordering::Relaxed);
+    assert!((4320..8700).contains(&attempts), "{attempts}");
+    proxy.holds(&many).await;
+    assert_eq!((proxy.status.borrow().rounds, proxy.status.borrow().complete), (1, true));
+    tokio::time::resume();
+    door.abort();
+    let _ = door.await;
+    std::fs::remove_file(&socket).unwrap();
+
+    // More has changed than a controller remembers, which is a new one anyway.
+    let controller = Controller::start(&socket);
+    let mut expected: Vec<_> = (100..500).map(|name| endpoints(name, 2)).collect();
+    expected.extend((500..600).map(|name| endpoints(name, 1)));
+    controller.hub.publish(Delta::upsert(expected.clone())).await;
+    proxy.until("the new state", |status| status.current).await;
+    proxy.holds(&expected).await;
+    let figures = controller.hub.figures();
+    assert_eq!((figures.rounds, figures.sent, proxy.status.borrow().rounds), (1, 600, 2));
+    assert_eq!(proxy.status.borrow().age(), Some(Duration::ZERO));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,9 +2,11 @@
 
 mod support;
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
 
 use fairway_testkit::{Client, Gate, Origin, Reply, eventually};
 use serde_json::{Value, json};
@@ -255,10 +257,16 @@ async fn a_proxy_starts_from_its_file_while_there_is_no_controller() {
         run.signal("-KILL");
         run.ended();
     }
+    // That was seven hours ago, by the clock of the machine.
+    let away = Duration::from_secs(7 * 3600);
+    let opened = File::options().write(true).open(&file).expect("the file");
+    opened.set_modified(SystemTime::now() - away).expect("a time");
 
     let mut proxy = Run::proxy(&socket, &flags);
     let http = proxy.serving();
     assert_eq!(Client::connect(http).await.get("a.example", "/").await.status, 200);
+    let age = figure(&proxy, "age_seconds").await - away.as_secs_f64();
+    assert!((0.0..60.0).contains(&age), "{age}");
     assert_eq!(proxy.body_of("/debug/resources").await, before);
     assert_eq!((proxy.status_of("/readyz").await, figure(&proxy, "from_file").await), (200, 1.0));
     let standing = channel(&proxy).await;
@@ -274,6 +282,7 @@ async fn a_proxy_starts_from_its_file_while_there_is_no_controller() {
     let controller = Run::controller(api.address(), &socket, &[]);
     eventually("the controller", || async { channel(&proxy).await["current"] == true }).await;
     assert_eq!((figure(&controller, "sent_resources_total").await, figure(&proxy, "from_file").await), (0.0, 0.0));
+    assert_eq!((figure(&controller, "rounds_total").await, figure(&proxy, "age_seconds").await), (1.0, 0.0));
     drop((proxy, controller));
 
     // With another key the file is none, and the proxy waits.
