@@ -8,7 +8,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -111,8 +111,7 @@ impl SnapshotFile {
         let mut salt = [0; SALT];
         aws_lc_rs::rand::fill(&mut salt).map_err(|Unspecified| SnapshotFileError::Encrypt(self.path.clone()))?;
         let seal = Seal::new(&self.key, &salt).map_err(|Unspecified| SnapshotFileError::Encrypt(self.path.clone()))?;
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new);
-        let mut out = BufWriter::new(file.map_err(failed)?);
+        let mut out = BufWriter::new(fresh(&new).map_err(failed)?);
         out.write_all(BEGIN).and_then(|()| out.write_all(&salt)).map_err(failed)?;
         let resources = resources(snapshot);
         let encoded = resources.iter().filter_map(|resource| Encoded::new(resource).ok());
@@ -192,6 +191,19 @@ impl SnapshotFile {
         }
         Err(SnapshotFileError::Sealed(self.path.clone()))
     }
+}
+
+/// An empty file at this path that nothing else writes to: two proxies of a node may have the same place.
+fn fresh(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    file.try_lock()?;
+    // The one who had it before may have put it in the place of the last state since it was opened.
+    let (ours, there) = (file.metadata()?, std::fs::metadata(path)?);
+    if (ours.dev(), ours.ino()) != (there.dev(), there.ino()) {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    file.set_len(0)?;
+    Ok(file)
 }
 
 /// The encryption of one file.
@@ -298,6 +310,34 @@ mod tests {
         std::fs::write(file.path(), &good).unwrap();
         let other = place(folder.path(), &[8; 32]);
         assert!(matches!(other.read(), Err(SnapshotFileError::Sealed(_))));
+    }
+
+    #[test]
+    fn of_two_that_write_at_once_one_fails_and_what_is_there_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = place(folder.path(), &[7; 32]);
+        file.write(&snapshot()).unwrap();
+        let other = File::create(folder.path().join("snapshot.new")).unwrap();
+        other.lock().unwrap();
+        assert!(matches!(file.write(&Snapshot::default()), Err(SnapshotFileError::Io(..))));
+        assert_eq!(Snapshot::default().apply(file.read().unwrap().unwrap().delta), snapshot());
+        drop(other);
+        let start = std::sync::Barrier::new(4);
+        let written: usize = std::thread::scope(|scope| {
+            let writer = || {
+                start.wait();
+                (0..10).filter(|_| file.write(&snapshot()).is_ok()).count()
+            };
+            let writers: Vec<_> = (0..4).map(|_| scope.spawn(writer)).collect();
+            while !writers.iter().all(|writer| writer.is_finished()) {
+                assert_eq!(Snapshot::default().apply(file.read().unwrap().unwrap().delta), snapshot());
+            }
+            writers.into_iter().map(|writer| writer.join().unwrap()).sum()
+        });
+        assert!(written > 0);
+        // What nobody finished is written over.
+        file.write(&Snapshot::default()).unwrap();
+        assert_eq!(Snapshot::default().apply(file.read().unwrap().unwrap().delta), Snapshot::default());
     }
 
     #[test]
