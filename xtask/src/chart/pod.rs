@@ -125,6 +125,7 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     expect("another hook", &workload(helm, &hook(other.clone()))?, pointer, json!({"exec": {"command": other}}));
     complaints.extend(pair(helm)?);
     complaints.extend(split(helm)?);
+    complaints.extend(kept(helm)?);
     complaints.extend(names(helm)?);
     Ok(complaints)
 }
@@ -265,6 +266,57 @@ fn split(helm: &Helm) -> anyhow::Result<Vec<String>> {
     );
     let scoped = json!({"controller": {"mode": "split", "scope": {"enabled": true}}, "rbac": {"scope": true}});
     expect("without rights in the cluster", json!(helm.render("split", &scoped).is_err()), json!(true));
+    Ok(complaints)
+}
+
+/// A file of what is served is a matter of the proxy alone, and its key is where that can't read it again.
+fn kept(helm: &Helm) -> anyhow::Result<Vec<String>> {
+    let mut complaints = Vec::new();
+    let names = |list: &Json| -> Vec<String> {
+        list.as_array().into_iter().flatten().filter_map(|one| Some(one["name"].as_str()?.to_owned())).collect()
+    };
+    let ours = |list: &Json| names(list).into_iter().filter(|name| name.starts_with("snapshot")).collect::<Vec<_>>();
+    for mode in ["pair", "split"] {
+        for path in ["", "/srv/fairway"] {
+            let controller = json!({"mode": mode, "snapshot": {"keySecret": "own", "hostPath": path}});
+            let all = objects(&helm.render("kept", &json!({"controller": controller}))?)?;
+            for pod in all.iter().filter_map(|object| object.pointer("/spec/template/spec")) {
+                let serves = names(&pod["containers"]).iter().any(|name| name == "proxy");
+                let wanted: &[&str] = if serves { &["snapshot", "snapshot-key"] } else { &[] };
+                if ours(&pod["volumes"]) != wanted {
+                    complaints.push(format!(
+                        "a file in mode {mode}: {:?} in {}",
+                        ours(&pod["volumes"]),
+                        pod["containers"]
+                    ));
+                }
+                for container in pod["containers"].as_array().into_iter().flatten() {
+                    let proxy = container["name"] == "proxy";
+                    let arguments = container["args"].to_string();
+                    let flags = ["--snapshot-file=/var/lib/fairway/snapshot/", "--snapshot-key-file=/var/run/secrets/"];
+                    let has = flags.iter().filter(|flag| arguments.contains(*flag)).count();
+                    if (has, ours(&container["volumeMounts"]).len()) != if proxy { (2, 2) } else { (0, 0) } {
+                        complaints.push(format!("a file in mode {mode}, container {}: {arguments}", container["name"]));
+                    }
+                }
+                if serves {
+                    let volumes = pod["volumes"].as_array().into_iter().flatten();
+                    let kept: Vec<&Json> = volumes.filter(|volume| volume["name"] == "snapshot").collect();
+                    let place = match path {
+                        "" => json!({"name": "snapshot", "emptyDir": {"sizeLimit": "256Mi"}}),
+                        path => json!({"name": "snapshot", "hostPath": {"path": path, "type": "Directory"}}),
+                    };
+                    if kept != [&place] {
+                        complaints.push(format!("a file in mode {mode}: {kept:?}, not {place}"));
+                    }
+                }
+            }
+        }
+    }
+    let single = json!({"controller": {"mode": "single", "snapshot": {"keySecret": "own"}}});
+    if !helm.render("kept", &single).is_err_and(|error| error.to_string().contains("controller.mode: pair or split")) {
+        complaints.push("a file in mode single: accepted, or refused without the reason".to_owned());
+    }
     Ok(complaints)
 }
 

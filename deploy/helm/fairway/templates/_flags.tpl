@@ -152,6 +152,13 @@ that fails must not end its container: the pod would be unready, and its Service
 {{- if eq .root.Values.controller.mode "pair" -}}{{- $_ := set $flags "restart-on-failure" "" -}}{{- end -}}
 {{- end -}}
 {{- if eq .root.Values.controller.mode "split" -}}{{- $flags = merge (include "fairway.channelFlags" . | fromYaml) $flags -}}{{- end -}}
+{{- if .root.Values.controller.snapshot.keySecret -}}
+{{- if eq .role "run" -}}{{- fail "controller.snapshot: only a proxy without the API server starts from a file: choose controller.mode: pair or split" -}}{{- end -}}
+{{- if eq .role "proxy" -}}
+{{- $_ := set $flags "snapshot-file" "/var/lib/fairway/snapshot/snapshot" -}}
+{{- $_ := set $flags "snapshot-key-file" "/var/run/secrets/fairway.dev/snapshot/key" -}}
+{{- end -}}
+{{- end -}}
 - {{ .role }}
 {{- range $name, $value := $flags }}
 - {{ ternary (printf "--%s" $name) (printf "--%s=%s" $name $value) (eq $value "") | quote }}

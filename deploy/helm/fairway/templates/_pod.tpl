@@ -277,6 +277,11 @@ mounted and set for both is what the user adds.
   {{- if and (eq $role "controller") (eq $controller.mode "pair") $root.Values.serviceAccount.automountServiceAccountToken }}
   {{- $mounts = append $mounts (dict "name" "token" "mountPath" "/var/run/secrets/kubernetes.io/serviceaccount" "readOnly" true) }}
   {{- end }}
+  {{- if and $controller.snapshot.keySecret (eq $role "proxy") }}
+  {{- $mounts = append $mounts (dict "name" "snapshot" "mountPath" "/var/lib/fairway/snapshot") }}
+  {{- /* A place that the process can't read any more once it has begun. */}}
+  {{- $mounts = append $mounts (dict "name" "snapshot-key" "mountPath" "/var/run/secrets/fairway.dev/snapshot" "readOnly" true) }}
+  {{- end }}
   {{- with $mounts }}
   volumeMounts: {{- toYaml . | nindent 4 }}
   {{- end }}
@@ -309,6 +314,16 @@ mounted and set for both is what the user adds.
 {{- $field := dict "apiVersion" "v1" "fieldPath" "metadata.namespace" -}}
 {{- $namespace := dict "downwardAPI" (dict "items" (list (dict "path" "namespace" "fieldRef" $field))) -}}
 {{- $volumes = append $volumes (dict "name" "token" "projected" (dict "defaultMode" 420 "sources" (list $token $authority $namespace))) -}}
+{{- end -}}
+{{- end -}}
+{{- with $controller.snapshot -}}
+{{- if and .keySecret (has "proxy" $.roles) -}}
+{{- $volume := dict "name" "snapshot" -}}
+{{- if .hostPath -}}{{- $_ := set $volume "hostPath" (dict "path" .hostPath "type" "Directory") -}}
+{{- else -}}{{- $_ := set $volume "emptyDir" (dict "sizeLimit" (include "fairway.text" .sizeLimit)) -}}
+{{- end -}}
+{{- $key := dict "secretName" .keySecret "items" (list (dict "key" "key" "path" "key")) -}}
+{{- $volumes = concat $volumes (list $volume (dict "name" "snapshot-key" "secret" $key)) -}}
 {{- end -}}
 {{- end -}}
 {{- toYaml $volumes -}}
