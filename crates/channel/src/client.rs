@@ -260,7 +260,8 @@ impl Link {
         let (to, outgoing) = mpsc::channel(WAITING);
         let greeting = async {
             let connection = self.place.connect().await.map_err(Ended::Connect)?;
-            let hello = Hello { fairway: env!("CARGO_PKG_VERSION").to_owned(), name: self.name.clone() };
+            let patches = self.replica.lock().takes_patches();
+            let hello = Hello { fairway: env!("CARGO_PKG_VERSION").to_owned(), name: self.name.clone(), patches };
             let _ = to.send(Said::Hello(hello).into()).await;
             let lists = self.replica.lock().inventory();
             let inventory = async {

@@ -4,7 +4,7 @@
 //! and no queue of old ones. Invariant: no proxy delays another, and none delays a change for longer than [`PATIENCE`] and more than
 //! once before it has caught up.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant as Clock, SystemTime};
 
@@ -62,6 +62,10 @@ struct State {
 struct Entry {
     version: Version,
     resource: Resource,
+    /// Whether it is worth keeping when another form takes its place.
+    long: bool,
+    /// The form before.
+    before: Option<(Version, Resource)>,
 }
 
 #[derive(Debug)]
@@ -147,6 +151,8 @@ pub struct HubFigures {
 pub(crate) struct Ledger {
     /// `None` for the version of a resource that the proxy refused without an earlier form.
     pub(crate) held: HashMap<Arc<str>, Option<Version>>,
+    /// The resources of which the proxy has another form than `held` says, because it refused that.
+    pub(crate) refused: HashSet<Arc<str>>,
     /// The generation that it was last compared with.
     pub(crate) seen: Option<u64>,
 }
@@ -155,8 +161,18 @@ pub(crate) struct Ledger {
 #[derive(Debug)]
 pub(crate) struct Difference {
     pub(crate) generation: u64,
-    pub(crate) changed: Vec<(Arc<str>, Version, Resource)>,
+    pub(crate) changed: Vec<Changed>,
     pub(crate) removed: Vec<Arc<str>>,
+}
+
+/// A resource that a proxy is to be told.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    pub(crate) name: Arc<str>,
+    pub(crate) version: Version,
+    pub(crate) resource: Resource,
+    /// What the proxy has of it, if that is known.
+    pub(crate) before: Option<(Version, Resource)>,
 }
 
 /// A place for a proxy; dropping it makes room.
@@ -198,12 +214,20 @@ impl Hub {
             for name in &delta.removals {
                 names.extend(state.resources.remove_entry(text_of(name).as_str()).map(|(name, _)| name));
             }
-            for (name, entry, stands_in) in encoded {
-                let old = state.resources.get(&name);
-                if old.is_none_or(|old| old.version != entry.version && !stands_in) {
+            for (name, mut entry, stands_in) in encoded {
+                let old = state.resources.remove(&name);
+                let (kept, changes) = match old {
+                    Some(old) if old.version == entry.version || stands_in => (old, false),
+                    Some(old) => {
+                        entry.before = old.long.then_some((old.version, old.resource));
+                        (entry, true)
+                    }
+                    None => (entry, true),
+                };
+                if changes {
                     names.push(name.clone());
-                    state.resources.insert(name, entry);
                 }
+                state.resources.insert(name, kept);
             }
             state.generation += 1;
             state.published = Some(SystemTime::now());
@@ -358,7 +382,7 @@ impl Hub {
                 names.dedup();
                 for name in names {
                     match state.resources.get(name) {
-                        Some(entry) if lacks(name, entry) => difference.add(name, entry),
+                        Some(entry) if lacks(name, entry) => difference.add(name, entry, ledger),
                         None if ledger.held.contains_key(name) => difference.removed.push(name.clone()),
                         _ => {}
                     }
@@ -366,10 +390,10 @@ impl Hub {
             }
             None => {
                 let lacking = state.resources.iter().filter(|(name, entry)| lacks(name, entry));
-                lacking.for_each(|(name, entry)| difference.add(name, entry));
+                lacking.for_each(|(name, entry)| difference.add(name, entry, ledger));
                 let gone = ledger.held.keys().filter(|name| !state.resources.contains_key(*name));
                 difference.removed.extend(gone.cloned());
-                difference.changed.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
+                difference.changed.sort_unstable_by(|a, b| a.name.cmp(&b.name));
             }
         }
         Some(difference)
@@ -390,8 +414,17 @@ impl Hub {
 }
 
 impl Difference {
-    fn add(&mut self, name: &Arc<str>, entry: &Entry) {
-        self.changed.push((name.clone(), entry.version, entry.resource.clone()));
+    fn add(&mut self, name: &Arc<str>, entry: &Entry, ledger: &Ledger) {
+        let has = |(version, _): &&(Version, Resource)| {
+            ledger.held.get(name) == Some(&Some(*version)) && !ledger.refused.contains(name)
+        };
+        let before = entry.before.as_ref().filter(has).cloned();
+        self.changed.push(Changed {
+            name: name.clone(),
+            version: entry.version,
+            resource: entry.resource.clone(),
+            before,
+        });
     }
 }
 
@@ -402,11 +435,20 @@ impl Ledger {
         generation: u64,
         sent: impl IntoIterator<Item = (Arc<str>, Version)>,
         removed: &[Arc<str>],
+        refused: impl Fn(&str) -> bool,
     ) {
         for name in removed {
             self.held.remove(name);
+            self.refused.remove(name);
         }
-        self.held.extend(sent.into_iter().map(|(name, version)| (name, Some(version))));
+        for (name, version) in sent {
+            if refused(&name) {
+                self.refused.insert(name.clone());
+            } else {
+                self.refused.remove(&name);
+            }
+            self.held.insert(name, Some(version));
+        }
         self.seen = Some(generation);
     }
 }
@@ -509,12 +551,15 @@ impl Drop for Member {
 /// to a wider host.
 fn encode(resource: Resource) -> Option<(Arc<str>, Entry, bool)> {
     match Encoded::new(&resource) {
-        Ok(Encoded { name, version, .. }) => Some((name, Entry { version, resource }, false)),
+        Ok(encoded) => {
+            let (long, version) = (encoded.is_long(), encoded.version);
+            Some((encoded.name, Entry { version, resource, long, before: None }, false))
+        }
         Err(error) => {
             error!(name = %name_of(&resource), %error, "a resource can't be written");
             let resource = stand_in(&name_of(&resource))?;
             let Encoded { name, version, .. } = Encoded::new(&resource).ok()?;
-            Some((name, Entry { version, resource }, true))
+            Some((name, Entry { version, resource, long: false, before: None }, true))
         }
     }
 }

@@ -29,6 +29,7 @@ mod grpc;
 mod hub;
 pub mod limit;
 mod message;
+mod patch;
 mod place;
 mod replica;
 mod resource;

@@ -18,6 +18,8 @@ fairway_model::limits! {
             RESOURCE: usize = 64 << 20, Bytes, "The proxy refuses it, and its last good form stays.", "`fairway_channel_refused_resources`";
             /// Size of a resource from which on it is compressed. Below, the code tables cost what is saved.
             COMPRESS: usize = 512, Bytes, "It is compressed.", "";
+            /// Size of a resource from which on the difference to its last form is sent, to a proxy that has that.
+            PATCH: usize = 4 << 10, Bytes, "The controller keeps the last form, and sends the difference.", "";
             /// Names in one message about what a proxy holds.
             HELD: usize = 1000, Count, "The rest is sent in further messages.", "";
             /// Name of a resource that a proxy holds. Hosts have the longest: patterns of 4 KiB.

@@ -33,6 +33,9 @@ pub(crate) struct Hello {
     /// Its name, for people.
     #[prost(string, tag = "2")]
     pub(crate) name: String,
+    /// Whether it takes patches.
+    #[prost(bool, tag = "3")]
+    pub(crate) patches: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -131,6 +134,9 @@ pub(crate) struct Piece {
     /// Whether another piece of the resource follows.
     #[prost(bool, tag = "5")]
     pub(crate) more: bool,
+    /// The version of which the body, as a patch, makes this one. Empty if the body is all that there is.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub(crate) base: Bytes,
 }
 
 impl fmt::Debug for Piece {

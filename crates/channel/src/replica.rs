@@ -6,14 +6,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
-use fairway_model::{
-    Action, Delta, Host, HostPattern, Origin, PathMatch, Resource, ResourceName, Respond, Route, TableName,
-};
+use fairway_model::{Action, Delta, Host, HostPattern, Origin, PathMatch, Resource, Respond, Route, TableName};
 use tracing::{error, warn};
 
 use crate::limit::{HELD, MESSAGE, REFUSALS, RESOURCES, TEXT};
 use crate::message::{Ack, FromController, HeldList, HeldOne, Refusal};
-use crate::resource::{HOST, SETTINGS, Version, read};
+use crate::resource::{HOST, SETTINGS, Unreadable, Version, patched, read};
 use crate::round::{Gather, Gathered, Violation};
 
 /// What a proxy holds. It outlives the connection that it came by.
@@ -22,14 +20,17 @@ pub(crate) struct Replica {
     held: HashMap<Box<str>, Held>,
     refused: BTreeMap<Box<str>, String>,
     arriving: Arriving,
+    /// Whether a patch was none of what is held: a controller of another build writes resources differently.
+    misfits: bool,
 }
 
 #[derive(Debug)]
 struct Held {
     /// `None` if what was sent is refused and there is no earlier form.
     version: Option<Version>,
-    /// `None` for the settings.
-    name: Option<ResourceName>,
+    /// What is in force, of which the next form may be a patch: a reference to what the snapshot has. `None` for a stand-in that has no
+    /// form.
+    resource: Option<Resource>,
 }
 
 /// A round of which not all messages have arrived.
@@ -72,6 +73,11 @@ impl Replica {
         self.arriving = Arriving::default();
     }
 
+    /// Whether a controller may send what differs from a resource that is held, instead of all of it.
+    pub(crate) fn takes_patches(&self) -> bool {
+        !self.misfits
+    }
+
     /// What a controller needs to know to send only what differs.
     pub(crate) fn inventory(&self) -> Vec<HeldList> {
         let (mut lists, mut list, mut size) = (Vec::new(), HeldList::default(), 0);
@@ -104,7 +110,7 @@ impl Replica {
         for name in message.removals {
             let name = name.into_boxed_str();
             if let Some(held) = self.held.get(&name) {
-                self.arriving.round.delta.removals.extend(held.name.clone());
+                self.arriving.round.delta.removals.extend(held.resource.as_ref().and_then(Resource::name));
             }
             self.arriving.round.gone.push(name);
         }
@@ -125,11 +131,24 @@ impl Replica {
             return Err(Violation("there are more resources than any cluster has"));
         }
         let (name, version) = (gathered.name.clone().into_boxed_str(), gathered.version);
-        match gathered.body().and_then(|body| read(&name, version, &body)) {
+        let base = gathered.base;
+        let body = match base {
+            None => gathered.body(),
+            Some(base) => {
+                let old = self.held.get(&name).and_then(|held| held.resource.as_ref()).ok_or(Unreadable::Patch);
+                let body = old.and_then(|old| patched(old, base, &gathered.body()?));
+                if body.is_err() {
+                    // The next connection begins without.
+                    self.misfits = true;
+                    return Err(Violation("a patch is none of what is held"));
+                }
+                body
+            }
+        };
+        match body.and_then(|body| read(&name, version, &body)) {
             Ok(resource) => {
-                let own = resource.name();
-                round.delta.upserts.push(resource);
-                round.held.push((name, Held { version: Some(version), name: own }));
+                round.delta.upserts.push(resource.clone());
+                round.held.push((name, Held { version: Some(version), resource: Some(resource) }));
             }
             Err(reason) => {
                 let reason: String = reason.to_string().chars().take(TEXT).collect();
@@ -143,9 +162,8 @@ impl Replica {
                         return Err(Violation("the settings can't be understood"));
                     }
                     let stand_in = stand_in(&name);
-                    let own = stand_in.as_ref().and_then(Resource::name);
-                    round.delta.upserts.extend(stand_in);
-                    round.held.push((name.clone(), Held { version: None, name: own }));
+                    round.delta.upserts.extend(stand_in.clone());
+                    round.held.push((name.clone(), Held { version: None, resource: stand_in }));
                 }
                 round.refused.push((name, reason));
             }

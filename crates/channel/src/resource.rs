@@ -16,6 +16,9 @@ use aws_lc_rs::digest::{SHA256, digest};
 use fairway_model::{Resource, ResourceName, Snapshot, with_secrets};
 use serde_json::Value;
 
+use crate::limit::PATCH;
+use crate::patch;
+
 /// The version of a resource: the first half of the SHA-256 of its body.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Hash)]
 pub struct Version([u8; 16]);
@@ -26,6 +29,8 @@ pub(crate) struct Encoded {
     pub(crate) name: Arc<str>,
     pub(crate) version: Version,
     pub(crate) body: Vec<u8>,
+    /// The version that the proxy has, if the body is a patch of that.
+    pub(crate) base: Option<Version>,
 }
 
 /// Why a resource is refused.
@@ -43,6 +48,8 @@ pub(crate) enum Unreadable {
     TooLarge,
     #[error("can't decompress it")]
     Decompress,
+    #[error("the patch is not one of what is held")]
+    Patch,
 }
 
 impl Version {
@@ -78,7 +85,24 @@ impl Encoded {
     /// Writes a resource.
     pub(crate) fn new(resource: &Resource) -> Result<Self, serde_json::Error> {
         let body = written(resource)?;
-        Ok(Self { name: name_of(resource).into(), version: Version::of(&body), body })
+        Ok(Self { name: name_of(resource).into(), version: Version::of(&body), body, base: None })
+    }
+
+    /// In the form of a patch of what the proxy has, if that is much shorter.
+    pub(crate) fn after(self, before: Option<&(Version, Resource)>) -> Self {
+        let Some((version, old)) = before.filter(|_| self.is_long()) else { return self };
+        let Ok(old) = written(old) else { return self };
+        let patch = patch::between(&old, &self.body);
+        // As little as compression would leave of it.
+        if patch.len() > self.body.len() / 8 {
+            return self;
+        }
+        Self { body: patch, base: Some(*version), ..self }
+    }
+
+    /// Whether a patch of it could be worth its while.
+    pub(crate) fn is_long(&self) -> bool {
+        self.body.len() >= PATCH
     }
 }
 
@@ -102,6 +126,16 @@ pub(crate) fn read(name: &str, version: Version, body: &[u8]) -> Result<Resource
         }
     }
     Ok(resource)
+}
+
+/// What a patch makes of a resource of this version.
+pub(crate) fn patched(old: &Resource, base: Version, patch: &[u8]) -> Result<Vec<u8>, Unreadable> {
+    let old = written(old)?;
+    // Another build may write it differently.
+    if Version::of(&old) != base {
+        return Err(Unreadable::Patch);
+    }
+    patch::apply(&old, patch)
 }
 
 /// The version of each resource of a snapshot, as a controller would send it; `None` for one that can't be written.
@@ -219,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_body_has_the_name_and_the_hash_that_it_was_sent_with() {
-        let Encoded { name, version, body } = Encoded::new(&host()).unwrap();
+        let Encoded { name, version, body, .. } = Encoded::new(&host()).unwrap();
         assert_eq!(&*name, "host/ingress shop.example");
         assert_eq!(read(&name, version, &body).unwrap(), host());
         assert!(matches!(read("host/ingress other.example", version, &body), Err(Unreadable::Misnamed(_))));

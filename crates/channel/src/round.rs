@@ -26,6 +26,7 @@ struct Rest {
     version: Bytes,
     body: Bytes,
     compressed: bool,
+    base: Bytes,
 }
 
 impl<R: Iterator<Item = Encoded>, N: Iterator<Item = String>> Cut<R, N> {
@@ -54,6 +55,7 @@ impl<R: Iterator<Item = Encoded>, N: Iterator<Item = String>> Iterator for Cut<R
                 body,
                 compressed: rest.compressed,
                 more,
+                base: rest.base.clone(),
             });
             self.rest = more.then_some(rest);
         }
@@ -71,16 +73,18 @@ impl<R: Iterator<Item = Encoded>, N: Iterator<Item = String>> Iterator for Cut<R
 }
 
 impl Rest {
-    fn new(Encoded { name, version, body }: Encoded) -> Self {
+    fn new(Encoded { name, version, body, base }: Encoded) -> Self {
+        let bytes = |version: Version| Bytes::copy_from_slice(version.as_bytes());
         let (body, compressed) = match compressed(&body) {
             Some(small) => (small, true),
             None => (body, false),
         };
         Self {
             name: name.as_ref().to_owned(),
-            version: Bytes::copy_from_slice(version.as_bytes()),
+            version: bytes(version),
             body: body.into(),
             compressed,
+            base: base.map(bytes).unwrap_or_default(),
         }
     }
 }
@@ -107,6 +111,8 @@ pub(crate) struct Gather {
 pub(crate) struct Gathered {
     pub(crate) name: String,
     pub(crate) version: Version,
+    /// The version of which the body is a patch.
+    pub(crate) base: Option<Version>,
     body: Vec<u8>,
     compressed: bool,
     too_large: bool,
@@ -124,9 +130,14 @@ impl Gather {
         let mut open = match self.open.take() {
             Some(open) if open.name == piece.name && open.version == version => open,
             Some(_) => return Err(Violation("a resource ends in the middle")),
-            None => {
-                Gathered { name: piece.name, version, body: Vec::new(), compressed: piece.compressed, too_large: false }
-            }
+            None => Gathered {
+                name: piece.name,
+                version,
+                base: Version::from_bytes(&piece.base),
+                body: Vec::new(),
+                compressed: piece.compressed,
+                too_large: false,
+            },
         };
         if open.body.len() + piece.body.len() > RESOURCE {
             open.too_large = true;
@@ -171,7 +182,7 @@ mod tests {
     use prost::Message;
 
     fn encoded(number: usize, body: Vec<u8>) -> Encoded {
-        Encoded { name: format!("r{number}").into(), version: Version::of(&body), body }
+        Encoded { name: format!("r{number}").into(), version: Version::of(&body), body, base: None }
     }
 
     /// Bytes that don't compress, or bytes that do.
@@ -202,7 +213,7 @@ mod tests {
                 for piece in message.pieces {
                     if let Some(whole) = gather.take(piece).unwrap() {
                         let (name, version) = (whole.name.as_str().into(), whole.version);
-                        got.push(Encoded { name, version, body: whole.body().unwrap() });
+                        got.push(Encoded { name, version, body: whole.body().unwrap(), base: None });
                     }
                 }
                 removed.extend(message.removals);

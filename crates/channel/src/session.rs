@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
-use crate::hub::{Difference, Hub, Ledger, Member, Report, Seat};
+use crate::hub::{Changed, Difference, Hub, Ledger, Member, Report, Seat};
 use crate::limit::{ENDPOINTS, GREETING, NAME, REFUSALS, RESOURCES, TEXT};
 use crate::message::{FromController, FromProxy, Hello, Refusal, Said, Unreachable};
 use crate::resource::{Encoded, Version};
@@ -20,7 +20,7 @@ pub(crate) async fn serve<S>(hub: Hub, from: S, to: mpsc::Sender<Result<FromCont
 where
     S: Stream<Item = Result<FromProxy, Status>> + Unpin,
 {
-    let mut session = Session { hub, from, to, ledger: Ledger::default(), nonce: 0 };
+    let mut session = Session { hub, from, to, ledger: Ledger::default(), patches: false, nonce: 0 };
     // If the proxy is gone, nobody hears it.
     if let Err(status) = session.run().await {
         // It may never take this, and its place is another's now.
@@ -34,6 +34,8 @@ struct Session<S> {
     from: S,
     to: mpsc::Sender<Result<FromController, Status>>,
     ledger: Ledger,
+    /// Whether the proxy takes patches.
+    patches: bool,
     nonce: u64,
 }
 
@@ -64,9 +66,10 @@ impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
 
     /// Hears who the proxy is and what it holds.
     async fn greeting(&mut self, mut seat: Seat) -> Result<Member, Status> {
-        let Some(Said::Hello(Hello { fairway, name })) = self.said().await? else {
+        let Some(Said::Hello(Hello { fairway, name, patches })) = self.said().await? else {
             return Err(Status::invalid_argument("expected a greeting"));
         };
+        self.patches = patches;
         loop {
             let Some(Said::Held(list)) = self.said().await? else {
                 return Err(Status::invalid_argument("expected what the proxy holds"));
@@ -102,14 +105,19 @@ impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
         self.nonce += 1;
         member.sends(changed.len() + removed.len());
         {
-            let resources = changed.iter().filter_map(|(_, _, resource)| Encoded::new(resource).ok());
+            let encoded = |changed: &Changed| {
+                let before = changed.before.as_ref().filter(|_| self.patches);
+                Encoded::new(&changed.resource).ok().map(|encoded| encoded.after(before))
+            };
+            let resources = changed.iter().filter_map(encoded);
             let removals = removed.iter().map(|name| name.as_ref().to_owned());
             for message in Cut::new(self.nonce, resources, removals) {
                 // The stream takes the next message when the proxy has room for it.
                 self.to.send(Ok(message)).await.map_err(|_| Status::cancelled("the proxy is gone"))?;
             }
         }
-        let sent: HashMap<Arc<str>, Version> = changed.into_iter().map(|(name, version, _)| (name, version)).collect();
+        let sent: HashMap<Arc<str>, Version> =
+            changed.into_iter().map(|changed| (changed.name, changed.version)).collect();
         let mut refused = BTreeMap::new();
         loop {
             match self.said().await? {
@@ -130,7 +138,7 @@ impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
             }
         }
         let settled: Vec<Arc<str>> = sent.keys().chain(&removed).cloned().collect();
-        self.ledger.acknowledged(generation, sent, &removed);
+        self.ledger.acknowledged(generation, sent, &removed, |name| refused.contains_key(name));
         member.serves(generation, self.ledger.held.len(), settled.iter().map(|name| &**name), refused);
         Ok(())
     }
@@ -177,8 +185,10 @@ fn word(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::limit::{NAMES, PROXIES};
-    use crate::message::{HeldList, HeldOne};
+    use crate::message::{Ack, HeldList, HeldOne};
+    use fairway_model::{Delta, Endpoint, EndpointSet, Endpoints, Resource};
     use fairway_testkit::within;
+    use prost::Message as _;
     use tokio_stream::wrappers::ReceiverStream;
     use tonic::Code;
 
@@ -230,5 +240,59 @@ mod tests {
         assert_eq!(within("the end", told.recv()).await.unwrap().unwrap_err().code(), Code::InvalidArgument);
         assert!(within("the end", told.recv()).await.is_none());
         assert!(hub.seat().is_ok());
+    }
+
+    fn endpoints(count: u16, other: u8) -> Resource {
+        let address = |number: u16| ([10, 0, (number >> 8) as u8, number as u8], 8080).into();
+        let mut all: Vec<_> = (0..count).map(|number| Endpoint::ready(address(number))).collect();
+        all.push(Endpoint::ready(([10, 1, 0, other], 8080).into()));
+        EndpointSet { backend: "shop/cart:80".into(), endpoints: Endpoints::Addresses(all) }.into()
+    }
+
+    /// The bytes of each of three rounds to a proxy, which refuses what is in the second if it is told to.
+    async fn bytes(patches: bool, refuses: bool) -> [usize; 3] {
+        let (hub, _reports) = Hub::new();
+        let (say, from) = mpsc::channel(4);
+        let mut told = begin(&hub, ReceiverStream::new(from));
+        for said in [
+            Said::Hello(Hello { patches, ..Hello::default() }),
+            Said::Held(HeldList { last: true, ..HeldList::default() }),
+        ] {
+            say.send(Ok(said.into())).await.unwrap();
+        }
+        let mut bytes = [0; 3];
+        for (number, sum) in (1..).zip(&mut bytes) {
+            let publish = hub.publish(Delta::upsert([endpoints(1000, number)]));
+            let take = async {
+                loop {
+                    let message = within("a message", told.recv()).await.unwrap().unwrap();
+                    *sum += message.encoded_len();
+                    if message.last {
+                        let reason = "for a test".to_owned();
+                        let refused = message.pieces.iter().filter(|_| refuses && number == 2);
+                        let refused = refused.map(|piece| Refusal { name: piece.name.clone(), reason: reason.clone() });
+                        let ack = Ack { nonce: message.nonce, refused: refused.collect(), more: false };
+                        return say.send(Ok(Said::Ack(ack).into())).await.unwrap();
+                    }
+                }
+            };
+            tokio::join!(publish, take);
+        }
+        bytes
+    }
+
+    #[tokio::test]
+    async fn a_change_of_one_endpoint_is_sent_without_the_thousand_others() {
+        let [all, change, another] = bytes(true, false).await;
+        assert!(all > 3_000, "{all} bytes for all");
+        assert!(change < 300 && another < 300, "{change} and {another} bytes for one");
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_has_another_form_is_sent_all_of_the_new_one() {
+        let [all, change, another] = bytes(false, false).await;
+        assert!(change > all / 2 && another > all / 2, "it takes no patches: {all}, {change}, {another}");
+        let [all, change, another] = bytes(true, true).await;
+        assert!(change < 300 && another > all / 2, "it refused the form before: {all}, {change}, {another}");
     }
 }

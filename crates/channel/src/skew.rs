@@ -263,7 +263,7 @@ fn parts() -> impl Iterator<Item = (String, Value)> {
 
 fn encoded(name: &str, body: &Value) -> Encoded {
     let body = serde_json::to_vec(body).unwrap();
-    Encoded { name: name.into(), version: Version::of(&body), body }
+    Encoded { name: name.into(), version: Version::of(&body), body, base: None }
 }
 
 #[test]

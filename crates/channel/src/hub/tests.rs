@@ -28,9 +28,9 @@ impl Taker {
         self.told += changed.len() + removed.len();
         let gone = |name: &Arc<str>| ResourceName::EndpointSet(name.trim_start_matches("endpoints/").into());
         let removals = removed.iter().map(gone).collect();
-        let sent = changed.iter().map(|(name, version, _)| (name.clone(), *version));
-        self.ledger.acknowledged(generation, sent, &removed);
-        let upserts = changed.into_iter().map(|(.., resource)| resource).collect();
+        let sent = changed.iter().map(|changed| (changed.name.clone(), changed.version));
+        self.ledger.acknowledged(generation, sent, &removed, |_| false);
+        let upserts = changed.into_iter().map(|changed| changed.resource).collect();
         self.snapshot = self.snapshot.apply(Delta { upserts, removals });
         member.serves(generation, self.ledger.held.len(), std::iter::empty(), Vec::new());
     }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use fairway_model::{Endpoint, EndpointSet, Endpoints, Snapshot};
-use fairway_model::{HostKey, Settings};
+use fairway_model::{HostKey, ResourceName, Settings};
 use prost::Message;
 
 use super::*;
@@ -34,7 +34,7 @@ fn newer(resource: &Resource) -> Encoded {
     let text = String::from_utf8(body).unwrap();
     let at = text.rfind("}}").unwrap();
     let body = format!("{},\"only_on_mondays\":true{}", &text[..at], &text[at..]).into_bytes();
-    Encoded { name, version: Version::of(&body), body }
+    Encoded { name, version: Version::of(&body), body, base: None }
 }
 
 /// A proxy: its replica, and what it serves.
@@ -183,4 +183,38 @@ fn names_are_the_same_for_the_same_resource_and_different_for_others() {
     for name in names.iter().filter(|name| name.starts_with(HOST)) {
         assert_eq!(good(&stand_in(name).unwrap()).name, *name);
     }
+}
+
+/// A thousand endpoints, of which the last one has this port.
+fn thousand(port: u16) -> Resource {
+    let address = |number: u16| ([10, 0, (number >> 8) as u8, number as u8], 80).into();
+    let mut all: Vec<_> = (0..999).map(|number| Endpoint::ready(address(number))).collect();
+    all.push(Endpoint::ready(([10, 1, 0, 0], port).into()));
+    EndpointSet { backend: "shop/cart:80".into(), endpoints: Endpoints::Addresses(all) }.into()
+}
+
+#[test]
+fn a_patch_makes_the_new_form_of_the_one_that_is_held() {
+    let mut proxy = Proxy::default();
+    let (old, new) = (thousand(80), thousand(81));
+    proxy.round(1, vec![good(&old)], &[]);
+    let patch = good(&new).after(Some(&(good(&old).version, old.clone())));
+    assert!(patch.base.is_some() && patch.body.len() < 200, "{patch:?}");
+    assert!(proxy.round(2, vec![patch], &[]).refused.is_empty());
+    assert_eq!(proxy.snapshot.resource(&new.name().unwrap()), Some(new));
+}
+
+#[test]
+fn after_a_patch_of_something_else_whole_resources_are_asked_for() {
+    let mut proxy = Proxy::default();
+    let (old, new) = (thousand(80), thousand(81));
+    let patch = good(&new).after(Some(&(good(&old).version, old)));
+    proxy.round(1, vec![good(&thousand(82))], &[]);
+    assert!(proxy.replica.takes_patches());
+    let mut messages = Cut::new(2, std::iter::once(patch), std::iter::empty());
+    assert!(proxy.replica.take(messages.next().unwrap()).is_err());
+    assert!(!proxy.replica.takes_patches());
+    proxy.replica.reconnect();
+    assert!(proxy.round(1, vec![good(&new)], &[]).refused.is_empty());
+    assert_eq!(proxy.snapshot.resource(&new.name().unwrap()), Some(new));
 }

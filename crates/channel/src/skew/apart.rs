@@ -33,7 +33,7 @@ impl Apart {
         let (told, from) = mpsc::channel(1);
         tokio::spawn(serve(hub.clone(), ReceiverStream::new(said), told));
         let apart = Self { hub, reports, proxy: Proxy::default(), to, from };
-        apart.say(Said::Hello(Hello { fairway: "0.1.0".to_owned(), name: "proxy-1".to_owned() })).await;
+        apart.say(Said::Hello(Hello { fairway: "0.1.0".to_owned(), name: "proxy-1".to_owned(), patches: false })).await;
         for list in apart.proxy.replica.inventory() {
             apart.say(Said::Held(list)).await;
         }
@@ -102,7 +102,7 @@ fn edited(resource: &Resource) -> Resource {
 #[tokio::test]
 async fn a_form_that_a_proxy_does_not_understand_is_reported_and_the_last_good_one_stays() {
     let understood = |(name, body): (&String, &Value)| {
-        let Encoded { name, version, body } = encoded(name, body);
+        let Encoded { name, version, body, .. } = encoded(name, body);
         read(&name, version, &body).expect("what this release sends")
     };
     let all: Vec<Resource> = current().iter().map(understood).collect();
