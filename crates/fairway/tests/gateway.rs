@@ -321,3 +321,34 @@ async fn a_service_is_asked_by_a_filter_of_a_route() {
     let report = text(&run(["check".as_ref(), folder.path().as_os_str()]));
     assert!(report.contains("experimental channel") && !report.contains("it has no effect"), "{report}");
 }
+
+#[tokio::test]
+async fn a_rule_begins_sessions_as_its_route_says() {
+    let sessions = |text: &str| {
+        let rule = format!("  rules:\n  - sessionPersistence: {text}\n    backendRefs: [{{name: web, port: 80}}]\n");
+        OBJECTS.replace("  rules:\n  - backendRefs: [{name: web, port: 80}]\n", &rule)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    fs::write(&file, sessions("{type: Header, header: {name: X-Session}}")).unwrap();
+    let mut dev = Dev::start([folder.path()]);
+    dev.line_with("for port 8081 of Gateways");
+    let begun = dev.get("a.example", "/").await;
+    assert!(begun.header("x-session").is_some() && begun.header("set-cookie").is_none(), "{begun:?}");
+    assert_eq!(dev.get("a.example", "/old").await.header("x-session"), None, "another rule");
+    let path = folder.path().to_str().unwrap();
+    let explained = text(&run(["explain", path, "GET", "http://a.example/"]));
+    assert!(explained.contains("by the session header X-Session: the request does not have it"), "{explained}");
+    fs::write(&file, sessions("{cookie: {name: sid, lifetimeType: Permanent}, absoluteTimeout: 1h}")).unwrap();
+    dev.line_with("~");
+    let begun = dev.get("a.example", "/").await;
+    let cookie = begun.header("set-cookie").unwrap_or_default();
+    assert!(cookie.starts_with("sid=") && cookie.contains("; Max-Age=3600; Path=/; HttpOnly"), "{cookie}");
+    // What the CRDs refuse says so, and is not served without sessions.
+    fs::write(&file, sessions("{cookie: {lifetimeType: Permanent}}")).unwrap();
+    dev.line_with("a permanent cookie needs it");
+    assert_eq!(dev.get("a.example", "/").await.status, 500);
+    let report = text(&run(["check", path]));
+    assert!(report.contains("AbsoluteTimeout must be specified when cookie lifetimeType is Permanent"), "{report}");
+    assert!(!report.contains("it has no effect"), "{report}");
+}

@@ -89,7 +89,7 @@ pub enum AffinityMode {
 }
 
 /// Name and attributes of the session cookie (RFC 6265). Its Path belongs to the route.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Hash, Serialize, Deserialize)]
 pub struct SessionCookie {
     /// Cookie name.
     pub name: Box<str>,
@@ -112,7 +112,7 @@ pub struct SessionCookie {
 }
 
 /// The SameSite attribute of a cookie.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash, Serialize, Deserialize)]
 pub enum SameSite {
     /// Sent with all requests.
     None,

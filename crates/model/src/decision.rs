@@ -25,8 +25,8 @@ use crate::{
     Action, AuthAnswer, AuthGiven, Backend, BackendName, Backends, BasicAuth, CanaryChoice, ClientAuth, ClientIdentity,
     ClientLimits, Cors, ErrorPages, ErrorResponse, Excess, ExternalAuth, FieldEdit, FieldRules, Fields, Filter,
     Forward, GeoVariable, Host, Mirror, Protocol, Refusal, RequestView, Respond, ResponseRewrites, Route, Scheme,
-    Snapshot, SnippetEdits, TableName, Target, TooLong, TraceContext, UpstreamProtocol, UpstreamTls, WeightedBackend,
-    canonical_host,
+    Session, Snapshot, SnippetEdits, TableName, Target, TooLong, TraceContext, UpstreamProtocol, UpstreamTls,
+    WeightedBackend, canonical_host,
 };
 
 pub use self::message::{Expand, RequestEdits, ResponseEdits};
@@ -60,6 +60,12 @@ pub trait Facts {
 
     /// Whether the request belongs to a session with an endpoint of `backend`, by the session cookie of the backend `main`.
     fn has_session(&mut self, main: &BackendName, backend: &BackendName) -> bool;
+
+    /// Whether the request belongs to a session of its rule with an endpoint of a backend; no request by default.
+    fn keeps(&mut self, session: &Session, backend: &BackendName) -> bool {
+        let _ = (session, backend);
+        false
+    }
 
     /// The client's certificate, verified as `wanted`. Asked only over TLS, if the host wants one or the connection was
     /// made for a host that does. `None` if the connection was made for a host that wants something else.
@@ -958,7 +964,14 @@ fn choose<'s, 'a, F: Fields<'a>>(
     if let Some(chosen) = plan.chosen {
         return Ok(chosen);
     }
-    let (first, share) = forward.backends.choose(|| facts.random()).ok_or(Failure::NoBackend)?;
+    let kept = match (&forward.policy.session, &forward.backends) {
+        (Some(session), Backends::Weighted(list) | Backends::Partial { valid: list, .. }) => {
+            cold_path();
+            session.share(list, facts)
+        }
+        _ => None,
+    };
+    let (first, share) = kept.or_else(|| forward.backends.choose(|| facts.random())).ok_or(Failure::NoBackend)?;
     let scheme = plan.scheme;
     let chosen = |backend, in_place_of, open| Forwarding { rule: forward, backend, in_place_of, open, share, scheme };
     let found = if facts.is_open(first) {

@@ -63,6 +63,7 @@ mod request;
 mod response_rewrite;
 mod route;
 mod secret;
+mod session;
 mod settings;
 mod snapshot;
 mod snippet;
@@ -112,6 +113,7 @@ pub use route::{
     Route, UrlParts, WeightedBackend,
 };
 pub use secret::with_secrets;
+pub use session::{Session, SessionCarrier};
 pub use settings::{
     AccessLog, ForwardedHeaders, HeadBuffers, Http2Settings, LogEscape, Settings, Syslog, UpstreamKeepalive,
 };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Template, UpstreamTls};
+use crate::{Session, Template, UpstreamTls};
 
 /// How to forward a request. The defaults are those of ingress-nginx.
 #[derive(Clone, Debug, Eq, PartialEq, Hash, Serialize, Deserialize)]
@@ -54,6 +54,9 @@ pub struct ForwardPolicy {
     /// The protocol of connections to the route's own backend; a fallback is spoken to in HTTP/1.1.
     #[serde(default, skip_serializing_if = "UpstreamProtocol::is_default")]
     pub protocol: UpstreamProtocol,
+    /// Sessions of the rule, which tie clients to endpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Arc<Session>>,
 }
 
 /// The protocol of connections to endpoints, over TLS if the policy has [`tls`](ForwardPolicy::tls).
@@ -112,6 +115,7 @@ impl Default for ForwardPolicy {
             upstream_host: None,
             tls: None,
             protocol: UpstreamProtocol::default(),
+            session: None,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use fairway_model::decision::{self, Facts, Plan, Received, Scratch, Start};
 use fairway_model::{
-    BackendName, ClientAuth, ClientIdentity, ClientLimits, ErrorResponse, Excess, GeoVariable, TableName,
+    BackendName, ClientAuth, ClientIdentity, ClientLimits, ErrorResponse, Excess, GeoVariable, Session, TableName,
 };
 
 use crate::http::RequestHead;
@@ -55,6 +55,10 @@ impl Facts for WorkerFacts<'_> {
 
     fn has_session(&mut self, main: &BackendName, backend: &BackendName) -> bool {
         self.shard.upstreams.has_session(self.live, self.head, (main, backend), &self.shard.rng)
+    }
+
+    fn keeps(&mut self, session: &Session, backend: &BackendName) -> bool {
+        self.shard.upstreams.keeps(self.live, self.head, (session, backend), &self.shard.rng)
     }
 
     fn client_identity(&mut self, wanted: Option<&Arc<ClientAuth>>) -> Option<Arc<ClientIdentity>> {

@@ -15,12 +15,12 @@ use fairway_model::decision::{
 };
 use fairway_model::field::is_same_field;
 use fairway_model::{
-    AuthAnswer, BackendName, Change, ClientAuth, ClientIdentity, Compressing, Endpoints, ErrorResponse, Respond, Route,
-    Snapshot, TableName, Target, Template, TooLong, path,
+    AuthAnswer, BackendName, Change, ClientAuth, ClientIdentity, Compressing, Endpoints, ErrorResponse, Forward,
+    Respond, Route, Session, Snapshot, TableName, Target, Template, TooLong, path,
 };
 
 use crate::access_log::{Format, LogClock};
-use crate::balance::{Ask, cookie};
+use crate::balance::{Ask, cookie, rule};
 use crate::digest::{self, Proof};
 use crate::error::Failure;
 use crate::exchange::{refused, write_answer, write_request};
@@ -244,6 +244,11 @@ impl Facts for RehearsalFacts<'_> {
         rehearsal.upstreams.has_session(&rehearsal.live, *head, (main, backend), &rehearsal.rng)
     }
 
+    fn keeps(&mut self, session: &Session, backend: &BackendName) -> bool {
+        let Self { rehearsal, head } = self;
+        rehearsal.upstreams.keeps(&rehearsal.live, *head, (session, backend), &rehearsal.rng)
+    }
+
     fn geo(&self, variable: fairway_model::GeoVariable, client: std::net::IpAddr, out: &mut Vec<u8>) {
         if let Some(geo) = &self.rehearsal.live.geo {
             geo.append(variable, client, out);
@@ -320,7 +325,7 @@ impl<'a> Rehearsing<'a, '_> {
         let endpoint = match self.rehearsal.is_name(forwarding.backend) {
             true => None,
             false => Some(
-                self.pick(&service, head)
+                self.pick(&service, forwarding.rule, head)
                     .ok_or_else(|| decision::Failure::without_endpoint(&live.snapshot, forwarding.backend))?,
             ),
         };
@@ -332,19 +337,18 @@ impl<'a> Rehearsing<'a, '_> {
         Ok(Outcome::Forward { request, endpoint, response: self.changes(plan) })
     }
 
-    fn pick(self, service: &Service, head: Spanned<'_, RequestHead>) -> Option<SocketAddr> {
+    fn pick(self, service: &Service, forward: &Forward, head: Spanned<'_, RequestHead>) -> Option<SocketAddr> {
         let mut key = Vec::new();
         if let Some(format) = &service.hash_key() {
             let _ = self.append_format(format, 0, &mut key);
         }
-        let pick = service.pick(|name| Ask {
-            session: name.and_then(|name| cookie::find(head.parsed.fields(), head.bytes, name.as_bytes())),
-            hash_key: &key,
-            tried: &[],
-            ejected: &[],
-            unhealthy: &[],
-            now: Instant::now(),
-        });
+        let ask =
+            |session| Ask { session, hash_key: &key, tried: &[], ejected: &[], unhealthy: &[], now: Instant::now() };
+        let (fields, bytes) = (head.parsed.fields(), head.bytes);
+        let pick = match &forward.policy.session {
+            Some(session) => service.pick_in_rule(ask(rule::carried(session, fields, bytes))),
+            None => service.pick(|name| ask(name.and_then(|name| cookie::find(fields, bytes, name.as_bytes())))),
+        };
         pick.map(|pick| pick.endpoint)
     }
 

@@ -70,6 +70,8 @@ pub(crate) struct Scratch {
     pub(crate) response_values: Evaluated,
     /// The cookies to set, separated by line feeds; empty if there are none.
     pub(crate) cookie: Vec<u8>,
+    /// The field that tells the client of its new session; empty if there is none.
+    pub(crate) session: Option<(ConfiguredName, Box<str>)>,
     /// The cookies of an authentication service, in the same form.
     pub(crate) auth_cookies: Vec<u8>,
     /// What it wants to see: the fields of an answer of 401.

@@ -72,7 +72,8 @@ fn choosing_an_endpoint() {
             let mut balancer = Balancer::new(&backend, &endpoints, &mut rng, Instant::now());
             let (mut out, attributes) = (Vec::new(), session_cookie());
             let second_part = backend_key(&backend.upstream_name);
-            let at = cookie::Circumstances { path: "/", tls: true, user_agent: b"curl/8", now: 1_795_244_400 };
+            let at =
+                cookie::Circumstances { path: "/", tls: true, user_agent: b"curl/8", now: 1_795_244_400, ends: None };
             steady(&what, || {
                 let now = Instant::now();
                 let mut tried: [SocketAddr; 1] = [([10, 0, 0, 1], 80).into()];

@@ -4,10 +4,11 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fairway_model::{
-    Action, Affinity, AffinityMode, Backend, Balance, Forward, ForwardPolicy, HashBalance, SameSite, SessionCookie,
-    Template,
+    Action, Affinity, AffinityMode, Backend, Backends, Balance, Forward, ForwardPolicy, HashBalance, SameSite, Session,
+    SessionCarrier, SessionCookie, Template, WeightedBackend,
 };
 use fairway_testkit::{Client, Fault, Origin, TlsClient};
 use support::{HOST, TestProxy, backend_alone, endpoints, host, route};
@@ -96,6 +97,117 @@ async fn a_session_moves_only_if_it_may() {
     let mut client = staying.connect().await;
     let response = client.request("GET", "/", &[("host", HOST), ("cookie", &pair)], b"").await;
     assert_eq!(response.status, 502);
+}
+
+/// A proxy whose rule has sessions and two Services, of which new sessions get the second only.
+fn of_rule(session: Session, one: &[&Origin], two: &[&Origin], weights: (u32, u32)) -> TestProxy {
+    let addresses = |origins: &[&Origin]| origins.iter().map(|origin| origin.address()).collect::<Vec<_>>();
+    let share = |name: &str, weight| WeightedBackend { backend: name.into(), weight, filters: Vec::new(), tls: None };
+    let backends = Backends::Weighted(vec![share("default/one:80", weights.0), share("default/two:80", weights.1)]);
+    let policy = Arc::new(ForwardPolicy { session: Some(session.into()), ..ForwardPolicy::default() });
+    let action = Action::Forward(Forward { backends, fallback: None, session_cookie_path: None, policy });
+    TestProxy::start([
+        backend_alone("one").into(),
+        backend_alone("two").into(),
+        endpoints("one", &addresses(one)),
+        endpoints("two", &addresses(two)),
+        host(HOST, vec![route("/", action)]),
+    ])
+}
+
+fn by_cookie(lasts: Option<Duration>) -> Session {
+    let cookie = SessionCookie {
+        name: "fairway".into(),
+        expires: None,
+        max_age: None,
+        domain: None,
+        secure: false,
+        same_site: Some(SameSite::Strict),
+        conditional_same_site_none: false,
+    };
+    Session { carrier: SessionCarrier::Cookie { cookie, path: "/app".into() }, lasts }
+}
+
+#[tokio::test]
+async fn a_session_of_a_rule_keeps_its_service_whatever_the_weights() {
+    let (a, b, c) = (Origin::start("a"), Origin::start("b"), Origin::start("c"));
+    let both = of_rule(by_cookie(None), &[&a, &b], &[&c], (1, 1));
+    let drained = of_rule(by_cookie(None), &[&a, &b], &[&c], (0, 1));
+    let mut pairs = std::collections::BTreeMap::new();
+    while pairs.len() < 3 {
+        let (chosen, cookie) = ask(&mut both.connect().await, "/", None).await;
+        let cookie = cookie.expect("a new session");
+        assert!(
+            cookie.starts_with("fairway=") && cookie.ends_with("; Path=/app; HttpOnly; SameSite=Strict"),
+            "{cookie}"
+        );
+        pairs.insert(chosen, cookie.split(';').next().unwrap().to_owned());
+    }
+    for (chosen, pair) in &pairs {
+        for proxy in [&both, &drained] {
+            for _ in 0..4 {
+                assert_eq!(ask(&mut proxy.connect().await, "/", Some(pair)).await, (chosen.clone(), None));
+            }
+        }
+    }
+    assert_eq!(ask(&mut drained.connect().await, "/", None).await.0, "c");
+    let strange = "fairway=0123456789abcdef0123456789abcdef|0123456789abcdef0123456789abcdef";
+    let (chosen, cookie) = ask(&mut drained.connect().await, "/", Some(strange)).await;
+    assert_eq!((&*chosen, cookie.is_some()), ("c", true), "a session that nobody has is a new one");
+}
+
+#[tokio::test]
+async fn a_session_of_a_rule_ends_at_its_time() {
+    let (a, b) = (Origin::start("a"), Origin::start("b"));
+    let proxy = of_rule(by_cookie(Some(Duration::from_secs(3600))), &[&a], &[&b], (1, 1));
+    let mut client = proxy.connect().await;
+    let (chosen, cookie) = ask(&mut client, "/", None).await;
+    let pair = cookie.unwrap().split(';').next().unwrap().to_owned();
+    assert_eq!(ask(&mut client, "/", Some(&pair)).await, (chosen, None));
+    let (rest, end) = pair.rsplit_once('|').unwrap();
+    let (end, now) = (end.parse::<u64>().unwrap(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs());
+    assert!((now + 3590..=now + 3600).contains(&end), "{pair}");
+    for ended in [format!("{rest}|{}", now - 1), rest.to_owned(), format!("{rest}|x")] {
+        assert!(ask(&mut client, "/", Some(&ended)).await.1.is_some(), "{ended}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_of_a_rule_moves_when_its_endpoint_fails() {
+    let (down, up) = (Origin::new("down").fault(Fault::Refuse).start(), Origin::start("up"));
+    let address = down.address();
+    drop(down);
+    let was_up = Origin::new("down").bind(address).start();
+    let proxy = of_rule(by_cookie(None), &[&was_up, &up], &[], (1, 0));
+    let mut client = proxy.connect().await;
+    let pair = loop {
+        let (chosen, cookie) = ask(&mut client, "/", None).await;
+        if chosen == "down" {
+            break cookie.unwrap().split(';').next().unwrap().to_owned();
+        }
+    };
+    drop(was_up);
+    let (chosen, cookie) = ask(&mut client, "/", Some(&pair)).await;
+    assert_eq!(chosen, "up");
+    assert!(cookie.is_some_and(|cookie| !cookie.starts_with(&pair)));
+}
+
+#[tokio::test]
+async fn a_session_of_a_rule_may_be_in_a_header() {
+    let (a, b, c) = (Origin::start("a"), Origin::start("b"), Origin::start("c"));
+    let session = Session { carrier: SessionCarrier::Header("X-Session".try_into().unwrap()), lasts: None };
+    let proxy = of_rule(session, &[&a, &b], &[&c], (1, 1));
+    for _ in 0..6 {
+        let mut client = proxy.connect().await;
+        let first = client.get(HOST, "/").await;
+        assert_eq!(first.header("set-cookie"), None);
+        let value = first.header("x-session").expect("a new session").to_owned();
+        for _ in 0..4 {
+            let fields = [("host", HOST), ("x-session", &*value)];
+            let again = proxy.connect().await.request("GET", "/", &fields, b"").await;
+            assert_eq!((again.echo().origin, again.header("x-session")), (first.echo().origin, None));
+        }
+    }
 }
 
 #[tokio::test]

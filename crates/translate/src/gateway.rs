@@ -20,6 +20,7 @@ mod route;
 mod route_policy;
 mod rule;
 mod service;
+mod session;
 pub mod status;
 mod stream;
 

@@ -7,7 +7,7 @@ use fairway_model::decision::{Failure, Plan, Step};
 use fairway_model::{
     Action, Backend, Backends, Balance, CanaryBy, CanaryChoice, ClientAuth, ClientAuthMode, ClientLimits, Cors,
     EndpointState, Endpoints, ErrorPages, ExternalAuth, Filter, Forward, Host, HostPattern, Origin, Origins, PathMatch,
-    PathReplacement, ResponseRewrites, Route, Scheme, TableName, canonical_host,
+    PathReplacement, ResponseRewrites, Route, Scheme, SessionCarrier, TableName, canonical_host,
 };
 use fairway_proxy::balance::cookie;
 use fairway_proxy::reason::Cause;
@@ -512,6 +512,21 @@ impl Teller<'_> {
             }
             _ => None,
         };
+        if let Some(session) = &forward.policy.session {
+            let (what, field) = match &session.carrier {
+                SessionCarrier::Cookie { cookie, .. } => (format!("cookie {}", cookie.name), "cookie"),
+                SessionCarrier::Header(name) => (format!("header {}", name.as_str()), name.as_str()),
+            };
+            let mut values = self.request.fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case(field));
+            let is_sent = values.any(|(_, value)| match &session.carrier {
+                SessionCarrier::Cookie { cookie, .. } => {
+                    cookie::all_in(value.as_bytes(), cookie.name.as_bytes()).next().is_some()
+                }
+                SessionCarrier::Header(_) => true,
+            });
+            let sent = if is_sent { "has it" } else { "does not have it, and the response sets it" };
+            return format!("by the session {what}: the request {sent}");
+        }
         if let Some(affinity) = backend.affinity.as_ref().or_else(|| adopted?.affinity.as_ref()) {
             let name = &*affinity.cookie.name;
             let cookies = self.request.fields.iter().filter(|(field, _)| field.eq_ignore_ascii_case("cookie"));

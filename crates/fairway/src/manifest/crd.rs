@@ -35,6 +35,8 @@ pub(super) struct Judgement {
     pub(super) refusals: Vec<Refusal>,
     /// Unless the CRDs are those of the experimental channel.
     pub(super) in_standard: Vec<Refusal>,
+    /// If the CRDs are those of the experimental channel. Those of the standard channel drop what it is about.
+    pub(super) in_experimental: Vec<Refusal>,
     /// Fields that only the CRDs of the experimental channel have. Those of the standard channel drop them.
     pub(super) experimental: Vec<String>,
 }
@@ -60,6 +62,9 @@ pub(super) fn judge(kind: &str, object: &Value) -> Judgement {
         judgement.in_standard = std::mem::take(&mut judgement.refusals);
     }
     standard.strangers(experimental, object, FieldPath::Root, &mut judgement.experimental);
+    if !judgement.experimental.is_empty() && judgement.refusals.is_empty() && judgement.in_standard.is_empty() {
+        judgement.in_experimental = refused(experimental);
+    }
     judgement
 }
 

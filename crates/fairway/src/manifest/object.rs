@@ -196,7 +196,7 @@ impl Reader<'_> {
             Ok(mut object) => {
                 prepare(&mut object);
                 let mut refusals = refusals(&object);
-                let Judgement { refusals: more, in_standard, experimental } = T::CRD
+                let Judgement { refusals: more, in_standard, in_experimental, experimental } = T::CRD
                     // It has just been decoded as something stricter.
                     .and_then(|kind| Some(crd::judge(kind, &decode(node, &mut Vec::new()).ok()?)))
                     .unwrap_or_default();
@@ -223,9 +223,17 @@ impl Reader<'_> {
                     let (line, reason) = (node.line_of(&field), Reason::InvalidManifest);
                     self.find(line, Severity::Warning, reason, &origin, &field, &value, &message);
                 }
+                for Refusal { field, value, message } in in_experimental {
+                    let message = format!(
+                        "{message}; the API server refuses the object if the CRDs of the Gateway API are those of the experimental channel"
+                    );
+                    let (line, reason) = (node.line_of(&field), Reason::InvalidManifest);
+                    self.find(line, Severity::Error, reason, &origin, &field, &value, &message);
+                }
                 notes.retain(|note| !experimental.contains(&note.field));
                 let is_read = |field: &String| match kind {
-                    Kind::HTTPRoute => field.ends_with(".externalAuth"),
+                    Kind::HTTPRoute => field.ends_with(".externalAuth") || field.ends_with("].sessionPersistence"),
+                    Kind::GRPCRoute => field.ends_with("].sessionPersistence"),
                     Kind::Gateway | Kind::ListenerSet => field.ends_with(".filters"),
                     _ => false,
                 };

@@ -20,6 +20,8 @@ pub struct Circumstances<'a> {
     pub user_agent: &'a [u8],
     /// The current time in seconds since 1970.
     pub now: i64,
+    /// The same for the end of a session that ends by itself.
+    pub ends: Option<i64>,
 }
 
 /// The value of the session cookie of a request. If several have the same name, the last one counts, as in ingress-nginx.
@@ -50,8 +52,9 @@ pub fn write(
     backend_key: &[u8; 32],
     at: &Circumstances<'_>,
 ) {
-    let mut put = |parts: &[&[u8]]| parts.iter().for_each(|part| out.extend_from_slice(part));
-    put(&[cookie.name.as_bytes(), b"=", key.as_bytes(), b"|", backend_key]);
+    out.extend_from_slice(cookie.name.as_bytes());
+    out.push(b'=');
+    write_value(out, key, backend_key, at.ends);
     if let Some(date) = cookie.expires.and_then(|after| Timestamp::from_second(at.now.checked_add(after)?).ok()) {
         let utc = date.to_zoned(TimeZone::UTC);
         // Years from 2038 on have four digits, as in ngx.cookie_time: two would be read as a past year.
@@ -79,6 +82,17 @@ pub fn write(
         Some(SameSite::None) if cookie.conditional_same_site_none && !knows_same_site_none(at.user_agent) => {}
         Some(same_site) => put(&[b"; SameSite=", name(same_site)]),
         None => {}
+    }
+}
+
+/// Appends what names the endpoint of a session.
+pub fn write_value(out: &mut Vec<u8>, key: &SessionKey, backend_key: &[u8; 32], ends: Option<i64>) {
+    out.extend_from_slice(key.as_bytes());
+    out.push(b'|');
+    out.extend_from_slice(backend_key);
+    if let Some(end) = ends {
+        let written = write!(out, "|{end}");
+        debug_assert!(written.is_ok(), "a vector takes everything");
     }
 }
 

@@ -9,9 +9,11 @@ mod ewma;
 mod least_request;
 mod ring;
 mod round_robin;
+pub(crate) mod rule;
 mod session;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fairway_model::{Backend, Balance, Endpoint, EndpointState};
@@ -34,6 +36,9 @@ pub struct Balancer {
     open: Vec<u32>,
     choice: Choice,
     sessions: Option<Sessions>,
+    /// The sessions of rules, once one asks for them.
+    of_rules: Option<Sessions>,
+    upstream_name: Arc<str>,
     rng: Rng,
 }
 
@@ -125,6 +130,8 @@ impl Balancer {
             open: Vec::new(),
             choice: Choice::RoundRobin(RoundRobin::default()),
             sessions: None,
+            of_rules: None,
+            upstream_name: backend.upstream_name.clone(),
             rng: rng.fork(),
         };
         balancer.update(backend, endpoints, now);
@@ -139,6 +146,8 @@ impl Balancer {
         self.sessions = backend.affinity.as_ref().map(|affinity| {
             Sessions::new(affinity, &backend.upstream_name, self.sessions.take(), &previous, &self.nodes)
         });
+        self.upstream_name = backend.upstream_name.clone();
+        self.of_rules = None;
         // Session affinity beats the hash, which would apply only to the first request of a session.
         let hash = if self.sessions.is_some() { None } else { Some(()) };
         let before = std::mem::replace(&mut self.choice, Choice::RoundRobin(RoundRobin::default()));
@@ -176,15 +185,8 @@ impl Balancer {
         let Some(sessions) = &mut self.sessions else {
             return self.choose(ask).map(|node| self.picked(node, None));
         };
-        if let Some(node) = ask.session.and_then(|value| sessions.find(value)) {
-            let address = &self.nodes[node as usize].address;
-            let is_unhealthy = |address: &SocketAddr| ask.unhealthy.binary_search(address).is_ok();
-            let sound = |at: &u32| !is_unhealthy(&self.nodes[*at as usize].address);
-            let left = is_unhealthy(address) && self.open.iter().any(sound)
-                || ask.tried.contains(address) && sessions.change_on_failure();
-            if !left {
-                return Some(self.picked(node, None));
-            }
+        if let Some(node) = kept(sessions, ask, &self.nodes, &self.open) {
+            return Some(self.picked(node, None));
         }
         let avoided = avoided(ask, &self.nodes, &self.open);
         if let Some((node, key)) = sessions.open(&self.nodes, |address| avoided.allows(address), &mut self.rng) {
@@ -193,6 +195,22 @@ impl Balancer {
         let node = self.choose(ask)?;
         let key = self.sessions.as_ref().and_then(|sessions| sessions.key_of(node));
         Some(self.picked(node, key))
+    }
+
+    /// The same for a rule with sessions: the endpoint of the request's session, or one with a new session.
+    pub fn pick_in_rule(&mut self, ask: &Ask<'_>) -> Option<Pick> {
+        let sessions = of_rules(&mut self.of_rules, &self.upstream_name, &self.nodes);
+        if let Some(node) = kept(sessions, ask, &self.nodes, &self.open) {
+            return Some(self.picked(node, None));
+        }
+        let node = self.choose(ask)?;
+        let key = self.of_rules.as_ref().and_then(|sessions| sessions.key_of(node));
+        Some(self.picked(node, key))
+    }
+
+    /// Whether a session of a rule has an endpoint here.
+    pub fn keeps(&mut self, session: &[u8]) -> bool {
+        of_rules(&mut self.of_rules, &self.upstream_name, &self.nodes).find(session).is_some()
     }
 
     /// Counts a request to a chosen endpoint for as long as the result lives; `None` if no choice depends on it.
@@ -233,6 +251,21 @@ impl Balancer {
     fn picked(&self, node: u32, session: Option<SessionKey>) -> Pick {
         Pick { endpoint: self.nodes[node as usize].address, session, node }
     }
+}
+
+fn of_rules<'s>(known: &'s mut Option<Sessions>, upstream_name: &str, nodes: &[Node]) -> &'s mut Sessions {
+    known.get_or_insert_with(|| Sessions::of_rules(upstream_name, nodes))
+}
+
+/// The node of the request's session, unless the session leaves it.
+fn kept(sessions: &Sessions, ask: &Ask<'_>, nodes: &[Node], open: &[u32]) -> Option<u32> {
+    let node = ask.session.and_then(|value| sessions.find(value))?;
+    let address = &nodes[node as usize].address;
+    let is_unhealthy = |address: &SocketAddr| ask.unhealthy.binary_search(address).is_ok();
+    let sound = |at: &u32| !is_unhealthy(&nodes[*at as usize].address);
+    let left =
+        is_unhealthy(address) && open.iter().any(sound) || ask.tried.contains(address) && sessions.change_on_failure();
+    (!left).then_some(node)
 }
 
 /// What a choice avoids without being left with nothing: an endpoint that fails at present is still better than one that has

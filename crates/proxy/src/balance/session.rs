@@ -92,14 +92,14 @@ impl Sessions {
                 // Draining endpoints stay on the ring: their sessions move only once they are gone.
                 Map::Balanced(Ring::new(known, previous, nodes, |_| true))
             }
-            AffinityMode::Persistent => {
-                let keys: Vec<_> = nodes.iter().map(|node| endpoint_key(upstream_name, node.address)).collect();
-                let mut by_key: Vec<_> = keys.iter().copied().zip(0..).collect();
-                by_key.sort_unstable();
-                Map::Persistent { by_key, keys }
-            }
+            AffinityMode::Persistent => Map::persistent(upstream_name, nodes),
         };
         Self { change_on_failure: affinity.change_on_failure, map }
+    }
+
+    /// Sessions of rules: each names its endpoint, and goes to another one when that fails.
+    pub(super) fn of_rules(upstream_name: &str, nodes: &[Node]) -> Self {
+        Self { change_on_failure: true, map: Map::persistent(upstream_name, nodes) }
     }
 
     pub(super) fn change_on_failure(&self) -> bool {
@@ -143,6 +143,15 @@ impl Sessions {
             Map::Balanced(_) => None,
             Map::Persistent { keys, .. } => keys.get(node as usize).map(SessionKey::of_hex),
         }
+    }
+}
+
+impl Map {
+    fn persistent(upstream_name: &str, nodes: &[Node]) -> Self {
+        let keys: Vec<_> = nodes.iter().map(|node| endpoint_key(upstream_name, node.address)).collect();
+        let mut by_key: Vec<_> = keys.iter().copied().zip(0..).collect();
+        by_key.sort_unstable();
+        Self::Persistent { by_key, keys }
     }
 }
 

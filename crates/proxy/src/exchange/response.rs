@@ -158,7 +158,7 @@ impl Exchange<'_> {
     pub(super) fn write_response(&mut self) {
         self.evaluate_response();
         let replaces_error = self.plan.is_some_and(|plan| plan.replaces_error().is_some());
-        let Scratch { cookie, challenge, value, response_values, sent_head, .. } = &mut *self.scratch;
+        let Scratch { cookie, session, challenge, value, response_values, sent_head, .. } = &mut *self.scratch;
         let context = ResponseContext {
             live: self.live,
             clock: &self.facts.shard.clock,
@@ -168,7 +168,7 @@ impl Exchange<'_> {
             status: self.status,
             substituting: self.substituting,
             values: response_values,
-            added: if replaces_error && self.status == 401 { challenge } else { &[] },
+            added: if replaces_error && self.status == 401 { challenge } else { session.as_slice() },
             sent_head,
         };
         let sent = self.compressed.as_mut().map(|body| body.framing());

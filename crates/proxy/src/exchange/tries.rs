@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use fairway_model::decision::{self, Expand, Forwarding};
-use fairway_model::{ExternalAuth, Template, TooLong};
+use fairway_model::{ExternalAuth, Forward, Template, TooLong};
 
 use super::grpc;
 use super::mirror::MirrorSet;
@@ -14,7 +14,7 @@ use super::progress::RequestProgress;
 use super::transfer::Gaps;
 use super::{Allowance, Exchange};
 use crate::access_log::Format;
-use crate::balance::{Ask, InProgress, Pick, TryOutcome, cookie};
+use crate::balance::{Ask, InProgress, Pick, TryOutcome, cookie, rule};
 use crate::error::{Failure, Side};
 use crate::http::{BodyForm, Framing};
 use crate::limit::TRIES;
@@ -148,7 +148,7 @@ impl Exchange<'_> {
                         service.refresh(&shard.running());
                     }
                     tries += 1;
-                    match self.pick(&service) {
+                    match self.pick(&service, forward) {
                         Some(pick) => pick,
                         None => {
                             cold_path();
@@ -223,7 +223,7 @@ impl Exchange<'_> {
         decision::Failure::without_endpoint(&self.live.snapshot, forwarding.backend).into()
     }
 
-    fn pick(&mut self, service: &Service) -> Option<Pick> {
+    fn pick(&mut self, service: &Service, forward: &Forward) -> Option<Pick> {
         let mut key = std::mem::take(&mut self.scratch.value);
         key.clear();
         if let Some(format) = &service.hash_key() {
@@ -232,16 +232,26 @@ impl Exchange<'_> {
             let _ = self.expand(Serves::Request, format, &mut key);
         }
         let head = self.client.head();
-        let pick = service.pick(|name| Ask {
-            session: name
-                .zip(head)
-                .and_then(|(name, head)| cookie::find(head.parsed.fields(), head.bytes, name.as_bytes())),
+        let ask = |session| Ask {
+            session,
             hash_key: &key,
             tried: &self.scratch.tried,
             ejected: &[],
             unhealthy: &[],
             now: self.dispatched,
-        });
+        };
+        let pick = match &forward.policy.session {
+            Some(session) => {
+                cold_path();
+                service
+                    .pick_in_rule(ask(head.and_then(|head| rule::carried(session, head.parsed.fields(), head.bytes))))
+            }
+            None => service.pick(|name| {
+                ask(name
+                    .zip(head)
+                    .and_then(|(name, head)| cookie::find(head.parsed.fields(), head.bytes, name.as_bytes())))
+            }),
+        };
         self.scratch.value = key;
         pick
     }

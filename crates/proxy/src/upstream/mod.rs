@@ -12,11 +12,11 @@ use std::hint::cold_path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use fairway_model::BackendName;
+use fairway_model::{BackendName, Session};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-use crate::balance::cookie;
+use crate::balance::{cookie, rule};
 use crate::http::{RequestHead, Spanned};
 use crate::live::Live;
 use crate::random::Rng;
@@ -84,6 +84,18 @@ impl Upstreams {
         let value = cookie::find(head.parsed.fields(), head.bytes, affinity.cookie.name.as_bytes());
         let key = value.and_then(|value| value.split(|&byte| byte == b'|').nth(1));
         key.is_some_and(|key| self.service(live, backend, rng).is_some_and(|service| key == service.key()))
+    }
+
+    /// Whether a request belongs to a session of its rule with an endpoint of `backend`.
+    pub(crate) fn keeps(
+        &self,
+        live: &Live,
+        head: Spanned<'_, RequestHead>,
+        (session, backend): (&Session, &BackendName),
+        rng: &RefCell<Rng>,
+    ) -> bool {
+        rule::carried(session, head.parsed.fields(), head.bytes)
+            .is_some_and(|value| self.service(live, backend, rng).is_some_and(|service| service.keeps(value)))
     }
 
     /// Takes an idle connection to a target. With `certain`, a system call checks that it is still open: for requests that may

@@ -12,7 +12,7 @@ use fairway_model::{Affinity, Backend, BackendName, Balance, Endpoint, EndpointS
 use super::budget::RetryBudget;
 use super::health::{Health, HealthBoard};
 use crate::access_log::Format;
-use crate::balance::{self, Ask, Balancer, InProgress, Pick, TryOutcome};
+use crate::balance::{self, Ask, Balancer, InProgress, Pick, TryOutcome, rule};
 use crate::live::Live;
 use crate::random::Rng;
 
@@ -165,6 +165,21 @@ impl Service {
         let pick = self.balancer.borrow_mut().pick(&Ask { ejected, unhealthy, ..ask })?;
         health.chosen(pick.endpoint, now);
         Some(pick)
+    }
+
+    /// The same for a rule with sessions; `ask` has what the request carries.
+    pub(crate) fn pick_in_rule(&self, ask: Ask<'_>) -> Option<Pick> {
+        let mut health = self.health.borrow_mut();
+        let now = ask.now;
+        let (ejected, unhealthy) = health.avoided(now);
+        let pick = self.balancer.borrow_mut().pick_in_rule(&Ask { ejected, unhealthy, ..ask })?;
+        health.chosen(pick.endpoint, now);
+        Some(pick)
+    }
+
+    /// Whether a session of a rule has an endpoint of this backend.
+    pub(crate) fn keeps(&self, session: &[u8]) -> bool {
+        rule::backend(session) == Some(&self.key) && self.balancer.borrow_mut().keeps(session)
     }
 
     /// Chooses an endpoint for a copy of a request, which is no trial of one that was failing.

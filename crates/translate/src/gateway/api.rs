@@ -277,6 +277,33 @@ record! {
         timeouts: Option<Timeouts>,
         /// Repeated tries.
         retry: Option<RouteRetry>,
+        /// Sessions (experimental channel).
+        session_persistence: Option<SessionPersistence>,
+    }
+    /// See the API.
+    SessionPersistence {
+        /// `Cookie` by default, or `Header`.
+        r#type: Option<String>,
+        /// The cookie.
+        cookie: Option<CookieConfig>,
+        /// The header.
+        header: Option<HeaderConfig>,
+        /// The time after which a session ends.
+        absolute_timeout: Option<String>,
+    }
+    /// See the API.
+    CookieConfig {
+        /// Name; one of the controller's by default.
+        name: Option<String>,
+        /// Path; `/` by default.
+        path: Option<String>,
+        /// `Session` by default, or `Permanent`.
+        lifetime_type: Option<String>,
+    }
+    /// See the API.
+    HeaderConfig {
+        /// Name.
+        name: String,
     }
     /// See the API.
     HTTPRouteMatch {
@@ -488,6 +515,8 @@ record! {
         filters: Vec<HTTPRouteFilter>,
         /// Where it sends them.
         backend_refs: Vec<BackendReference>,
+        /// Sessions (experimental channel).
+        session_persistence: Option<SessionPersistence>,
     }
     /// See the API.
     GRPCRouteMatch {

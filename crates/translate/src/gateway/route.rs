@@ -157,6 +157,7 @@ pub(super) fn rules(
                     backends: &rule.backend_refs,
                     timeouts: rule.timeouts.as_ref(),
                     retry: rule.retry.as_ref(),
+                    session: rule.session_persistence.as_ref(),
                 };
                 rules.add(&mut reader, text, &rule.matches, http_match, HTTPRouteMatch::default());
             }
@@ -171,6 +172,7 @@ pub(super) fn rules(
                     backends: &rule.backend_refs,
                     timeouts: None,
                     retry: None,
+                    session: rule.session_persistence.as_ref(),
                 };
                 rules.add(&mut reader, text, &rule.matches, grpc_match, GRPCRouteMatch::default());
             }

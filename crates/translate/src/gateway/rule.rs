@@ -10,15 +10,16 @@ use std::time::Duration;
 use fairway_model::{
     Action, Backends, ByteLimit, Conditions, ConfiguredName, Cors, CorsRules, ExternalAuth, FieldEdit, Filter, Forward,
     ForwardPolicy, Fraction, Location, Mirror, Origin, Origins, PathMatch, PathReplacement, Redirect, Respond, Retry,
-    RetryOn, Route, Scheme, Template, UpstreamProtocol, UpstreamTls, UrlParts, WeightedBackend,
+    RetryOn, Route, Scheme, SessionCarrier, Template, UpstreamProtocol, UpstreamTls, UrlParts, WeightedBackend,
 };
 
 use super::api::{
     BackendReference, CorsFilter, ExternalAuthFilter, HTTPRouteFilter, HeaderModifier, PathModifier, RequestMirror,
-    RequestRedirect, RouteRetry, Timeouts, UrlRewrite,
+    RequestRedirect, RouteRetry, SessionPersistence, Timeouts, UrlRewrite,
 };
 use super::backend_tls::BackendPolicies;
 use super::grant;
+use super::session;
 use super::status::Shortcoming;
 use super::stream;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
@@ -53,6 +54,7 @@ pub(super) struct RuleText<'a> {
     pub(super) backends: &'a [BackendReference],
     pub(super) timeouts: Option<&'a Timeouts>,
     pub(super) retry: Option<&'a RouteRetry>,
+    pub(super) session: Option<&'a SessionPersistence>,
 }
 
 /// A match, ready for the model.
@@ -541,7 +543,7 @@ impl RuleReader<'_> {
         rule: &RuleText<'_>,
         http2: bool,
         effects: &mut Effects,
-    ) -> Result<ForwardPolicy, (&'static str, String)> {
+    ) -> Result<ForwardPolicy, (String, String)> {
         let mut policy = ForwardPolicy {
             max_body: ByteLimit::NONE,
             upstream_host: effects.host.take(),
@@ -556,8 +558,9 @@ impl RuleReader<'_> {
             Ok(Some(if time.is_zero() { ENDLESS } else { time }))
         };
         if let Some(timeouts) = rule.timeouts {
-            let request = limit(&timeouts.request).map_err(|why| ("timeouts.request", why))?;
-            let backend = limit(&timeouts.backend_request).map_err(|why| ("timeouts.backendRequest", why))?;
+            let request = limit(&timeouts.request).map_err(|why| ("timeouts.request".to_owned(), why))?;
+            let backend =
+                limit(&timeouts.backend_request).map_err(|why| ("timeouts.backendRequest".to_owned(), why))?;
             if let Some(time) = [request, backend].into_iter().flatten().min() {
                 (policy.read_timeout, policy.send_timeout) = (time, time);
                 policy.connect_timeout = policy.connect_timeout.min(time);
@@ -573,7 +576,7 @@ impl RuleReader<'_> {
         if let Some(retry) = rule.retry {
             if retry.backoff.is_some() {
                 let message = "retries don't wait; expected no backoff".to_owned();
-                return Err(("retry.backoff", message));
+                return Err(("retry.backoff".to_owned(), message));
             }
             let statuses: Vec<u16> = retry.codes.iter().filter_map(|code| u16::try_from(*code).ok()).collect();
             let attempts = u32::try_from(retry.attempts.unwrap_or(1)).unwrap_or_default();
@@ -590,6 +593,16 @@ impl RuleReader<'_> {
                 tries: Some(attempts.saturating_add(1)),
                 within: policy.retry.within,
             };
+        }
+        if let Some(asked) = rule.session {
+            let named = format!("{}#{}", self.key, rule.name.map_or_else(|| rule.at.to_string(), str::to_owned));
+            let session = session::session(asked, &named);
+            let session = session.map_err(|(part, why)| (format!("sessionPersistence.{part}"), why))?;
+            if let SessionCarrier::Header(name) = &session.carrier {
+                // The client's sessions are ours: an endpoint can't begin one.
+                effects.response.push(FieldEdit::new(name.clone(), fairway_model::Change::Remove));
+            }
+            policy.session = Some(session.into());
         }
         Ok(policy)
     }
@@ -685,7 +698,7 @@ fn replacement(path: &PathModifier) -> Result<PathReplacement, String> {
 }
 
 /// A time of the Gateway API (GEP-2257); `None` if it is none.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let (mut rest, mut total, mut groups) = (text, Duration::ZERO, 0);
     while !rest.is_empty() {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();

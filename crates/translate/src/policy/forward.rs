@@ -88,6 +88,7 @@ fn policy(annotations: &IngressAnnotations, config: &GlobalConfig) -> ForwardPol
         close: proxying.connection == Some(ConnectionHeader::Close),
         tls: None,
         protocol: UpstreamProtocol::default(),
+        session: None,
     }
 }
 

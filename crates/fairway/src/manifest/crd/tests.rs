@@ -44,7 +44,7 @@ fn what_is_valid_is_taken_and_what_is_not_is_refused() {
         if object["metadata"]["name"] != "a" {
             continue;
         }
-        let Judgement { refusals, in_standard, experimental } = judge(&kind, &object);
+        let Judgement { refusals, in_standard, in_experimental: _, experimental } = judge(&kind, &object);
         assert_eq!(refusals.is_empty() && in_standard.is_empty(), taken, "{object}: {refusals:?} {in_standard:?}");
         assert!(experimental.is_empty(), "{object}");
     }
@@ -88,6 +88,12 @@ fn what_only_the_experimental_channel_has_is_told_apart() {
     assert!(!judge("HTTPRoute", &with(json!({"filters": [wrong]}))).refusals.is_empty());
     let judged = judge("HTTPRoute", &with(json!({"sessionPersistence": {"type": "Header", "header": {"name": "A"}}})));
     assert!(judged.refusals.is_empty() && judged.in_standard.is_empty(), "{judged:?}");
+    assert!(judged.in_experimental.is_empty(), "{judged:?}");
     assert_eq!(judged.experimental, ["spec.rules[0].sessionPersistence"]);
+    // Those of the standard channel drop it, and with it the mistake.
+    let judged = judge("HTTPRoute", &with(json!({"sessionPersistence": {"type": "Header", "cookie": {}}})));
+    assert!(judged.refusals.is_empty() && judged.in_standard.is_empty(), "{judged:?}");
+    let said: Vec<_> = judged.in_experimental.iter().map(|refusal| &*refusal.message).collect();
+    assert!(said.iter().any(|said| said.ends_with("header must be specified for Header type")), "{said:?}");
     assert!(judge("ConfigMap", &json!({})).refusals.is_empty());
 }

@@ -40,7 +40,7 @@ fn written(change: impl FnOnce(&mut SessionCookie), at: Circumstances<'_>) -> St
     text.strip_prefix("route=k|6cde5721ec2c7e2bce07cff7d0e4ac37").unwrap().to_owned()
 }
 
-const AT: Circumstances<'_> = Circumstances { path: "/", tls: false, user_agent: b"", now: 1_893_455_999 };
+const AT: Circumstances<'_> = Circumstances { path: "/", tls: false, user_agent: b"", now: 1_893_455_999, ends: None };
 
 #[test]
 fn attributes_come_in_the_order_of_ingress_nginx() {
