@@ -1,31 +1,33 @@
 //! Two thousand Ingresses, fifty changes per second: how soon each change is live, and how many other requests fail.
 //!
-//! A measurement, so nothing else runs beside it: it has its own cluster, and `cargo xtask e2e` runs it alone.
+//! A measurement, so nothing else runs beside it: it has its own cluster, and `cargo xtask e2e` runs it alone. With
+//! `FAIRWAY_CHURN=10000,4` there are as many Ingresses, and as many proxies in pods of their own, and it also shows how long a start takes, and what
+//! remains in memory when nearly all Ingresses are gone.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use fairway_e2e::cluster::Options;
 use fairway_e2e::load::Load;
-use fairway_e2e::scene::{self, Scene, Session};
+use fairway_e2e::procfs;
+use fairway_e2e::scene::{self, Release, Scene, Session};
 use fairway_testkit::Response;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-/// The first half redirects, the second half leads to the Services.
-const INGRESSES: usize = 2_000;
-/// The first half of them has its ports changed, the second half its endpoints.
-const SERVICES: usize = 200;
 const CHANGES: usize = 3_000;
+/// How many Ingresses remain at the end.
+const FEW: usize = 10;
 const INTERVAL: Duration = Duration::from_millis(20);
 /// The interval between memory samples.
 const SAMPLE: Duration = Duration::from_secs(5);
@@ -36,27 +38,74 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// Number of objects created at a time.
 const WRITERS: usize = 16;
 
+/// How large the cluster is.
+#[derive(Clone, Copy)]
+struct Size {
+    /// The first half redirects, the second half leads to the Services.
+    ingresses: usize,
+    /// Proxies in pods of their own, with one controller; `None` for one pod of both.
+    proxies: Option<usize>,
+}
+
+impl Size {
+    fn wanted() -> anyhow::Result<Self> {
+        let Ok(text) = std::env::var("FAIRWAY_CHURN") else { return Ok(Self { ingresses: 2_000, proxies: None }) };
+        let numbers = text
+            .split_once(',')
+            .and_then(|(ingresses, proxies)| Some((ingresses.parse().ok()?, proxies.parse().ok()?)));
+        let (ingresses, proxies) =
+            numbers.with_context(|| format!("FAIRWAY_CHURN={text}: expected INGRESSES,PROXIES"))?;
+        ensure!(ingresses >= 1_000 && proxies > 0, "FAIRWAY_CHURN={text}: expected 1000,1 at least");
+        Ok(Self { ingresses, proxies: Some(proxies) })
+    }
+
+    /// The first half of them has its ports changed, the second half its endpoints.
+    fn services(self) -> usize {
+        self.ingresses / 10
+    }
+
+    /// Values of the chart.
+    fn values(self) -> Vec<String> {
+        match self.proxies {
+            None => vec!["controller.replicaCount=1".to_owned()],
+            Some(proxies) => vec![
+                format!("controller.replicaCount={proxies}"),
+                "controller.mode=split".to_owned(),
+                "controller.control.replicaCount=1".to_owned(),
+                // The nodes of tests have no DNS.
+                "controller.control.clusterIP=10.96.0.42".to_owned(),
+            ],
+        }
+    }
+}
+
 #[test]
 fn every_change_is_soon_live_and_fails_no_request() -> anyhow::Result<()> {
+    let size = Size::wanted()?;
     scene::run_alone("churn", &Options::default(), async |scene| {
-        let fairway = scene.fairway(&["controller.replicaCount=1"]).await?;
+        let values = size.values();
+        let fairway = scene.fairway(&values.iter().map(String::as_str).collect::<Vec<_>>()).await?;
         let address = fairway.address().await?;
         scene.echo("answers", 2).await?;
         fairway.ingress("bystander", "bystander.example", "answers").await?;
         scene.served(address, "bystander.example").await?;
 
-        let ground = Arc::new(Ground::new(scene, fairway.class(), address).await?);
+        let ground = Arc::new(Ground::new(scene, &fairway, size).await?);
         let begin = Instant::now();
         ground.create().await?;
-        ground.shows(&host(INGRESSES - 1), |response| response.status == 200).await.context("the last Ingress")?;
-        println!("{INGRESSES} Ingresses and {SERVICES} Services created and served in {:.1?}", begin.elapsed());
+        ground.shows(&host(size.ingresses - 1), |response| response.status == 200).await.context("the last Ingress")?;
+        println!(
+            "{} Ingresses and {} Services created and served in {:.1?}",
+            size.ingresses,
+            size.services(),
+            begin.elapsed()
+        );
 
         let load = Load::to(address).host("bystander.example").connections(4).rate(200).start();
         let changes = tokio::spawn(ground.clone().churn());
-        let pod = fairway.pods().await?.pop().and_then(|pod| pod.metadata.name).context("a pod of Fairway")?;
         let mut memory = Vec::new();
         while !changes.is_finished() {
-            memory.push(scene.resident_bytes(&pod)? as f64 / 1e6);
+            memory.push(resident(scene)?);
             sleep(SAMPLE).await;
         }
         let delays = changes.await??;
@@ -68,15 +117,94 @@ fn every_change_is_soon_live_and_fails_no_request() -> anyhow::Result<()> {
         // By the middle of the run, every object has grown by an annotation, and pools and buffers are filled. The
         // maximum of each half counts, because the allocator returns free memory to the kernel at its own pace.
         ensure!(memory.len() > 3, "memory was looked at only {} times", memory.len());
-        let most = |half: &[f64]| half.iter().copied().fold(0.0, f64::max);
         let (first, second) = memory.split_at(memory.len() / 2);
-        let (first, second) = (most(first), most(second));
-        ensure!(second < first * 1.25, "memory grew from {first:.1} MB at most in the first half to {second:.1} MB");
+        for role in memory[0].keys() {
+            let most = |half: &[Resident]| half.iter().filter_map(|sizes| sizes.get(role)).copied().fold(0.0, f64::max);
+            let (first, second) = (most(first), most(second));
+            ensure!(
+                second < first * 1.25,
+                "the {role} grew from {first:.1} MB at most in the first half to {second:.1} MB"
+            );
+        }
         // The goal is 100 ms (p99). The clock of a shared machine decides no test, so the limit is far above its noise.
         ensure!(percentile(&delays, 99) < Duration::from_secs(1), "changes are late");
         ensure!(percentile(&delays, 50) < Duration::from_millis(500), "most changes are late");
+        if size.proxies.is_some() {
+            start_and_shrink(scene, &fairway, &ground).await?;
+        }
         Ok(())
     })
+}
+
+/// Shows how long starts take, and what remains in memory of Ingresses that are gone.
+async fn start_and_shrink(scene: &Scene, fairway: &Release<'_>, ground: &Ground) -> anyhow::Result<()> {
+    let restart = async || {
+        for deployment in [format!("{}-control", fairway.class()), fairway.controller()] {
+            let deployment = format!("deployment/{deployment}");
+            scene.kubectl(&["rollout", "restart", &deployment]).await?;
+            scene.kubectl(&["rollout", "status", &deployment, "--timeout=300s"]).await?;
+        }
+        anyhow::Ok(())
+    };
+    restart().await?;
+    for pod in pods(scene).await? {
+        let log = scene.kubectl(&["logs", &pod]).await?;
+        let time = |part: &str| {
+            let line =
+                log.lines().find(|line| line.contains(part)).with_context(|| format!("no {part:?} of {pod}: {log}"))?;
+            anyhow::Ok(line.split(' ').next().unwrap_or_default().parse::<jiff::Timestamp>()?)
+        };
+        let ready = if log.contains("publishing") { "publishing" } else { " serving " };
+        println!("{pod}: {ready:?} {:#} after its start", time(ready)? - time("starting")?);
+    }
+    println!("memory after the start, MB: {:.1?}", resident(scene)?);
+    stream::iter(FEW..ground.size.ingresses)
+        .map(|number| async move {
+            ground.ingresses.delete(&format!("ingress-{number}"), &DeleteParams::default()).await?;
+            anyhow::Ok(())
+        })
+        .buffer_unordered(WRITERS)
+        .try_collect::<()>()
+        .await?;
+    let ground = Ground::new(scene, fairway, ground.size).await?;
+    ground.shows(&host(ground.size.ingresses - 1), |response| response.status == 404).await.context("no Ingress")?;
+    // The allocator returns memory in the background.
+    sleep(2 * SAMPLE).await;
+    println!("memory with {FEW} Ingresses, MB: {:.1?}", resident(scene)?);
+    restart().await?;
+    println!("memory of a start with {FEW} Ingresses, MB: {:.1?}", resident(scene)?);
+    Ok(())
+}
+
+/// Megabytes that the largest process of each role has.
+type Resident = BTreeMap<String, f64>;
+
+/// What the processes of Fairway in the namespace have in memory.
+fn resident(scene: &Scene) -> anyhow::Result<Resident> {
+    let mut all = Resident::new();
+    for process in procfs::all()? {
+        // It may have ended in the meantime.
+        let (Ok(words), Ok(environment)) = (process.words(), process.environment()) else { continue };
+        let role = words.get(1).filter(|role| ["controller", "proxy"].contains(&role.as_str()));
+        let (Some(role), Some(_)) = (role, environment.get("POD_NAMESPACE").filter(|name| *name == scene.namespace()))
+        else {
+            continue;
+        };
+        if words.iter().any(|word| word == "--restart-on-failure") {
+            continue;
+        }
+        let size = process.field("VmRSS")?.trim_end_matches(" kB").parse::<f64>()? * 1024.0 / 1e6;
+        let most = all.entry(role.clone()).or_default();
+        *most = most.max(size);
+    }
+    Ok(all)
+}
+
+/// The names of the pods of Fairway.
+async fn pods(scene: &Scene) -> anyhow::Result<Vec<String>> {
+    let labels = format!("app.kubernetes.io/instance={}", scene.namespace());
+    let pods = scene.api::<Pod>().list(&ListParams::default().labels(&labels)).await?;
+    Ok(pods.items.into_iter().filter_map(|pod| pod.metadata.name).collect())
 }
 
 /// The place where the changes are made and observed.
@@ -84,10 +212,16 @@ struct Ground {
     ingresses: Api<Ingress>,
     services: Api<Service>,
     slices: Api<EndpointSlice>,
+    size: Size,
     class: String,
-    address: SocketAddr,
+    /// Each of them has to know a change.
+    proxies: Vec<Proxy>,
     /// Names and addresses of the two pods that answer.
     pods: Vec<(String, String)>,
+}
+
+struct Proxy {
+    address: SocketAddr,
     /// Idle connections for the next requests.
     idle: Mutex<Vec<Session>>,
 }
@@ -97,28 +231,30 @@ fn host(number: usize) -> String {
     format!("host-{number}.churn.example")
 }
 
-/// The host that shows the state of a Service.
-fn host_of_service(number: usize) -> String {
-    host(INGRESSES / 2 + number)
-}
-
 impl Ground {
-    async fn new(scene: &Scene, class: &str, address: SocketAddr) -> anyhow::Result<Self> {
+    async fn new(scene: &Scene, fairway: &Release<'_>, size: Size) -> anyhow::Result<Self> {
         let pods = scene.pods("answers").await?.into_iter();
         let pods = pods.filter_map(|pod| Some((pod.metadata.name?, pod.status?.pod_ip?))).collect();
-        let (ingresses, services, slices, class) = (scene.api(), scene.api(), scene.api(), class.to_owned());
-        Ok(Self { ingresses, services, slices, class, address, pods, idle: Mutex::default() })
+        let addresses = fairway.pods().await?.into_iter().filter_map(|pod| pod.status?.pod_ip?.parse::<IpAddr>().ok());
+        let proxies = addresses.map(|ip| Proxy { address: (ip, 80).into(), idle: Mutex::default() }).collect();
+        let (ingresses, services, slices, class) = (scene.api(), scene.api(), scene.api(), fairway.class().to_owned());
+        Ok(Self { ingresses, services, slices, size, class, proxies, pods })
+    }
+
+    /// The host that shows the state of a Service.
+    fn host_of_service(&self, number: usize) -> String {
+        host(self.size.ingresses / 2 + number)
     }
 
     async fn create(&self) -> anyhow::Result<()> {
         let post = &PostParams::default();
-        let services = stream::iter(0..SERVICES).map(|number| async move {
+        let services = stream::iter(0..self.size.services()).map(|number| async move {
             self.services.create(post, &serde_json::from_value(service(number))?).await?;
             self.slices.create(post, &serde_json::from_value(self.slice(number))?).await?;
             anyhow::Ok(())
         });
         services.buffer_unordered(WRITERS).try_collect::<()>().await?;
-        let ingresses = stream::iter(0..INGRESSES).map(|number| async move {
+        let ingresses = stream::iter(0..self.size.ingresses).map(|number| async move {
             self.ingresses.create(post, &serde_json::from_value(self.ingress(number))?).await?;
             anyhow::Ok(())
         });
@@ -126,7 +262,7 @@ impl Ground {
     }
 
     fn ingress(&self, number: usize) -> Value {
-        let service = json!({"name": format!("service-{}", number % SERVICES), "port": {"number": 80}});
+        let service = json!({"name": format!("service-{}", number % self.size.services()), "port": {"number": 80}});
         let path = json!({"path": "/", "pathType": "Prefix", "backend": {"service": service}});
         let rule = json!({"host": host(number), "http": {"paths": [path]}});
         json!({
@@ -175,10 +311,10 @@ impl Ground {
 
     /// Makes one change and waits until a client sees it. An object changes again only long after its last change.
     async fn change(&self, number: usize) -> anyhow::Result<Duration> {
-        let (round, half) = (number / 3, SERVICES / 2);
+        let (round, half) = (number / 3, self.size.services() / 2);
         match number % 3 {
             0 => {
-                let (object, target) = (round % (INGRESSES / 2), format!("https://example.com/{number}"));
+                let (object, target) = (round % (self.size.ingresses / 2), format!("https://example.com/{number}"));
                 let annotations = json!({"nginx.ingress.kubernetes.io/permanent-redirect": target});
                 patch(&self.ingresses, &format!("ingress-{object}"), json!({"metadata": {"annotations": annotations}}))
                     .await?;
@@ -190,18 +326,26 @@ impl Ground {
                 let ports = json!([{"name": "http", "port": port, "targetPort": 3000}]);
                 patch(&self.services, &format!("service-{object}"), json!({"spec": {"ports": ports}})).await?;
                 let status = if closed { 503 } else { 200 };
-                self.shows(&host_of_service(object), |response| response.status == status).await
+                self.shows(&self.host_of_service(object), |response| response.status == status).await
             }
             _ => {
                 let (object, pod) = (half + round % half, (1 + round / half) % 2);
                 patch(&self.slices, &format!("slice-{object}"), self.endpoints(pod)).await?;
                 let name = &self.pods[pod].0;
-                self.shows(&host_of_service(object), |response| response.json()["pod"] == **name).await
+                self.shows(&self.host_of_service(object), |response| response.json()["pod"] == **name).await
             }
         }
     }
 
-    /// Requests a host until the response is right; returns how long that took.
+    /// Requests a host of each proxy until the response is right; returns how long that took at the slowest.
+    async fn shows(&self, host: &str, right: impl Fn(&Response) -> bool) -> anyhow::Result<Duration> {
+        let each = self.proxies.iter().map(|proxy| proxy.shows(host, &right));
+        let delays = futures::future::try_join_all(each).await?;
+        delays.into_iter().max().context("no proxy")
+    }
+}
+
+impl Proxy {
     async fn shows(&self, host: &str, right: impl Fn(&Response) -> bool) -> anyhow::Result<Duration> {
         let begin = Instant::now();
         let idle = self.idle.lock().expect("no holder of this lock panics").pop();
