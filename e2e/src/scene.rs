@@ -31,7 +31,7 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::process::Output;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use fairway_testkit::Response;
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
@@ -271,15 +271,18 @@ impl Scene {
         mut look: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
     ) -> anyhow::Result<T> {
         let deadline = Instant::now() + PATIENCE;
+        let mut last = None;
         loop {
-            let found = tokio::time::timeout_at(deadline, look()).await;
-            match found {
+            match tokio::time::timeout_at(deadline, look()).await {
                 Ok(Ok(Some(value))) => return Ok(value),
-                Ok(_) if Instant::now() < deadline => sleep(PAUSE).await,
-                Ok(Ok(None)) => bail!("not within {PATIENCE:?}: {what}"),
-                Ok(Err(error)) => return Err(error.context(format!("not within {PATIENCE:?}: {what}"))),
-                Err(_) => bail!("not within {PATIENCE:?}, the last look took too long: {what}"),
+                Ok(Ok(None)) => last = None,
+                Ok(Err(error)) => last = Some(error),
+                Err(_) => {
+                    let late = format!("not within {PATIENCE:?}: {what}");
+                    return Err(last.map_or_else(|| anyhow::anyhow!(late.clone()), |error| error.context(late.clone())));
+                }
             }
+            sleep(PAUSE).await;
         }
     }
 
@@ -325,11 +328,12 @@ impl Scene {
         self.until(&format!("{count} ready pods of {name}"), async || {
             let pods = self.pods(name).await?;
             let addresses = pods.iter().filter_map(|pod| pod.status.as_ref()?.pod_ip.clone()).collect::<BTreeSet<_>>();
-            if pods.len() != count || !pods.iter().all(is_ready) {
-                return Ok(false);
+            ensure!(pods.len() == count && pods.iter().all(is_ready), "there are {}", standing(&pods));
+            if self.api::<Service>().get_opt(name).await?.is_some() {
+                let endpoints = self.ready_endpoints(name).await?;
+                ensure!(endpoints == addresses, "the Service has {endpoints:?}, and the pods have {addresses:?}");
             }
-            let is_service = self.api::<Service>().get_opt(name).await?.is_some();
-            Ok(!is_service || self.ready_endpoints(name).await? == addresses)
+            Ok(true)
         })
         .await
     }
@@ -371,6 +375,23 @@ pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     pod.metadata.deletion_timestamp.is_none()
         && conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// What there is to say about pods that are not as expected.
+fn standing(pods: &[Pod]) -> String {
+    let of_pod = |pod: &Pod| {
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let leaving = if pod.metadata.deletion_timestamp.is_some() { ", being deleted" } else { "" };
+        let status = pod.status.clone().unwrap_or_default();
+        let ready = if is_ready(pod) { "ready" } else { "not ready" };
+        let containers = status.container_statuses.unwrap_or_default();
+        let containers = containers.into_iter().map(|container| {
+            let state = container.state.and_then(|state| serde_json::to_string(&state).ok()).unwrap_or_default();
+            format!(", {} restarted {} times: {state}", container.name, container.restart_count)
+        });
+        format!("{name}: {}, {ready}{leaving}{}", status.phase.unwrap_or_default(), containers.collect::<String>())
+    };
+    format!("{} pods; {}", pods.len(), pods.iter().map(of_pod).collect::<Vec<_>>().join("; "))
 }
 
 /// The repository root.
