@@ -104,9 +104,9 @@ async fn stands(scene: &Scene, fairway: &Release<'_>, count: usize) -> anyhow::R
     for (role, signal) in [("proxy", Signal::SIGTERM), ("proxy", Signal::SIGKILL), ("controller", Signal::SIGKILL)] {
         unchanged(scene, &format!("{signal} to the {role} of the leader's pod"), async {
             let leader = holder(scene).await?;
-            let before = restarts(scene, &leader).await?;
-            kill(Pid::from_raw(scene.process_of(&leader, role)?.id()), signal)?;
-            scene.until("it runs again", async || Ok(restarts(scene, &leader).await? > before)).await?;
+            let before = scene.process_of(&leader, role)?;
+            kill(Pid::from_raw(before.id()), signal)?;
+            scene.until("it runs again", async || Ok(scene.process_of(&leader, role)? != before)).await?;
             fairway.ready(count).await
         })
         .await?;
@@ -223,12 +223,6 @@ impl Watch {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(std::mem::take(&mut *seen).into_iter().map(|(_, addresses)| addresses).collect())
     }
-}
-
-/// How often the container of a pod has restarted.
-async fn restarts(scene: &Scene, pod: &str) -> anyhow::Result<i32> {
-    let status = scene.api::<Pod>().get(pod).await?.status.unwrap_or_default();
-    Ok(status.container_statuses.iter().flatten().map(|container| container.restart_count).sum())
 }
 
 async fn addresses(scene: &Scene) -> anyhow::Result<Vec<String>> {
