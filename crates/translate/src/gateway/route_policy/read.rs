@@ -2,7 +2,7 @@
 //!
 //! A value that can't be read is a fault of its section: if the section restricts access, requests get 503, else it is left out.
 
-use fairway_model::NetworkSet;
+use fairway_model::{NetworkSet, Template};
 
 use super::api::{
     BasicAuthentication, ClientAccess, ErrorReplacement, Limits, LoadBalancing, Network, RequestHandling,
@@ -12,6 +12,7 @@ use super::schema::{Listed, Number, Schema as _};
 use crate::annotation::{
     Access, Affinity, Balancing, ExternalAuthentication, IngressAnnotations, RequestLimits, UserAuthentication,
 };
+use crate::config::variable::misspelt;
 use crate::gateway::grant;
 use crate::gateway::status::Shortcoming;
 use crate::objects::{Kind, ObjectKey, Objects};
@@ -397,6 +398,13 @@ impl SpecReading<'_> {
         ];
         let algorithm = balancing.algorithm.as_ref().map(|it| &it.0);
         let hash = balancing.hash_by.as_ref().map(|it| &it.0);
+        if let Some(text) = hash {
+            let template = Template::parse(text);
+            for (variable, meant) in misspelt(template.unknown()).take(1) {
+                let hint = meant.map(|meant| format!("; did you mean ${meant}?")).unwrap_or_default();
+                self.fault(section, "hashBy", text, &format!("there is no variable ${variable}{hint}"));
+            }
+        }
         let subset = self.number(section, "subsetSize", balancing.subset_size);
         self.asked.annotations.balancing = Balancing {
             algorithm: self.optional(section, "algorithm", algorithm, word(&algorithms)),
