@@ -2,14 +2,20 @@
 
 mod support;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket as StdUdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use fairway_testkit::{Client, Origin, Reply, Request, eventually};
-use serde_json::json;
-use support::run::{ConfigMap, Run, api_server_with};
+use bytes::Bytes;
+use fairway_testkit::{Client, Origin, Reply, Request, eventually, within};
+use h2::client::ResponseFuture;
+use h2::{RecvStream, SendStream};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use serde_json::{Value, json};
+use support::run::{ConfigMap, Run, api_server_and, api_server_with};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::task::JoinHandle;
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
@@ -22,8 +28,10 @@ struct Setting {
     _controller: Run,
     admin: u16,
     http: SocketAddr,
-    /// Of a TCP and a UDP service.
-    stream: u16,
+    /// Of a TCP service, and of a UDP service.
+    stream: SocketAddr,
+    datagrams: SocketAddr,
+    endpoints: [JoinHandle<()>; 2],
 }
 
 impl Setting {
@@ -34,9 +42,14 @@ impl Setting {
             _ => Reply::ok().body("x"),
         });
         let origin = origin.start();
-        let [admin, http, https, stream] = ports();
-        let config = ConfigMap::new([json!({ (stream.to_string()): "shop/web:80" })]);
-        let api = api_server_with(&origin, &config);
+        let [admin, http, https, stream, datagrams] = ports();
+        let config = ConfigMap::new([json!({
+            (stream.to_string()): "shop/web:80",
+            (datagrams.to_string()): "shop/names:53",
+        })]);
+        let (calls, serving_calls) = serve_calls();
+        let (names, serving_names) = serve_names();
+        let api = api_server_and(&origin, &config, move |plural| more(plural, calls, names));
         let flags = [
             format!("--http-port={http}"),
             format!("--https-port={https}"),
@@ -45,8 +58,9 @@ impl Setting {
         ];
         let flags: Vec<_> = flags.iter().map(String::as_str).collect();
         let controller = Run::controller(api.address(), &folder.path().join("control.sock"), &flags);
-        let http = SocketAddr::from(([127, 0, 0, 1], http));
-        Self { folder, _api: api, _origin: origin, _controller: controller, admin, http, stream }
+        let [http, stream, datagrams] = [http, stream, datagrams].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let endpoints = [serving_calls, serving_names];
+        Self { folder, _api: api, _origin: origin, _controller: controller, admin, http, stream, datagrams, endpoints }
     }
 
     fn handover(&self) -> PathBuf {
@@ -90,6 +104,149 @@ impl Setting {
     }
 }
 
+impl Drop for Setting {
+    fn drop(&mut self) {
+        self.endpoints.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// A Service for calls of gRPC, with an Ingress, and one for datagrams.
+fn more(plural: &str, calls: u16, names: u16) -> Vec<Value> {
+    let metadata = |name: &str| {
+        json!({"namespace": "shop", "name": name, "uid": name, "resourceVersion": "1",
+            "labels": {"kubernetes.io/service-name": name},
+            "annotations": {"nginx.ingress.kubernetes.io/backend-protocol": "GRPC"}})
+    };
+    let both = [("calls", "TCP", 80, calls), ("names", "UDP", 53, names)];
+    match plural {
+        "services" => both
+            .map(|(name, protocol, port, _)| {
+                json!({"metadata": metadata(name),
+                    "spec": {"clusterIP": "None", "ports": [{"port": port, "protocol": protocol}]}})
+            })
+            .into(),
+        "endpointslices" => both
+            .map(|(name, protocol, _, port)| {
+                json!({"metadata": metadata(name), "addressType": "IPv4",
+                    "ports": [{"port": port, "protocol": protocol}], "endpoints": [{"addresses": ["127.0.0.1"]}]})
+            })
+            .into(),
+        "ingresses" => {
+            let backend = json!({"service": {"name": "calls", "port": {"number": 80}}});
+            let path = json!({"path": "/", "pathType": "Prefix", "backend": backend});
+            let rule = json!({"host": "calls.example", "http": {"paths": [path]}});
+            vec![json!({"metadata": metadata("calls"), "spec": {"ingressClassName": "nginx", "rules": [rule]}})]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// An endpoint of gRPC that sends each message back. Returns its port.
+fn serve_calls() -> (u16, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    listener.set_nonblocking(true).expect("a listener");
+    let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+    let accepting = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    tokio::spawn(async move {
+                        let mut response = Response::new(());
+                        let kind = HeaderValue::from_static("application/grpc");
+                        response.headers_mut().insert("content-type", kind);
+                        let Ok(mut send) = respond.send_response(response, false) else { return };
+                        let mut body = request.into_body();
+                        while let Some(Ok(data)) = body.data().await {
+                            let _ = body.flow_control().release_capacity(data.len());
+                            let _ = send.send_data(data, false);
+                        }
+                        let status = (HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"));
+                        let _ = send.send_trailers(HeaderMap::from_iter([status]));
+                    });
+                }
+            });
+        }
+    });
+    (port, accepting)
+}
+
+/// An endpoint that sends each datagram back. Returns its port.
+fn serve_names() -> (u16, JoinHandle<()>) {
+    let socket = StdUdpSocket::bind("127.0.0.1:0").expect("a port");
+    let port = socket.local_addr().expect("its address").port();
+    socket.set_nonblocking(true).expect("a socket");
+    let socket = UdpSocket::from_std(socket).expect("a socket");
+    let serving = tokio::spawn(async move {
+        let mut room = [0; 64];
+        while let Ok((length, from)) = socket.recv_from(&mut room).await {
+            let _ = socket.send_to(&room[..length], from).await;
+        }
+    });
+    (port, serving)
+}
+
+/// A call on a connection of its own, whose messages come back one by one.
+struct StreamingCall {
+    send: SendStream<Bytes>,
+    body: RecvStream,
+    connection: JoinHandle<()>,
+}
+
+impl StreamingCall {
+    async fn start(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.expect("a connection");
+        let (client, connection) = h2::client::handshake(stream).await.expect("a connection of HTTP/2");
+        let connection = tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        let request = http::Request::post("http://calls.example/shop.Chat/Talk");
+        let request = request.header("content-type", "application/grpc").header("te", "trailers").body(());
+        let mut client = client.ready().await.expect("room for a stream");
+        let sent: (ResponseFuture, SendStream<Bytes>) =
+            client.send_request(request.expect("a request"), false).expect("a stream");
+        let (response, mut send) = sent;
+        // The answer may begin with the first message only.
+        send.send_data(message(0), false).expect("a message");
+        let response = within("an answer", response).await.expect("an answer");
+        assert_eq!(response.status(), 200);
+        let mut call = Self { send, body: response.into_body(), connection };
+        call.hears(0).await;
+        call
+    }
+
+    /// Says a number, and hears it.
+    async fn says(&mut self, number: u32) {
+        self.send.send_data(message(number), false).expect("the stream is open");
+        self.hears(number).await;
+    }
+
+    async fn hears(&mut self, number: u32) {
+        let wanted = message(number);
+        let mut heard = Vec::new();
+        while heard.len() < wanted.len() {
+            let data = within("a message", self.body.data()).await.expect("the stream is open").expect("a message");
+            self.body.flow_control().release_capacity(data.len()).expect("a window");
+            heard.extend_from_slice(&data);
+        }
+        assert_eq!(heard, wanted);
+    }
+
+    async fn end(mut self) {
+        self.send.send_data(Bytes::new(), true).expect("the stream is open");
+        assert!(within("the end", self.body.data()).await.is_none());
+        let trailers = within("the status", self.body.trailers()).await.expect("trailers").expect("trailers");
+        assert_eq!(trailers["grpc-status"], "0");
+        self.connection.abort();
+    }
+}
+
+/// A message of gRPC.
+fn message(number: u32) -> Bytes {
+    [&[0, 0, 0, 0, 4][..], &number.to_be_bytes()].concat().into()
+}
+
 /// A process that ends with the test.
 struct Spawned(std::process::Child);
 
@@ -110,15 +267,14 @@ fn ports<const N: usize>() -> [u16; N] {
 struct Load {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicU32>,
-    clients: Vec<tokio::task::JoinHandle<()>>,
+    clients: Vec<JoinHandle<()>>,
 }
 
 impl Load {
     fn start(setting: &Setting) -> Self {
         let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
-        let stream = SocketAddr::from(([127, 0, 0, 1], setting.stream));
         let clients =
-            [(setting.http, 1), (setting.http, 1), (setting.http, 1000), (stream, 1)].map(|(address, most)| {
+            [(setting.http, 1), (setting.http, 1), (setting.http, 1000), (setting.stream, 1)].map(|(address, most)| {
                 let (stop, answered) = (stop.clone(), answered.clone());
                 tokio::spawn(Box::pin(async move {
                     while !stop.load(Ordering::Relaxed) {
@@ -135,12 +291,15 @@ impl Load {
                     }
                 }))
             });
-        Self { stop, answered, clients: clients.into() }
+        let calling = tokio::spawn(calls(setting.http, stop.clone()));
+        // One that keeps its port, and one with another for each datagram.
+        let asking = [false, true].map(|anew| tokio::spawn(datagrams(setting.datagrams, anew, stop.clone())));
+        Self { stop, answered, clients: clients.into_iter().chain([calling]).chain(asking).collect() }
     }
 
     async fn goes_on(&self) {
         let before = self.answered.load(Ordering::Relaxed);
-        let ended = || self.clients.iter().any(tokio::task::JoinHandle::is_finished);
+        let ended = || self.clients.iter().any(JoinHandle::is_finished);
         let more = || self.answered.load(Ordering::Relaxed) > before + 100;
         eventually("more answers", || async { more() || ended() }).await;
     }
@@ -154,6 +313,32 @@ impl Load {
     }
 }
 
+/// Calls on a new connection each, until it is told to stop.
+async fn calls(address: SocketAddr, stop: Arc<AtomicBool>) {
+    while !stop.load(Ordering::Relaxed) {
+        StreamingCall::start(address).await.end().await;
+    }
+}
+
+/// Datagrams that are sent once, and each of which is answered, until it is told to stop.
+async fn datagrams(address: SocketAddr, anew: bool, stop: Arc<AtomicBool>) {
+    let bind = || UdpSocket::bind("127.0.0.1:0");
+    let mut socket = bind().await.expect("a port");
+    for number in 0_u32.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        if anew {
+            socket = bind().await.expect("a port");
+        }
+        socket.send_to(&number.to_be_bytes(), address).await.expect("a datagram");
+        let mut room = [0; 64];
+        let what = format!("the answer to datagram {number}");
+        let (length, from) = within(&what, socket.recv_from(&mut room)).await.expect("a datagram");
+        assert_eq!((&room[..length], from), (&number.to_be_bytes()[..], address));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn twenty_upgrades_under_load_lose_nothing() {
     let setting = Setting::new();
@@ -164,24 +349,28 @@ async fn twenty_upgrades_under_load_lose_nothing() {
         format!("Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}");
     socket.send(format!("GET /chat HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n\r\n")).await;
     assert!(socket.read_head().await.start.contains("101"));
+    let mut call = StreamingCall::start(setting.http).await;
     let load = Load::start(&setting);
     let mut before = Vec::new();
-    for upgrade in 0..20 {
+    for upgrade in 0..20_u32 {
         // Fewer workers, as many, and more.
-        let next = setting.proxy(1 + (upgrade * 3) % 4, &[]);
+        let next = setting.proxy(1 + (upgrade as usize * 3) % 4, &[]);
         assert_eq!(setting.ready().await, 200);
         process.signal("-TERM");
         before.push(std::mem::replace(&mut process, next));
         load.goes_on().await;
+        call.says(upgrade).await;
     }
     load.end().await;
     let mut first = before.remove(0);
     for mut ended in before {
         assert_eq!(ended.ended().code(), Some(0));
     }
-    // Its stream has the time that is set for it.
+    // Its streams have the time that is set for them.
     socket.send("still here").await;
     assert_eq!(socket.read_exact(10).await, b"still here");
+    call.says(20).await;
+    call.end().await;
     assert!(first.child.try_wait().expect("a child of ours").is_none());
     socket.half_close().await;
     assert_eq!(first.ended().code(), Some(0));

@@ -227,17 +227,31 @@ impl ConfigMap {
 
 /// An API server without changes: the Ingress `shop/web` routes a.example to `origin`. Lists wait for `gate`.
 pub(crate) fn api_server(origin: &Origin, gate: &Gate) -> Origin {
-    api(origin, gate, None)
+    api(origin, gate, None, |_| Vec::new())
 }
 
 /// The same with a ConfigMap.
 pub(crate) fn api_server_with(origin: &Origin, config: &ConfigMap) -> Origin {
-    let lists = Gate::new();
-    lists.release();
-    api(origin, &lists, Some(config.clone()))
+    api_server_and(origin, config, |_| Vec::new())
 }
 
-fn api(origin: &Origin, gate: &Gate, config: Option<ConfigMap>) -> Origin {
+/// The same with more objects, by the plural of their kind.
+pub(crate) fn api_server_and(
+    origin: &Origin,
+    config: &ConfigMap,
+    more: impl Fn(&str) -> Vec<Value> + Send + Sync + 'static,
+) -> Origin {
+    let lists = Gate::new();
+    lists.release();
+    api(origin, &lists, Some(config.clone()), more)
+}
+
+fn api(
+    origin: &Origin,
+    gate: &Gate,
+    config: Option<ConfigMap>,
+    more: impl Fn(&str) -> Vec<Value> + Send + Sync + 'static,
+) -> Origin {
     let (port, gate) = (origin.port(), gate.clone());
     let answer = move |request: &Request| {
         let path = request.target.split('?').next().unwrap_or_default();
@@ -250,7 +264,8 @@ fn api(origin: &Origin, gate: &Gate, config: Option<ConfigMap>) -> Origin {
         if request.method != "GET" {
             return Reply::status(201).body("{}");
         }
-        let items = config.map_or_else(|| objects(plural, port), |config| vec![config.now()]);
+        let mut items = config.map_or_else(|| objects(plural, port), |config| vec![config.now()]);
+        items.extend(more(plural));
         let list = json!({"kind": "List", "metadata": {"resourceVersion": "1"}, "items": items});
         Reply::ok().header("content-type", "application/json").body(list.to_string()).held_by(&gate)
     };
