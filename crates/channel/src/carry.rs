@@ -1,14 +1,16 @@
-//! What a proxy would hold of a snapshot, without a connection: for tests of whatever makes snapshots.
+//! What a proxy would hold of a snapshot, without a connection, and what another release would have sent: for tests of whatever makes
+//! snapshots, and of processes that are joined.
 
 use std::collections::BTreeMap;
 
 use fairway_model::Snapshot;
 use prost::Message as _;
+use serde_json::Value;
 
 use crate::message::FromController;
 use crate::replica::Replica;
-use crate::resource::{Encoded, resources};
-use crate::round::Cut;
+use crate::resource::{Encoded, Version, resources};
+use crate::round::{Cut, Gather};
 
 /// Writes a snapshot as a controller sends it to a new proxy, and reads it as the proxy does.
 ///
@@ -43,4 +45,26 @@ pub fn bodies(snapshot: &Snapshot) -> Result<BTreeMap<String, Vec<u8>>, String> 
         Ok((name.as_ref().to_owned(), body))
     });
     encoded.collect()
+}
+
+/// A message of a controller with other bodies: `edit` is given the name and the body of each resource, and says whether it has changed that.
+///
+/// # Errors
+/// If it is none, or a resource in it is not whole: in several pieces, a difference to an earlier form, or too large afterwards.
+pub fn rewritten(message: &[u8], edit: impl Fn(&str, &mut Value) -> bool) -> Result<Vec<u8>, String> {
+    let mut message = FromController::decode(message).map_err(|error| error.to_string())?;
+    for piece in &mut message.pieces {
+        let whole = Gather::default().take(piece.clone()).map_err(|error| error.to_string())?;
+        let whole = whole.filter(|whole| whole.base.is_none()).ok_or_else(|| format!("{} is not whole", piece.name))?;
+        let mut body = serde_json::from_slice(&whole.body().map_err(|error| error.to_string())?)
+            .map_err(|error| error.to_string())?;
+        if !edit(&piece.name, &mut body) {
+            continue;
+        }
+        let body = body.to_string().into_bytes();
+        let encoded = Encoded { name: piece.name.as_str().into(), version: Version::of(&body), body, base: None };
+        let mut cut = Cut::new(message.nonce, std::iter::once(encoded), std::iter::empty()).flat_map(|cut| cut.pieces);
+        *piece = cut.next().filter(|piece| !piece.more).ok_or_else(|| format!("{} is too large", piece.name))?;
+    }
+    Ok(message.encode_to_vec())
 }

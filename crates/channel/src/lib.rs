@@ -41,7 +41,7 @@ mod socket;
 mod tcp;
 
 pub use authority::{Authorities, AuthorityError};
-pub use carry::{bodies, carried};
+pub use carry::{bodies, carried, rewritten};
 pub use client::{AsOf, Change, Holding, Link, LinkReporter, LinkStatus, Unproven};
 pub use enrol::{AUDIENCE, Claim, Denied, Token};
 pub use file::{SnapshotFile, SnapshotFileError};
