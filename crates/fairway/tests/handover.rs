@@ -23,6 +23,8 @@ const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 /// A controller, and how proxies that follow each other are started.
 struct Setting {
     folder: tempfile::TempDir,
+    /// Where processes meet.
+    place: PathBuf,
     _api: Origin,
     _origin: Origin,
     _controller: Run,
@@ -60,18 +62,26 @@ impl Setting {
         let controller = Run::controller(api.address(), &folder.path().join("control.sock"), &flags);
         let [http, stream, datagrams] = [http, stream, datagrams].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let endpoints = [serving_calls, serving_names];
-        Self { folder, _api: api, _origin: origin, _controller: controller, admin, http, stream, datagrams, endpoints }
-    }
-
-    fn handover(&self) -> PathBuf {
-        self.folder.path().join("handover.sock")
+        let place = folder.path().join("handover.sock");
+        Self {
+            folder,
+            place,
+            _api: api,
+            _origin: origin,
+            _controller: controller,
+            admin,
+            http,
+            stream,
+            datagrams,
+            endpoints,
+        }
     }
 
     /// Returns when it has the port of health, and so is the only one that serves.
     fn proxy(&self, workers: usize, more: &[&str]) -> Run {
         let flags = [
             format!("--healthz-port={}", self.admin),
-            format!("--handover-socket={}", self.handover().display()),
+            format!("--handover-socket={}", self.place.display()),
             format!("--workers={workers}"),
             "--shutdown-grace-period=1".to_owned(),
         ];
@@ -341,7 +351,9 @@ async fn datagrams(address: SocketAddr, anew: bool, stop: Arc<AtomicBool>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn twenty_upgrades_under_load_lose_nothing() {
-    let setting = Setting::new();
+    let mut setting = Setting::new();
+    // As the chart has it: a name needs no folder that two pods share.
+    setting.place = format!("@fairway-test-{}", setting.admin).into();
     let mut process = setting.proxy(2, &[]);
     process.serving();
     let mut socket = Client::connect(setting.http).await;
@@ -386,7 +398,7 @@ async fn a_process_that_dies_before_it_serves_leaves_the_one_before_serving() {
         let mut command = support::fairway();
         command.arg("proxy").arg("--control-socket").arg(setting.folder.path().join("nobody.sock"));
         command.arg(format!("--healthz-port={}", setting.admin));
-        command.arg("--handover-socket").arg(setting.handover());
+        command.arg("--handover-socket").arg(&setting.place);
         let next = Spawned(command.stderr(std::process::Stdio::null()).spawn().expect("the binary runs"));
         // Health is asked for at one port: nobody may take this one's for that of the next.
         eventually("the next process", || async { setting.ready().await == 503 }).await;
