@@ -52,6 +52,7 @@ const CONTEXTS: &[(&str, &str)] = &[
         r#"{"controller":{"validatingWebhook":{"enabled":true,"certificateSecret":"a","caBundle":"b"}}}"#,
     ),
     ("controller.control.", r#"{"controller":{"mode":"split"}}"#),
+    ("controller.handover.enabled", r#"{"controller":{"hostNetwork":true,"kind":"DaemonSet","mode":"split"}}"#),
     ("controller.snapshot.", r#"{"controller":{"snapshot":{"keySecret":"a"}}}"#),
     ("controller.gatewayAPI.address", r#"{"controller":{"gatewayAPI":{"enabled":true}}}"#),
     ("controller.gatewayAPI.routePolicyCRD", r#"{"controller":{"gatewayAPI":{"enabled":true}}}"#),

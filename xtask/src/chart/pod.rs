@@ -5,6 +5,7 @@ use serde_json::{Value as Json, json};
 
 use super::Helm;
 use super::helm::objects;
+use super::table::merge;
 
 /// How long a drain may last by default (`worker-shutdown-timeout` in docs/configmap.md), in seconds.
 const DRAIN: i64 = 240;
@@ -126,6 +127,7 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     complaints.extend(pair(helm)?);
     complaints.extend(split(helm)?);
     complaints.extend(kept(helm)?);
+    complaints.extend(handed_over(helm)?);
     complaints.extend(names(helm)?);
     Ok(complaints)
 }
@@ -316,6 +318,57 @@ fn kept(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let single = json!({"controller": {"mode": "single", "snapshot": {"keySecret": "own"}}});
     if !helm.render("kept", &single).is_err_and(|error| error.to_string().contains("controller.mode: pair or split")) {
         complaints.push("a file in mode single: accepted, or refused without the reason".to_owned());
+    }
+    Ok(complaints)
+}
+
+/// Two pods of a node are there at the same time, and nothing keeps the scheduler from putting the second one there.
+fn handed_over(helm: &Helm) -> anyhow::Result<Vec<String>> {
+    let mut complaints = Vec::new();
+    let on_host = |more: Json| {
+        let mut controller = json!({"handover": {"enabled": true}, "hostNetwork": true, "kind": "DaemonSet"});
+        merge(&mut controller, more);
+        json!({"tcp": {"5432": "shop/db:5432"}, "udp": {"53": "shop/names:53"}, "controller": controller})
+    };
+    for mode in ["single", "split"] {
+        let more = json!({"mode": mode, "metrics": {"enabled": true}, "containerPort": {"http": 8080}});
+        let all = objects(&helm.render("handover", &on_host(more))?)?;
+        let named = |kind: &str, name: &str| {
+            let found = all.iter().find(|one| one["kind"] == kind && one["metadata"]["name"] == name);
+            found.with_context(|| format!("no {kind} {name}"))
+        };
+        let mut expect = |what: &str, found: &Json, wanted: Json| {
+            if *found != wanted {
+                complaints.push(format!("handover in mode {mode}: {what}: {found}, not {wanted}"));
+            }
+        };
+        let workload = named("DaemonSet", "ingress-nginx-controller")?;
+        let update = &workload["spec"]["updateStrategy"]["rollingUpdate"];
+        expect("update", update, json!({"maxUnavailable": 0, "maxSurge": 1}));
+        let container = &workload["spec"]["template"]["spec"]["containers"][0];
+        expect("ports of the node", &container["ports"], Json::Null);
+        let arguments = container["args"].as_array().into_iter().flatten().filter_map(Json::as_str);
+        let sockets = arguments.filter(|argument| argument.starts_with("--handover-socket=@fairway-")).count();
+        expect("places to meet", &json!(sockets), json!(1));
+        let targets = |service: &Json| -> Json {
+            let ports = service["spec"]["ports"].as_array().into_iter().flatten();
+            ports.map(|port| port["targetPort"].clone()).collect()
+        };
+        expect("the Service", &targets(named("Service", "ingress-nginx-controller")?), json!([8080, 443, 5432, 53]));
+        let metrics = named("Service", "ingress-nginx-controller-metrics")?;
+        expect("the Service of metrics", &targets(metrics), json!([10254]));
+    }
+    for (more, named) in [
+        (json!({"mode": "pair"}), "controller.mode: split or single"),
+        (json!({"mode": "split", "kind": "Deployment"}), "controller.kind: DaemonSet"),
+        (json!({"mode": "split", "hostNetwork": false}), "controller.hostNetwork"),
+        (json!({"mode": "single", "validatingWebhook": {"enabled": true}}), "controller.mode: split"),
+    ] {
+        match helm.render("handover", &on_host(more.clone())) {
+            Ok(_) => complaints.push(format!("handover with {more}: accepted")),
+            Err(error) if error.to_string().contains(named) => {}
+            Err(error) => complaints.push(format!("handover with {more}: {named} is not named in: {error}")),
+        }
     }
     Ok(complaints)
 }

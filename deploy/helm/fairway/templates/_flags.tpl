@@ -142,6 +142,26 @@ proxies.
 {{- end -}}
 
 {{/*
+"true" if a new pod takes the sockets of the one before over. Refuses what would keep it from ever being ready, and two pods on a node that
+are to stay.
+*/}}
+{{- define "fairway.handover" -}}
+{{- $controller := .Values.controller -}}
+{{- if $controller.handover.enabled -}}
+{{- if not $controller.hostNetwork -}}{{- fail "controller.handover: sockets of a pod's own network end with it: set controller.hostNetwork" -}}{{- end -}}
+{{- if ne $controller.kind "DaemonSet" -}}{{- fail "controller.handover: two pods of a Deployment may stay on one node, where only one of them would serve: choose controller.kind: DaemonSet" -}}{{- end -}}
+{{- if eq $controller.mode "pair" -}}{{- fail "controller.handover: the controllers of two pods can't have the same port of the node: choose controller.mode: split or single" -}}{{- end -}}
+{{- if and (eq $controller.mode "single") $controller.validatingWebhook.enabled -}}{{- fail "controller.handover: the webhooks of two pods can't have the same port of the node: choose controller.mode: split" -}}{{- end -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{/* Where a Service's port leads: `port`, or its `number` where pods have no names for ports. */}}
+{{- define "fairway.targetPort" -}}
+{{- ternary .number .port (include "fairway.handover" .root | eq "true") | include "fairway.text" -}}
+{{- end -}}
+
+{{/*
 The arguments of `role`. All roles take all flags; the healths of two processes in a pod need two ports. Beside a proxy, a controller
 that fails must not end its container: the pod would be unready, and its Service would leave the proxy out.
 */}}
@@ -158,6 +178,11 @@ that fails must not end its container: the pod would be unready, and its Service
 {{- $_ := set $flags "snapshot-file" "/var/lib/fairway/snapshot/snapshot" -}}
 {{- $_ := set $flags "snapshot-key-file" "/var/run/secrets/fairway.dev/snapshot/key" -}}
 {{- end -}}
+{{- end -}}
+{{- if and (ne .role "controller") (include "fairway.handover" .root) (not (hasKey $flags "handover-socket")) -}}
+{{- /* A name needs no folder that two pods share. It is one of the node, and may not be long. */ -}}
+{{- $name := printf "%s/%s" (include "fairway.namespace" .root) (include "fairway.controller.fullname" .root) -}}
+{{- $_ := set $flags "handover-socket" (printf "@fairway-%s" (sha256sum $name | trunc 16)) -}}
 {{- end -}}
 - {{ .role }}
 {{- range $name, $value := $flags }}

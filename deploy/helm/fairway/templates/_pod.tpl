@@ -225,7 +225,10 @@ mounted and set for both is what the user adds.
     {{- with $controller.extraEnvs }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
-  {{- with include "fairway.controller.ports" (dict "root" $root "role" $role) | trim }}
+  {{- $ports := include "fairway.controller.ports" (dict "root" $root "role" $role) | trim }}
+  {{- /* Each would be a port of the node, which only one pod can have. */}}
+  {{- if and (ne $role "controller") (include "fairway.handover" $root) }}{{ $ports = "" }}{{ end }}
+  {{- with $ports }}
   ports: {{- . | nindent 4 }}
   {{- end }}
   {{- if eq $role "controller" }}

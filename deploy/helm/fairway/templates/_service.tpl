@@ -36,7 +36,9 @@ spec:
     - name: {{ $name }}
       port: {{ index $own.ports $name | default (index $service.ports $name) }}
       protocol: TCP
-      targetPort: {{ index $own.targetPorts $name | default (index $service.targetPorts $name) }}
+      {{- $target := index $own.targetPorts $name | default (index $service.targetPorts $name) }}
+      {{- $number := index $root.Values.controller.containerPort (include "fairway.text" $target) | default $target }}
+      targetPort: {{ include "fairway.targetPort" (dict "root" $root "port" $target "number" $number) }}
       {{- if $own.appProtocol }}
       appProtocol: {{ $name }}
       {{- end }}
@@ -50,7 +52,7 @@ spec:
     - name: {{ include "fairway.streamPort" (dict "root" $root "port" $port "protocol" $protocol) }}
       port: {{ $port }}
       protocol: {{ upper $protocol }}
-      targetPort: {{ include "fairway.streamPort" (dict "root" $root "port" $port "protocol" $protocol) }}
+      targetPort: {{ include "fairway.targetPort" (dict "root" $root "port" (include "fairway.streamPort" (dict "root" $root "port" $port "protocol" $protocol)) "number" $port) }}
       {{- with index $nodePorts $protocol }}
       {{- with index . $port }}
       nodePort: {{ . }}
