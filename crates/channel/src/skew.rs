@@ -8,8 +8,8 @@ use fairway_model::{
     AccessList, Action, Affinity, AffinityMode, Authority, Backend, Backends, Balance, Certificate, ClientAuth,
     ClientAuthMode, Conditions, Endpoint, EndpointSet, Endpoints, Filter, Forward, ForwardPolicy, HashBalance,
     HealthCheck, Host, HostPattern, HttpsRedirect, Listener, Origin, PathMatch, PrivateKey, Probe, Protocol, Resource,
-    Respond, Route, SameSite, Scheme, SessionCookie, Settings, Snapshot, StreamBackends, StreamListener, StreamShare,
-    Template, Transport, Trust, UpstreamTls,
+    Respond, RetryConstraint, Route, SameSite, Scheme, SessionCookie, Settings, Snapshot, StreamBackends,
+    StreamListener, StreamShare, Template, Transport, Trust, UpstreamTls,
 };
 use serde_json::{Map, Value, json};
 
@@ -108,6 +108,7 @@ fn plain_backend() -> Backend {
         balance: Balance::RoundRobin,
         affinity: None,
         health_check: None,
+        retry: None,
         request_fields: Vec::new(),
     }
 }
@@ -135,6 +136,7 @@ fn backend_with_all() -> Backend {
         balance: Balance::Hash(HashBalance { key: Template::parse("$request_uri"), subset: Some(3) }),
         affinity: Some(Affinity { mode: AffinityMode::Persistent, cookie, change_on_failure: true }),
         health_check: Some(Box::new(health_check)),
+        retry: Some(RetryConstraint { percent: 20, interval: Duration::from_secs(10), least: 100 }),
         request_fields: vec![("X-Service".into(), "web".into())],
         ..plain_backend()
     }

@@ -222,7 +222,7 @@ impl Writing<'_> {
                 status.insert("listeners".into(), self.listeners(shown, listeners));
             }
             // Routes and policies have entries of ours among those of others.
-            wanted if matches!(key.kind, Kind::BackendTLSPolicy | Kind::RoutePolicy) => {
+            wanted if matches!(key.kind, Kind::BackendTLSPolicy | Kind::RoutePolicy | Kind::XBackendTrafficPolicy) => {
                 let ours: Vec<_> = match wanted {
                     Some(ObjectStatus::Policy { ancestors }) => {
                         ancestors.iter().map(|one| (json!(one.ancestor_ref), json!(one.conditions))).collect()

@@ -47,8 +47,9 @@ pub(crate) fn sources(config: &ControllerConfig) -> Vec<Source> {
     if config.gateway_api {
         let of_namespace = |kind| namespaces(&[]).into_iter().map(move |namespace| (kind, namespace));
         let routes = Kind::ALL.iter().copied().filter(|kind| kind.is_route());
-        let others = [Kind::Gateway, Kind::ListenerSet, Kind::BackendTLSPolicy, Kind::RoutePolicy];
-        let kinds = others.into_iter().chain(routes).flat_map(of_namespace);
+        let policies = [Kind::BackendTLSPolicy, Kind::XBackendTrafficPolicy, Kind::RoutePolicy];
+        let others = [Kind::Gateway, Kind::ListenerSet].into_iter().chain(policies);
+        let kinds = others.chain(routes).flat_map(of_namespace);
         // Grants may lie in any namespace whose objects are read.
         let all = [(Kind::GatewayClass, None)].into_iter().chain(kinds).chain(of_namespace(Kind::ReferenceGrant));
         for (kind, namespace) in all {

@@ -29,6 +29,9 @@ pub struct Backend {
     /// How endpoints are asked whether they are healthy; `None` if they aren't.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<Box<HealthCheck>>,
+    /// How many tries after failures it may get, in place of what the settings say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryConstraint>,
     /// Fields set on every request to this backend, after all others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub request_fields: Vec<(Box<str>, Box<str>)>,
@@ -120,6 +123,18 @@ pub enum SameSite {
     Lax,
     /// Sent from the same site only.
     Strict,
+}
+
+/// How many tries after failures a backend may get (`retryConstraint` of the Gateway API): a share of its requests, or a rate, whichever is
+/// more. A request for which there is no try left answers 503.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct RetryConstraint {
+    /// The share in percent.
+    pub percent: u32,
+    /// For how long requests and tries count.
+    pub interval: Duration,
+    /// The tries of that time that are allowed for any number of requests.
+    pub least: u64,
 }
 
 /// How the endpoints of a backend are asked whether they are healthy.

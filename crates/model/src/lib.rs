@@ -74,7 +74,8 @@ mod trace;
 mod upstream_tls;
 
 pub use backend::{
-    Affinity, AffinityMode, Backend, Balance, HashBalance, HealthCheck, Probe, Protocol, SameSite, SessionCookie,
+    Affinity, AffinityMode, Backend, Balance, HashBalance, HealthCheck, Probe, Protocol, RetryConstraint, SameSite,
+    SessionCookie,
 };
 pub use basic_auth::{BasicAuth, Users};
 pub use canary::{Canary, CanaryBy, CanaryChoice, CanaryField, CanaryValue};

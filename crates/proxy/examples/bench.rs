@@ -72,6 +72,7 @@ fn resources(directory: &str) -> Result<Vec<Resource>, Box<dyn Error>> {
         balance: Balance::RoundRobin,
         affinity: None,
         health_check: None,
+        retry: None,
         request_fields: Vec::new(),
     };
     let endpoints = EndpointSet {

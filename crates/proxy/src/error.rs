@@ -84,6 +84,8 @@ pub(crate) enum Failure {
     PasswordsBusy,
     /// The client has had too many wrong passwords.
     WrongPasswords,
+    /// A try failed, and the backend may get no other one.
+    NoRetryLeft,
     /// A request can't be written as HTTP.
     Unwritable,
     /// The process is ending.
@@ -238,6 +240,7 @@ impl Failure {
             Self::InvalidTls(_) => Reason::Misconfigured,
             Self::Authentication(_) | Self::PasswordsBusy => Reason::Authentication,
             Self::WrongPasswords => Reason::RateLimit,
+            Self::NoRetryLeft => Reason::RetryBudget,
             Self::Unwritable => Reason::Unwritable,
             Self::Shutdown => Reason::Shutdown,
             Self::Misdirected => Reason::Misdirected,
@@ -259,7 +262,7 @@ impl Failure {
             Self::BodyTooLarge => 413,
             Self::WrongPasswords => 429,
             Self::HeadTimeout | Self::BodyTimeout | Self::ClientStalled => 408,
-            Self::NoService | Self::NoEndpoint | Self::NoFile | Self::InvalidTls(_) => 503,
+            Self::NoService | Self::NoEndpoint | Self::NoFile | Self::InvalidTls(_) | Self::NoRetryLeft => 503,
             Self::ConnectTimeout | Self::SendTimeout | Self::ReadTimeout | Self::CallTimeout => 504,
             Self::Connect(_)
             | Self::EndpointGone

@@ -106,6 +106,8 @@ reasons! {
     BadResponse = "bad_response", "502", "The head of the response is malformed or over a limit; the detail names the fault.";
     BadUpgrade = "bad_upgrade", "502", "The endpoint switched protocols without being asked, or not as the protocol demands.";
     BadResponseBody = "bad_response_body", "502", "The body of the response is malformed or ended too early.";
+    RetryBudget = "retry_budget", "503",
+        "The try failed, and the retry budget of the Service (XBackendTrafficPolicy) is used up, so no other one follows.";
     Upstream5xx = "upstream_5xx", "as sent", "The endpoint itself answered with a 5xx status, which was passed on.";
     }
     Internal {

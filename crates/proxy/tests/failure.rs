@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_model::{
-    AccessList, Action, Authority, ByteLimit, ClientAuth, ClientAuthMode, ClientLimits, ExternalAuth, Filter,
-    ForwardPolicy, Host, HostPattern, NetworkSet, Refusal, RequestRate, Resource, Respond, Retry, RetryOn, Settings,
-    Template, UpstreamProtocol,
+    AccessList, Action, Authority, Backend, ByteLimit, ClientAuth, ClientAuthMode, ClientLimits, ExternalAuth, Filter,
+    ForwardPolicy, Host, HostPattern, NetworkSet, Refusal, RequestRate, Resource, Respond, Retry, RetryConstraint,
+    RetryOn, Settings, Template, UpstreamProtocol,
 };
 use fairway_proxy::ProxyConfig;
 use fairway_proxy::reason::Reason;
@@ -18,7 +18,9 @@ use fairway_testkit::{Ca, Client, Fault, Gate, Origin, Reply, TlsClient, eventua
 use support::h2_origin::H2Origin;
 use support::http2;
 use support::log::{Lines, logging};
-use support::{CONTROLLER, HOST, TestProxy, backend, endpoints, filtered, forward, forwarding, host, route, table};
+use support::{
+    CONTROLLER, HOST, TestProxy, backend, backend_alone, endpoints, filtered, forward, forwarding, host, route, table,
+};
 
 const SHORT: Duration = Duration::from_millis(60);
 
@@ -270,6 +272,16 @@ async fn an_endpoint_that_is_removed_while_it_is_connected_to() {
     logged.proxy.publish([endpoints("web", &[])]).await;
     assert_eq!(client.read_response().await.status, 502);
     assert!(logged.lines.after(21).await[20].ends_with("502 endpoint_gone upstream (-) endpoint_gone"));
+}
+
+#[tokio::test]
+async fn a_backend_that_may_get_no_other_try() {
+    let origin = Origin::new("a").reply(Reply::nothing().then_close()).start();
+    let constraint = RetryConstraint { percent: 0, interval: Duration::from_secs(10), least: 0 };
+    let constrained = Backend { retry: Some(constraint), ..backend_alone("web") };
+    let resources = forwarding(&[&origin], ForwardPolicy::default());
+    let line = Logged::start(resources.into_iter().chain([constrained.into()])).get().await;
+    assert_eq!(line, "503 retry_budget upstream (-) upstream_closed");
 }
 
 #[tokio::test]

@@ -6,11 +6,12 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use fairway_model::{
-    ForwardPolicy, Origin as Owner, Retry, RetryOn, Settings, StreamListener, StreamSettings, Transport,
+    Backend, ForwardPolicy, Origin as Owner, Resource, Retry, RetryConstraint, RetryOn, Settings, StreamListener,
+    StreamSettings, Transport,
 };
 use fairway_proxy::ProxyConfig;
 use fairway_testkit::{Client, Fault, Gate, Origin, Reply, eventually};
-use support::{HOST, TestProxy, config, endpoints, forward, forwarding, host, route};
+use support::{HOST, TestProxy, backend_alone, config, endpoints, forward, forwarding, host, route};
 
 fn on(retry: Retry) -> ForwardPolicy {
     ForwardPolicy { retry, connect_timeout: Duration::from_millis(100), ..ForwardPolicy::default() }
@@ -374,6 +375,46 @@ async fn retries_are_a_share_of_the_requests() {
         }
         assert!(tried.contains(&origin.requests()), "{retry_budget:?}: {}", origin.requests());
     }
+}
+
+/// A backend whose budget for retries is its own.
+fn constrained(origins: &[&Origin], retry: Retry, percent: u32, least: u64) -> Vec<Resource> {
+    let retry_of_backend = Some(RetryConstraint { percent, interval: Duration::from_secs(3600), least });
+    let is_backend = |resource: &Resource| matches!(resource, Resource::Backend(_));
+    let others = forwarding(origins, on(retry)).into_iter().filter(|resource| !is_backend(resource));
+    others.chain([Backend { retry: retry_of_backend, ..backend_alone("web") }.into()]).collect()
+}
+
+#[tokio::test]
+async fn a_request_beyond_the_budget_of_its_backend_answers_503() {
+    let retries = || Retry { tries: Some(3), ..Retry::default() };
+    // Of the settings' own budget, which would allow 20, nothing counts here.
+    for (percent, least, tried) in [(0, 0, 100), (0, 5, 105), (20, 0, 120), (100, 0, 200)] {
+        let origin = Origin::new("closes").reply(Reply::nothing().then_close()).start();
+        let proxy = TestProxy::start_with(constrained(&[&origin], retries(), percent, least), one_worker());
+        let mut client = proxy.connect().await;
+        for _ in 0..100 {
+            let status = client.get(HOST, "/").await.status;
+            assert!(matches!(status, 502 | 503), "{status}");
+        }
+        assert_eq!(origin.requests(), tried, "{percent} {least}");
+        assert_eq!(client.get(HOST, "/").await.status, 503, "{percent} {least}");
+    }
+    // Nor is a status passed on that would have led to another try, or a failure to connect.
+    let failing = Origin::new("fails").reply(Reply::status(500)).start();
+    let statuses = RetryOn { statuses: vec![500], ..RetryOn::default() };
+    let policy = Retry { on: statuses, tries: Some(3), ..Retry::default() };
+    let proxy = TestProxy::start_with(constrained(&[&failing], policy, 0, 1), one_worker());
+    let mut client = proxy.connect().await;
+    assert_eq!(client.get(HOST, "/").await.status, 503);
+    assert_eq!(failing.requests(), 2);
+    failing.set_reply(Reply::status(501));
+    assert_eq!(client.get(HOST, "/").await.status, 501, "no status to be retried");
+    failing.set_reply(Reply::ok());
+    assert_eq!(client.get(HOST, "/").await.status, 200);
+    let down = Origin::new("down").fault(Fault::Refuse).start();
+    let proxy = TestProxy::start_with(constrained(&[&down], retries(), 0, 0), one_worker());
+    assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 503);
 }
 
 #[tokio::test]

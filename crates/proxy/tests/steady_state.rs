@@ -32,6 +32,7 @@ fn backend(balance: Balance, affinity: Option<AffinityMode>) -> Backend {
         balance,
         affinity: affinity.map(|mode| Affinity { mode, cookie: session_cookie(), change_on_failure: true }),
         health_check: None,
+        retry: None,
         request_fields: Vec::new(),
     }
 }

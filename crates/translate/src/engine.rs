@@ -277,7 +277,12 @@ impl Translator {
         dirty.route_policy_users.extend(of_policies.cloned());
         config_maps.settle(objects, dirty);
         ingresses.follow_references(dirty);
-        backends.settle(backends::BackendInputs { objects, config, options }, dirty, out, extent);
+        backends.settle(
+            backends::BackendInputs { objects, config, options, traffic: gateways.traffic_policies() },
+            dirty,
+            out,
+            extent,
+        );
         let inputs = hosts::HostInputs {
             config,
             secrets,
@@ -468,6 +473,9 @@ impl Translator {
             Kind::BackendTLSPolicy => {
                 dirty.backend_policies.insert(key);
             }
+            Kind::XBackendTrafficPolicy => {
+                dirty.traffic_policies.insert(key);
+            }
             Kind::RoutePolicy => {
                 dirty.route_policies.insert(key);
             }
@@ -521,6 +529,9 @@ fn means_the_same(before: &Object, after: &Object) -> bool {
             Arc::ptr_eq(a, b) || a.spec == b.spec && same_life(&a.metadata, &b.metadata)
         }
         (Object::BackendTLSPolicy(a), Object::BackendTLSPolicy(b)) => {
+            Arc::ptr_eq(a, b) || a.spec == b.spec && same_life(&a.metadata, &b.metadata)
+        }
+        (Object::XBackendTrafficPolicy(a), Object::XBackendTrafficPolicy(b)) => {
             Arc::ptr_eq(a, b) || a.spec == b.spec && same_life(&a.metadata, &b.metadata)
         }
         (Object::RoutePolicy(a), Object::RoutePolicy(b)) => {

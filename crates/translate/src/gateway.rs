@@ -23,6 +23,7 @@ mod service;
 mod session;
 pub mod status;
 mod stream;
+mod traffic_policy;
 
 pub(crate) use place::{PortInUse, StreamPorts, Traffic};
 pub(crate) use reader::{GatewayInputs, GatewayOwned, Gateways};
@@ -30,6 +31,7 @@ pub use route_policy::api as policy;
 pub use route_policy::{AppliedPolicy, schema};
 pub(crate) use service::alike;
 pub use service::{Make, is_made};
+pub(crate) use traffic_policy::TrafficPolicies;
 
 /// The name by which a GatewayClass chooses Fairway (`spec.controllerName`).
 pub const CONTROLLER: &str = "fairway.dev/gateway";

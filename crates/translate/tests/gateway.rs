@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 use fairway_model::Snapshot;
 use fairway_translate::gateway::api::{
     BackendTLSPolicy, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute, UDPRoute,
+    XBackendTrafficPolicy,
 };
 use fairway_translate::gateway::policy::RoutePolicy;
 use fairway_translate::objects::{Change, Object, ObjectKey, Objects};
@@ -252,7 +253,17 @@ fn other() -> impl Strategy<Value = Object> {
             "metadata": {"namespace": NAMESPACES[namespace], "name": format!("m{name}")}, "data": {"ca.crt": text},
         }))
     });
-    prop_oneof![2 => policy, 2 => route_policy(), 1 => secret(), 1 => map, 2 => made, 1 => slice, 3 => gateway, 2 => set, 1 => class, 1 => grant, 1 => namespace, 2 => service, 2 => ingress]
+    let traffic =
+        (0..2usize, 0..2u32, 0..4u32, 0..3u32, 0..120u8).prop_map(|(namespace, name, created, service, percent)| {
+            read::<XBackendTrafficPolicy>(json!({
+                "metadata": metadata(namespace, format!("b{name}"), created),
+                "spec": {
+                    "targetRefs": [{"group": "", "kind": "Service", "name": format!("s{service}")}],
+                    "retryConstraint": {"budget": {"percent": percent}},
+                },
+            }))
+        });
+    prop_oneof![2 => policy, 1 => traffic, 2 => route_policy(), 1 => secret(), 1 => map, 2 => made, 1 => slice, 3 => gateway, 2 => set, 1 => class, 1 => grant, 1 => namespace, 2 => service, 2 => ingress]
 }
 
 fn change() -> impl Strategy<Value = Change> {

@@ -26,7 +26,7 @@ const SERVED: [&str; 7] = [
 ];
 
 /// Rights about the Gateway API in every namespace that is served.
-const GATEWAYS: [&str; 19] = [
+const GATEWAYS: [&str; 21] = [
     "list watch backendtlspolicies",
     "list watch gateways",
     "list watch grpcroutes",
@@ -37,6 +37,7 @@ const GATEWAYS: [&str; 19] = [
     "list watch tcproutes",
     "list watch tlsroutes",
     "list watch udproutes",
+    "list watch xbackendtrafficpolicies",
     "patch backendtlspolicies/status",
     "patch gateways/status",
     "patch grpcroutes/status",
@@ -46,6 +47,7 @@ const GATEWAYS: [&str; 19] = [
     "patch tcproutes/status",
     "patch tlsroutes/status",
     "patch udproutes/status",
+    "patch xbackendtrafficpolicies/status",
 ];
 
 /// Rights about the Services of Gateways with an address of their own.

@@ -180,6 +180,7 @@ fn object(kind: Kind, text: &str, hasher: &RandomState) -> serde_json::Result<(O
         Kind::GatewayClass => slim(lenient::<api::GatewayClass>(text)?, hasher),
         Kind::Gateway => slim(lenient::<api::Gateway>(text)?, hasher),
         Kind::BackendTLSPolicy => slim(lenient::<api::BackendTLSPolicy>(text)?, hasher),
+        Kind::XBackendTrafficPolicy => slim(lenient::<api::XBackendTrafficPolicy>(text)?, hasher),
         Kind::RoutePolicy => slim(lenient::<RoutePolicy>(text)?, hasher),
         Kind::ListenerSet => slim(lenient::<api::ListenerSet>(text)?, hasher),
         Kind::HTTPRoute => slim(lenient::<api::HTTPRoute>(text)?, hasher),

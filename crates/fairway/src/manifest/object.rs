@@ -152,6 +152,9 @@ impl Reader<'_> {
             Some(Kind::GatewayClass) => self.object::<api::GatewayClass>(node, Kind::GatewayClass, |_| {}),
             Some(Kind::Gateway) => self.object::<api::Gateway>(node, Kind::Gateway, |_| {}),
             Some(Kind::BackendTLSPolicy) => self.object::<api::BackendTLSPolicy>(node, Kind::BackendTLSPolicy, |_| {}),
+            Some(Kind::XBackendTrafficPolicy) => {
+                self.object::<api::XBackendTrafficPolicy>(node, Kind::XBackendTrafficPolicy, |_| {});
+            }
             Some(Kind::RoutePolicy) => self.object::<RoutePolicy>(node, Kind::RoutePolicy, |_| {}),
             Some(Kind::ListenerSet) => self.object::<api::ListenerSet>(node, Kind::ListenerSet, |_| {}),
             Some(Kind::HTTPRoute) => self.object::<api::HTTPRoute>(node, Kind::HTTPRoute, |_| {}),

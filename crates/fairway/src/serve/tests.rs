@@ -30,6 +30,7 @@ fn proxy(origin: &Origin) -> Proxy {
         balance: Balance::RoundRobin,
         affinity: None,
         health_check: None,
+        retry: None,
         request_fields: Vec::new(),
     };
     let endpoints = Endpoints::Addresses(vec![Endpoint::ready(origin.address())]);

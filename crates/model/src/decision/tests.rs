@@ -19,6 +19,7 @@ fn backend(name: &str, ready: bool) -> [Resource; 2] {
         balance: Balance::RoundRobin,
         affinity: None,
         health_check: None,
+        retry: None,
         request_fields: Vec::new(),
     };
     [backend.into(), EndpointSet { backend: name.into(), endpoints: Endpoints::Addresses(endpoints) }.into()]

@@ -72,6 +72,7 @@ fn resources_are_found_and_removed_by_their_names() {
         balance: crate::Balance::RoundRobin,
         affinity: None,
         health_check: None,
+        retry: None,
         request_fields: Vec::new(),
     };
     let settings = Settings { default_certificate: Some("c".into()), ..Settings::default() };

@@ -26,6 +26,7 @@ fn backend(balance: Balance, affinity: Option<(AffinityMode, bool)>) -> Backend 
             change_on_failure,
         }),
         health_check: None,
+        retry: None,
         request_fields: Vec::new(),
     }
 }

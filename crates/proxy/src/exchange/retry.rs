@@ -1,5 +1,7 @@
 //! When a request may be tried again.
 
+use std::num::NonZeroU32;
+
 use fairway_model::{Retry, RetryOn};
 
 use super::Exchange;
@@ -7,6 +9,17 @@ use super::tries::{Attempt, Serves};
 use crate::error::{Failure, Side};
 use crate::http::Method;
 use crate::limit::TRIES;
+
+/// What follows a try.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum AfterTry {
+    /// Another one.
+    Again,
+    /// Its result is that of the request.
+    Ends,
+    /// There would be another one, had the backend any left.
+    Refused,
+}
 
 impl Exchange<'_> {
     /// Whether a failed try used a connection that existed before and nothing came back, or the endpoint takes no more streams on it:
@@ -17,27 +30,41 @@ impl Exchange<'_> {
         attempt.kept && (silent || unprocessed) && self.may_send_again(serves, retry, unprocessed)
     }
 
-    /// Whether a failure leads to another try.
-    pub(super) fn retries_failure(&self, serves: Serves<'_>, retry: &Retry, tries: u32, failure: Failure) -> bool {
-        failure.side() == Side::Upstream
-            && covers(&retry.on, failure)
-            && self.may_retry(serves, retry, tries, failure.is_connect())
-            // A try that could not connect was no load for anyone.
-            && (failure.is_connect() || self.is_in_budget())
+    /// What follows a failure.
+    pub(super) fn after_failure(&self, serves: Serves<'_>, retry: &Retry, tries: u32, failure: Failure) -> AfterTry {
+        if failure.side() != Side::Upstream
+            || !covers(&retry.on, failure)
+            || !self.may_retry(serves, retry, tries, failure.is_connect())
+        {
+            return AfterTry::Ends;
+        }
+        self.within_budget(failure.is_connect())
     }
 
-    /// Whether the status of a response leads to another try.
-    pub(super) fn retries_status(&self, serves: Serves<'_>, retry: &Retry, tries: u32, status: u16) -> bool {
-        retry.on.statuses.contains(&status) && self.may_retry(serves, retry, tries, false) && self.is_in_budget()
+    /// What follows a response with this status.
+    pub(super) fn after_status(&self, serves: Serves<'_>, retry: &Retry, tries: u32, status: u16) -> AfterTry {
+        if !retry.on.statuses.contains(&status) || !self.may_retry(serves, retry, tries, false) {
+            return AfterTry::Ends;
+        }
+        self.within_budget(false)
     }
 
-    /// Takes a retry out of the backend's budget; `false` if it is used up.
-    fn is_in_budget(&self) -> bool {
+    /// Takes a retry out of the backend's budget. `unconnected` says that the last try reached nobody.
+    fn within_budget(&self, unconnected: bool) -> AfterTry {
         let (shard, percent) = (&self.facts.shard, self.live.snapshot.settings().retry_budget);
-        let (Some(percent), Some(service)) = (percent, &self.service) else { return true };
-        let allowed = service.budget.take(shard.timers.now(), percent.get());
+        let Some(service) = &self.service else { return AfterTry::Again };
+        let is_constrained = service.budget.is_constrained();
+        // A try that could not connect was no load for anyone. A backend that has a budget of its own counts every one.
+        if unconnected && !is_constrained {
+            return AfterTry::Again;
+        }
+        let allowed = service.budget.take(shard.timers.now(), percent.map(NonZeroU32::get));
         shard.metrics.borrow_mut().upstream.retries_denied += u64::from(!allowed);
-        allowed
+        match (allowed, is_constrained) {
+            (true, _) => AfterTry::Again,
+            (false, true) => AfterTry::Refused,
+            (false, false) => AfterTry::Ends,
+        }
     }
 
     /// Whether the policy allows another try. `unprocessed` says that the last one did nothing at its endpoint.

@@ -11,6 +11,7 @@ use fairway_model::{ExternalAuth, Forward, Template, TooLong};
 use super::grpc;
 use super::mirror::MirrorSet;
 use super::progress::RequestProgress;
+use super::retry::AfterTry;
 use super::transfer::Gaps;
 use super::{Allowance, Exchange};
 use crate::access_log::Format;
@@ -169,11 +170,16 @@ impl Exchange<'_> {
                 Ok(()) => {
                     (self.allowance.read, self.allowance.send) = (policy.read_timeout, policy.send_timeout);
                     let status = self.endpoint.status();
-                    if self.retries_status(serves, &policy.retry, tries, status) {
+                    let next = self.after_status(serves, &policy.retry, tries, status);
+                    if next != AfterTry::Ends {
                         cold_path();
                         let reason = (status >= 500).then_some(Reason::Upstream5xx);
                         self.end_try(serves, &service, &attempt, status, reason);
-                        continue;
+                        if next == AfterTry::Again {
+                            continue;
+                        }
+                        self.endpoint.disconnect();
+                        return Err(Failure::NoRetryLeft);
                     }
                     if self.intercepts(status) {
                         cold_path();
@@ -203,10 +209,11 @@ impl Exchange<'_> {
                 continue;
             }
             self.end_try(serves, &service, &attempt, failure.status(), Some(failure.reason()));
-            if !self.retries_failure(serves, &policy.retry, tries, failure) {
-                return Err(failure);
+            match self.after_failure(serves, &policy.retry, tries, failure) {
+                AfterTry::Again => last = Some(failure),
+                AfterTry::Ends => return Err(failure),
+                AfterTry::Refused => return Err(Failure::NoRetryLeft),
             }
-            last = Some(failure);
         }
     }
 

@@ -117,6 +117,7 @@ pub(crate) fn backend() -> Backend {
         balance: Balance::RoundRobin,
         affinity: None,
         health_check: None,
+        retry: None,
         request_fields: Vec::new(),
     }
 }

@@ -4,6 +4,9 @@
 //! Each worker keeps the budget of its own requests.
 
 use std::cell::Cell;
+use std::hint::cold_path;
+
+use fairway_model::{Backend, RetryConstraint};
 
 use crate::limit::{RETRY_PERIOD, RETRY_RESERVE};
 use crate::timer::Millis;
@@ -11,6 +14,8 @@ use crate::timer::Millis;
 /// Requests and retries of the current period and the one before it.
 #[derive(Debug, Default)]
 pub(crate) struct RetryBudget {
+    /// What the backend itself says; `None` for what the settings say.
+    constraint: Cell<Option<RetryConstraint>>,
     /// Number of the current period.
     period: Cell<Millis>,
     current: Cell<PeriodCounts>,
@@ -24,6 +29,26 @@ struct PeriodCounts {
 }
 
 impl RetryBudget {
+    /// The budget of a backend.
+    pub(super) fn of(backend: &Backend) -> Self {
+        Self { constraint: Cell::new(backend.retry), ..Self::default() }
+    }
+
+    /// Applies a change of the backend. With another length of the periods, counting begins anew.
+    pub(super) fn update(&self, backend: &Backend) {
+        let before = self.constraint.replace(backend.retry);
+        if before != backend.retry {
+            cold_path();
+            self.current.take();
+            self.last.take();
+        }
+    }
+
+    /// Whether the backend itself says how many retries it may get.
+    pub(crate) fn is_constrained(&self) -> bool {
+        self.constraint.get().is_some()
+    }
+
     /// Counts a request.
     pub(crate) fn note_request(&self, now: Millis) {
         self.advance(now);
@@ -31,12 +56,19 @@ impl RetryBudget {
         self.current.set(PeriodCounts { requests: requests.saturating_add(1), retries });
     }
 
-    /// Takes a retry out of the budget, which is `percent` of the requests and a small reserve; `false` if it is used up.
-    pub(crate) fn take(&self, now: Millis, percent: u32) -> bool {
+    /// Takes a retry out of the budget; `false` if it is used up. Unless the backend has a budget of its own, that is `percent` of the requests
+    /// and a small reserve, or endless.
+    pub(crate) fn take(&self, now: Millis, percent: Option<u32>) -> bool {
+        let constraint = self.constraint.get();
+        let (percent, least, reserve) = match (constraint, percent) {
+            (Some(own), _) => (own.percent, own.least, 0),
+            (None, Some(percent)) => (percent, 0, RETRY_RESERVE),
+            (None, None) => return true,
+        };
         self.advance(now);
         let (current, last) = (self.current.get(), self.last.get());
         let sum = |of: fn(PeriodCounts) -> u32| u64::from(of(current)) + u64::from(of(last));
-        let allowed = sum(|counts| counts.requests) * u64::from(percent) / 100 + RETRY_RESERVE;
+        let allowed = (sum(|counts| counts.requests) * u64::from(percent) / 100).max(least) + reserve;
         let left = sum(|counts| counts.retries) < allowed;
         if left {
             self.current.set(PeriodCounts { retries: current.retries.saturating_add(1), ..current });
@@ -45,7 +77,9 @@ impl RetryBudget {
     }
 
     fn advance(&self, now: Millis) {
-        let period = now / RETRY_PERIOD.as_millis() as Millis;
+        // What has happened before the interval must not count, so two periods are as long as the interval.
+        let length = self.constraint.get().map_or(RETRY_PERIOD, |own| own.interval / 2);
+        let period = now / (length.as_millis() as Millis).max(1);
         let before = self.period.replace(period);
         if period != before {
             let current = self.current.take();
@@ -56,12 +90,14 @@ impl RetryBudget {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const PERIOD: Millis = RETRY_PERIOD.as_millis() as Millis;
 
     fn taken(budget: &RetryBudget, now: Millis) -> u64 {
-        (0..).take_while(|_| budget.take(now, 20)).count() as u64
+        (0..).take_while(|_| budget.take(now, Some(20))).count() as u64
     }
 
     #[test]
@@ -82,5 +118,21 @@ mod tests {
         assert_eq!(taken(&budget, 3 * PERIOD), RETRY_RESERVE);
         (0..1000).for_each(|_| budget.note_request(4 * PERIOD));
         assert_eq!(taken(&budget, 6 * PERIOD), RETRY_RESERVE, "after a pause nothing is left of what was before");
+    }
+
+    #[test]
+    fn a_backend_may_have_a_budget_of_its_own() {
+        let constraint = RetryConstraint { percent: 50, interval: Duration::from_secs(10), least: 3 };
+        let budget = RetryBudget { constraint: Cell::new(Some(constraint)), ..RetryBudget::default() };
+        assert_eq!(taken(&budget, 0), 3, "whatever the settings say");
+        (0..100).for_each(|_| budget.note_request(1));
+        assert_eq!(taken(&budget, 4999), 47);
+        assert_eq!(taken(&budget, 5000), 0);
+        assert_eq!(taken(&budget, 10_000), 3, "the interval is over");
+        let none = RetryConstraint { percent: 0, least: 0, ..constraint };
+        let budget = RetryBudget { constraint: Cell::new(Some(none)), ..RetryBudget::default() };
+        (0..100).for_each(|_| budget.note_request(1));
+        assert!(!budget.take(1, None));
+        assert!(RetryBudget::default().take(1, None), "no budget at all");
     }
 }

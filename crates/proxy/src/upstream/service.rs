@@ -71,11 +71,11 @@ impl Service {
             version: Cell::new(live.version),
             key: balance::backend_key(&backend.upstream_name),
             hash_key: RefCell::new(hash_key(&backend)),
+            budget: RetryBudget::of(&backend),
             backend: RefCell::new(backend),
             endpoints: RefCell::new(endpoints),
             balancer: RefCell::new(balancer),
             health: RefCell::new(Health::of(board, name)),
-            budget: RetryBudget::default(),
             accel_redirect: Cell::new(false),
             copies: Cell::default(),
         })
@@ -97,6 +97,7 @@ impl Service {
         let endpoints = EndpointSource::of(live, name);
         if !own_endpoints.same(&endpoints) || !Arc::ptr_eq(&own_backend, backend) {
             *self.hash_key.borrow_mut() = hash_key(backend);
+            self.budget.update(backend);
             *own_backend = backend.clone();
             *own_endpoints = endpoints;
             let list = own_endpoints.list(live);

@@ -55,6 +55,7 @@ fn snapshot(origin: SocketAddr, settings: Settings, policy: ForwardPolicy) -> Sn
             balance: Balance::RoundRobin,
             affinity: None,
             health_check: None,
+            retry: None,
             request_fields: Vec::new(),
         }),
         Resource::from(EndpointSet {

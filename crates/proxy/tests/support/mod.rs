@@ -148,6 +148,7 @@ pub fn backend_alone(service: &str) -> Backend {
         balance: Balance::RoundRobin,
         affinity: None,
         health_check: None,
+        retry: None,
         request_fields: Vec::new(),
     }
 }

@@ -39,6 +39,8 @@ pub(crate) struct Dirty {
     pub(crate) gateways: bool,
     /// BackendTLSPolicies, or ConfigMaps that they name.
     pub(crate) backend_policies: BTreeSet<ObjectKey>,
+    /// XBackendTrafficPolicies.
+    pub(crate) traffic_policies: BTreeSet<ObjectKey>,
     /// RoutePolicies.
     pub(crate) route_policies: BTreeSet<ObjectKey>,
     /// RoutePolicies whose users have to be looked at again.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gateway::api::{
     BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
-    UDPRoute,
+    UDPRoute, XBackendTrafficPolicy,
 };
 use crate::gateway::policy::RoutePolicy;
 
@@ -38,7 +38,7 @@ macro_rules! kinds {
             /// Whether it is one of the Gateway API, or one that attaches to those: their CRDs a cluster may lack.
             pub fn is_of_gateway_api(self) -> bool {
                 self.is_route()
-                    || matches!(self, Self::GatewayClass | Self::Gateway | Self::ListenerSet | Self::ReferenceGrant | Self::BackendTLSPolicy | Self::RoutePolicy)
+                    || matches!(self, Self::GatewayClass | Self::Gateway | Self::ListenerSet | Self::ReferenceGrant | Self::BackendTLSPolicy | Self::RoutePolicy | Self::XBackendTrafficPolicy)
             }
 
             /// Whether it is a route of the Gateway API.
@@ -135,11 +135,13 @@ macro_rules! objects {
 kinds! {
     Ingress IngressClass Service EndpointSlice Secret ConfigMap Namespace
     GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute TLSRoute TCPRoute UDPRoute ReferenceGrant BackendTLSPolicy RoutePolicy
+    XBackendTrafficPolicy
 }
 
 objects! {
     IngressClass Service EndpointSlice Secret ConfigMap Namespace
     GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute TLSRoute TCPRoute UDPRoute ReferenceGrant BackendTLSPolicy RoutePolicy
+    XBackendTrafficPolicy
 }
 
 impl fmt::Display for Kind {

@@ -1,4 +1,4 @@
-//! The kinds of the Gateway API that are read (`gateway.networking.k8s.io/v1`, version 1.7, standard channel), as plain data.
+//! The kinds of the Gateway API that are read (`gateway.networking.k8s.io/v1`, version 1.7, and of its experimental channel what is built), as plain data.
 //!
 //! They have every field of the standard channel, so that `check` knows a misspelt one, and also those of parts that are not built
 //! yet. A status is not read here. The defaults are those of the CRDs.
@@ -74,6 +74,15 @@ kind!(UDPRoute, "udproutes", NamespaceResourceScope, StreamRouteSpec);
 kind!(ReferenceGrant, "referencegrants", NamespaceResourceScope, ReferenceGrantSpec);
 kind!(BackendTLSPolicy, "backendtlspolicies", NamespaceResourceScope, BackendTLSPolicySpec);
 kind!(ListenerSet, "listenersets", NamespaceResourceScope, ListenerSetSpec);
+
+kind!(
+    XBackendTrafficPolicy,
+    "xbackendtrafficpolicies",
+    NamespaceResourceScope,
+    XBackendTrafficPolicySpec,
+    "gateway.networking.x-k8s.io",
+    "v1alpha1"
+);
 
 macro_rules! record {
     ($(#[doc = $about:literal] $name:ident { $($(#[doc = $doc:literal])+ $field:ident: $type:ty,)* })+) => {$(
@@ -569,6 +578,36 @@ record! {
         parent_ref: ObjectReference,
         /// What it adds.
         listeners: Vec<GatewayListener>,
+    }
+    /// See the API.
+    XBackendTrafficPolicySpec {
+        /// What it is for.
+        target_refs: Vec<LocalReference>,
+        /// How many tries after failures there may be.
+        retry_constraint: Option<RetryConstraintSpec>,
+        /// Sessions.
+        session_persistence: Option<SessionPersistence>,
+    }
+    /// See the API.
+    RetryConstraintSpec {
+        /// A share of the requests; 20 percent in 10 seconds by default.
+        budget: Option<BudgetDetails>,
+        /// What is allowed in any case; 10 in a second by default.
+        min_retry_rate: Option<RequestRateSpec>,
+    }
+    /// See the API.
+    BudgetDetails {
+        /// The share; 20 by default.
+        percent: Option<i32>,
+        /// The time; 10 seconds by default.
+        interval: Option<String>,
+    }
+    /// See the API.
+    RequestRateSpec {
+        /// How many.
+        count: Option<i32>,
+        /// In which time.
+        interval: Option<String>,
     }
     /// See the API.
     TLSRouteSpec {

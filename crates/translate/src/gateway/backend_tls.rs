@@ -18,7 +18,7 @@ use crate::resource::certificate::authorities;
 use crate::resource::{ConfigMaps, Owner};
 
 /// Most Gateways that the status of a policy may name.
-const ANCESTORS: usize = 16;
+pub(super) const ANCESTORS: usize = 16;
 
 /// TLS to a backend, or why it can't be had.
 pub(super) type PolicyTls = Result<Arc<UpstreamTls>, String>;
@@ -180,13 +180,7 @@ impl BackendPolicies {
             findings.push(Diagnostic::new(severity, reason, &origin, "spec.validation", "", message));
         }
         let ancestors = found.into_iter().take(ANCESTORS).map(|(gateway, fault)| AncestorStatus {
-            ancestor_ref: ParentReference {
-                group: Some(GROUP.to_owned()),
-                kind: Some(Kind::Gateway.as_str().to_owned()),
-                namespace: Some(gateway.namespace.to_string()),
-                name: gateway.name.to_string(),
-                ..ParentReference::default()
-            },
+            ancestor_ref: ancestor(&gateway),
             conditions: vec![
                 Condition::of("Accepted", fault.as_ref()),
                 Condition::of("ResolvedRefs", part.unresolved.as_ref()),
@@ -210,6 +204,17 @@ impl BackendPolicies {
         }
         let winner = self.winner(service, section.as_deref()).filter(|winner| winner.turn != part.turn)?;
         Some(Shortcoming::new("Conflicted", format!("{}, which is older, is for the same", winner.turn.key())))
+    }
+}
+
+/// A Gateway, as the status of a policy names it.
+pub(super) fn ancestor(gateway: &ObjectKey) -> ParentReference {
+    ParentReference {
+        group: Some(GROUP.to_owned()),
+        kind: Some(Kind::Gateway.as_str().to_owned()),
+        namespace: Some(gateway.namespace.to_string()),
+        name: gateway.name.to_string(),
+        ..ParentReference::default()
     }
 }
 
@@ -295,7 +300,8 @@ pub(super) fn showing(tls: &UpstreamTls, certificate: &CertificateName) -> Arc<U
     Arc::new(UpstreamTls { client_certificate: Some(certificate.clone()), ..tls.clone() })
 }
 
-fn remove<K: Ord, V: Ord>(of: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {
+/// Takes a value out of a list of values.
+pub(super) fn remove<K: Ord, V: Ord>(of: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {
     if let Some(values) = of.get_mut(key) {
         values.remove(value);
         if values.is_empty() {

@@ -29,6 +29,7 @@ use super::route_policy::RoutePolicies;
 use super::service::{self, Make, OwnService};
 use super::status::{Condition, FEATURES, ObjectStatus, ParentStatus, Shortcoming};
 use super::stream::Door;
+use super::traffic_policy::TrafficPolicies;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::dirty::{Dirty, Output};
 use crate::engine::shared::Shared;
@@ -50,6 +51,7 @@ pub(crate) struct Gateways {
     /// The routes whose result depends on a Service.
     services: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
     policies_of_backends: BackendPolicies,
+    policies_of_traffic: TrafficPolicies,
     policies_of_routes: RoutePolicies,
     /// How many routes each listener has taken.
     attached: BTreeMap<ListenerId, usize>,
@@ -93,6 +95,7 @@ impl Gateways {
     pub(crate) fn touch_service(&self, service: &ObjectKey, dirty: &mut Dirty) {
         dirty.gateway_routes.extend(self.services.get(service).into_iter().flatten().cloned());
         dirty.gateway_statuses.extend(self.policies_of_backends.for_service(service).cloned());
+        dirty.gateway_statuses.extend(self.policies_of_traffic.for_service(service).cloned());
         dirty.gateway_statuses.extend(self.policies_of_routes.for_service(service).cloned());
     }
 
@@ -100,6 +103,11 @@ impl Gateways {
     pub(crate) fn touch_config_map(&self, key: &ObjectKey, dirty: &mut Dirty) {
         self.policies_of_backends.touch_config_map(key, dirty);
         dirty.gateways |= self.gateways.values().any(|part| part.config_maps.contains(key));
+    }
+
+    /// What policies say about the retries of Services.
+    pub(crate) fn traffic_policies(&self) -> &TrafficPolicies {
+        &self.policies_of_traffic
     }
 
     /// The ports that are open for Gateways.
@@ -172,6 +180,9 @@ impl Gateways {
         }
         for key in std::mem::take(&mut dirty.backend_policies) {
             routes.extend(self.read_policy(&key, inputs, &mut owned, dirty, out));
+        }
+        for key in std::mem::take(&mut dirty.traffic_policies) {
+            self.read_traffic_policy(&key, inputs.objects, owned.backends, dirty);
         }
         for key in std::mem::take(&mut dirty.route_policies) {
             routes.extend(self.read_route_policy(&key, inputs, &mut owned, dirty, out));
@@ -378,6 +389,7 @@ impl Gateways {
         for service in &part.services {
             self.services.entry(service.clone()).or_default().insert(key.clone());
             dirty.gateway_statuses.extend(self.policies_of_backends.for_service(service).cloned());
+            dirty.gateway_statuses.extend(self.policies_of_traffic.for_service(service).cloned());
         }
         let mut listeners = BTreeSet::new();
         for one in &part.attachments {
@@ -401,6 +413,7 @@ impl Gateways {
         }
         for service in &part.services {
             dirty.gateway_statuses.extend(self.policies_of_backends.for_service(service).cloned());
+            dirty.gateway_statuses.extend(self.policies_of_traffic.for_service(service).cloned());
             if let Some(routes) = self.services.get_mut(service) {
                 routes.remove(key);
                 if routes.is_empty() {
@@ -567,6 +580,12 @@ impl Gateways {
                     self.findings.insert(key.clone(), findings);
                     status
                 }),
+                Kind::XBackendTrafficPolicy => {
+                    self.traffic_policy_status(&key, inputs.objects).map(|(status, findings)| {
+                        self.findings.insert(key.clone(), findings);
+                        status
+                    })
+                }
                 Kind::RoutePolicy => {
                     let found = self.route_policy_status(&key, inputs.objects, secrets);
                     found.map(|(status, findings)| {
@@ -747,6 +766,7 @@ fn metadata(object: &Object) -> &ObjectMeta {
         Object::ListenerSet(set) => &set.metadata,
         Object::BackendTLSPolicy(policy) => &policy.metadata,
         Object::RoutePolicy(policy) => &policy.metadata,
+        Object::XBackendTrafficPolicy(policy) => &policy.metadata,
         _ => &NOTHING,
     }
 }

@@ -147,7 +147,7 @@ reasons! {
     ListenerConflict,
     /// The Gateway that a ListenerSet names does not take it: it is not accepted itself, or admits no set of that namespace.
     ListenerSetRefused,
-    /// A BackendTLSPolicy that is not applied, in whole or in part.
+    /// A BackendTLSPolicy or an XBackendTrafficPolicy that is not applied, in whole or in part.
     BackendPolicyRefused,
     /// A kind of object that has to be read, and that the controller may not read.
     MissingRight,

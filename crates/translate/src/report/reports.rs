@@ -113,7 +113,8 @@ impl ReportInputs<'_> {
             | Kind::TCPRoute
             | Kind::UDPRoute
             | Kind::BackendTLSPolicy
-            | Kind::RoutePolicy => self.of_gateway_api(key),
+            | Kind::RoutePolicy
+            | Kind::XBackendTrafficPolicy => self.of_gateway_api(key),
             Kind::IngressClass | Kind::EndpointSlice | Kind::Namespace | Kind::GatewayClass | Kind::ReferenceGrant => {
                 Vec::new()
             }

@@ -11,7 +11,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use fairway_model::{Affinity, AffinityMode, Backend, BackendName, Balance, EndpointSet, Endpoints, Origin, Protocol};
+use fairway_model::{
+    Affinity, AffinityMode, Backend, BackendName, Balance, EndpointSet, Endpoints, Origin, Protocol, RetryConstraint,
+};
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -186,6 +188,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) slices: Vec<&'a EndpointSlice>,
     /// Its owners, oldest first.
     pub(crate) owners: Vec<&'a Owner>,
+    /// How many tries after failures it may get, if a policy says so.
+    pub(crate) retry: Option<RetryConstraint>,
     /// Whether it is the global default backend.
     pub(crate) is_default: bool,
 }
@@ -254,6 +258,7 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
         balance: if of_requests { balance(&sources.owners, config) } else { Balance::RoundRobin },
         affinity: if matches!(key.layer, Layer::Auth | Layer::Name) { None } else { affinity(&sources.owners) },
         health_check: first.filter(|_| of_requests).and_then(|first| first.wishes.health_check.clone()),
+        retry: sources.retry,
         request_fields,
     };
     let endpoints = endpoints.map(|endpoints| EndpointSet { backend: name, endpoints });

@@ -8,6 +8,7 @@ use fairway_model::{Backend, EndpointSet, Resource, ResourceName};
 use crate::config::configmap::GlobalConfig;
 use crate::engine::dirty::{Dirty, Output, compact};
 use crate::engine::part::{Extent, portion};
+use crate::gateway::TrafficPolicies;
 use crate::objects::{Object, ObjectKey, Objects};
 use crate::options::Options;
 use crate::resource::backend::{self, BackendKey, BackendPort, Layer, Problem, Sources};
@@ -40,6 +41,8 @@ pub(crate) struct BackendInputs<'a> {
     pub(crate) objects: &'a Objects,
     pub(crate) config: &'a GlobalConfig,
     pub(crate) options: &'a Options,
+    /// What policies say about retries.
+    pub(crate) traffic: &'a TrafficPolicies,
 }
 
 impl Backends {
@@ -166,6 +169,7 @@ impl Backends {
                 })
                 .collect(),
             owners: state.owners.values().map(|owner| &**owner).collect(),
+            retry: inputs.traffic.constraint(&service_key).filter(|_| key.layer == Layer::Gateway),
             is_default: state.pinned.is_some() && key.layer == Layer::Http,
         };
         backend::resolve(key, &sources, inputs.config, inputs.options)

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use fairway_translate::annotation::full_name;
 use fairway_translate::gateway::api::{
     BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
+    XBackendTrafficPolicy,
 };
 use fairway_translate::gateway::policy::RoutePolicy;
 use fairway_translate::objects::{Change, Object};
@@ -135,7 +136,7 @@ pub(crate) fn text_of(change: &Change) -> String {
         }
         Change::Upsert(object) => {
             let manifest = manifest!(object: Service EndpointSlice ConfigMap ListenerSet HTTPRoute GRPCRoute TLSRoute TCPRoute
-                ReferenceGrant BackendTLSPolicy RoutePolicy);
+                ReferenceGrant BackendTLSPolicy RoutePolicy XBackendTrafficPolicy);
             format!("{} {manifest}", object.key())
         }
     }
@@ -168,7 +169,7 @@ impl Tenant {
         let object = prop_oneof![
             6 => self.ingress(), 2 => self.service(), 2 => self.slice(), 2 => self.secret(), 1 => self.config_map(),
             5 => self.http_route(), 2 => self.other_route(), 2 => self.listener_set(), 1 => self.grant(),
-            1 => self.backend_policy(), 4 => self.route_policy(),
+            1 => self.backend_policy(), 1 => self.traffic_policy(), 4 => self.route_policy(),
         ];
         (object, prop::bool::weighted(0.2))
             .prop_map(|(object, gone)| if gone { Change::Remove(object.key()) } else { Change::Upsert(object) })
@@ -487,6 +488,18 @@ impl Tenant {
                         "hostname": "backend.example",
                         "caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": format!("m{map}")}],
                     },
+                },
+            }))
+        })
+    }
+
+    fn traffic_policy(self) -> impl Strategy<Value = Object> {
+        (self.metadata("b", 2), 0..4u8, 0..120u8).prop_map(|(metadata, service, percent)| {
+            read::<XBackendTrafficPolicy>(json!({
+                "metadata": metadata,
+                "spec": {
+                    "targetRefs": [{"group": "", "kind": "Service", "name": format!("s{service}")}],
+                    "retryConstraint": {"budget": {"percent": percent}},
                 },
             }))
         })

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use fairway_translate::gateway::api::{
     BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
-    UDPRoute,
+    UDPRoute, XBackendTrafficPolicy,
 };
 use fairway_translate::gateway::policy::RoutePolicy;
 use fairway_translate::objects::{Kind, Object, ObjectKey, Objects};
@@ -171,6 +171,7 @@ fn object(value: Value) -> Result<Object, Failed> {
     Ok(read!(
         Ingress IngressClass Service EndpointSlice Secret ConfigMap Namespace
         GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute TLSRoute TCPRoute UDPRoute ReferenceGrant BackendTLSPolicy RoutePolicy
+        XBackendTrafficPolicy
     ))
 }
 

@@ -49,7 +49,10 @@ the condition of its version.
 {{- $routes := list "httproutes" "grpcroutes" "tlsroutes" "tcproutes" "udproutes" }}
 {{ include "fairway.rule" (dict "group" "gateway.networking.k8s.io" "resources" (concat (list "gateways" "listenersets" "backendtlspolicies") $routes (list "referencegrants")) "verbs" $read) }}
 {{ include "fairway.rule" (dict "group" "fairway.dev" "resources" (list "routepolicies") "verbs" $read) }}
+{{- /* The experimental channel of the Gateway API. */}}
+{{ include "fairway.rule" (dict "group" "gateway.networking.x-k8s.io" "resources" (list "xbackendtrafficpolicies") "verbs" $read) }}
 {{- if $duties.status }}
+{{ include "fairway.rule" (dict "group" "gateway.networking.x-k8s.io" "resources" (list "xbackendtrafficpolicies/status") "verbs" (list "patch")) }}
 {{ include "fairway.rule" (dict "group" "fairway.dev" "resources" (list "routepolicies/status") "verbs" (list "patch")) }}
 {{- $written := list "gateways/status" "listenersets/status" "backendtlspolicies/status" }}
 {{- range $routes }}{{- $written = append $written (printf "%s/status" .) }}{{- end }}

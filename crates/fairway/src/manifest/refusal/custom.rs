@@ -2,7 +2,7 @@
 
 use fairway_translate::gateway::api::{
     BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
-    UDPRoute,
+    UDPRoute, XBackendTrafficPolicy,
 };
 use fairway_translate::gateway::policy::RoutePolicy;
 
@@ -21,5 +21,5 @@ macro_rules! custom {
 
 custom! {
     BackendTLSPolicy GRPCRoute Gateway GatewayClass HTTPRoute ListenerSet ReferenceGrant RoutePolicy TCPRoute TLSRoute
-    UDPRoute
+    UDPRoute XBackendTrafficPolicy
 }

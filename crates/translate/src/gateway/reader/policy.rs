@@ -1,4 +1,4 @@
-//! BackendTLSPolicies among the objects of the Gateway API: what is read again when one changes, and where it counts.
+//! BackendTLSPolicies and XBackendTrafficPolicies among the objects of the Gateway API: what is read again when one changes, and where it counts.
 
 use std::collections::BTreeSet;
 
@@ -7,6 +7,7 @@ use crate::diagnostic::Diagnostic;
 use crate::engine::dirty::{Dirty, Output};
 use crate::gateway::status::ObjectStatus;
 use crate::objects::{Object, ObjectKey, Objects};
+use crate::resource::Backends;
 
 impl Gateways {
     /// Reads a policy. Returns the routes that depend on it.
@@ -38,13 +39,50 @@ impl Gateways {
 
     /// The status of a policy, and the findings about it.
     pub(super) fn policy_status(&self, key: &ObjectKey, objects: &Objects) -> Option<(ObjectStatus, Vec<Diagnostic>)> {
+        let (ancestors, findings) =
+            self.policies_of_backends.status(key, objects, |service| self.gateways_before(service))?;
+        Some((ObjectStatus::Policy { ancestors }, findings))
+    }
+
+    /// The Gateways through which a Service is reached.
+    fn gateways_before(&self, service: &ObjectKey) -> BTreeSet<ObjectKey> {
         let parents = self.parents_of_routes();
-        let reached = |service: &ObjectKey| {
-            let routes = self.services.get(service).into_iter().flatten().filter_map(|route| self.routes.get(route));
-            let listeners = routes.flat_map(|route| &route.attachments).map(|one| &one.listener.holder);
-            listeners.filter_map(|holder| Some(parents.gateway_of(holder)?.key.clone())).collect()
+        let routes = self.services.get(service).into_iter().flatten().filter_map(|route| self.routes.get(route));
+        let listeners = routes.flat_map(|route| &route.attachments).map(|one| &one.listener.holder);
+        listeners.filter_map(|holder| Some(parents.gateway_of(holder)?.key.clone())).collect()
+    }
+
+    /// Reads an XBackendTrafficPolicy, and marks the backends that it was or is for.
+    pub(super) fn read_traffic_policy(
+        &mut self,
+        key: &ObjectKey,
+        objects: &Objects,
+        backends: &Backends,
+        dirty: &mut Dirty,
+    ) {
+        let found = match objects.get(key) {
+            Some(object @ Object::XBackendTrafficPolicy(policy)) => Some((turn(key, object, objects), &**policy)),
+            _ => None,
         };
-        let (ancestors, findings) = self.policies_of_backends.status(key, objects, reached)?;
+        let services = self.policies_of_traffic.read(key, found);
+        self.findings.remove(key);
+        dirty.reports.insert(key.clone());
+        dirty.gateway_statuses.insert(key.clone());
+        for service in &services {
+            backends.touch_service(service, dirty);
+            // Of several policies for the same, another one may count now.
+            dirty.gateway_statuses.extend(self.policies_of_traffic.for_service(service).cloned());
+        }
+    }
+
+    /// The status of an XBackendTrafficPolicy, and the findings about it.
+    pub(super) fn traffic_policy_status(
+        &self,
+        key: &ObjectKey,
+        objects: &Objects,
+    ) -> Option<(ObjectStatus, Vec<Diagnostic>)> {
+        let (ancestors, findings) =
+            self.policies_of_traffic.status(key, objects, |service| self.gateways_before(service))?;
         Some((ObjectStatus::Policy { ancestors }, findings))
     }
 }
