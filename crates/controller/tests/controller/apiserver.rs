@@ -208,6 +208,7 @@ fn key_of(object: &Value) -> Key {
         "Ingress" => "ingresses".to_owned(),
         "IngressClass" => "ingressclasses".to_owned(),
         "GatewayClass" => "gatewayclasses".to_owned(),
+        kind if kind.ends_with("Policy") => format!("{}ies", kind.to_lowercase().trim_end_matches('y')),
         kind => format!("{}s", kind.to_lowercase()),
     };
     let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();

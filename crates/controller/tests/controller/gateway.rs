@@ -173,6 +173,51 @@ async fn without_the_crds_ingresses_are_served_and_gateways_once_they_are_there(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_policy_of_the_experimental_channel_is_told_about_at_its_gateway_and_goes_with_its_crd() {
+    const POLICIES: &str = "xbackendtrafficpolicies";
+    let policy = |generation: u64, percent: u32| {
+        json!({
+            "apiVersion": "gateway.networking.x-k8s.io/v1alpha1", "kind": "XBackendTrafficPolicy",
+            "metadata": {
+                "namespace": "shop", "name": "retries", "generation": generation, "creationTimestamp": "2026-01-01T00:00:00Z",
+            },
+            "spec": {
+                "targetRefs": [{"group": "", "kind": "Service", "name": "web"}],
+                "retryConstraint": {"budget": {"percent": percent}},
+            },
+        })
+    };
+    let api = cluster(&[]);
+    api.put(class());
+    api.put(gateway());
+    api.put(route(1, "a.example.com"));
+    api.put(policy(1, 20));
+    let mut rig = Rig::start(&api, gateway_config());
+    rig.serves(&["a.example.com"]).await;
+    let ancestors = |api: &ApiServer| api.get(POLICIES, "shop", "retries").unwrap()["status"]["ancestors"].clone();
+    api.until("its status", |api| conditions(&ancestors(api)[0]) == ["Accepted=True@1"]).await;
+    let first = ancestors(&api)[0].clone();
+    assert_eq!((&first["controllerName"], &first["ancestorRef"]["name"]), (&json!(CONTROLLER), &json!("edge")));
+    // What another controller says stays, and what the API server of another version let through is told.
+    let theirs = json!({"controllerName": "theirs", "ancestorRef": {"name": "edge"}, "conditions": [{"type": "Odd"}]});
+    let mut changed = policy(2, 130);
+    changed["status"] = json!({"ancestors": [theirs, first]});
+    api.put(changed);
+    api.until("the new generation", |api| {
+        let ancestors = ancestors(api);
+        ancestors[0] == theirs && conditions(&ancestors[1]) == ["Accepted=False@2"]
+    })
+    .await;
+    assert_eq!(api.asked("PATCH", POLICIES).len(), 2);
+    // Without the CRD, which only that channel has, everything else goes on.
+    api.fail("GET", "gateway.networking.x-k8s.io", 404, usize::MAX);
+    api.disconnect();
+    api.put(route(2, "b.example.com"));
+    rig.serves(&["b.example.com"]).await;
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_the_flag_nothing_of_it_is_read() {
     let api = cluster(&["a"]);
     let mut rig = Rig::start(&api, config("one"));

@@ -12,10 +12,12 @@ use crate::limit::{RETRY_PERIOD, RETRY_RESERVE};
 use crate::timer::Millis;
 
 /// Requests and retries of the current period and the one before it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct RetryBudget {
     /// What the backend itself says; `None` for what the settings say.
     constraint: Cell<Option<RetryConstraint>>,
+    /// How long a period is.
+    length: Cell<Millis>,
     /// Number of the current period.
     period: Cell<Millis>,
     current: Cell<PeriodCounts>,
@@ -31,7 +33,17 @@ struct PeriodCounts {
 impl RetryBudget {
     /// The budget of a backend.
     pub(super) fn of(backend: &Backend) -> Self {
-        Self { constraint: Cell::new(backend.retry), ..Self::default() }
+        Self::constrained(backend.retry)
+    }
+
+    fn constrained(constraint: Option<RetryConstraint>) -> Self {
+        Self {
+            constraint: Cell::new(constraint),
+            length: Cell::new(length(constraint)),
+            period: Cell::default(),
+            current: Cell::default(),
+            last: Cell::default(),
+        }
     }
 
     /// Applies a change of the backend. With another length of the periods, counting begins anew.
@@ -39,6 +51,7 @@ impl RetryBudget {
         let before = self.constraint.replace(backend.retry);
         if before != backend.retry {
             cold_path();
+            self.length.set(length(backend.retry));
             self.current.take();
             self.last.take();
         }
@@ -77,15 +90,19 @@ impl RetryBudget {
     }
 
     fn advance(&self, now: Millis) {
-        // What has happened before the interval must not count, so two periods are as long as the interval.
-        let length = self.constraint.get().map_or(RETRY_PERIOD, |own| own.interval / 2);
-        let period = now / (length.as_millis() as Millis).max(1);
+        let period = now / self.length.get();
         let before = self.period.replace(period);
         if period != before {
             let current = self.current.take();
             self.last.set(if period == before + 1 { current } else { PeriodCounts::default() });
         }
     }
+}
+
+/// How long a period is. What has happened before the interval must not count, so two of them are as long as the interval.
+fn length(constraint: Option<RetryConstraint>) -> Millis {
+    let length = constraint.map_or(RETRY_PERIOD, |own| own.interval / 2);
+    Millis::try_from(length.as_millis()).unwrap_or(Millis::MAX).max(1)
 }
 
 #[cfg(test)]
@@ -102,7 +119,7 @@ mod tests {
 
     #[test]
     fn retries_are_a_share_of_the_requests_and_a_reserve() {
-        let budget = RetryBudget::default();
+        let budget = RetryBudget::constrained(None);
         assert_eq!(taken(&budget, 0), RETRY_RESERVE);
         (0..1000).for_each(|_| budget.note_request(1));
         assert_eq!(taken(&budget, 2), 200);
@@ -110,7 +127,7 @@ mod tests {
 
     #[test]
     fn requests_count_until_the_end_of_the_next_period() {
-        let budget = RetryBudget::default();
+        let budget = RetryBudget::constrained(None);
         (0..1000).for_each(|_| budget.note_request(PERIOD - 1));
         assert_eq!(taken(&budget, PERIOD), 200 + RETRY_RESERVE);
         assert_eq!(taken(&budget, 2 * PERIOD - 1), 0);
@@ -123,16 +140,16 @@ mod tests {
     #[test]
     fn a_backend_may_have_a_budget_of_its_own() {
         let constraint = RetryConstraint { percent: 50, interval: Duration::from_secs(10), least: 3 };
-        let budget = RetryBudget { constraint: Cell::new(Some(constraint)), ..RetryBudget::default() };
+        let budget = RetryBudget::constrained(Some(constraint));
         assert_eq!(taken(&budget, 0), 3, "whatever the settings say");
         (0..100).for_each(|_| budget.note_request(1));
         assert_eq!(taken(&budget, 4999), 47);
         assert_eq!(taken(&budget, 5000), 0);
         assert_eq!(taken(&budget, 10_000), 3, "the interval is over");
         let none = RetryConstraint { percent: 0, least: 0, ..constraint };
-        let budget = RetryBudget { constraint: Cell::new(Some(none)), ..RetryBudget::default() };
+        let budget = RetryBudget::constrained(Some(none));
         (0..100).for_each(|_| budget.note_request(1));
         assert!(!budget.take(1, None));
-        assert!(RetryBudget::default().take(1, None), "no budget at all");
+        assert!(RetryBudget::constrained(None).take(1, None), "no budget at all");
     }
 }
