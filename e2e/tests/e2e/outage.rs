@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use fairway_e2e::cluster::{Action, Options};
 use fairway_e2e::load::Load;
-use fairway_e2e::scene::{self, is_ready};
+use fairway_e2e::scene::{self, Session, is_ready};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::time::sleep;
 
 use self::api_server::{API_SERVER, Other, ready, refuse};
@@ -134,6 +135,47 @@ fn traffic_continues_and_changes_arrive_after_an_outage_of_the_api_server() -> a
         drop(other);
         Ok(())
     })
+}
+
+/// As when a node restarts during an outage: there is nobody to ask for a configuration.
+#[test]
+fn a_proxy_that_starts_while_the_api_server_is_away_serves_what_it_kept() -> anyhow::Result<()> {
+    scene::run_alone("outage-start", &Options::default(), async |scene| {
+        let key = "a".repeat(44);
+        scene
+            .apply(&format!("{{apiVersion: v1, kind: Secret, metadata: {{name: kept}}, data: {{key: {key}}}}}"))
+            .await?;
+        let fairway = scene.fairway(&["controller.snapshot.keySecret=kept"]).await?;
+        scene.echo("web", 1).await?;
+        fairway.ingress("shop", SHOP, "web").await?;
+        let pod = fairway.pods().await?.pop().context("no pod of Fairway")?;
+        let name = pod.metadata.name.clone().context("a pod without a name")?;
+        let address = addresses(&[pod])?[0];
+        scene.served(address, SHOP).await?;
+        let live = Timestamp::now().as_second() as f64 + 1.0;
+        let at = SocketAddr::new(address.ip(), 10254);
+        scene.until("the file has the host", async || Ok(metric(at, "file_timestamp_seconds").await? > live)).await?;
+
+        scene.cluster().component(API_SERVER, Action::Kill).await?;
+        // The one that starts in its place can't know what there is.
+        for role in ["controller", "proxy"] {
+            kill(Pid::from_raw(scene.process_of(&name, role)?.id()), Signal::SIGKILL)?;
+        }
+        scene.until("the file is in force", async || Ok(metric(at, "from_file").await? == 1.0)).await?;
+        scene.served(address, SHOP).await?;
+        scene.cluster().component(API_SERVER, Action::Start).await?;
+        scene.until("a controller has said more", async || Ok(metric(at, "from_file").await? == 0.0)).await?;
+        ensure!(scene.get(address, SHOP, "/").await?.status == 200, "it serves no more");
+        Ok(())
+    })
+}
+
+/// A figure of the channel of the proxy with its health port here.
+async fn metric(at: SocketAddr, name: &str) -> anyhow::Result<f64> {
+    let text = Session::connect(at).await?.get("metrics", "/metrics").await?.text();
+    let series = format!("fairway_channel_{name}{{");
+    let line = text.lines().find(|line| line.starts_with(&series)).with_context(|| format!("no {series}"))?;
+    Ok(line.rsplit(' ').next().context("no value")?.parse()?)
 }
 
 /// The API server ends each watch after the two minutes that Fairway requests.

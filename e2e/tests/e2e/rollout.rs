@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
+use fairway_e2e::cluster::network::NODES;
 use fairway_e2e::cluster::{Action, Options};
 use fairway_e2e::load::{Account, Failure, Kind, Load, Running};
 use fairway_e2e::scene::{self, Release, Scene, Session, is_ready};
@@ -72,6 +73,46 @@ fn no_request_fails_while_fairway_is_restarted_or_upgraded() -> anyhow::Result<(
         fairway.ready(2).await?;
         scene.served(address, HOST).await?;
         unharmed(scene, "restart of Fairway with externalTrafficPolicy: Local", address, restarted).await
+    })
+}
+
+/// On ports of its own: those of other tests on the network of the nodes are taken.
+#[test]
+fn no_request_fails_at_a_node_while_its_pod_hands_its_sockets_to_the_next_one() -> anyhow::Result<()> {
+    scene::run("rollout-handover", async |scene| {
+        let fairway = scene
+            .fairway(&[
+                "controller.mode=split",
+                "controller.control.clusterIP=10.96.0.43",
+                "controller.kind=DaemonSet",
+                "controller.hostNetwork=true",
+                "controller.handover.enabled=true",
+                "controller.service.type=ClusterIP",
+                "controller.containerPort.http=18080",
+                "controller.containerPort.https=18443",
+                "controller.extraArgs.healthz-port=18254",
+            ])
+            .await?;
+        scene.echo("web", 2).await?;
+        fairway.ingress("web", HOST, "web").await?;
+        fairway.ready(NODES.len()).await?;
+        let address = SocketAddr::from((NODES[0].address, 18080));
+        scene.served(address, HOST).await?;
+        let daemonset = format!("daemonset/{}", fairway.controller());
+        for round in 1..=2 {
+            unharmed(scene, &format!("restart {round} of Fairway at a node"), address, async || {
+                scene.kubectl(&["rollout", "restart", &daemonset]).await?;
+                scene.kubectl(&["rollout", "status", &daemonset, "--timeout=120s"]).await?;
+                fairway.ready(NODES.len()).await
+            })
+            .await?;
+            for pod in fairway.pods().await? {
+                let name = pod.metadata.name.context("a pod without a name")?;
+                let log = scene.kubectl(&["logs", &name]).await?;
+                ensure!(log.contains("taking over from another process"), "{name} took nothing over: {log}");
+            }
+        }
+        Ok(())
     })
 }
 
