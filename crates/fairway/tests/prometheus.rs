@@ -50,7 +50,13 @@ async fn every_query_of_the_dashboard_and_the_rules_finds_something() {
     command.env("POD_NAME", "fairway-0").env("POD_NAMESPACE", "edge");
     let mut run = Run::start_as(command, api.address(), &["--tcp-services-configmap=edge/tcp"]);
     let http = run.serving();
-    let prometheus = Prometheus::start(run.admin());
+    // What is about controllers and proxies has two processes.
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("control.sock");
+    let _controller = Run::controller(api.address(), &socket, &[]);
+    let mut proxy = Run::proxy(&socket, &[]);
+    proxy.serving();
+    let prometheus = Prometheus::start(&[run.admin(), proxy.admin()]);
     // One request per host, and one through the TCP service.
     let traffic = async || {
         for (address, host) in HOSTS.map(|host| (http, host)).into_iter().chain([(stream, "any")]) {
@@ -114,7 +120,7 @@ async fn prometheus_reads_native_histograms() {
     let api = api_server(good.address(), refused.address(), free_port());
     let mut run = Run::start_as(fairway(), api.address(), &["--bucket-factor=1.1", "--max-buckets=4"]);
     let http = run.serving();
-    let prometheus = Prometheus::start(run.admin());
+    let prometheus = Prometheus::start(&[run.admin()]);
     for _ in 0..20 {
         Box::pin(async { Client::connect(http).await.get("good.example", "/").await }).await;
     }
@@ -261,10 +267,11 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    fn start(target: SocketAddr) -> Self {
+    fn start(targets: &[SocketAddr]) -> Self {
         let program = repository().join("target/tools/bin/prometheus");
         assert!(program.exists(), "there is no {}: `cargo xtask alerts` builds it", program.display());
         let folder = tempfile::tempdir().expect("a folder");
+        let targets: Vec<_> = targets.iter().map(SocketAddr::to_string).collect();
         // The labels that a ServiceMonitor adds.
         let labels = json!({"namespace": "edge", "pod": "fairway-0"});
         let config = json!({
@@ -274,7 +281,7 @@ impl Prometheus {
                 "job_name": "fairway",
                 "scrape_native_histograms": true,
                 "always_scrape_classic_histograms": true,
-                "static_configs": [{"targets": [target.to_string()], "labels": labels}],
+                "static_configs": [{"targets": targets, "labels": labels}],
             }],
         });
         let file = folder.path().join("prometheus.yaml");
