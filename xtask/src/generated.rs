@@ -9,10 +9,16 @@ use crate::shell;
 use crate::workspace::Workspace;
 
 /// Each file, and the arguments of the cargo command that prints it.
-const FILES: &[(&str, &[&str])] = &[(
-    "deploy/helm/fairway/files/routepolicies.yaml",
-    &["run", "--quiet", "--package", "fairway-translate", "--example", "routepolicy_crd"],
-)];
+const FILES: &[(&str, &[&str])] = &[
+    (
+        "deploy/helm/fairway/files/routepolicies.yaml",
+        &["run", "--quiet", "--package", "fairway-translate", "--example", "routepolicy_crd"],
+    ),
+    (
+        "deploy/helm/fairway/files/gatewayparameters.yaml",
+        &["run", "--quiet", "--package", "fairway-translate", "--example", "gatewayparameters_crd"],
+    ),
+];
 
 /// Regenerates every file.
 pub(crate) fn rewrite(workspace: &Workspace) -> anyhow::Result<Outcome> {

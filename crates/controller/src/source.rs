@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
 use fairway_translate::objects::{Kind, ObjectKey};
-use fairway_translate::options::Options;
+use fairway_translate::options::{GatewayAddressing, Options};
 
 use crate::config::{AddressSource, ControllerConfig};
 use crate::watch::{Source, Wanted, WithoutRight, plural};
@@ -48,7 +48,10 @@ pub(crate) fn sources(config: &ControllerConfig) -> Vec<Source> {
         let of_namespace = |kind| namespaces(&[]).into_iter().map(move |namespace| (kind, namespace));
         let routes = Kind::ALL.iter().copied().filter(|kind| kind.is_route());
         let policies = [Kind::BackendTLSPolicy, Kind::XBackendTrafficPolicy, Kind::RoutePolicy];
-        let others = [Kind::Gateway, Kind::ListenerSet].into_iter().chain(policies);
+        // They are about Services, of which Gateways with a shared address have none.
+        let has_own = config.options.gateway_address != GatewayAddressing::Shared;
+        let parameters = has_own.then_some(Kind::GatewayParameters);
+        let others = [Kind::Gateway, Kind::ListenerSet].into_iter().chain(policies).chain(parameters);
         let kinds = others.chain(routes).flat_map(of_namespace);
         // Grants may lie in any namespace whose objects are read.
         let all = [(Kind::GatewayClass, None)].into_iter().chain(kinds).chain(of_namespace(Kind::ReferenceGrant));
@@ -113,6 +116,18 @@ mod tests {
                 "Service edge/lb"
             ]
         );
+    }
+
+    #[test]
+    fn what_is_about_services_of_gateways_is_read_where_they_may_have_some() {
+        let mut config = ControllerConfig { gateway_api: true, ..ControllerConfig::default() };
+        let reads = |config: &ControllerConfig| watched(config).contains(&"GatewayParameters *".to_owned());
+        for (addresses, read) in
+            [(GatewayAddressing::Shared, false), (GatewayAddressing::Asked, true), (GatewayAddressing::Own, true)]
+        {
+            config.options.gateway_address = addresses;
+            assert_eq!(reads(&config), read, "{addresses:?}");
+        }
     }
 
     #[test]

@@ -110,6 +110,7 @@ pub(crate) fn plural(kind: Kind) -> &'static str {
         Kind::Gateway => "gateways",
         Kind::BackendTLSPolicy => "backendtlspolicies",
         Kind::RoutePolicy => "routepolicies",
+        Kind::GatewayParameters => "gatewayparameters",
         Kind::XBackendTrafficPolicy => "xbackendtrafficpolicies",
         Kind::ListenerSet => "listenersets",
         Kind::HTTPRoute => "httproutes",

@@ -466,7 +466,9 @@ impl Translator {
                     }
                 }
             }
-            Kind::GatewayClass | Kind::Gateway | Kind::ListenerSet | Kind::ReferenceGrant => dirty.gateways = true,
+            Kind::GatewayClass | Kind::Gateway | Kind::ListenerSet | Kind::ReferenceGrant | Kind::GatewayParameters => {
+                dirty.gateways = true;
+            }
             Kind::HTTPRoute | Kind::GRPCRoute | Kind::TLSRoute | Kind::TCPRoute | Kind::UDPRoute => {
                 dirty.gateway_routes.insert(key);
             }
@@ -531,6 +533,7 @@ fn means_the_same(before: &Object, after: &Object) -> bool {
         (Object::BackendTLSPolicy(a), Object::BackendTLSPolicy(b)) => {
             Arc::ptr_eq(a, b) || a.spec == b.spec && same_life(&a.metadata, &b.metadata)
         }
+        (Object::GatewayParameters(a), Object::GatewayParameters(b)) => Arc::ptr_eq(a, b) || a.spec == b.spec,
         (Object::XBackendTrafficPolicy(a), Object::XBackendTrafficPolicy(b)) => {
             Arc::ptr_eq(a, b) || a.spec == b.spec && same_life(&a.metadata, &b.metadata)
         }

@@ -28,6 +28,7 @@ mod traffic_policy;
 pub(crate) use place::{PortInUse, StreamPorts, Traffic};
 pub(crate) use reader::{GatewayInputs, GatewayOwned, Gateways};
 pub use route_policy::api as policy;
+pub use route_policy::parameters::GatewayParameters;
 pub use route_policy::{AppliedPolicy, schema};
 pub(crate) use service::alike;
 pub use service::{Make, is_made};

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 /// By which `check` judges.
 const TABLE: &str = "crates/fairway/src/manifest/crd/gateway-api.json";
 
-const OWN: &str = "deploy/helm/fairway/files/routepolicies.yaml";
+/// The plurals of our own kinds, which are the names of the files with their CRDs too.
+const OWN: [(&str, &str); 2] = [("RoutePolicy", "routepolicies"), ("GatewayParameters", "gatewayparameters")];
 
 /// Kind, plural, and whether it belongs to a namespace.
 const KINDS: [(&str, &str, bool); 10] = [
@@ -32,8 +33,12 @@ const GROUP: &str = "gateway.networking.k8s.io";
 /// Makes the CRDs of the standard channel and our own.
 async fn install(scene: &Scene) -> anyhow::Result<()> {
     let table: Value = serde_json::from_slice(&std::fs::read(repository().join(TABLE))?)?;
-    let mut names = vec!["crd/routepolicies.fairway.dev".to_owned()];
-    scene.apply(&std::fs::read_to_string(repository().join(OWN))?).await?;
+    let mut names = Vec::new();
+    for (_, plural) in OWN {
+        let file = repository().join(format!("deploy/helm/fairway/files/{plural}.yaml"));
+        scene.apply(&std::fs::read_to_string(file)?).await?;
+        names.push(format!("crd/{plural}.fairway.dev"));
+    }
     for (kind, plural, namespaced) in KINDS {
         let mut schema = followed(&table["kinds"][kind]["standard"], &table["definitions"]);
         schema["properties"]["status"] = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
@@ -74,7 +79,10 @@ fn followed(schema: &Value, definitions: &Value) -> Value {
 fn resource(kind: &str) -> (ApiResource, bool) {
     let (group, version, plural, namespaced) = match KINDS.iter().find(|(known, ..)| *known == kind) {
         Some((_, plural, namespaced)) => (GROUP, "v1", *plural, *namespaced),
-        None => ("fairway.dev", "v1alpha1", "routepolicies", true),
+        None => {
+            let own = OWN.iter().find(|(known, _)| *known == kind).map_or("", |(_, plural)| plural);
+            ("fairway.dev", "v1alpha1", own, true)
+        }
     };
     let resource = ApiResource {
         group: group.to_owned(),

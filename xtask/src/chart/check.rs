@@ -56,6 +56,7 @@ const CONTEXTS: &[(&str, &str)] = &[
     ("controller.snapshot.", r#"{"controller":{"snapshot":{"keySecret":"a"}}}"#),
     ("controller.gatewayAPI.address", r#"{"controller":{"gatewayAPI":{"enabled":true}}}"#),
     ("controller.gatewayAPI.routePolicyCRD", r#"{"controller":{"gatewayAPI":{"enabled":true}}}"#),
+    ("controller.gatewayAPI.parametersCRD", r#"{"controller":{"gatewayAPI":{"enabled":true}}}"#),
     ("controller.gatewayAPI.className", r#"{"controller":{"gatewayAPI":{"enabled":true}}}"#),
     ("controller.scope.namespace", r#"{"controller":{"scope":{"enabled":true}}}"#),
     ("rbac.scope", r#"{"controller":{"scope":{"enabled":true}}}"#),

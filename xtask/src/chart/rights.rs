@@ -51,7 +51,8 @@ const GATEWAYS: [&str; 21] = [
 ];
 
 /// Rights about the Services of Gateways with an address of their own.
-const ADDRESSES: [&str; 2] = ["create patch delete endpointslices", "create patch delete services"];
+const ADDRESSES: [&str; 3] =
+    ["create patch delete endpointslices", "create patch delete services", "list watch gatewayparameters"];
 
 /// Rights about its classes.
 const CLASSES: [&str; 2] = ["list watch gatewayclasses", "patch gatewayclasses/status"];

@@ -7,6 +7,7 @@
 use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 use std::io;
 
+use fairway_translate::gateway::GatewayParameters;
 use fairway_translate::gateway::api;
 use fairway_translate::gateway::policy::RoutePolicy;
 use fairway_translate::objects::{Kind, Object, ObjectKey};
@@ -180,6 +181,7 @@ fn object(kind: Kind, text: &str, hasher: &RandomState) -> serde_json::Result<(O
         Kind::GatewayClass => slim(lenient::<api::GatewayClass>(text)?, hasher),
         Kind::Gateway => slim(lenient::<api::Gateway>(text)?, hasher),
         Kind::BackendTLSPolicy => slim(lenient::<api::BackendTLSPolicy>(text)?, hasher),
+        Kind::GatewayParameters => slim(lenient::<GatewayParameters>(text)?, hasher),
         Kind::XBackendTrafficPolicy => slim(lenient::<api::XBackendTrafficPolicy>(text)?, hasher),
         Kind::RoutePolicy => slim(lenient::<RoutePolicy>(text)?, hasher),
         Kind::ListenerSet => slim(lenient::<api::ListenerSet>(text)?, hasher),

@@ -78,9 +78,11 @@ fn kinds() -> Result<BTreeMap<String, Channels>, Unknown> {
         let channels = Channels { standard: schema("standard")?, experimental: schema("experimental")? };
         kinds.insert(kind.clone(), channels);
     }
-    let own = json!({"type": "object", "required": ["spec"], "properties": {"spec": policy::spec()}});
-    let own = Channels { standard: Some(compiler.schema(&own)?), experimental: None };
-    kinds.insert("RoutePolicy".to_owned(), own);
+    for (kind, spec) in [("RoutePolicy", policy::spec()), ("GatewayParameters", policy::parameters_spec())] {
+        let own = json!({"type": "object", "required": ["spec"], "properties": {"spec": spec}});
+        let own = Channels { standard: Some(compiler.schema(&own)?), experimental: None };
+        kinds.insert(kind.to_owned(), own);
+    }
     Ok(kinds)
 }
 

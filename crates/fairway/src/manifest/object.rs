@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use fairway_model::Origin;
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
+use fairway_translate::gateway::GatewayParameters;
 use fairway_translate::gateway::api;
 use fairway_translate::gateway::policy::RoutePolicy;
 use fairway_translate::objects::{Kind, Object, ObjectKey};
@@ -152,6 +153,9 @@ impl Reader<'_> {
             Some(Kind::GatewayClass) => self.object::<api::GatewayClass>(node, Kind::GatewayClass, |_| {}),
             Some(Kind::Gateway) => self.object::<api::Gateway>(node, Kind::Gateway, |_| {}),
             Some(Kind::BackendTLSPolicy) => self.object::<api::BackendTLSPolicy>(node, Kind::BackendTLSPolicy, |_| {}),
+            Some(Kind::GatewayParameters) => {
+                self.object::<GatewayParameters>(node, Kind::GatewayParameters, |_| {});
+            }
             Some(Kind::XBackendTrafficPolicy) => {
                 self.object::<api::XBackendTrafficPolicy>(node, Kind::XBackendTrafficPolicy, |_| {});
             }

@@ -15,6 +15,7 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::{Deserialize, Serialize};
 
+use crate::gateway::GatewayParameters;
 use crate::gateway::api::{
     BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
     UDPRoute, XBackendTrafficPolicy,
@@ -38,7 +39,7 @@ macro_rules! kinds {
             /// Whether it is one of the Gateway API, or one that attaches to those: their CRDs a cluster may lack.
             pub fn is_of_gateway_api(self) -> bool {
                 self.is_route()
-                    || matches!(self, Self::GatewayClass | Self::Gateway | Self::ListenerSet | Self::ReferenceGrant | Self::BackendTLSPolicy | Self::RoutePolicy | Self::XBackendTrafficPolicy)
+                    || matches!(self, Self::GatewayClass | Self::Gateway | Self::ListenerSet | Self::ReferenceGrant | Self::BackendTLSPolicy | Self::RoutePolicy | Self::XBackendTrafficPolicy | Self::GatewayParameters)
             }
 
             /// Whether it is a route of the Gateway API.
@@ -135,13 +136,13 @@ macro_rules! objects {
 kinds! {
     Ingress IngressClass Service EndpointSlice Secret ConfigMap Namespace
     GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute TLSRoute TCPRoute UDPRoute ReferenceGrant BackendTLSPolicy RoutePolicy
-    XBackendTrafficPolicy
+    XBackendTrafficPolicy GatewayParameters
 }
 
 objects! {
     IngressClass Service EndpointSlice Secret ConfigMap Namespace
     GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute TLSRoute TCPRoute UDPRoute ReferenceGrant BackendTLSPolicy RoutePolicy
-    XBackendTrafficPolicy
+    XBackendTrafficPolicy GatewayParameters
 }
 
 impl fmt::Display for Kind {

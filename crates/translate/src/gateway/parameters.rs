@@ -1,5 +1,5 @@
-//! What a Gateway wants of its own Service beyond addresses, labels and annotations: a ConfigMap that its `infrastructure.parametersRef`
-//! names.
+//! What a Gateway wants of its own Service beyond addresses, labels and annotations: a GatewayParameters or a ConfigMap that its
+//! `infrastructure.parametersRef` names.
 //!
 //! A key that is unknown, or a value that means nothing, keeps the Gateway from being accepted: some of them say who may connect. Its Service
 //! stays as it is then.
@@ -11,6 +11,9 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
 
 use super::api::Gateway;
+use super::policy;
+use super::route_policy::parameters::GatewayParametersSpec;
+use super::route_policy::schema::Schema;
 use super::status::Shortcoming;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
 
@@ -43,7 +46,7 @@ const PARAMETERS: &[Parameter] = &[
     },
     Parameter {
         name: "loadBalancerSourceRanges",
-        expected: "networks such as 192.0.2.0/24, separated by commas or spaces",
+        expected: "one or more networks such as 192.0.2.0/24",
         read: networks,
     },
 ];
@@ -62,8 +65,19 @@ pub(super) fn read(gateway: &Gateway, objects: &Objects) -> Result<ServiceFields
     let Some(reference) = reference else { return Ok(ServiceFields::new()) };
     let invalid =
         |why: String| Shortcoming::new("InvalidParameters", format!("spec.infrastructure.parametersRef: {why}"));
+    let namespace = gateway.metadata.namespace.as_deref().unwrap_or_default();
+    if reference.group == policy::GROUP && reference.kind == Kind::GatewayParameters.as_str() {
+        let key = ObjectKey::new(Kind::GatewayParameters, namespace, &*reference.name);
+        return match objects.get(&key) {
+            Some(Object::GatewayParameters(found)) => {
+                typed(&found.spec).map_err(|why| invalid(format!("{key}: spec.{why}")))
+            }
+            _ => Err(invalid(format!("there is no {key}"))),
+        };
+    }
     let Some(key) = config_map(gateway) else {
-        return Err(invalid(format!("expected a ConfigMap, found {} {}", reference.kind, reference.name)));
+        let found = format!("{} {}", reference.kind, reference.name);
+        return Err(invalid(format!("expected a GatewayParameters of fairway.dev or a ConfigMap, found {found}")));
     };
     match objects.get(&key) {
         Some(Object::ConfigMap(map)) => {
@@ -85,6 +99,30 @@ fn fields(map: &ConfigMap) -> Result<ServiceFields, String> {
             return Err(format!("{name} is not known; expected {}", names().collect::<Vec<_>>().join(", ")));
         };
         let value = (known.read)(text.trim()).ok_or_else(|| format!("{name}: expected {}", known.expected))?;
+        fields.insert(known.name, value);
+    }
+    Ok(fields)
+}
+
+/// The fields of an object that has them as what they are. What a newer version added may say who may connect.
+fn typed(spec: &GatewayParametersSpec) -> Result<ServiceFields, String> {
+    if let Some(newer) = spec.newer() {
+        return Err(format!("{newer} is not known"));
+    }
+    let Some(service) = &spec.service else { return Ok(ServiceFields::new()) };
+    let ranges = service.load_balancer_source_ranges.as_ref();
+    let texts = [
+        ("loadBalancerClass", service.load_balancer_class.as_ref().map(|class| class.0.clone())),
+        ("externalTrafficPolicy", service.external_traffic_policy.as_ref().map(|policy| policy.0.clone())),
+        ("ipFamilyPolicy", service.ip_family_policy.as_ref().map(|policy| policy.0.clone())),
+        ("allocateLoadBalancerNodePorts", service.allocate_load_balancer_node_ports.map(|ports| ports.to_string())),
+        ("loadBalancerSourceRanges", ranges.map(|all| all.iter().map(|one| &*one.0).collect::<Vec<_>>().join(","))),
+    ];
+    let mut fields = ServiceFields::new();
+    for (name, text) in texts {
+        let Some(text) = text else { continue };
+        let known = PARAMETERS.iter().find(|known| known.name == name).ok_or("service: a field without a meaning")?;
+        let value = (known.read)(&text).ok_or_else(|| format!("service.{name}: expected {}", known.expected))?;
         fields.insert(known.name, value);
     }
     Ok(fields)
@@ -134,6 +172,29 @@ mod tests {
             "loadBalancerSourceRanges": ["192.0.2.0/24", "2001:db8::/32", "10.0.0.0/8"],
         });
         assert_eq!(json!(found.unwrap()), expected);
+    }
+
+    #[test]
+    fn an_object_says_the_same_as_the_keys_of_a_config_map() {
+        let read = |spec: Value| typed(&serde_json::from_value(spec).unwrap());
+        let service = json!({
+            "loadBalancerClass": "example.com/inner", "externalTrafficPolicy": "Local", "ipFamilyPolicy": "PreferDualStack",
+            "allocateLoadBalancerNodePorts": false, "loadBalancerSourceRanges": ["192.0.2.0/24", "2001:db8::/32"],
+        });
+        assert_eq!(json!(read(json!({"service": service.clone()})).unwrap()), service);
+        assert_eq!(names().count(), service.as_object().unwrap().len(), "every one");
+        assert_eq!(read(json!({})), Ok(ServiceFields::new()));
+        for (spec, field) in [
+            (json!({"service": {"externalTrafficPolicy": "local"}}), "service.externalTrafficPolicy"),
+            (json!({"service": {"loadBalancerSourceRanges": []}}), "service.loadBalancerSourceRanges"),
+            (json!({"service": {"loadBalancerSourceRanges": ["10.0.0.0/40"]}}), "service.loadBalancerSourceRanges"),
+            (json!({"service": {"loadBalancerClass": ""}}), "service.loadBalancerClass"),
+            (json!({"service": {"onlyFrom": ["10.0.0.0/8"]}}), "service.onlyFrom"),
+            (json!({"access": {}}), "access"),
+        ] {
+            let why = read(spec).unwrap_err();
+            assert!(why.starts_with(field), "{why}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 pub mod api;
 mod apply;
 mod newer;
+pub(super) mod parameters;
 mod read;
 pub mod schema;
 mod status;

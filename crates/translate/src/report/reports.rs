@@ -115,9 +115,12 @@ impl ReportInputs<'_> {
             | Kind::BackendTLSPolicy
             | Kind::RoutePolicy
             | Kind::XBackendTrafficPolicy => self.of_gateway_api(key),
-            Kind::IngressClass | Kind::EndpointSlice | Kind::Namespace | Kind::GatewayClass | Kind::ReferenceGrant => {
-                Vec::new()
-            }
+            Kind::IngressClass
+            | Kind::EndpointSlice
+            | Kind::Namespace
+            | Kind::GatewayClass
+            | Kind::ReferenceGrant
+            | Kind::GatewayParameters => Vec::new(),
         }
     }
 

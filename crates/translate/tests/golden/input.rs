@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use fairway_translate::gateway::GatewayParameters;
 use fairway_translate::gateway::api::{
     BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
     UDPRoute, XBackendTrafficPolicy,
@@ -171,7 +172,7 @@ fn object(value: Value) -> Result<Object, Failed> {
     Ok(read!(
         Ingress IngressClass Service EndpointSlice Secret ConfigMap Namespace
         GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute TLSRoute TCPRoute UDPRoute ReferenceGrant BackendTLSPolicy RoutePolicy
-        XBackendTrafficPolicy
+        XBackendTrafficPolicy GatewayParameters
     ))
 }
 

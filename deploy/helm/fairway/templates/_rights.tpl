@@ -49,6 +49,9 @@ the condition of its version.
 {{- $routes := list "httproutes" "grpcroutes" "tlsroutes" "tcproutes" "udproutes" }}
 {{ include "fairway.rule" (dict "group" "gateway.networking.k8s.io" "resources" (concat (list "gateways" "listenersets" "backendtlspolicies") $routes (list "referencegrants")) "verbs" $read) }}
 {{ include "fairway.rule" (dict "group" "fairway.dev" "resources" (list "routepolicies") "verbs" $read) }}
+{{- if $duties.addresses }}
+{{ include "fairway.rule" (dict "group" "fairway.dev" "resources" (list "gatewayparameters") "verbs" $read) }}
+{{- end }}
 {{- /* The experimental channel of the Gateway API. */}}
 {{ include "fairway.rule" (dict "group" "gateway.networking.x-k8s.io" "resources" (list "xbackendtrafficpolicies") "verbs" $read) }}
 {{- if $duties.status }}

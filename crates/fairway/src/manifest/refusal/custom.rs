@@ -1,5 +1,6 @@
 //! Kinds that come with a CRD: what they are refused for is in its schema.
 
+use fairway_translate::gateway::GatewayParameters;
 use fairway_translate::gateway::api::{
     BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
     UDPRoute, XBackendTrafficPolicy,
@@ -21,5 +22,5 @@ macro_rules! custom {
 
 custom! {
     BackendTLSPolicy GRPCRoute Gateway GatewayClass HTTPRoute ListenerSet ReferenceGrant RoutePolicy TCPRoute TLSRoute
-    UDPRoute XBackendTrafficPolicy
+    UDPRoute XBackendTrafficPolicy GatewayParameters
 }
