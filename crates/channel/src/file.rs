@@ -40,6 +40,10 @@ pub struct SnapshotFile {
     key: Vec<u8>,
 }
 
+/// A file that was written, known by its salt.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Written([u8; SALT]);
+
 /// A state from a file.
 #[derive(Debug)]
 pub(crate) struct KeptState {
@@ -103,7 +107,7 @@ impl SnapshotFile {
     ///
     /// # Errors
     /// If it can't be written. The last one stays.
-    pub fn write(&self, snapshot: &Snapshot) -> Result<(), SnapshotFileError> {
+    pub fn write(&self, snapshot: &Snapshot) -> Result<Written, SnapshotFileError> {
         let mut name = self.path.clone().into_os_string();
         name.push(".new");
         let new = PathBuf::from(name);
@@ -123,19 +127,29 @@ impl SnapshotFile {
             let length = if message.last { length | LAST } else { length };
             out.write_all(&length.to_be_bytes()).and_then(|()| out.write_all(&part)).map_err(failed)?;
         }
-        let written = out.into_inner().map_err(|error| failed(error.into_error()))?;
-        written.sync_all().map_err(failed)?;
-        std::fs::rename(&new, &self.path).map_err(|error| SnapshotFileError::Io(self.path.clone(), error))
+        let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
+        file.sync_all().map_err(failed)?;
+        std::fs::rename(&new, &self.path).map_err(|error| SnapshotFileError::Io(self.path.clone(), error))?;
+        Ok(Written(salt))
     }
 
-    /// Notes that the state in the file is still the newest.
+    /// Notes that the state in the file is still the newest, if the file is the one that was written; `false` if another proxy has put its
+    /// own there.
     ///
     /// # Errors
     /// If the file is gone.
-    pub fn confirm(&self) -> Result<(), SnapshotFileError> {
-        let touched =
-            OpenOptions::new().write(true).open(&self.path).and_then(|file| file.set_modified(SystemTime::now()));
-        touched.map_err(|error| SnapshotFileError::Io(self.path.clone(), error))
+    pub fn confirm(&self, written: &Written) -> Result<bool, SnapshotFileError> {
+        let confirm = || {
+            let mut file = OpenOptions::new().read(true).write(true).open(&self.path)?;
+            let (mut begin, mut salt) = ([0; BEGIN.len()], [0; SALT]);
+            let own =
+                file.read_exact(&mut begin).and_then(|()| file.read_exact(&mut salt)).is_ok() && salt == written.0;
+            if own {
+                file.set_modified(SystemTime::now())?;
+            }
+            Ok(own)
+        };
+        confirm().map_err(|error| SnapshotFileError::Io(self.path.clone(), error))
     }
 
     /// Reads the state; `None` if there is no file yet.
@@ -281,6 +295,25 @@ mod tests {
         // Nor does the same state look the same.
         file.write(&snapshot()).unwrap();
         assert_ne!(std::fs::read(file.path()).unwrap()[BEGIN.len()..200], bytes[BEGIN.len()..200]);
+    }
+
+    #[test]
+    fn only_the_file_that_was_written_is_confirmed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, long_ago) = (place(folder.path(), &[7; 32]), SystemTime::UNIX_EPOCH);
+        let set_time = || File::options().write(true).open(file.path()).unwrap().set_modified(long_ago).unwrap();
+        let written = file.write(&snapshot()).unwrap();
+        set_time();
+        assert!(file.confirm(&written).unwrap());
+        assert!(file.read().unwrap().unwrap().as_of > long_ago);
+        // Another proxy puts its own, older one there.
+        let other = place(folder.path(), &[7; 32]).write(&Snapshot::default()).unwrap();
+        set_time();
+        assert!(!file.confirm(&written).unwrap());
+        assert_eq!(file.read().unwrap().unwrap().as_of, long_ago);
+        assert!(file.confirm(&other).unwrap());
+        std::fs::write(file.path(), "short").unwrap();
+        assert!(!file.confirm(&other).unwrap());
     }
 
     #[test]

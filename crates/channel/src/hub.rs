@@ -552,7 +552,9 @@ impl Drop for Member {
 fn encode(resource: Resource) -> Option<(Arc<str>, Entry, bool)> {
     match Encoded::new(&resource) {
         Ok(encoded) => {
-            let (long, version) = (encoded.is_long(), encoded.version);
+            // Nothing of a new certificate is in the old one, whose key is not to be kept.
+            let is_certificate = matches!(resource, Resource::Certificate(_));
+            let (long, version) = (encoded.is_long() && !is_certificate, encoded.version);
             Some((encoded.name, Entry { version, resource, long, before: None }, false))
         }
         Err(error) => {

@@ -44,7 +44,7 @@ pub use authority::{Authorities, AuthorityError};
 pub use carry::{bodies, carried, rewritten};
 pub use client::{AsOf, Change, Holding, Link, LinkReporter, LinkStatus, Unproven};
 pub use enrol::{AUDIENCE, Claim, Denied, Token};
-pub use file::{SnapshotFile, SnapshotFileError};
+pub use file::{SnapshotFile, SnapshotFileError, Written};
 pub use hub::{Hub, HubFigures, PROPAGATION_BOUNDS, Propagation, ProxyStatus, Report};
 pub use place::{ControlServer, Place};
 pub use resource::{Version, versions};

@@ -15,6 +15,12 @@ use crate::resource::Unreadable;
 /// Bytes of a block: shorter than what JSON says about an endpoint, so that each of them has some of its own.
 const BLOCK: usize = 24;
 
+/// A patch is at most one part in so many of what it makes: compression would leave as little.
+const SHARE: usize = 8;
+
+/// About the bytes that a step takes beside its text.
+const STEP: usize = 12;
+
 /// The new text, from its beginning to its end.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Patch {
@@ -41,16 +47,20 @@ impl std::fmt::Debug for Step {
     }
 }
 
-/// What makes `new` of `old`.
-pub(crate) fn between(old: &[u8], new: &[u8]) -> Vec<u8> {
+/// What makes `new` of `old`; `None` if that is longer than a share of `new`, which is found out before all of it was looked at.
+pub(crate) fn between(old: &[u8], new: &[u8]) -> Option<Vec<u8>> {
+    let most = new.len() / SHARE;
     // Only blocks that occur once say where they are from.
     let mut blocks: HashMap<&[u8], Option<usize>> = HashMap::with_capacity(old.len() / BLOCK);
     for (number, block) in old.chunks_exact(BLOCK).enumerate() {
         blocks.entry(block).and_modify(|from| *from = None).or_insert(Some(number * BLOCK));
     }
     let mut steps = Vec::new();
-    let (mut at, mut begin) = (0, 0);
+    let (mut at, mut begin, mut size) = (0, 0, 0);
     while at < new.len() {
+        if size + (at - begin) > most {
+            return None;
+        }
         let block = new.get(at..at + BLOCK).and_then(|block| blocks.get(block).copied().flatten());
         let Some(mut from) = block else {
             at += 1;
@@ -60,6 +70,7 @@ pub(crate) fn between(old: &[u8], new: &[u8]) -> Vec<u8> {
             (at, from) = (at - 1, from - 1);
         }
         let length = common(&old[from..], &new[at..]);
+        size += at - begin + STEP;
         let text = Bytes::copy_from_slice(&new[begin..at]);
         steps.push(Step { text, from: from as u64, length: length as u64 });
         at += length;
@@ -68,11 +79,14 @@ pub(crate) fn between(old: &[u8], new: &[u8]) -> Vec<u8> {
     if begin < new.len() {
         steps.push(Step { text: Bytes::copy_from_slice(&new[begin..]), from: 0, length: 0 });
     }
-    Patch { steps }.encode_to_vec()
+    Some(Patch { steps }.encode_to_vec()).filter(|patch| patch.len() <= most)
 }
 
 /// The new text.
 pub(crate) fn apply(old: &[u8], patch: &[u8]) -> Result<Vec<u8>, Unreadable> {
+    if patch.len() > RESOURCE / SHARE {
+        return Err(Unreadable::TooLarge);
+    }
     let patch = Patch::decode(patch).map_err(|_| Unreadable::Patch)?;
     let mut new = Vec::new();
     for Step { text, from, length } in patch.steps {
@@ -111,14 +125,15 @@ mod tests {
         other.remove(700);
         other.insert(3, 5000);
         let (old, new) = (list(&all), list(&other));
-        let patch = between(&old, &new);
+        let patch = between(&old, &new).unwrap();
         assert_eq!(apply(&old, &patch).unwrap(), new);
         assert!(patch.len() < 150, "{} bytes for a change of {}", patch.len(), old.len());
     }
 
     #[test]
     fn a_patch_of_something_else_is_refused() {
-        let patch = between(&list(&[1, 2, 3]), &list(&[1, 2, 3, 4]));
+        let all: Vec<u16> = (0..100).collect();
+        let patch = between(&list(&all), &list(&all[1..])).unwrap();
         assert!(matches!(apply(b"short", &patch), Err(Unreadable::Patch)));
         assert!(matches!(apply(b"", b"\xff\xff\xff"), Err(Unreadable::Patch)));
         let far = Patch { steps: vec![Step { text: Bytes::new(), from: u64::MAX, length: 2 }] };
@@ -138,8 +153,8 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(512))]
         #[test]
         fn a_patch_makes_the_new_of_the_old(
-            old in prop::collection::vec(0..60u16, 0..40),
-            edits in prop::collection::vec((0..40usize, 0..60u16, 0..3u8), 0..6),
+            old in prop::collection::vec(0..60u16, 0..200),
+            edits in prop::collection::vec((0..200usize, 0..60u16, 0..3u8), 0..4),
             end in prop::collection::vec(any::<u8>(), 0..40),
         ) {
             let mut new = old.clone();
@@ -153,7 +168,10 @@ mod tests {
             }
             let (old, mut new) = (list(&old), list(&new));
             new.extend_from_slice(&end);
-            prop_assert_eq!(apply(&old, &between(&old, &new)).unwrap(), new);
+            if let Some(patch) = between(&old, &new) {
+                prop_assert!(patch.len() <= new.len() / SHARE);
+                prop_assert_eq!(apply(&old, &patch).unwrap(), new);
+            }
         }
     }
 }

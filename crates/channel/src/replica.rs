@@ -136,7 +136,7 @@ impl Replica {
             None => gathered.body(),
             Some(base) => {
                 let old = self.held.get(&name).and_then(|held| held.resource.as_ref()).ok_or(Unreadable::Patch);
-                let body = old.and_then(|old| patched(old, base, &gathered.body()?));
+                let body = old.and_then(|old| patched(old, base, &gathered.body()?, version));
                 if body.is_err() {
                     // The next connection begins without.
                     self.misfits = true;

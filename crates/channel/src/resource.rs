@@ -92,12 +92,10 @@ impl Encoded {
     pub(crate) fn after(self, before: Option<&(Version, Resource)>) -> Self {
         let Some((version, old)) = before.filter(|_| self.is_long()) else { return self };
         let Ok(old) = written(old) else { return self };
-        let patch = patch::between(&old, &self.body);
-        // As little as compression would leave of it.
-        if patch.len() > self.body.len() / 8 {
-            return self;
+        match patch::between(&old, &self.body) {
+            Some(patch) => Self { body: patch, base: Some(*version), ..self },
+            None => self,
         }
-        Self { body: patch, base: Some(*version), ..self }
     }
 
     /// Whether a patch of it could be worth its while.
@@ -128,14 +126,14 @@ pub(crate) fn read(name: &str, version: Version, body: &[u8]) -> Result<Resource
     Ok(resource)
 }
 
-/// What a patch makes of a resource of this version.
-pub(crate) fn patched(old: &Resource, base: Version, patch: &[u8]) -> Result<Vec<u8>, Unreadable> {
+/// What a patch makes of a resource of the version `base`: one of the version `made`.
+pub(crate) fn patched(old: &Resource, base: Version, patch: &[u8], made: Version) -> Result<Vec<u8>, Unreadable> {
     let old = written(old)?;
     // Another build may write it differently.
     if Version::of(&old) != base {
         return Err(Unreadable::Patch);
     }
-    patch::apply(&old, patch)
+    patch::apply(&old, patch).and_then(|new| if Version::of(&new) == made { Ok(new) } else { Err(Unreadable::Patch) })
 }
 
 /// The version of each resource of a snapshot, as a controller would send it; `None` for one that can't be written.

@@ -345,8 +345,10 @@ fn handed_over(helm: &Helm) -> anyhow::Result<Vec<String>> {
         let workload = named("DaemonSet", "ingress-nginx-controller")?;
         let update = &workload["spec"]["updateStrategy"]["rollingUpdate"];
         expect("update", update, json!({"maxUnavailable": 0, "maxSurge": 1}));
+        expect("how long a new pod has to be ready", &workload["spec"]["minReadySeconds"], json!(10));
         let container = &workload["spec"]["template"]["spec"]["containers"][0];
         expect("ports of the node", &container["ports"], Json::Null);
+        expect("patience with the old pod", &container["readinessProbe"]["failureThreshold"], json!(60));
         let arguments = container["args"].as_array().into_iter().flatten().filter_map(Json::as_str);
         let sockets = arguments.filter(|argument| argument.starts_with("--handover-socket=@fairway-")).count();
         expect("places to meet", &json!(sockets), json!(1));
@@ -361,6 +363,7 @@ fn handed_over(helm: &Helm) -> anyhow::Result<Vec<String>> {
     for (more, named) in [
         (json!({"mode": "pair"}), "controller.mode: split or single"),
         (json!({"mode": "split", "kind": "Deployment"}), "controller.kind: DaemonSet"),
+        (json!({"mode": "split", "updateStrategy": {"type": "OnDelete"}}), "rollingUpdate.maxSurge"),
         (json!({"mode": "split", "hostNetwork": false}), "controller.hostNetwork"),
         (json!({"mode": "single", "validatingWebhook": {"enabled": true}}), "controller.mode: split"),
     ] {

@@ -3,7 +3,6 @@
 //! A container that ends makes its whole pod unready, and Kubernetes waits for up to five minutes before it starts one again that keeps
 //! failing. Beside a controller, a proxy would lose its clients for that time, though it can serve without one.
 
-use std::future::pending;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -15,7 +14,7 @@ use clap::ArgMatches;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, interval_at, sleep, timeout};
 use tracing::{error, info};
 
 use super::ADMIN_PORT;
@@ -30,6 +29,9 @@ pub(super) const SWITCH: &str = "restart-on-failure";
 /// container without this process.
 const PERIOD: Duration = Duration::from_secs(10);
 const FAILURES: u32 = 5;
+
+/// Time for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Waits before a restart: the shortest, and the longest. Each is twice the one before, until a child has run for longer than the longest.
 const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -115,9 +117,10 @@ fn code(status: ExitStatus) -> ExitCode {
 /// Waits until a process has not answered for [`FAILURES`] times in a row.
 async fn hung(mut answers: impl AsyncFnMut() -> bool) {
     let mut failures = 0;
+    let mut times = interval_at(Instant::now() + PERIOD, PERIOD);
     while failures < FAILURES {
-        sleep(PERIOD).await;
-        failures = if answers().await { 0 } else { failures + 1 };
+        times.tick().await;
+        failures = if timeout(PATIENCE, answers()).await.unwrap_or(false) { 0 } else { failures + 1 };
     }
 }
 
@@ -125,7 +128,7 @@ async fn hung(mut answers: impl AsyncFnMut() -> bool) {
 async fn answers(admin: SocketAddr) -> bool {
     if admin.port() == 0 {
         // The kernel chose the port, and told only the child.
-        return pending().await;
+        return true;
     }
     tokio::task::spawn_blocking(move || ask::get(admin, "/livez").is_ok()).await.unwrap_or_default()
 }
@@ -182,6 +185,10 @@ mod tests {
         })
         .await;
         assert_eq!((asked.get(), begun.elapsed()), (10, PERIOD * 10));
+        // Silence takes no longer than refusals do.
+        let begun = Instant::now();
+        hung(async || std::future::pending().await).await;
+        assert_eq!(begun.elapsed(), PERIOD * 5 + PATIENCE);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use clap::ArgMatches;
 use fairway_channel::limit::{SNAPSHOT_CONFIRM, SNAPSHOT_PAUSE};
-use fairway_channel::{LinkStatus, SnapshotFile};
+use fairway_channel::{LinkStatus, SnapshotFile, Written};
 use fairway_model::ErrorChain;
 use fairway_proxy::Publisher;
 use tokio::sync::watch;
@@ -52,6 +52,7 @@ pub(super) async fn keep(
     at: KeptAt,
 ) {
     let (mut written, mut fails) = (0, false);
+    let mut own: Option<Written> = None;
     loop {
         let fresh = status.wait_for(|status| status.current && status.rounds > written);
         let rounds = match timeout(SNAPSHOT_CONFIRM, fresh).await {
@@ -63,12 +64,17 @@ pub(super) async fn keep(
         if rounds.is_none() && (written == 0 || !status.borrow().current) {
             continue;
         }
-        let (begun, own, snapshot) = (Instant::now(), file.clone(), publisher.snapshot());
-        let done = spawn_blocking(move || if rounds.is_some() { own.write(&snapshot) } else { own.confirm() }).await;
-        match done {
-            Ok(Ok(())) => {
+        let (begun, file, snapshot) = (Instant::now(), file.clone(), publisher.snapshot());
+        let known = own.filter(|_| rounds.is_none());
+        let done = spawn_blocking(move || match known {
+            // Another proxy may have put an older state in its place, and be gone.
+            Some(known) if file.confirm(&known)? => Ok(known),
+            _ => file.write(&snapshot),
+        });
+        match done.await {
+            Ok(Ok(done)) => {
                 at.now();
-                (written, fails) = (rounds.unwrap_or(written), false);
+                (own, written, fails) = (Some(done), rounds.unwrap_or(written), false);
             }
             Ok(Err(error)) if !fails => {
                 warn!(error = %ErrorChain(&error), "the snapshot can't be kept in the file; the last one stays");

@@ -52,6 +52,11 @@ Fairway has a path of its own, which stays good while a pod that ends still take
 {{- if eq (toString .path) "/healthz" -}}{{- $_ := set . "path" (ternary "/readyz" (include "fairway.healthPath" $.root) (eq $.name "readinessProbe")) -}}{{- end -}}
 {{- if eq (toString .port) "10254" -}}{{- $_ := set . "port" (include "fairway.healthPort" $.root | int) -}}{{- end -}}
 {{- end -}}
+{{- /*
+With handover, two pods of a node have one health port, and while the new one starts nobody is ready there. Kubernetes would delete the old one
+for that before the new one serves.
+*/}}
+{{- if and (eq $.name "readinessProbe") (include "fairway.handover" $.root) -}}{{- $_ := set $probe "failureThreshold" (max 60 (int $probe.failureThreshold)) -}}{{- end -}}
 {{- /* What the API server leaves out again would be a change each time that a manifest is applied. */}}
 {{- if not $probe.initialDelaySeconds -}}{{- $probe = omit $probe "initialDelaySeconds" -}}{{- end -}}
 {{- toYaml $probe -}}
