@@ -66,6 +66,7 @@ fn start(endpoint: SocketAddr) -> (Proxy, SocketAddr) {
             balance: Balance::RoundRobin,
             affinity: None,
             health_check: None,
+            retry: None,
             request_fields: Vec::new(),
         }),
         Resource::from(EndpointSet {
