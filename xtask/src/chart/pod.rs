@@ -345,7 +345,6 @@ fn handed_over(helm: &Helm) -> anyhow::Result<Vec<String>> {
         let workload = named("DaemonSet", "ingress-nginx-controller")?;
         let update = &workload["spec"]["updateStrategy"]["rollingUpdate"];
         expect("update", update, json!({"maxUnavailable": 0, "maxSurge": 1}));
-        expect("how long a new pod has to be ready", &workload["spec"]["minReadySeconds"], json!(10));
         let container = &workload["spec"]["template"]["spec"]["containers"][0];
         expect("ports of the node", &container["ports"], Json::Null);
         expect("patience with the old pod", &container["readinessProbe"]["failureThreshold"], json!(60));
@@ -364,6 +363,7 @@ fn handed_over(helm: &Helm) -> anyhow::Result<Vec<String>> {
         (json!({"mode": "pair"}), "controller.mode: split or single"),
         (json!({"mode": "split", "kind": "Deployment"}), "controller.kind: DaemonSet"),
         (json!({"mode": "split", "updateStrategy": {"type": "OnDelete"}}), "rollingUpdate.maxSurge"),
+        (json!({"mode": "split", "minReadySeconds": 5}), "minReadySeconds at 0"),
         (json!({"mode": "split", "hostNetwork": false}), "controller.hostNetwork"),
         (json!({"mode": "single", "validatingWebhook": {"enabled": true}}), "controller.mode: split"),
     ] {
