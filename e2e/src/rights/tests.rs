@@ -228,6 +228,26 @@ fn what_was_taken_away_elsewhere_excuses_nothing() {
 }
 
 #[test]
+fn a_right_that_need_not_be_used_ends_with_its_role_too() {
+    let others =
+        "{kind: ClusterRole, rules: [{apiGroups: [gateway.networking.k8s.io], resources: [gateways], verbs: [list]}]}";
+    let list =
+        Asked { verb: "list", group: "gateway.networking.k8s.io", resource: "gateways", namespace: "", name: "" };
+    let judged = |taken_away: bool| {
+        let mut log = Written::installed();
+        if taken_away {
+            log.rbac("delete", 200, "clusterroles", "", "shop");
+        }
+        log.denied(POD, list);
+        let mut judge = Judge::new(BTreeSet::new()).knowing(rights(others.as_bytes()).unwrap());
+        let text: Vec<String> = log.lines.iter().map(Value::to_string).collect();
+        judge.read(text.join("\n").as_bytes()).unwrap();
+        (judge.denied().len(), judge.unused().count())
+    };
+    assert_eq!((judged(true), judged(false)), ((0, 0), (1, 0)));
+}
+
+#[test]
 fn a_right_that_the_chart_never_grants_is_missing_whatever_was_taken_away() {
     let gone = |asked| {
         let mut log = Written::installed();
