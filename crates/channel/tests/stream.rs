@@ -128,16 +128,22 @@ async fn a_proxy_gets_the_whole_state_in_one_round_and_then_each_change() {
     assert_eq!(controller.hub.figures().sent, 3001 + 2);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_sent_again_after_the_controller_restarts() {
-    let (_folder, socket) = socket();
-    let controller = Controller::start(&socket);
-    let mut proxy = Proxy::start(&socket);
+/// A proxy that holds these resources, and whose controller is gone.
+async fn left_alone(socket: &Path) -> (Proxy, Vec<Resource>) {
+    let controller = Controller::start(socket);
+    let mut proxy = Proxy::start(socket);
     let many: Vec<_> = (0..500).map(|name| endpoints(name, 1)).collect();
     controller.hub.publish(Delta::upsert(many.clone())).await;
     proxy.until("a complete state", |status| status.complete).await;
-    controller.end(&socket).await;
+    controller.end(socket).await;
     proxy.until("the loss", |status| !status.current).await;
+    (proxy, many)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_sent_again_after_the_controller_restarts() {
+    let (_folder, socket) = socket();
+    let (mut proxy, many) = left_alone(&socket).await;
     // Without a controller, it goes on with what it has, and knows how old that is.
     proxy.holds(&many).await;
     assert!(proxy.status.borrow().age().unwrap() > Duration::ZERO);
@@ -170,13 +176,7 @@ async fn nothing_is_sent_again_after_the_controller_restarts() {
 async fn hours_without_a_controller_end_with_one_round_of_what_has_changed() {
     const AWAY: Duration = Duration::from_secs(6 * 3600);
     let (_folder, socket) = socket();
-    let controller = Controller::start(&socket);
-    let mut proxy = Proxy::start(&socket);
-    let many: Vec<_> = (0..500).map(|name| endpoints(name, 1)).collect();
-    controller.hub.publish(Delta::upsert(many.clone())).await;
-    proxy.until("a complete state", |status| status.complete).await;
-    controller.end(&socket).await;
-    proxy.until("the loss", |status| !status.current).await;
+    let (mut proxy, many) = left_alone(&socket).await;
 
     // Who is there closes each connection at once.
     let closed = UnixListener::bind(&socket).unwrap();

@@ -74,6 +74,24 @@ async fn a_session_stays_where_its_cookie_says() {
     }
 }
 
+/// The cookie of a session at this origin, for which new ones are begun.
+async fn session_at(client: &mut Client, origin: &str) -> String {
+    loop {
+        let (chosen, cookie) = ask(client, "/", None).await;
+        if chosen == origin {
+            let cookie = cookie.expect("a new session");
+            return cookie.split(';').next().unwrap_or_default().to_owned();
+        }
+    }
+}
+
+/// The session goes on at the origin `up`, under another key.
+async fn moves_up(client: &mut Client, pair: &str) {
+    let (chosen, cookie) = ask(client, "/", Some(pair)).await;
+    assert_eq!(chosen, "up");
+    assert!(cookie.is_some_and(|cookie| !cookie.starts_with(pair)));
+}
+
 #[tokio::test]
 async fn a_session_moves_only_if_it_may() {
     let (down, up) = (Origin::new("down").fault(Fault::Refuse).start(), Origin::start("up"));
@@ -84,16 +102,9 @@ async fn a_session_moves_only_if_it_may() {
     let moving = proxy(sticky(AffinityMode::Persistent, true), &[&was_up, &up]);
     let staying = proxy(sticky(AffinityMode::Persistent, false), &[&was_up, &up]);
     let mut client = moving.connect().await;
-    let pair = loop {
-        let (chosen, cookie) = ask(&mut client, "/", None).await;
-        if chosen == "down" {
-            break cookie.unwrap().split(';').next().unwrap().to_owned();
-        }
-    };
+    let pair = session_at(&mut client, "down").await;
     drop(was_up);
-    let (chosen, cookie) = ask(&mut client, "/", Some(&pair)).await;
-    assert_eq!(chosen, "up");
-    assert!(cookie.is_some_and(|cookie| !cookie.starts_with(&pair)));
+    moves_up(&mut client, &pair).await;
     let mut client = staying.connect().await;
     let response = client.request("GET", "/", &[("host", HOST), ("cookie", &pair)], b"").await;
     assert_eq!(response.status, 502);
@@ -180,16 +191,9 @@ async fn a_session_of_a_rule_moves_when_its_endpoint_fails() {
     let was_up = Origin::new("down").bind(address).start();
     let proxy = of_rule(by_cookie(None), &[&was_up, &up], &[], (1, 0));
     let mut client = proxy.connect().await;
-    let pair = loop {
-        let (chosen, cookie) = ask(&mut client, "/", None).await;
-        if chosen == "down" {
-            break cookie.unwrap().split(';').next().unwrap().to_owned();
-        }
-    };
+    let pair = session_at(&mut client, "down").await;
     drop(was_up);
-    let (chosen, cookie) = ask(&mut client, "/", Some(&pair)).await;
-    assert_eq!(chosen, "up");
-    assert!(cookie.is_some_and(|cookie| !cookie.starts_with(&pair)));
+    moves_up(&mut client, &pair).await;
 }
 
 #[tokio::test]

@@ -169,10 +169,7 @@ impl BackendPolicies {
                 let (severity, reason) = (Severity::Error, Reason::BackendPolicyRefused);
                 findings.push(Diagnostic::new(severity, reason, &origin, field, &target.service.name, message));
             }
-            for gateway in reached(&target.service) {
-                let known = found.entry(gateway).or_default();
-                *known = known.take().or_else(|| fault.clone());
-            }
+            note(&mut found, reached(&target.service), fault.as_ref());
         }
         if let Some(fault) = part.unresolved.as_ref().filter(|_| part.fault.is_none()) {
             let (severity, reason) = (Severity::Warning, Reason::BackendPolicyRefused);
@@ -204,6 +201,18 @@ impl BackendPolicies {
         }
         let winner = self.winner(service, section.as_deref()).filter(|winner| winner.turn != part.turn)?;
         Some(Shortcoming::new("Conflicted", format!("{}, which is older, is for the same", winner.turn.key())))
+    }
+}
+
+/// Notes what is said at Gateways about one target of a policy. The first fault of all targets there is what its status has.
+pub(super) fn note(
+    found: &mut BTreeMap<ObjectKey, Option<Shortcoming>>,
+    gateways: BTreeSet<ObjectKey>,
+    fault: Option<&Shortcoming>,
+) {
+    for gateway in gateways {
+        let known = found.entry(gateway).or_default();
+        *known = known.take().or_else(|| fault.cloned());
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use fairway_model::RetryConstraint;
 
 use super::api::{RetryConstraintSpec, XBackendTrafficPolicy};
-use super::backend_tls::{ANCESTORS, ancestor, remove};
+use super::backend_tls::{ANCESTORS, ancestor, note, remove};
 use super::host::RouteAge;
 use super::rule::duration;
 use super::status::{AncestorStatus, Condition, Shortcoming};
@@ -127,10 +127,7 @@ impl TrafficPolicies {
                 complain(format!("spec.targetRefs[{at}]"), &service.name, message);
             }
             let fault = own.clone().or(fault);
-            for gateway in reached(service) {
-                let known = found.entry(gateway).or_default();
-                *known = known.take().or_else(|| fault.clone());
-            }
+            note(&mut found, reached(service), fault.as_ref());
         }
         let ancestors = found.into_iter().take(ANCESTORS).map(|(gateway, fault)| AncestorStatus {
             ancestor_ref: ancestor(&gateway),
