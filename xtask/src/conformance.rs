@@ -1,5 +1,6 @@
 //! `cargo xtask conformance`: runs the official conformance suites of the Kubernetes project against Fairway on its own cluster.
 
+mod both;
 mod gateway;
 mod ingress;
 
@@ -26,6 +27,8 @@ const LOCK: &str = "target/conformance/lock";
 pub(crate) enum ConformanceOptions {
     Ingress(ingress::IngressOptions),
     Gateway(gateway::GatewayOptions),
+    /// Both suites at the same time on one installation.
+    Both(ingress::IngressOptions),
 }
 
 impl ConformanceOptions {
@@ -33,7 +36,8 @@ impl ConformanceOptions {
         match words {
             ["ingress", words @ ..] => Ok(Self::Ingress(ingress::IngressOptions::parse(words)?)),
             ["gateway", words @ ..] => Ok(Self::Gateway(gateway::GatewayOptions::parse(words)?)),
-            _ => bail!("which suite? {}\n{}", ingress::USAGE, gateway::USAGE),
+            ["both", words @ ..] => Ok(Self::Both(ingress::IngressOptions::parse(words)?)),
+            _ => bail!("which suite? {}\n{}\n{}", ingress::USAGE, gateway::USAGE, both::USAGE),
         }
     }
 }
@@ -59,6 +63,7 @@ pub(crate) fn run(workspace: &Workspace, options: &ConformanceOptions) -> anyhow
     match options {
         ConformanceOptions::Ingress(options) => ingress::run(workspace, options),
         ConformanceOptions::Gateway(options) => gateway::run(workspace, options),
+        ConformanceOptions::Both(options) => both::run(workspace, options),
     }
 }
 
@@ -112,6 +117,12 @@ fn in_cluster(workspace: &Workspace, words: &[&str]) -> anyhow::Result<Option<St
     Ok((!finished.success).then_some(finished.output))
 }
 
+/// Shows a command and runs it inside the cluster's network. Returns its output if it fails.
+fn said_in_cluster(workspace: &Workspace, line: &str) -> anyhow::Result<Option<String>> {
+    workspace.console.line(line);
+    in_cluster(workspace, &line.split_whitespace().collect::<Vec<_>>())
+}
+
 /// A command inside the cluster's network.
 fn inside(workspace: &Workspace, words: &[&str]) -> anyhow::Result<Command> {
     fairway_cluster(workspace, &[&["exec", "--name", CLUSTER, "--"], words].concat())
@@ -144,6 +155,7 @@ mod tests {
         assert!(matches!(ConformanceOptions::parse(&["gateway"]), Ok(ConformanceOptions::Gateway(_))));
         let ingress = ConformanceOptions::parse(&["ingress", "--suite", "suite"]);
         assert!(matches!(ingress, Ok(ConformanceOptions::Ingress(_))));
+        assert!(matches!(ConformanceOptions::parse(&["both", "--suite", "suite"]), Ok(ConformanceOptions::Both(_))));
         for words in [&["other"][..], &[]] {
             let error = ConformanceOptions::parse(words).unwrap_err().to_string();
             assert!(error.contains("ingress --suite FOLDER") && error.contains("gateway [TEST...]"), "{error}");

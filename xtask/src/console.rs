@@ -1,7 +1,7 @@
 //! Terminal output: progress while a step runs, colour only on a terminal.
 
-use std::cell::Cell;
 use std::io::Write;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::outcome::Outcome;
@@ -13,7 +13,7 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Console {
     terminal: bool,
-    last: Cell<Instant>,
+    last: Mutex<Instant>,
     started: Instant,
 }
 
@@ -27,14 +27,14 @@ pub(crate) enum Mark {
 
 impl Console {
     pub(crate) fn new(terminal: bool) -> Self {
-        Self { terminal, last: Cell::new(Instant::now()), started: Instant::now() }
+        Self { terminal, last: Mutex::new(Instant::now()), started: Instant::now() }
     }
 
     /// Prints a permanent line.
     pub(crate) fn line(&self, text: &str) {
         self.clear();
         println!("{text}");
-        self.last.set(Instant::now());
+        *self.last() = Instant::now();
     }
 
     /// Prints a line of a running command: on a terminal the next one replaces it, elsewhere few are shown.
@@ -43,9 +43,14 @@ impl Console {
             let short: String = text.trim().chars().filter(|symbol| !symbol.is_control()).take(100).collect();
             print!("\r\x1b[K  {short}");
             let _ = std::io::stdout().flush();
-        } else if self.last.get().elapsed() >= HEARTBEAT {
+        } else if self.last().elapsed() >= HEARTBEAT {
             self.line(&format!("  {} ... {}", duration(self.started.elapsed()), text.trim()));
         }
+    }
+
+    /// When the last permanent line was printed.
+    fn last(&self) -> MutexGuard<'_, Instant> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Prints the line of a step.

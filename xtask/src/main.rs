@@ -70,6 +70,8 @@ Tasks:
   conformance gateway [TEST...] [--experimental] [--times N] [--keep] [--save]
                       The official suite of the Gateway API, all tests of the declared features or some by name; --experimental
                       installs the CRDs of that channel, --save keeps the report in docs/conformance
+  conformance both --suite FOLDER [--times N] [--keep]
+                      Both suites at the same time on one installation
   conformance gateway --schema
                       Writes the table of the rules of its CRDs, which `fairway check` applies
   tools               Builds etcd, the Kubernetes programs, kubectl and helm, as far as they are missing

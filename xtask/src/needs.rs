@@ -51,6 +51,7 @@ const TASKS: &[(&str, &[Use])] = &[
     ("e2e", &[Use::Build, Use::Image, Use::Tools, Use::Cluster]),
     ("conformance ingress", &[Use::Build, Use::Image, Use::Tools, Use::Cluster]),
     ("conformance gateway", &[Use::Build, Use::Image, Use::Tools, Use::Cluster, Use::GatewaySuite]),
+    ("conformance both", &[Use::Build, Use::Image, Use::Tools, Use::Cluster, Use::GatewaySuite]),
     ("tools", &[Use::Tools]),
     ("bench", &[Use::Build, Use::Bench, Use::Image]),
     ("bench --peers", &[Use::Build, Use::Image, Use::Tools, Use::Framing, Use::Peers]),
@@ -180,7 +181,7 @@ mod tests {
     #[test]
     fn tasks_that_run_a_cluster_check_its_tools() {
         let uses = |task| TASKS.iter().find(|(name, _)| *name == task).map_or(&[][..], |(_, uses)| uses);
-        for task in ["cluster", "e2e", "conformance ingress", "conformance gateway"] {
+        for task in ["cluster", "e2e", "conformance ingress", "conformance gateway", "conformance both"] {
             for program in ["nft", "ip", "setcap", "cc"] {
                 let of = PACKAGES.iter().find(|(name, ..)| *name == program).unwrap().3;
                 assert!(uses(task).contains(&of), "{task} asks for {program}");

@@ -15,7 +15,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use self::result::{Results, begun};
-use super::{FOLDER, Ground, failed, in_cluster, inside, number, on_cluster};
+use super::{FOLDER, Ground, failed, in_cluster, inside, number, on_cluster, said_in_cluster};
 use crate::console::duration;
 use crate::outcome::Outcome;
 use crate::totals::Totals;
@@ -50,7 +50,7 @@ const LIMIT: &str = "-test.timeout=12m";
 /// A datagram to an address of which kube-proxy doesn't know yet is lost, and the suite waits for its answer for ten seconds. By default
 /// kube-proxy pauses for a second between two changes, which is longer than the suite needs from the status of a Gateway to its first
 /// question.
-const CLUSTER_OPTIONS: &[&str] = &["--prompt-proxies"];
+pub(super) const CLUSTER_OPTIONS: &[&str] = &["--prompt-proxies"];
 
 /// An address of the cluster's load balancer for the test of static addresses: its pool grows from the other end.
 const USABLE: &str = "-usable-address=198.19.0.250";
@@ -93,6 +93,11 @@ impl Channel {
 }
 
 impl GatewayOptions {
+    /// All tests, `times` times.
+    pub(super) fn repeated(times: u32) -> Self {
+        Self { repeats: times - 1, ..Self::default() }
+    }
+
     fn times(&self) -> u32 {
         self.repeats + 1
     }
@@ -132,11 +137,21 @@ pub(super) fn run(workspace: &Workspace, options: &GatewayOptions) -> anyhow::Re
     }
     let image = if options.development { image::build_development } else { image::build };
     let ground = Ground { image, options: CLUSTER_OPTIONS, keep: options.keep };
-    on_cluster(workspace, ground, || suite(workspace), || install_and_test(workspace, options))
+    on_cluster(
+        workspace,
+        ground,
+        || build_suite(workspace),
+        || {
+            if let Some(failure) = install(workspace, options, INSTALL)? {
+                return Ok(failed(failure));
+            }
+            test(workspace, options)
+        },
+    )
 }
 
 /// Builds the suite, and sees whether `check` knows the rules of its CRDs.
-fn suite(workspace: &Workspace) -> anyhow::Result<Outcome> {
+pub(super) fn build_suite(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let outcome = build::suite(workspace)?;
     if outcome.failure.is_some() {
         return Ok(outcome);
@@ -144,26 +159,29 @@ fn suite(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(schema::difference(workspace)?.map_or(outcome, failed))
 }
 
-fn install_and_test(workspace: &Workspace, options: &GatewayOptions) -> anyhow::Result<Outcome> {
-    let console = &workspace.console;
-    console.line(&format!("installing the CRDs, {} channel", options.channel.name()));
+/// Installs the CRDs, then Fairway by a command of helm. Returns the failure, if any.
+pub(super) fn install(workspace: &Workspace, options: &GatewayOptions, helm: &str) -> anyhow::Result<Option<String>> {
+    workspace.console.line(&format!("installing the CRDs, {} channel", options.channel.name()));
     for path in build::definitions(workspace, options.channel.name())? {
         // Larger than what fits in the annotation of a client-side apply.
         let words = ["kubectl", "apply", "--server-side", "--filename", &*path.to_string_lossy()];
         if let Some(failure) = in_cluster(workspace, &words)? {
-            return Ok(failed(failure));
+            return Ok(Some(failure));
         }
     }
     let established = "kubectl wait customresourcedefinitions --all --for condition=established --timeout 60s";
-    for line in [established, INSTALL] {
-        console.line(line);
-        let words: Vec<_> = line.split_whitespace().collect();
-        if let Some(failure) = in_cluster(workspace, &words)? {
-            return Ok(failed(failure));
+    for line in [established, helm] {
+        if let Some(failure) = said_in_cluster(workspace, line)? {
+            return Ok(Some(failure));
         }
     }
+    Ok(None)
+}
+
+/// Runs the suite as often as wanted where Fairway is installed.
+pub(super) fn test(workspace: &Workspace, options: &GatewayOptions) -> anyhow::Result<Outcome> {
     let features = features(workspace)?;
-    console.line(&format!("the class {CLASS} declares {} features", features.len()));
+    workspace.console.line(&format!("the class {CLASS} declares {} features", features.len()));
     let mut totals = Totals::default();
     let mut failures = Vec::new();
     for run in 1..=options.times() {

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 
-use super::{FOLDER, Ground, failed, in_cluster, inside, number, on_cluster};
+use super::{FOLDER, Ground, failed, inside, number, on_cluster, said_in_cluster};
 use crate::console::duration;
 use crate::outcome::Outcome;
 use crate::totals::Totals;
@@ -40,11 +40,11 @@ const MODULE: &str = "sigs.k8s.io/ingress-controller-conformance";
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct IngressOptions {
     /// How often to run the suite.
-    times: u32,
+    pub(super) times: u32,
     /// Keep the cluster.
-    keep: bool,
+    pub(super) keep: bool,
     /// A checkout of the suite.
-    suite: PathBuf,
+    pub(super) suite: PathBuf,
 }
 
 impl IngressOptions {
@@ -68,15 +68,16 @@ impl IngressOptions {
 pub(super) fn run(workspace: &Workspace, options: &IngressOptions) -> anyhow::Result<Outcome> {
     let build = || build_suite(workspace, &options.suite);
     let ground = Ground { image: image::build, options: &[], keep: options.keep };
-    on_cluster(workspace, ground, build, || install_and_test(workspace, options))
+    on_cluster(workspace, ground, build, || {
+        if let Some(failure) = said_in_cluster(workspace, INSTALL)? {
+            return Ok(failed(failure));
+        }
+        test(workspace, options)
+    })
 }
 
-fn install_and_test(workspace: &Workspace, options: &IngressOptions) -> anyhow::Result<Outcome> {
-    workspace.console.line(INSTALL);
-    let words: Vec<_> = INSTALL.split_whitespace().collect();
-    if let Some(failure) = in_cluster(workspace, &words)? {
-        return Ok(failed(failure));
-    }
+/// Runs the suite as often as wanted where Fairway is installed.
+pub(super) fn test(workspace: &Workspace, options: &IngressOptions) -> anyhow::Result<Outcome> {
     let mut totals = Totals::default();
     let mut failures = Vec::new();
     for run in 1..=options.times {
@@ -95,7 +96,7 @@ fn log_of_run(workspace: &Workspace, run: u32) -> PathBuf {
 }
 
 /// Builds the suite with the pinned libraries, and copies its features, so that changes in the checkout don't matter while it runs.
-fn build_suite(workspace: &Workspace, suite: &Path) -> anyhow::Result<Outcome> {
+pub(super) fn build_suite(workspace: &Workspace, suite: &Path) -> anyhow::Result<Outcome> {
     let suite = suite.canonicalize().with_context(|| format!("opening {}", suite.display()))?;
     let folder = workspace.root.join(FOLDER);
     for (from, to) in [
