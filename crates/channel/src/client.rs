@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use fairway_model::{Delta, Origin};
+use fairway_model::{Delta, DemandReport, Origin, ShareDeal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::StreamExt;
@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use crate::file::{KeptState, SnapshotFile};
 use crate::grpc;
 use crate::limit::{AGAIN_FIRST, AGAIN_LONGEST, ENDPOINTS, GREETING, PROOF_AGAIN, REPORTS, WAITING};
-use crate::message::{Endpoint, FromProxy, Hello, Said, Unreachable};
+use crate::message::{Deal, Demands, Endpoint, FromProxy, Hello, Said, Unreachable};
 use crate::place::{Place, PlaceError};
 use crate::replica::Replica;
 use crate::resource::Version;
@@ -65,6 +65,7 @@ pub struct Link {
     name: String,
     sink: mpsc::Sender<Change>,
     reports: mpsc::Receiver<FromProxy>,
+    shares: Option<Shares>,
     status: watch::Sender<LinkStatus>,
     replica: Holding,
     file: Option<SnapshotFile>,
@@ -77,6 +78,33 @@ pub struct Holding(Arc<Mutex<Replica>>);
 /// Takes what users are to be told. Clones are the same.
 #[derive(Clone, Debug)]
 pub struct LinkReporter(mpsc::Sender<FromProxy>);
+
+/// What a controller says of the shares of limits.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Dealt {
+    /// It deals. The number is that of the connection.
+    Shares(u64, ShareDeal),
+    /// It is gone, or deals what this release does not know.
+    Gone,
+}
+
+/// Where the shares of limits are dealt to a proxy, and its demands are reported.
+#[derive(Debug)]
+pub struct ShareEnd {
+    dealt: mpsc::Receiver<Dealt>,
+    demands: mpsc::Sender<(u64, DemandReport)>,
+}
+
+/// The other side of it.
+#[derive(Debug)]
+struct Shares {
+    dealt: mpsc::Sender<Dealt>,
+    demands: mpsc::Receiver<(u64, DemandReport)>,
+    /// The number of the connection.
+    connection: u64,
+    /// Whether what is dealt is understood.
+    understood: bool,
+}
 
 /// Only a new process could prove who this proxy is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -138,6 +166,53 @@ impl Holding {
     }
 }
 
+impl ShareEnd {
+    /// What the controller says next. `None` when the link has ended.
+    pub async fn next(&mut self) -> Option<Dealt> {
+        self.dealt.recv().await
+    }
+
+    /// Reports to the controller of a connection. Does not wait; when too many wait already, this one is lost.
+    pub fn report(&self, connection: u64, report: DemandReport) {
+        let _ = self.demands.try_send((connection, report));
+    }
+}
+
+impl Shares {
+    fn begin(&mut self) {
+        (self.connection, self.understood) = (self.connection + 1, true);
+    }
+
+    async fn end(&mut self) {
+        if std::mem::take(&mut self.understood) {
+            let _ = self.dealt.send(Dealt::Gone).await;
+        }
+    }
+
+    async fn take(&mut self, deal: Deal) {
+        if !self.understood {
+            return;
+        }
+        match deal.try_into() {
+            Ok(deal) => {
+                let _ = self.dealt.send(Dealt::Shares(self.connection, deal)).await;
+            }
+            // Further ones must not confirm it.
+            Err(_) => self.end().await,
+        }
+    }
+
+    /// The next report to the controller of this connection.
+    async fn next(&mut self) -> Option<FromProxy> {
+        loop {
+            let (connection, report) = self.demands.recv().await?;
+            if self.understood && connection == self.connection {
+                return Some(Said::Demands(Demands::from(&report)).into());
+            }
+        }
+    }
+}
+
 impl LinkReporter {
     /// Reports a backend to whose endpoints no connection can be made. Does not wait; when too many reports wait already, this one is
     /// lost.
@@ -163,13 +238,20 @@ impl Link {
     pub fn new(place: Place, name: String, sink: mpsc::Sender<Change>) -> (Self, LinkReporter) {
         let (reporter, reports) = mpsc::channel(REPORTS);
         let (status, replica) = (watch::Sender::default(), Holding::default());
-        (Self { place, name, sink, reports, status, replica, file: None }, LinkReporter(reporter))
+        (Self { place, name, sink, reports, shares: None, status, replica, file: None }, LinkReporter(reporter))
     }
 
     /// Begins with the state in a file, if there is one.
     #[must_use]
     pub fn with_file(self, file: Option<SnapshotFile>) -> Self {
         Self { file, ..self }
+    }
+
+    /// Takes shares of limits, if the controller deals them.
+    pub fn shares(&mut self) -> ShareEnd {
+        let ((to, dealt), (demands, from)) = (mpsc::channel(WAITING), mpsc::channel(WAITING));
+        self.shares = Some(Shares { dealt: to, demands: from, connection: 0, understood: false });
+        ShareEnd { dealt, demands }
     }
 
     /// How the proxy stands to its controllers.
@@ -202,6 +284,9 @@ impl Link {
             let rounds = self.status.borrow().rounds;
             let begun = Instant::now();
             let ended = self.connection().await;
+            if let Some(shares) = &mut self.shares {
+                shares.end().await;
+            }
             let unproven = match &ended {
                 Ended::Closed => return Ok(()),
                 Ended::Connect(error) => error.is_final(),
@@ -261,7 +346,8 @@ impl Link {
         let greeting = async {
             let connection = self.place.connect().await.map_err(Ended::Connect)?;
             let patches = self.replica.lock().takes_patches();
-            let hello = Hello { fairway: env!("CARGO_PKG_VERSION").to_owned(), name: self.name.clone(), patches };
+            let (fairway, name) = (env!("CARGO_PKG_VERSION").to_owned(), self.name.clone());
+            let hello = Hello { fairway, name, patches, shares: self.shares.is_some() };
             let _ = to.send(Said::Hello(hello).into()).await;
             let lists = self.replica.lock().inventory();
             let inventory = async {
@@ -281,6 +367,9 @@ impl Link {
             Err(_) => return Ended::Silent,
         };
         self.status.send_modify(|status| status.connections += 1);
+        if let Some(shares) = &mut self.shares {
+            shares.begin();
+        }
         loop {
             tokio::select! {
                 message = stream.next() => {
@@ -289,6 +378,12 @@ impl Link {
                         Some(Err(status)) => return Ended::Stream(status),
                         Some(Ok(message)) => message,
                     };
+                    if let Some(deal) = message.deal {
+                        if let Some(shares) = &mut self.shares {
+                            shares.take(deal).await;
+                        }
+                        continue;
+                    }
                     let taken = self.replica.lock().take(message);
                     match taken {
                         Ok(None) => {}
@@ -309,7 +404,7 @@ impl Link {
                         Err(violation) => return violation.into(),
                     }
                 }
-                Some(()) = pass_on(&mut self.reports, &to) => {}
+                Some(()) = pass_on(&mut self.reports, self.shares.as_mut(), &to) => {}
                 () = self.sink.closed() => return Ended::Closed,
             }
         }
@@ -343,9 +438,23 @@ impl Link {
 }
 
 /// Passes a report on. The controller may take none before its round is read, so this waits beside the reading, and never keeps it up.
-async fn pass_on(reports: &mut mpsc::Receiver<FromProxy>, to: &mpsc::Sender<FromProxy>) -> Option<()> {
+async fn pass_on(
+    reports: &mut mpsc::Receiver<FromProxy>,
+    shares: Option<&mut Shares>,
+    to: &mpsc::Sender<FromProxy>,
+) -> Option<()> {
     let room = to.reserve().await.ok()?;
-    room.send(reports.recv().await?);
+    let demands = async {
+        match shares {
+            Some(shares) => shares.next().await,
+            None => None,
+        }
+    };
+    tokio::select! {
+        Some(report) = reports.recv() => room.send(report),
+        Some(demands) = demands => room.send(demands),
+        else => return None,
+    }
     Some(())
 }
 

@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant as Clock, SystemTime};
 
-use fairway_model::{Delta, Host, Origin, Resource, Settings, Snapshot};
+use fairway_model::{Delta, DemandReport, Host, Origin, Resource, Settings, ShareDeal, Snapshot};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::{error, warn};
 
+use crate::dealer::Dealer;
 use crate::limit::{ALL_NAMES, LOG, NAMES, PATIENCE, PROXIES, REFUSALS, REPORTS};
 use crate::replica::stand_in;
 use crate::resource::{Encoded, SETTINGS, Version, name_of, text_of};
@@ -34,6 +35,10 @@ struct Inner {
     /// Changes when a proxy has taken a round, came, or went.
     progress: watch::Sender<u64>,
     reports: mpsc::Sender<Report>,
+    begun: Clock,
+    dealer: Mutex<Dealer>,
+    /// Changes when a proxy is to be told of a share.
+    dealt: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -144,6 +149,8 @@ pub struct HubFigures {
     pub refused: usize,
     /// How long changes took to be in force everywhere.
     pub propagation: Propagation,
+    /// Limits of clients of which shares are dealt.
+    pub shared: usize,
 }
 
 /// What one proxy has.
@@ -189,6 +196,8 @@ pub(crate) struct Member {
     hub: Hub,
     id: u64,
     _seat: Seat,
+    /// Whether it takes shares of limits.
+    shares: bool,
 }
 
 /// There are as many proxies as one controller can serve.
@@ -200,8 +209,15 @@ impl Hub {
     /// A hub, and where the reports of proxies arrive.
     pub fn new() -> (Self, mpsc::Receiver<Report>) {
         let (reports, receiver) = mpsc::channel(REPORTS);
-        let inner =
-            Inner { state: Mutex::default(), newest: watch::Sender::new(0), progress: watch::Sender::new(0), reports };
+        let inner = Inner {
+            state: Mutex::default(),
+            newest: watch::Sender::new(0),
+            progress: watch::Sender::new(0),
+            reports,
+            begun: Clock::now(),
+            dealer: Mutex::default(),
+            dealt: watch::Sender::default(),
+        };
         (Self(Arc::new(inner)), receiver)
     }
 
@@ -237,6 +253,9 @@ impl Hub {
             state.log.push_back((generation, names));
             if state.log.len() > LOG {
                 state.log.pop_front();
+            }
+            if let Some(Resource::Settings(settings)) = state.resources.get(SETTINGS).map(|entry| &entry.resource) {
+                self.dealer().resize(settings.replicas);
             }
             generation
         };
@@ -293,8 +312,10 @@ impl Hub {
 
     /// What has been sent so far.
     pub fn figures(&self) -> HubFigures {
+        let shared = self.dealer().limits();
         let state = self.state();
         HubFigures {
+            shared,
             resources: state.resources.len(),
             generation: state.generation,
             published: state.published,
@@ -404,6 +425,19 @@ impl Hub {
         let _ = self.0.reports.try_send(report);
     }
 
+    /// Changes when a proxy is to be told of a share.
+    pub(crate) fn dealt(&self) -> watch::Receiver<u64> {
+        self.0.dealt.subscribe()
+    }
+
+    fn dealt_anew(&self) {
+        self.0.dealt.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn dealer(&self) -> MutexGuard<'_, Dealer> {
+        self.0.dealer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -466,7 +500,7 @@ impl Seat {
     }
 
     /// Adds the proxy that takes the place.
-    pub(crate) fn join(self, name: String, fairway: String) -> Member {
+    pub(crate) fn join(self, name: String, fairway: String, shares: bool) -> Member {
         let id = {
             let mut state = self.hub.state();
             let id = state.next;
@@ -477,7 +511,11 @@ impl Seat {
             state.proxies.insert(id, Proxy { name, fairway, serves: 0, late, since: Clock::now(), held, refused });
             id
         };
-        Member { id, hub: self.hub.clone(), _seat: self }
+        if shares {
+            self.hub.dealer().join(id);
+            self.hub.dealt_anew();
+        }
+        Member { id, hub: self.hub.clone(), _seat: self, shares }
     }
 }
 
@@ -490,6 +528,29 @@ impl Drop for Seat {
 }
 
 impl Member {
+    /// Takes what the proxy says of its clients.
+    pub(crate) fn demands(&self, report: DemandReport) {
+        if !self.shares {
+            return;
+        }
+        let others = {
+            let mut dealer = self.hub.dealer();
+            dealer.report(self.id, report, self.hub.0.begun.elapsed());
+            dealer.has_news_for_others(self.id)
+        };
+        if others {
+            self.hub.dealt_anew();
+        }
+    }
+
+    /// What the proxy is to be told of shares. There may be more.
+    pub(crate) fn deal(&self) -> Option<ShareDeal> {
+        if !self.shares {
+            return None;
+        }
+        self.hub.dealer().deal(self.id, self.hub.0.begun.elapsed())
+    }
+
     /// Notes that a round goes out.
     pub(crate) fn sends(&self, resources: usize) {
         let mut state = self.hub.state();
@@ -536,6 +597,9 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
+        if self.shares {
+            self.hub.dealer().leave(self.id, self.hub.0.begun.elapsed());
+        }
         {
             let mut state = self.hub.state();
             if let Some(proxy) = state.proxies.remove(&self.id) {

@@ -12,6 +12,7 @@
 //! | `message` | the messages |
 //! | `hub`, `session` | the controller's side: what is published, and the stream to one proxy |
 //! | `replica`, `client` | the proxy's side: what is held, and the connection |
+//! | `dealer` | deals shares of the limits for clients to proxies, by what they report; `share` is how that is said |
 //! | `grpc`, `socket`, `tcp` | the transport |
 //! | `place` | where a proxy finds its controller, and what it shows there |
 //! | `authority`, `enrol` | who signs the certificates for TLS, and how a proxy gets its own |
@@ -23,6 +24,7 @@
 mod authority;
 mod carry;
 mod client;
+mod dealer;
 mod enrol;
 mod file;
 mod grpc;
@@ -35,6 +37,7 @@ mod replica;
 mod resource;
 mod round;
 mod session;
+mod share;
 #[cfg(test)]
 mod skew;
 mod socket;
@@ -42,7 +45,8 @@ mod tcp;
 
 pub use authority::{Authorities, AuthorityError};
 pub use carry::{bodies, carried, rewritten};
-pub use client::{AsOf, Change, Holding, Link, LinkReporter, LinkStatus, Unproven};
+pub use client::{AsOf, Change, Dealt, Holding, Link, LinkReporter, LinkStatus, ShareEnd, Unproven};
+pub use dealer::Dealer;
 pub use enrol::{AUDIENCE, Claim, Denied, Token};
 pub use file::{SnapshotFile, SnapshotFileError, Written};
 pub use hub::{Hub, HubFigures, PROPAGATION_BOUNDS, Propagation, ProxyStatus, Report};

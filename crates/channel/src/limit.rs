@@ -40,6 +40,16 @@ fairway_model::limits! {
             TEXT: usize = 1024, Count, "The rest is left out.", "";
             /// Endpoints that a report names.
             ENDPOINTS: usize = 64, Count, "The rest is left out.", "";
+            /// Limits of clients in one message about shares of them.
+            SHARES: usize = 1024, Count, "The rest is sent in further messages; of a report, it is left out.", "";
+            /// Scope of such a limit: the names of an Ingress or RoutePolicy.
+            SCOPE: usize = 640, Bytes, "The limit stays divided evenly.", "";
+            /// Limits of clients of which a controller deals shares.
+            DEALT: usize = 4096, Count, "Further ones stay divided evenly.", "`fairway_channel_shared_limits`";
+            /// The same, times the proxies of the controller.
+            DEALT_CELLS: usize = 1 << 20, Count, "Further limits stay divided evenly.", "`fairway_channel_shared_limits`";
+            /// The shortest pause between two reports of a proxy about its clients.
+            REPORT_AGAIN: Duration = Duration::from_millis(10), Time, "The next one is read later.", "";
             /// Changes of which the names are remembered.
             LOG: usize = 4096, Count, "A proxy that is further behind has everything compared.", "";
             /// Proxies of one controller, and those that are still greeting it.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 /// What a proxy says.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct FromProxy {
-    #[prost(oneof = "Said", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "Said", tags = "1, 2, 3, 4, 5")]
     pub(crate) said: Option<Said>,
 }
 
@@ -23,6 +23,9 @@ pub(crate) enum Said {
     Ack(Ack),
     #[prost(message, tag = "4")]
     Unreachable(Unreachable),
+    /// Only to a controller that deals.
+    #[prost(message, tag = "5")]
+    Demands(Demands),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -36,6 +39,9 @@ pub(crate) struct Hello {
     /// Whether it takes patches.
     #[prost(bool, tag = "3")]
     pub(crate) patches: bool,
+    /// Whether it takes shares of limits.
+    #[prost(bool, tag = "4")]
+    pub(crate) shares: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -103,7 +109,77 @@ pub(crate) struct Endpoint {
     pub(crate) reason: String,
 }
 
-/// What a controller says: a part of a round.
+/// The limits that clients of a proxy are close to.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Demands {
+    /// Counts the reports.
+    #[prost(uint64, tag = "1")]
+    pub(crate) number: u64,
+    /// The last deal that is in effect.
+    #[prost(uint64, tag = "2")]
+    pub(crate) applied: u64,
+    /// Where requests are counted, for the limits to refer to.
+    #[prost(string, repeated, tag = "3")]
+    pub(crate) scopes: Vec<String>,
+    #[prost(message, repeated, tag = "4")]
+    pub(crate) demands: Vec<OneDemand>,
+}
+
+/// Parts are in millionths of the limit.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct OneDemand {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) limit: Option<OneLimit>,
+    #[prost(uint32, tag = "2")]
+    pub(crate) now: u32,
+    #[prost(uint32, tag = "3")]
+    pub(crate) lately: u32,
+    #[prost(uint32, tag = "4")]
+    pub(crate) held: u32,
+    /// Milliseconds in which the whole burst comes back.
+    #[prost(uint32, tag = "5")]
+    pub(crate) span: u32,
+}
+
+/// One limit of one client.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct OneLimit {
+    /// The number of its scope in the list of the message.
+    #[prost(uint32, tag = "1")]
+    pub(crate) scope: u32,
+    /// Four bytes of an IPv4 address, or the first eight of an IPv6 address.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) client: Bytes,
+    /// 1 for requests per second, 2 per minute, 3 in progress.
+    #[prost(uint32, tag = "3")]
+    pub(crate) kind: u32,
+}
+
+/// Shares of limits. What earlier messages said of others stays.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Deal {
+    /// Counts the deals.
+    #[prost(uint64, tag = "1")]
+    pub(crate) number: u64,
+    /// The last report that was read before.
+    #[prost(uint64, tag = "2")]
+    pub(crate) heard: u64,
+    #[prost(string, repeated, tag = "3")]
+    pub(crate) scopes: Vec<String>,
+    #[prost(message, repeated, tag = "4")]
+    pub(crate) shares: Vec<OneShare>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct OneShare {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) limit: Option<OneLimit>,
+    /// In millionths; none for the even share.
+    #[prost(uint32, optional, tag = "2")]
+    pub(crate) share: Option<u32>,
+}
+
+/// What a controller says: a part of a round, or a deal.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct FromController {
     /// The number of the round. A round is applied as a whole, and acknowledged by this number.
@@ -116,6 +192,9 @@ pub(crate) struct FromController {
     /// Whether the round is complete.
     #[prost(bool, tag = "4")]
     pub(crate) last: bool,
+    /// Then this is no part of a round. Only to a proxy that takes shares.
+    #[prost(message, optional, tag = "5")]
+    pub(crate) deal: Option<Deal>,
 }
 
 /// A part of the body of a resource. Pieces of one resource follow each other.

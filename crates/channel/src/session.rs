@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use fairway_model::Origin;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
 use crate::hub::{Changed, Difference, Hub, Ledger, Member, Report, Seat};
-use crate::limit::{ENDPOINTS, GREETING, NAME, REFUSALS, RESOURCES, TEXT};
-use crate::message::{FromController, FromProxy, Hello, Refusal, Said, Unreachable};
+use crate::limit::{ENDPOINTS, GREETING, NAME, REFUSALS, REPORT_AGAIN, RESOURCES, TEXT};
+use crate::message::{Deal, Demands, FromController, FromProxy, Hello, Refusal, Said, Unreachable};
 use crate::resource::{Encoded, Version};
 use crate::round::Cut;
 
@@ -20,7 +20,8 @@ pub(crate) async fn serve<S>(hub: Hub, from: S, to: mpsc::Sender<Result<FromCont
 where
     S: Stream<Item = Result<FromProxy, Status>> + Unpin,
 {
-    let mut session = Session { hub, from, to, ledger: Ledger::default(), patches: false, nonce: 0 };
+    let (ledger, demands) = (Ledger::default(), Instant::now());
+    let mut session = Session { hub, from, to, ledger, patches: false, demands, nonce: 0 };
     // If the proxy is gone, nobody hears it.
     if let Err(status) = session.run().await {
         // It may never take this, and its place is another's now.
@@ -36,6 +37,8 @@ struct Session<S> {
     ledger: Ledger,
     /// Whether the proxy takes patches.
     patches: bool,
+    /// From when on it may report about its clients again.
+    demands: Instant,
     nonce: u64,
 }
 
@@ -45,7 +48,7 @@ impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
         let seat = self.hub.seat().map_err(|error| Status::resource_exhausted(error.to_string()))?;
         let greeting = timeout(GREETING, self.greeting(seat)).await;
         let member = greeting.map_err(|_| Status::deadline_exceeded("no greeting"))??;
-        let mut newest = self.hub.newest();
+        let (mut newest, mut dealt) = (self.hub.newest(), self.hub.dealt());
         loop {
             newest.mark_unchanged();
             if let Some(difference) = self.hub.difference(&self.ledger) {
@@ -54,11 +57,19 @@ impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
                     continue;
                 }
             }
+            // Not during a round, whose messages the proxy may not read before it has applied them.
+            dealt.mark_unchanged();
+            while let Some(deal) = member.deal() {
+                let message = FromController { deal: Some(Deal::from(&deal)), ..FromController::default() };
+                self.to.send(Ok(message)).await.map_err(|_| Status::cancelled("the proxy is gone"))?;
+            }
+            let ends = |_| Status::unavailable("the controller ends");
             tokio::select! {
-                changed = newest.changed() => changed.map_err(|_| Status::unavailable("the controller ends"))?,
+                changed = newest.changed() => changed.map_err(ends)?,
+                changed = dealt.changed() => changed.map_err(ends)?,
                 said = self.from.next() => match said {
                     None => return Ok(()),
-                    Some(said) => self.other(said?)?,
+                    Some(said) => self.other(&member, said?).await?,
                 },
             }
         }
@@ -66,7 +77,7 @@ impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
 
     /// Hears who the proxy is and what it holds.
     async fn greeting(&mut self, mut seat: Seat) -> Result<Member, Status> {
-        let Some(Said::Hello(Hello { fairway, name, patches })) = self.said().await? else {
+        let Some(Said::Hello(Hello { fairway, name, patches, shares })) = self.said().await? else {
             return Err(Status::invalid_argument("expected a greeting"));
         };
         self.patches = patches;
@@ -89,7 +100,7 @@ impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
                 break;
             }
         }
-        Ok(seat.join(bounded(name), bounded(fairway)))
+        Ok(seat.join(bounded(name), bounded(fairway), shares))
     }
 
     /// Sends a round and waits until it is in effect. Meanwhile the state may change, and the next round has all of that at once.
@@ -133,6 +144,7 @@ impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
                     }
                 }
                 Some(Said::Unreachable(report)) => self.unreachable(report),
+                Some(Said::Demands(demands)) => self.demands(member, demands).await,
                 Some(_) => return Err(Status::invalid_argument("expected an acknowledgement")),
                 None => return Err(Status::cancelled("the proxy is gone")),
             }
@@ -150,9 +162,10 @@ impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
         }
     }
 
-    fn other(&self, message: FromProxy) -> Result<(), Status> {
+    async fn other(&mut self, member: &Member, message: FromProxy) -> Result<(), Status> {
         match message.said {
             Some(Said::Unreachable(report)) => self.unreachable(report),
+            Some(Said::Demands(demands)) => self.demands(member, demands).await,
             // A newer proxy may say more than is understood here.
             None => {}
             Some(Said::Hello(_) | Said::Held(_) | Said::Ack(_)) => {
@@ -160,6 +173,13 @@ impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
             }
         }
         Ok(())
+    }
+
+    /// Takes what the proxy says of its clients, as often as it should.
+    async fn demands(&mut self, member: &Member, demands: Demands) {
+        sleep_until(self.demands).await;
+        self.demands = Instant::now() + REPORT_AGAIN;
+        member.demands(demands.into());
     }
 
     fn unreachable(&self, report: Unreachable) {

@@ -5,8 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use fairway_channel::{Change, Hub, Link, LinkReporter, LinkStatus, Place, Report, SocketServer, Unproven};
-use fairway_model::{Certificate, Delta, Endpoint, EndpointSet, Endpoints, Origin, PrivateKey, Resource, Snapshot};
+use fairway_channel::{
+    Change, Dealt, Hub, Link, LinkReporter, LinkStatus, Place, Report, ShareEnd, SocketServer, Unproven,
+};
+use fairway_model::{
+    Certificate, CountedClient, Delta, Demand, DemandReport, Endpoint, EndpointSet, Endpoints, LimitKey, LimitKind,
+    LimitPart, Origin, PrivateKey, Resource, Settings, ShareDeal, Snapshot,
+};
 use fairway_testkit::{eventually, within};
 use tokio::net::UnixListener;
 use tokio::sync::{Mutex, mpsc, watch};
@@ -66,6 +71,14 @@ impl Proxy {
         let (sink, changes) = mpsc::channel::<Change>(1);
         let (link, reporter) = Link::new(Place::Socket(socket.to_owned()), "proxy-1".to_owned(), sink);
         Self::follow(link, reporter, changes)
+    }
+
+    /// One that takes shares of limits.
+    fn sharing(socket: &Path) -> (Self, ShareEnd) {
+        let (sink, changes) = mpsc::channel::<Change>(1);
+        let (mut link, reporter) = Link::new(Place::Socket(socket.to_owned()), "proxy-1".to_owned(), sink);
+        let end = link.shares();
+        (Self::follow(link, reporter, changes), end)
     }
 
     fn follow(link: Link, reporter: LinkReporter, mut changes: mpsc::Receiver<Change>) -> Self {
@@ -277,4 +290,55 @@ async fn names_and_reports_of_any_length_keep_neither_end_waiting_for_the_other(
     controller.hub.publish(Delta::upsert(many.clone())).await;
     proxy.until("a confirmation", |status| status.current).await;
     assert_eq!(controller.hub.figures().sent, 0);
+}
+
+/// What is dealt next, and the number of the connection.
+async fn dealt(end: &mut ShareEnd) -> (u64, ShareDeal) {
+    match within("a deal", end.next()).await {
+        Some(Dealt::Shares(connection, deal)) => (connection, deal),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shares_are_dealt_to_those_who_take_them_by_what_these_report() {
+    let (_folder, socket) = socket();
+    let controller = Controller::start(&socket);
+    let settings = Settings { replicas: 2.try_into().unwrap(), ..Settings::default() };
+    controller.hub.publish(Delta::upsert([settings.into()])).await;
+    // One of an older release takes no shares, and takes rounds as ever.
+    let mut old = Proxy::start(&socket);
+    let ((mut busy, mut at_busy), (_idle, mut at_idle)) = (Proxy::sharing(&socket), Proxy::sharing(&socket));
+    let ((connection, first), (_, at_first)) = (dealt(&mut at_busy).await, dealt(&mut at_idle).await);
+    assert!(first.shares.is_empty() && at_first.shares.is_empty(), "they are told only that shares are dealt");
+
+    let client = CountedClient::V4([203, 0, 113, 9]);
+    let key = LimitKey { scope: "shop/web".into(), client, kind: LimitKind::PerSecond };
+    let (now, lately, held) = (LimitPart::WHOLE, LimitPart::WHOLE, LimitPart::default());
+    let demand = Demand { key: key.clone(), now, lately, held, span: Duration::from_secs(1) };
+    let report = |number, applied| DemandReport { number, applied, demands: vec![demand.clone()] };
+    at_busy.report(connection, report(1, first.number));
+    // The other one is lowered first, and only when it has confirmed that is the rest dealt.
+    let (idle, lowered) = dealt(&mut at_idle).await;
+    let [(lowered_key, Some(floor))] = &lowered.shares[..] else { panic!("{lowered:?}") };
+    assert!(*lowered_key == key && *floor < LimitPart::fraction(0.1), "{lowered:?}");
+    assert_eq!(controller.hub.figures().shared, 1);
+    // What belongs to another connection confirms nothing.
+    at_idle.report(idle + 1, DemandReport { number: 1, applied: lowered.number, demands: Vec::new() });
+    at_idle.report(idle, DemandReport { number: 1, applied: lowered.number, demands: Vec::new() });
+    let (_, raised) = dealt(&mut at_busy).await;
+    let [(raised_key, Some(share))] = &raised.shares[..] else { panic!("{raised:?}") };
+    assert!(*raised_key == key && raised.heard == 1 && share.get() + floor.get() <= LimitPart::WHOLE.get());
+    assert!(*share > LimitPart::fraction(0.9), "{raised:?}");
+
+    // Reports come between the messages of rounds, too.
+    at_busy.report(connection, report(2, raised.number));
+    controller.hub.publish(Delta::upsert([endpoints(1, 1)])).await;
+    assert_eq!(dealt(&mut at_busy).await.1.heard, 2);
+    for proxy in [&mut old, &mut busy] {
+        proxy.until("both rounds", |status| status.rounds == 2).await;
+    }
+    assert_eq!(dealt(&mut at_idle).await.1.heard, 1);
+    controller.end(&socket).await;
+    assert_eq!(within("the end", at_idle.next()).await, Some(Dealt::Gone));
 }

@@ -252,6 +252,7 @@ impl ChannelEnd for Proxies {
             changes: figures.generation,
             rounds: figures.rounds,
             sent: figures.sent,
+            shared: figures.shared as u64,
             propagation: Distribution {
                 buckets: PROPAGATION_BOUNDS.into_iter().zip(figures.propagation.counts).collect(),
                 above: figures.propagation.counts.last().copied().unwrap_or_default(),

@@ -25,6 +25,7 @@ use crate::status::standing::{self, Standing};
 use crate::wiring::{self, Signals};
 
 mod keep;
+mod share;
 
 use keep::KeptAt;
 
@@ -53,7 +54,8 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new(&runtime)?;
     let (sink, changes) = mpsc::channel(1);
     let (link, reporter) = Link::new(place, name(), sink);
-    let link = link.with_file(file.clone());
+    let mut link = link.with_file(file.clone());
+    let shares = link.shares();
     let status = link.status();
     let admin = role::admin_address(&flags, None)?;
     let mut config = wiring::proxy_config(matches, &flags, &options, Some(admin), log)?;
@@ -75,6 +77,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             tokio::spawn(keep::keep(file, status.clone(), proxy.publisher(), kept));
         }
         tokio::spawn(completion(status, complete));
+        tokio::spawn(share::share(proxy.client_ledger(), shares));
         let control = Control::start(ready, |_, stop| follow(link, stop));
         serve(control, changes, proxy, choices, async || signals.next().await).await
     })?;

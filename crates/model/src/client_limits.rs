@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NetworkSet, Respond};
+use crate::{LimitPart, NetworkSet, Respond};
 
 /// What each client may do. The clients of all routes with the same `scope` are counted together.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -54,10 +54,22 @@ impl RequestRate {
     /// The part of the rate that one of several replicas lets through, if clients spread their requests evenly.
     pub fn shared(self, replicas: NonZeroU32) -> SharedRate {
         let replicas = u64::from(replicas.get());
-        let interval = self.period.as_nanos() as u64 / u64::from(self.requests.get());
         let at_once = (u64::from(self.burst) + 1).div_ceil(replicas);
-        let interval = interval.saturating_mul(replicas);
+        let interval = self.interval().saturating_mul(replicas);
         SharedRate { interval, early: interval.saturating_mul(at_once - 1) }
+    }
+
+    /// The part of the rate that was dealt to one of several replicas.
+    pub fn dealt(self, part: LimitPart) -> SharedRate {
+        let interval = u128::from(self.interval()) * u128::from(LimitPart::WHOLE.get()) / u128::from(part.get().max(1));
+        let interval = u64::try_from(interval).unwrap_or(u64::MAX);
+        let at_once = part.of(self.burst.saturating_add(1));
+        SharedRate { interval, early: interval.saturating_mul(u64::from(at_once) - 1) }
+    }
+
+    /// Nanoseconds from one request to the next at the whole rate.
+    pub fn interval(self) -> u64 {
+        self.period.as_nanos() as u64 / u64::from(self.requests.get())
     }
 }
 
@@ -74,6 +86,24 @@ impl SharedRate {
     pub fn take(self, due: u64, now: u64) -> Option<u64> {
         let due = due.max(now);
         (due - now <= self.early).then(|| due.saturating_add(self.interval))
+    }
+
+    /// Whether less than half of what may come at once is left.
+    pub fn is_low(self, due: u64, now: u64) -> bool {
+        due.saturating_sub(now) > self.span() / 2
+    }
+
+    /// When the next request is due, once another share is in force from `at` on: the requests that may come at once stay the same,
+    /// as long as the new share allows as many.
+    pub fn reshared(self, to: Self, due: u64, at: u64) -> u64 {
+        let left = self.span().saturating_sub(due.saturating_sub(at));
+        let left = u128::from(left) * u128::from(to.interval) / u128::from(self.interval.max(1));
+        at.saturating_add(to.span().saturating_sub(u64::try_from(left).unwrap_or(u64::MAX)))
+    }
+
+    /// Nanoseconds after which all that may come at once may come again.
+    fn span(self) -> u64 {
+        self.early.saturating_add(self.interval)
     }
 }
 
@@ -119,11 +149,33 @@ mod tests {
     }
 
     #[test]
+    fn a_share_that_grows_or_shrinks_makes_no_requests_out_of_nothing() {
+        let whole = rate(10, 39);
+        let [quarter, all, floor] = [250_000, 1_000_000, 10_000].map(|part| whole.dealt(LimitPart::millionths(part)));
+        let second = 1_000_000_000;
+        assert_eq!(at_once(quarter, &mut 0, second), 10);
+        // What is left of a quarter is left of the whole, whose rate it grows by.
+        let mut due = quarter.reshared(all, 0, second);
+        assert_eq!(at_once(all, &mut due, second), 10);
+        assert_eq!(at_once(all, &mut due, 2 * second), 10);
+        // A smaller one has no more than it may, and loses the rest for good.
+        let mut due = all.reshared(floor, 0, second);
+        assert_eq!(at_once(floor, &mut due.clone(), second), 1);
+        due = floor.reshared(all, due, second);
+        assert_eq!(at_once(all, &mut due, second), 1);
+        // Nor does the past of an old share matter.
+        assert_eq!(at_once(all, &mut quarter.reshared(all, 0, 90 * second), 90 * second), 10);
+    }
+
+    #[test]
     fn extreme_rates_do_not_overflow() {
         let largest = NonZeroU32::MAX;
         let rate = RequestRate { requests: NonZeroU32::MIN, period: Duration::MAX, burst: u32::MAX };
         assert!(rate.shared(largest).take(0, u64::MAX).is_some());
         let fastest = RequestRate { requests: largest, period: Duration::from_nanos(1), burst: 0 };
         assert_eq!(fastest.shared(largest).take(0, 1), Some(1));
+        let least = rate.dealt(LimitPart::default());
+        assert!(least.take(0, u64::MAX).is_some() && least.reshared(rate.dealt(LimitPart::WHOLE), u64::MAX, 0) > 0);
+        assert!(fastest.dealt(LimitPart::WHOLE).reshared(least, 0, 1) >= 1);
     }
 }

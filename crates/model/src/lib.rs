@@ -65,6 +65,7 @@ mod route;
 mod secret;
 mod session;
 mod settings;
+mod share;
 mod snapshot;
 mod snippet;
 mod stream;
@@ -118,6 +119,7 @@ pub use session::{Session, SessionCarrier};
 pub use settings::{
     AccessLog, ForwardedHeaders, HeadBuffers, Http2Settings, LogEscape, Settings, Syslog, UpstreamKeepalive,
 };
+pub use share::{CountedClient, Demand, DemandReport, FLOOR, LimitKey, LimitKind, LimitPart, ShareDeal, divide};
 pub use snapshot::{Delta, Resource, ResourceName, Snapshot};
 pub use snippet::{
     AccessRules, AfterChange, MapKey, MethodRules, PathChange, ResponseEdit, Snippet, SnippetEdits, SnippetIf,

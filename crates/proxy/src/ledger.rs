@@ -3,6 +3,9 @@
 //! One ledger for the whole process, because the kernel spreads a client's connections over all workers. Only requests on routes with a
 //! limit come here. Each takes the lock of the client's part for a look-up and a comparison, so that the count is exact; with as many
 //! parts as there are, workers rarely wait for each other.
+//!
+//! Each replica of the proxy has an even share of a limit, until a controller deals others (`shares`). Then clients that are close to
+//! a limit are watched (`watch`), and their demand is reported; all others cost nothing more.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -11,9 +14,14 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use fairway_model::{ClientLimits, Excess, RequestRate, Users};
+use fairway_model::{ClientLimits, CountedClient, Excess, LimitKind, RequestRate, Users};
 
-use crate::limit::CLIENT_ACCOUNTS;
+use self::shares::Sharing;
+use self::watch::{Lease, Watch};
+use crate::limit::{CLIENT_ACCOUNTS, WATCHED_CLIENTS};
+
+mod shares;
+mod watch;
 
 /// Parts with a lock of their own.
 // No limit: how finely the ledger is divided.
@@ -22,6 +30,14 @@ const PARTS: usize = 64;
 /// Clients of one part.
 // No limit: the share of a limit.
 const PART_ACCOUNTS: usize = CLIENT_ACCOUNTS / PARTS;
+
+/// Clients of one part that are watched because of what they do here.
+// No limit: the share of a limit.
+const PART_WATCHED: usize = WATCHED_CLIENTS / PARTS;
+
+/// Longest scope of limits that are dealt: those of Ingresses and RoutePolicies are shorter.
+// No limit: of names of objects.
+const SCOPE: usize = 640;
 
 /// Part of the scope of wrong passwords: no object has such a name.
 const WRONG_PASSWORDS: &str = "\0wrong passwords";
@@ -34,14 +50,20 @@ fn per_minute(most: NonZeroU32) -> RequestRate {
 
 /// What clients have used of their limits.
 #[derive(Debug)]
-pub(crate) struct ClientLedger {
+pub struct ClientLedger {
     begun: Instant,
     /// A client of a scope is known by two hashes with secret keys: it can't be made to share an account with another one.
     hashes: [RandomState; 2],
     parts: Box<[Mutex<LedgerPart>]>,
+    sharing: Sharing,
 }
 
-type LedgerPart = HashMap<u128, Account>;
+#[derive(Debug, Default)]
+struct LedgerPart {
+    accounts: HashMap<u128, Account>,
+    /// Those that are watched.
+    watched: Vec<u128>,
+}
 
 /// One client of one scope.
 #[derive(Debug, Default)]
@@ -52,40 +74,70 @@ struct Account {
     minute: u64,
     /// Requests in progress.
     open: u32,
+    /// What is measured if it is close to a limit.
+    watch: Option<Box<Watch>>,
 }
 
 impl Account {
     /// Whether there is nothing to remember.
     fn is_settled(&self, now: u64) -> bool {
-        self.open == 0 && self.second <= now && self.minute <= now
+        self.open == 0 && self.second <= now && self.minute <= now && self.watch.is_none()
+    }
+
+    /// Counts a request. Returns whether it counts as in progress, and whether the client is close to a limit.
+    fn enter(
+        &mut self,
+        limits: &ClientLimits,
+        replicas: NonZeroU32,
+        lease: Lease,
+        now: u64,
+    ) -> (Result<bool, Excess>, bool) {
+        let Self { second, minute, open, watch } = self;
+        let mut take = |kind, rate: Option<RequestRate>, due: &mut u64| {
+            let Some(rate) = rate else { return (Some(*due), false) };
+            let mut part = None;
+            if let Some(watch) = watch.as_mut() {
+                let gauge = watch.gauge(kind);
+                gauge.rate(rate, replicas, lease, now, due);
+                part = gauge.basis();
+            }
+            let rate = part.map_or_else(|| rate.shared(replicas), |part| rate.dealt(part));
+            let taken = rate.take(*due, now);
+            if let (None, Some(watch)) = (taken, watch.as_mut()) {
+                watch.gauge(kind).refuse();
+            }
+            (taken, taken.is_none_or(|due| rate.is_low(due, now)))
+        };
+        let (next_second, second_low) = take(LimitKind::PerSecond, limits.per_second, second);
+        let (next_minute, minute_low) = take(LimitKind::PerMinute, limits.per_minute, minute);
+        let low = second_low || minute_low;
+        let (Some(next_second), Some(next_minute)) = (next_second, next_minute) else {
+            return (Err(Excess::Rate), low);
+        };
+        // As in nginx, a request that is refused because of others in progress has counted for the rates.
+        (*second, *minute) = (next_second, next_minute);
+        let Some(most) = limits.in_progress else { return (Ok(false), low) };
+        let allowed = match watch {
+            Some(watch) => watch.gauge(LimitKind::InProgress).most(most, replicas, lease, *open, now),
+            None => most.get().div_ceil(replicas.get()),
+        };
+        let low = low || *open >= allowed / 2;
+        if *open >= allowed {
+            if let Some(watch) = watch {
+                watch.gauge(LimitKind::InProgress).refuse();
+            }
+            return (Err(Excess::Requests), true);
+        }
+        *open += 1;
+        (Ok(true), low)
     }
 }
 
 /// A request that counts as in progress until this is dropped.
 #[derive(Debug)]
-pub(crate) struct OpenRequest {
+pub struct OpenRequest {
     ledger: Arc<ClientLedger>,
     key: u128,
-}
-
-/// What counts as one client: an IPv4 address, or an IPv6 network of 64 bits, which is the least that a subscriber gets (RFC
-/// 6177).
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
-pub(crate) enum CountedClient {
-    V4([u8; 4]),
-    V6([u8; 8]),
-}
-
-impl From<IpAddr> for CountedClient {
-    fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self::V4(address.octets()),
-            IpAddr::V6(address) => {
-                let [a, b, c, d, e, f, g, h, ..] = address.octets();
-                Self::V6([a, b, c, d, e, f, g, h])
-            }
-        }
-    }
 }
 
 impl Default for ClientLedger {
@@ -94,20 +146,29 @@ impl Default for ClientLedger {
             begun: Instant::now(),
             hashes: [RandomState::new(), RandomState::new()],
             parts: (0..PARTS).map(|_| Mutex::default()).collect(),
+            sharing: Sharing::default(),
         }
     }
 }
 
 impl ClientLedger {
+    /// The time since the ledger was made, to which the times of all methods refer.
+    pub fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
     /// Counts a request, unless it exceeds a limit. The result has a value if it counts as in progress.
-    pub(crate) fn enter(
+    ///
+    /// # Errors
+    /// If it exceeds one.
+    pub fn enter(
         self: &Arc<Self>,
         limits: &ClientLimits,
         client: IpAddr,
         replicas: NonZeroU32,
+        at: Duration,
     ) -> Result<Option<OpenRequest>, Excess> {
-        let now = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.enter_at(limits, client, replicas, now)
+        self.enter_at(limits, client, replicas, nanoseconds(at))
     }
 
     fn enter_at(
@@ -117,45 +178,48 @@ impl ClientLedger {
         replicas: NonZeroU32,
         now: u64,
     ) -> Result<Option<OpenRequest>, Excess> {
-        let key = self.key(&limits.scope, client.into());
+        let client = client.into();
+        let key = self.key(&limits.scope, client);
         let mut part = self.part(key);
-        if part.len() >= PART_ACCOUNTS && !part.contains_key(&key) {
-            make_room(&mut part, now);
+        if part.accounts.len() >= PART_ACCOUNTS && !part.accounts.contains_key(&key) {
+            make_room(&mut part.accounts, now);
         }
-        let account = part.entry(key).or_default();
-        let take = |rate: Option<RequestRate>, due| match rate {
-            Some(rate) => rate.shared(replicas).take(due, now).ok_or(Excess::Rate),
-            None => Ok(due),
-        };
-        let (second, minute) = (take(limits.per_second, account.second)?, take(limits.per_minute, account.minute)?);
-        // As in nginx, a request that is refused because of others in progress has counted for the rates.
-        (account.second, account.minute) = (second, minute);
-        let Some(most) = limits.in_progress else { return Ok(None) };
-        if account.open >= most.get().div_ceil(replicas.get()) {
-            return Err(Excess::Requests);
+        let LedgerPart { accounts, watched } = &mut *part;
+        let account = accounts.entry(key).or_default();
+        let (entered, is_close) = account.enter(limits, replicas, self.sharing.lease(), now);
+        if is_close
+            && account.watch.is_none()
+            && self.sharing.is_on()
+            && watched.len() < PART_WATCHED
+            && limits.scope.len() <= SCOPE
+        {
+            let mut watch = Box::new(Watch::new(&limits.scope, client, now));
+            watch.begin(limits, replicas, account.open, entered.as_ref().err().copied());
+            account.watch = Some(watch);
+            watched.push(key);
+            self.sharing.watching();
         }
-        account.open += 1;
         drop(part);
-        Ok(Some(OpenRequest { ledger: self.clone(), key }))
+        entered.map(|counts| counts.then(|| OpenRequest { ledger: self.clone(), key }))
     }
 
     /// Whether a client may try another password of these users: it has not had more than `most` wrong ones in a minute.
     pub(crate) fn may_try(&self, users: &Users, client: IpAddr, most: NonZeroU32) -> bool {
-        let now = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let now = nanoseconds(self.now());
         let key = self.key_of_users(users, client);
-        let due = self.part(key).get(&key).map_or(0, |account| account.minute);
+        let due = self.part(key).accounts.get(&key).map_or(0, |account| account.minute);
         per_minute(most).shared(NonZeroU32::MIN).take(due, now).is_some()
     }
 
     /// Counts a wrong password.
     pub(crate) fn note_wrong(&self, users: &Users, client: IpAddr, most: NonZeroU32) {
-        let now = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let now = nanoseconds(self.now());
         let key = self.key_of_users(users, client);
         let mut part = self.part(key);
-        if part.len() >= PART_ACCOUNTS && !part.contains_key(&key) {
-            make_room(&mut part, now);
+        if part.accounts.len() >= PART_ACCOUNTS && !part.accounts.contains_key(&key) {
+            make_room(&mut part.accounts, now);
         }
-        let account = part.entry(key).or_default();
+        let account = part.accounts.entry(key).or_default();
         account.minute = per_minute(most).shared(NonZeroU32::MIN).take(account.minute, now).unwrap_or(account.minute);
     }
 
@@ -180,20 +244,24 @@ impl ClientLedger {
     }
 }
 
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl Drop for OpenRequest {
     fn drop(&mut self) {
         let mut part = self.ledger.part(self.key);
-        if let Some(account) = part.get_mut(&self.key) {
+        if let Some(account) = part.accounts.get_mut(&self.key) {
             account.open = account.open.saturating_sub(1);
-            if account.open == 0 && account.second == 0 && account.minute == 0 {
-                part.remove(&self.key);
+            if account.is_settled(0) {
+                part.accounts.remove(&self.key);
             }
         }
     }
 }
 
 /// Forgets clients that are within their limits; if there are none, the quarter that is closest to it.
-fn make_room(part: &mut LedgerPart, now: u64) {
+fn make_room(part: &mut HashMap<u128, Account>, now: u64) {
     part.retain(|_, account| !account.is_settled(now));
     if part.len() < PART_ACCOUNTS {
         return;
@@ -201,7 +269,9 @@ fn make_room(part: &mut LedgerPart, now: u64) {
     let mut due: Vec<u64> = part.values().map(|account| account.second.max(account.minute)).collect();
     let quarter = due.len() / 4;
     let (_, &mut earliest, _) = due.select_nth_unstable(quarter);
-    part.retain(|_, account| account.open > 0 || account.second.max(account.minute) > earliest);
+    part.retain(|_, account| {
+        account.open > 0 || account.watch.is_some() || account.second.max(account.minute) > earliest
+    });
 }
 
 #[cfg(test)]
@@ -243,7 +313,7 @@ mod tests {
     }
 
     fn accounts(ledger: &ClientLedger) -> usize {
-        ledger.parts.iter().map(|part| part.lock().unwrap().len()).sum()
+        ledger.parts.iter().map(|part| part.lock().unwrap().accounts.len()).sum()
     }
 
     #[test]

@@ -49,6 +49,7 @@ mod work;
 mod worker;
 
 pub use config::ProxyConfig;
+pub use ledger::{ClientLedger, OpenRequest};
 pub use net::{client_hello, proxy_protocol, resolve};
 pub use proxy::{
     Drained, HandoverError, HandoverPlace, Predecessor, Proxy, Published, Publisher, RefusedListener, StartError,

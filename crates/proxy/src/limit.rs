@@ -217,6 +217,14 @@ fairway_model::limits! {
             TRIES: u32 = 32, Count, "The client gets the status of the last failure.", "`fairway_upstream_failures_total`";
             /// Clients whose use of `limit-rps` and its kind is remembered, for all Ingresses together.
             CLIENT_ACCOUNTS: usize = 64 * 1792, Count, "Those who are least above their limits are forgotten.", "";
+            /// Those of them that are close to a limit, so that their demand is reported to the controller, which deals shares of the limit.
+            WATCHED_CLIENTS: usize = 64 * 128, Count, "Further ones have the even share of this proxy.", "";
+            /// Limits of clients of which the controller has dealt shares.
+            DEALT_SHARES: usize = 8192, Count, "The deal does not count, and no other proxy gets more for it.", "";
+            /// Limits in one report to the controller: those with most in progress and the highest demand.
+            REPORTED_DEMANDS: usize = 1024, Count, "Further ones keep their share.", "";
+            /// The pause between two reports, while a client is close to a limit.
+            REPORT_PAUSE: Duration = Duration::from_millis(200), Time, "What changed is in the next report.", "";
             /// Longest password of basic authentication: the time for some hashes grows with its square.
             PASSWORD: usize = 1024, Bytes, "401.", "`unauthenticated`";
             /// Passwords that wait to be checked.

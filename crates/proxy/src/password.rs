@@ -15,11 +15,10 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::{digest, hmac, rand};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use fairway_model::{BasicAuth, ConfiguredName, Fields, KnownField};
+use fairway_model::{BasicAuth, ConfiguredName, CountedClient, Fields, KnownField};
 use md5::{Digest, Md5};
 use tokio::sync::oneshot;
 
-use crate::ledger::CountedClient;
 use crate::limit::{PASSWORD, PASSWORD_QUEUE, PASSWORD_SHARE, PASSWORD_THREADS, PASSWORDS_KNOWN};
 
 /// What one worker knows to be right.

@@ -77,7 +77,8 @@ impl Facts for WorkerFacts<'_> {
     }
 
     fn count(&mut self, limits: &ClientLimits, client: IpAddr) -> Option<Excess> {
-        match self.shard.common.ledger.enter(limits, client, self.live.snapshot.settings().replicas) {
+        let ledger = &self.shard.common.ledger;
+        match ledger.enter(limits, client, self.live.snapshot.settings().replicas, ledger.now()) {
             Ok(open) => {
                 *self.open = open;
                 None

@@ -39,8 +39,10 @@ impl Taker {
 #[tokio::test(start_paused = true)]
 async fn a_change_waits_for_a_proxy_only_as_long_as_that_is_no_secret() {
     let (hub, _reports) = Hub::new();
-    let (quick, slow) =
-        (hub.seat().unwrap().join("quick".into(), "1".into()), hub.seat().unwrap().join("slow".into(), "1".into()));
+    let (quick, slow) = (
+        hub.seat().unwrap().join("quick".into(), "1".into(), false),
+        hub.seat().unwrap().join("slow".into(), "1".into(), false),
+    );
     let mut taker = Taker::default();
     let mut newest = hub.newest();
     let follow = async {
@@ -83,7 +85,7 @@ async fn without_any_proxy_a_change_waits_once() {
     hub.publish(change(1, 2)).await;
     assert_eq!(begun.elapsed(), PATIENCE);
     // One that comes with an old state is not waited for before it has caught up.
-    let member = hub.seat().unwrap().join("late".into(), "1".into());
+    let member = hub.seat().unwrap().join("late".into(), "1".into(), false);
     hub.publish(change(1, 3)).await;
     assert_eq!(begun.elapsed(), PATIENCE);
     drop(member);
@@ -93,7 +95,7 @@ async fn without_any_proxy_a_change_waits_once() {
 #[test]
 fn a_refusal_is_reported_with_the_objects_that_it_is_about() {
     let (hub, mut reports) = Hub::new();
-    let member = hub.seat().unwrap().join("p".into(), "1".into());
+    let member = hub.seat().unwrap().join("p".into(), "1".into(), false);
     member.serves(1, 1, std::iter::empty(), vec![("endpoints/b1".into(), "because".into())]);
     let Ok(Report::Refused { proxy, name, origins, reason }) = reports.try_recv() else { panic!("no report") };
     assert_eq!((&*proxy, &*name, origins, &*reason), ("p", "endpoints/b1", Vec::new(), "because"));
@@ -111,7 +113,7 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let (hub, _reports) = Hub::new();
-        let member = hub.seat().unwrap().join("p".into(), "1".into());
+        let member = hub.seat().unwrap().join("p".into(), "1".into(), false);
         let mut taker = Taker::default();
         let before = Delta::upsert(held.iter().map(|(name, last)| endpoints(*name, *last)));
         for resource in &before.upserts {
@@ -147,7 +149,7 @@ proptest! {
 fn a_proxy_that_missed_more_than_is_remembered_has_everything_compared() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let (hub, _reports) = Hub::new();
-    let member = hub.seat().unwrap().join("p".into(), "1".into());
+    let member = hub.seat().unwrap().join("p".into(), "1".into(), false);
     let mut taker = Taker::default();
     runtime.block_on(hub.publish(change(1, 1)));
     runtime.block_on(hub.publish(change(2, 1)));

@@ -33,7 +33,14 @@ impl Apart {
         let (told, from) = mpsc::channel(1);
         tokio::spawn(serve(hub.clone(), ReceiverStream::new(said), told));
         let apart = Self { hub, reports, proxy: Proxy::default(), to, from };
-        apart.say(Said::Hello(Hello { fairway: "0.1.0".to_owned(), name: "proxy-1".to_owned(), patches: false })).await;
+        apart
+            .say(Said::Hello(Hello {
+                fairway: "0.1.0".to_owned(),
+                name: "proxy-1".to_owned(),
+                patches: false,
+                shares: false,
+            }))
+            .await;
         for list in apart.proxy.replica.inventory() {
             apart.say(Said::Held(list)).await;
         }
@@ -59,9 +66,10 @@ impl Apart {
     async fn round(&mut self, write: impl Fn(&str, Value) -> Value) {
         let (mut gather, mut resources) = (Gather::default(), Vec::new());
         let nonce = loop {
-            let FromController { nonce, pieces, removals, last } =
+            let FromController { nonce, pieces, removals, last, deal } =
                 within("a message", self.from.recv()).await.expect("the controller speaks").expect("a message");
             assert!(removals.is_empty());
+            assert_eq!(deal, None, "the proxy takes no shares");
             for piece in pieces {
                 let Some(whole) = gather.take(piece).expect("a piece") else { continue };
                 let name = whole.name.clone();

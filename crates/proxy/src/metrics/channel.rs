@@ -51,6 +51,8 @@ pub struct ControllerEnd {
     pub rounds: u64,
     /// Resources and removals in them.
     pub sent: u64,
+    /// Limits of clients whose shares are dealt.
+    pub shared: u64,
     /// Times until all connected proxies had a change.
     pub propagation: Distribution,
     /// The last proxy to have the last of these changes, and its time in seconds.
@@ -132,6 +134,12 @@ impl ChannelFigures {
                     "counter",
                     "Resources and removals sent, for each proxy.",
                     end.sent as f64,
+                );
+                number(
+                    "shared_limits",
+                    "gauge",
+                    "Limits that a client is close to, or was lately, so that shares of them are dealt to the proxies by demand.",
+                    end.shared as f64,
                 );
                 let help = "Time from a change to its last acknowledgement by the proxies that were connected.";
                 text.metric("fairway_channel_", "propagation_seconds", "histogram", help);

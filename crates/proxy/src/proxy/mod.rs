@@ -27,6 +27,7 @@ use crate::access_log::{LogSink, LogThread};
 use crate::admin::{AdminSource, Finding, Lifecycle};
 use crate::config::ProxyConfig;
 use crate::health_check::Prober;
+use crate::ledger::ClientLedger;
 use crate::limit::{GEO_PAUSE, GEO_SETTINGS, LAST_WRITE, WORKER_SESSIONS};
 use crate::live::Live;
 use crate::metrics::{ConfigStatus, MetricOptions};
@@ -79,6 +80,7 @@ pub struct Proxy {
     lifecycle: Lifecycle,
     admin: Option<SocketAddr>,
     control: Option<Control>,
+    ledger: Arc<ClientLedger>,
 }
 
 /// Publishes changes of the configuration. Clones share the same publisher.
@@ -169,9 +171,10 @@ impl Proxy {
         let health = Arc::<HealthBoard>::default();
         let (prober, probing) = Prober::new(health.clone());
         let (stapling, staples) = Stapling::new(&certificates, control.policy());
+        let ledger = Arc::<ClientLedger>::default();
         let common = Arc::new(Common {
             clients: ClientCounts::default(),
-            ledger: Arc::default(),
+            ledger: ledger.clone(),
             connections,
             datagram_sessions: descriptors::most_sessions(count, connections.min(WORKER_SESSIONS)),
             numbers: AtomicU64::new(1),
@@ -280,7 +283,7 @@ impl Proxy {
                 },
             )
             .map_err(StartError::Thread)?;
-        Ok(Self { shared, threads, log, lifecycle, admin: address, control: Some(control) })
+        Ok(Self { shared, threads, log, lifecycle, admin: address, control: Some(control), ledger })
     }
 
     /// The address of the admin listener, with the port that the kernel chose.
@@ -292,6 +295,11 @@ impl Proxy {
     /// the first complete configuration reports that it is live.
     pub fn readiness(&self) -> Lifecycle {
         self.lifecycle.clone()
+    }
+
+    /// The count of clients' requests, whose limits a controller may divide.
+    pub fn client_ledger(&self) -> Arc<ClientLedger> {
+        self.ledger.clone()
     }
 
     /// The publisher of changes.

@@ -8,9 +8,7 @@ use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fairway_model::Settings;
-
-use crate::ledger::CountedClient;
+use fairway_model::{CountedClient, Settings};
 
 /// The clients that have connections.
 #[derive(Clone, Debug, Default)]

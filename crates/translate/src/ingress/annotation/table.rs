@@ -35,7 +35,8 @@ const MIRROR: &str = "the copy has what the backend gets, with another Host; at 
 const CIPHERS: &str = "suites with ECDHE and AES-GCM or ChaCha20 only; other names are left out, and a list of only such names is reported and not used";
 
 /// How limits differ.
-const LIMITS: &str = "all replicas share the limit; in ingress-nginx, each replica allows as much by itself";
+const LIMITS: &str = "all replicas share the limit, evenly or [by demand](sizing.md#limits-for-clients-over-several-replicas); in ingress-nginx, \
+     each replica allows as much by itself";
 
 annotations! {
     /// How paths are matched, and the paths that backends see.

@@ -1,0 +1,199 @@
+use fairway_model::{CountedClient, LimitKind};
+use proptest::prelude::*;
+
+use super::*;
+
+fn key(client: u32) -> LimitKey {
+    LimitKey { scope: "shop/web".into(), client: CountedClient::V4(client.to_be_bytes()), kind: LimitKind::PerSecond }
+}
+
+/// A proxy that reports and confirms at once.
+#[derive(Default)]
+struct Proxy {
+    number: u64,
+    applied: u64,
+    shares: HashMap<LimitKey, LimitPart>,
+}
+
+impl Proxy {
+    fn take(&mut self, deal: ShareDeal) {
+        self.applied = deal.number;
+        for (key, share) in deal.shares {
+            match share {
+                Some(share) => self.shares.insert(key, share),
+                None => self.shares.remove(&key),
+            };
+        }
+    }
+}
+
+struct Table {
+    dealer: Dealer,
+    proxies: Vec<Proxy>,
+    at: Duration,
+}
+
+impl Table {
+    fn new(replicas: u32, proxies: usize) -> Self {
+        let mut dealer = Dealer::default();
+        dealer.resize(NonZeroU32::new(replicas).unwrap());
+        (0..proxies as u64).for_each(|id| dealer.join(id));
+        let mut table =
+            Self { dealer, proxies: (0..proxies).map(|_| Proxy::default()).collect(), at: Duration::from_secs(1) };
+        table.take();
+        table
+    }
+
+    fn take(&mut self) {
+        for (id, proxy) in self.proxies.iter_mut().enumerate() {
+            while let Some(deal) = self.dealer.deal(id as u64, self.at) {
+                proxy.take(deal);
+            }
+        }
+    }
+
+    fn report(&mut self, id: usize, demands: Vec<Demand>) {
+        let proxy = &mut self.proxies[id];
+        proxy.number += 1;
+        let report = DemandReport { number: proxy.number, applied: proxy.applied, demands };
+        self.dealer.report(id as u64, report, self.at);
+    }
+
+    /// All report what they could use of a limit, and take what they are dealt, a few times.
+    fn rounds(&mut self, key: &LimitKey, wants: &[f64], count: usize) {
+        for _ in 0..count {
+            self.at += Duration::from_millis(200);
+            for (id, want) in wants.iter().enumerate() {
+                self.report(id, demand(key, *want, 0.0).into_iter().collect());
+            }
+            self.take();
+        }
+    }
+
+    fn share(&self, id: usize, key: &LimitKey) -> f64 {
+        self.proxies[id].shares.get(key).map_or(f64::NAN, |share| f64::from(share.get()) / 1e6)
+    }
+}
+
+fn demand(key: &LimitKey, now: f64, held: f64) -> Option<Demand> {
+    let [now, held] = [now, held].map(LimitPart::fraction);
+    let span = Duration::from_secs(5);
+    (now > LimitPart::default()).then(|| Demand { key: key.clone(), now, lately: now, held, span })
+}
+
+#[test]
+fn the_proxies_of_one_controller_divide_what_they_have_together() {
+    let mut table = Table::new(8, 2);
+    table.rounds(&key(1), &[1.0, 0.0], 4);
+    let (all, floor) = (table.share(0, &key(1)), table.share(1, &key(1)));
+    // Six more have other controllers.
+    assert!((0.24..=0.25 - floor).contains(&all) && floor > 0.003, "{all}, {floor}");
+}
+
+#[test]
+fn one_proxy_alone_is_dealt_nothing() {
+    let mut table = Table::new(4, 1);
+    table.rounds(&key(1), &[1.0], 4);
+    assert_eq!((table.dealer.limits(), table.proxies[0].applied), (0, 0));
+    assert_eq!(table.dealer.deal(0, table.at), None);
+}
+
+#[test]
+fn where_nobody_counts_the_proxies_those_that_are_connected_share() {
+    let mut table = Table::new(1, 4);
+    table.rounds(&key(1), &[1.0; 4], 4);
+    let shares = [0, 1, 2, 3].map(|id| table.share(id, &key(1)));
+    assert!(shares.iter().all(|share| (0.24..=0.25).contains(share)), "{shares:?}");
+    // One that falls silent takes no more than its part with it.
+    for _ in 0..10 {
+        table.at += Duration::from_millis(200);
+        (0..3).for_each(|id| table.report(id, demand(&key(1), 1.0, 0.0).into_iter().collect()));
+        table.take();
+    }
+    let shares = [0, 1, 2].map(|id| table.share(id, &key(1)));
+    assert!(shares.iter().all(|share| (0.24..=0.25).contains(share)), "{shares:?}");
+}
+
+#[test]
+fn one_that_joins_has_its_share_of_what_was_dealt_before() {
+    let mut table = Table::new(2, 2);
+    table.rounds(&key(1), &[1.0, 0.0], 4);
+    table.dealer.join(2);
+    table.proxies.push(Proxy::default());
+    table.dealer.resize(NonZeroU32::new(3).unwrap());
+    table.rounds(&key(1), &[1.0, 0.0, 1.0], 4);
+    let shares = [0, 1, 2].map(|id| table.share(id, &key(1)));
+    assert!((shares[0] - shares[2]).abs() < 0.02 && shares.iter().sum::<f64>() <= 1.0, "{shares:?}");
+}
+
+#[test]
+fn a_proxy_can_claim_no_more_than_a_fair_share_and_what_it_has() {
+    let mut table = Table::new(3, 3);
+    for _ in 0..10 {
+        table.at += Duration::from_millis(200);
+        table.report(0, demand(&key(1), 1.0, 0.0).into_iter().collect());
+        // What it says it has in use, beyond what it was dealt, counts for nothing.
+        table.report(1, demand(&key(1), 1.0, 1.0).into_iter().collect());
+        table.report(2, Vec::new());
+        table.take();
+    }
+    let share = table.share(0, &key(1));
+    assert!(share > 0.48, "{share}");
+    // Nor does a confirmation of what was not sent free anything.
+    table.proxies[1].applied = u64::MAX;
+    (0..2).for_each(|_| table.report(1, Vec::new()));
+    table.report(0, demand(&key(1), 1.0, 0.0).into_iter().collect());
+    let deal = table.dealer.deal(0, table.at).expect("an answer");
+    assert!(
+        deal.shares.iter().all(|(_, share)| share.is_none_or(|share| share < LimitPart::fraction(0.55))),
+        "{deal:?}"
+    );
+}
+
+#[test]
+fn limits_are_bounded_and_forgotten() {
+    let mut table = Table::new(2, 2);
+    for first in (0..DEALT as u32 + 2 * SHARES as u32).step_by(SHARES) {
+        let all = (first..first + SHARES as u32 + 7).filter_map(|client| demand(&key(client), 1.0, 0.0)).collect();
+        table.report(0, all);
+        table.take();
+    }
+    assert_eq!(table.dealer.limits(), DEALT);
+    assert!(table.proxies.iter().all(|proxy| proxy.shares.len() <= DEALT));
+    for _ in 0..60 {
+        table.at += Duration::from_millis(200);
+        (0..2).for_each(|id| table.report(id, Vec::new()));
+        table.take();
+    }
+    assert_eq!(table.dealer.limits(), 0);
+    assert!(table.proxies.iter().all(|proxy| proxy.shares.is_empty()));
+    let dealer = &table.dealer;
+    assert!(
+        dealer.dirty.is_empty() && dealer.members.values().all(|member| member.news.is_empty() && member.told == 0)
+    );
+    // One that has gone is forgotten as well.
+    table.dealer.leave(1, table.at);
+    table.at += 2 * AFTERLIFE;
+    table.report(0, Vec::new());
+    assert_eq!(table.dealer.members.len(), 1);
+}
+
+proptest! {
+    /// Whatever proxies ask for, in whatever order they hear and confirm.
+    #[test]
+    fn what_proxies_may_use_is_never_more_than_all(
+        steps in proptest::collection::vec((0_usize..4, 0_u32..=10, any::<bool>(), 0_u64..700), 1..120),
+    ) {
+        let (mut table, limit) = (Table::new(4, 4), key(1));
+        for (id, want, hears, pause) in steps {
+            table.at += Duration::from_millis(pause);
+            table.report(id, demand(&limit, f64::from(want) / 10.0, 0.0).into_iter().collect());
+            if hears && let Some(deal) = table.dealer.deal(id as u64, table.at) {
+                table.proxies[id].take(deal);
+            }
+            let even = LimitPart::even(NonZeroU32::new(4).unwrap());
+            let sum: u32 = table.proxies.iter().map(|proxy| proxy.shares.get(&limit).unwrap_or(&even).get()).sum();
+            prop_assert!(sum <= LimitPart::WHOLE.get(), "{sum}");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Shares of the limits for clients: what proxies report, and what a controller deals.
+//!
+//! Invariant: the parts that are dealt of a limit never exceed the budget, whatever is demanded.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What counts as one client: an IPv4 address, or an IPv6 network of 64 bits, which is the least that a subscriber gets (RFC
+/// 6177).
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Hash)]
+pub enum CountedClient {
+    /// An address.
+    V4([u8; 4]),
+    /// A network.
+    V6([u8; 8]),
+}
+
+/// One of the limits of a client.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Hash)]
+pub enum LimitKind {
+    /// Requests per second.
+    PerSecond,
+    /// Requests per minute.
+    PerMinute,
+    /// Requests in progress.
+    InProgress,
+}
+
+/// One limit of one client.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Hash)]
+pub struct LimitKey {
+    /// Where requests are counted.
+    pub scope: Arc<str>,
+    /// Whose are counted.
+    pub client: CountedClient,
+    /// Which limit.
+    pub kind: LimitKind,
+}
+
+/// A part of a limit, in millionths of it.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub struct LimitPart(u32);
+
+/// What a proxy could use of a limit.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Demand {
+    /// The limit.
+    pub key: LimitKey,
+    /// What was asked for in the last moments, refused requests included.
+    pub now: LimitPart,
+    /// The same over the time that several requests take at the limit.
+    pub lately: LimitPart,
+    /// What is in use and can't be given up at once: requests in progress.
+    pub held: LimitPart,
+    /// The time in which a client that has used up the whole burst has all of it again.
+    pub span: Duration,
+}
+
+/// What a proxy says of the limits that clients are close to.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct DemandReport {
+    /// Counts the reports of a proxy.
+    pub number: u64,
+    /// The last deal that is in effect.
+    pub applied: u64,
+    /// All limits with a demand worth dealing for. Of others that have been dealt, this proxy keeps to its share.
+    pub demands: Vec<Demand>,
+}
+
+/// What a controller deals to a proxy. What earlier deals said of other limits stays.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ShareDeal {
+    /// Counts the deals to a proxy.
+    pub number: u64,
+    /// The last report that was read before.
+    pub heard: u64,
+    /// The part of each limit. `None` returns it to the even division.
+    pub shares: Vec<(LimitKey, Option<LimitPart>)>,
+}
+
+impl From<IpAddr> for CountedClient {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address.octets()),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, e, f, g, h, ..] = address.octets();
+                Self::V6([a, b, c, d, e, f, g, h])
+            }
+        }
+    }
+}
+
+impl LimitPart {
+    /// All of it.
+    pub const WHOLE: Self = Self(1_000_000);
+
+    /// So many millionths, at most all.
+    pub fn millionths(millionths: u32) -> Self {
+        Self(millionths.min(Self::WHOLE.0))
+    }
+
+    /// A fraction of it: none of it below 0, at most all.
+    pub fn fraction(fraction: f64) -> Self {
+        Self((fraction.clamp(0.0, 1.0) * f64::from(Self::WHOLE.0)) as u32)
+    }
+
+    /// The part of each of several that have the same.
+    pub fn even(replicas: NonZeroU32) -> Self {
+        Self(Self::WHOLE.0 / replicas.get())
+    }
+
+    /// In millionths.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+
+    /// So much of a number, rounded up; of one that isn't 0, at least 1.
+    pub fn of(self, number: u32) -> u32 {
+        let part = u64::from(number) * u64::from(self.0);
+        (part.div_ceil(u64::from(Self::WHOLE.0)) as u32).max(1.min(number))
+    }
+
+    /// Both together, at most all.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self::millionths(self.0.saturating_add(other.0))
+    }
+
+    /// What is left without the other.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+}
+
+/// Of an even share, what a proxy keeps that has no demand while others could use all: one part of so many.
+// No limit: how shares are divided.
+pub const FLOOR: u32 = 32;
+
+/// Divides a budget of a limit among proxies, by what each of them asks for now and what it has asked for lately. Each gets the floor.
+/// The rest goes to those who could use it now, evenly to those who could use more than that (max-min fairness); what these leave,
+/// to those who could lately; and what these leave, evenly to all.
+pub fn divide(budget: LimitPart, wants: &[(LimitPart, LimitPart)]) -> Vec<LimitPart> {
+    let count = wants.len() as u32;
+    if count == 0 {
+        return Vec::new();
+    }
+    let mut shares = vec![budget.0 / count / FLOOR; wants.len()];
+    let mut left = budget.0 - shares.iter().sum::<u32>();
+    left = fill(&mut shares, left, wants.iter().map(|(now, _)| now.0));
+    left = fill(&mut shares, left, wants.iter().map(|(_, lately)| lately.0));
+    shares.into_iter().map(|share| LimitPart(share + left / count)).collect()
+}
+
+/// Adds to the shares what they lack, the smallest lack first, and none more than the others that lack more. Returns what is left.
+fn fill(shares: &mut [u32], mut left: u32, wants: impl Iterator<Item = u32>) -> u32 {
+    let mut lacks: Vec<_> = wants.zip(shares).map(|(want, share)| (want.saturating_sub(*share), share)).collect();
+    lacks.sort_unstable_by_key(|(lack, _)| *lack);
+    let mut others = lacks.len() as u32;
+    for (lack, share) in lacks {
+        let more = lack.min(left / others);
+        *share += more;
+        left -= more;
+        others -= 1;
+    }
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(fractions: &[f64]) -> Vec<f64> {
+        let wants: Vec<_> = fractions.iter().map(|part| (LimitPart::fraction(*part), LimitPart::default())).collect();
+        divide(LimitPart::WHOLE, &wants).iter().map(|part| f64::from(part.0) / 1e6).collect()
+    }
+
+    fn close(a: &[f64], b: &[f64]) -> bool {
+        a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 0.01)
+    }
+
+    #[test]
+    fn who_alone_asks_gets_all_but_the_floors_and_nobody_asking_means_evenly() {
+        let shares = parts(&[1.0, 0.0, 0.0, 0.0]);
+        assert!(shares[0] > 0.97 && shares[1..].iter().all(|floor| *floor > 0.007), "{shares:?}");
+        assert_eq!(parts(&[0.0; 4]), [0.25; 4]);
+        assert_eq!(parts(&[1.0; 4]), [0.25; 4]);
+        assert!(divide(LimitPart::WHOLE, &[]).is_empty());
+    }
+
+    #[test]
+    fn who_asks_for_less_than_the_even_share_has_all_of_it() {
+        let shares = parts(&[1.0, 0.4, 0.1, 0.0]);
+        assert!(close(&shares, &[0.492, 0.4, 0.1, 0.008]), "{shares:?}");
+        let shares = parts(&[1.0, 1.0, 0.2, 0.0]);
+        assert!(close(&shares, &[0.396, 0.396, 0.2, 0.008]), "{shares:?}");
+    }
+
+    #[test]
+    fn what_nobody_asks_for_now_goes_to_those_who_did_lately() {
+        let [none, all] = [0.0, 0.9].map(LimitPart::fraction);
+        let shares = divide(LimitPart::WHOLE, &[(none, all), (none, none)]);
+        assert!(shares[0] >= LimitPart::fraction(0.9), "{shares:?}");
+        // And to nobody else when somebody asks now.
+        let shares = divide(LimitPart::WHOLE, &[(none, all), (all, none)]);
+        assert!(shares[1] >= LimitPart::fraction(0.9), "{shares:?}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn shares_never_exceed_the_budget_leave_nothing_and_are_fair(
+            budget in 0_u32..=1_000_000,
+            wants in proptest::collection::vec((0_u32..=1_000_000, 0_u32..=1_000_000), 1..12),
+        ) {
+            let count = wants.len() as u32;
+            let asked: Vec<_> = wants.iter().map(|(now, lately)| (LimitPart(*now), LimitPart(*lately))).collect();
+            let shares: Vec<u32> = divide(LimitPart(budget), &asked).into_iter().map(|share| share.0).collect();
+            let sum: u32 = shares.iter().sum();
+            proptest::prop_assert!(sum <= budget && sum + 2 * count >= budget, "{sum} of {budget}");
+            let floor = budget / count / FLOOR;
+            let most = shares.iter().max().unwrap();
+            for (share, (now, _)) in shares.iter().zip(&wants) {
+                proptest::prop_assert!(*share >= floor);
+                // Who has less than it asks for now has as much as anyone, but for rounding.
+                proptest::prop_assert!(share >= now || share + count >= *most, "{wants:?}: {shares:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_number_is_rounded_up_and_never_nothing() {
+        assert_eq!(LimitPart::fraction(0.25).of(8), 2);
+        assert_eq!(LimitPart::fraction(0.26).of(8), 3);
+        assert_eq!(LimitPart::default().of(8), 1);
+        assert_eq!(LimitPart::WHOLE.of(u32::MAX), u32::MAX);
+    }
+}

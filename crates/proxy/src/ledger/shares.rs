@@ -1,0 +1,320 @@
+//! The shares of limits that a controller deals, and the reports by which it knows what to deal.
+//!
+//! Invariant: what is not confirmed in time lapses. A share above the even one is in force for [`HIGH`] after the report was sent that the
+//! controller had read last when it dealt; one below it for [`LOW`] after the last word of the controller, which by then has taken back
+//! what it had dealt others of this.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fairway_model::{Demand, DemandReport, LimitKey, LimitKind, LimitPart, ShareDeal};
+use tokio::sync::Notify;
+
+use super::watch::{Lease, Watch};
+use super::{ClientLedger, LedgerPart, nanoseconds};
+use crate::limit::{DEALT_SHARES, REPORTED_DEMANDS};
+
+/// How long a share above the even one is in force without another word of the controller.
+// No limit: what keeps the sum of all shares.
+const HIGH: u64 = 2_000_000_000;
+
+/// The same for one below.
+// No limit: what keeps the sum of all shares.
+const LOW: u64 = 4_000_000_000;
+
+/// Reports of which the time of sending is known.
+// No limit: more than are sent in the time of a share.
+const SENT: usize = 256;
+
+/// What a ledger knows about the controller.
+#[derive(Debug, Default)]
+pub(super) struct Sharing {
+    /// Whether a controller deals.
+    on: AtomicBool,
+    high: AtomicU64,
+    low: AtomicU64,
+    since: AtomicU64,
+    watched: AtomicUsize,
+    woken: Notify,
+    talk: Mutex<Talk>,
+}
+
+#[derive(Debug, Default)]
+struct Talk {
+    number: u64,
+    applied: u64,
+    /// When reports were sent.
+    sent: VecDeque<(u64, u64)>,
+    /// Limits with a share that is dealt.
+    dealt: usize,
+    /// Whether a deal had more limits than are kept, so that no further one may confirm it.
+    refuses: bool,
+}
+
+impl Sharing {
+    pub(super) fn is_on(&self) -> bool {
+        self.on.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn lease(&self) -> Lease {
+        let [high, low, since] = [&self.high, &self.low, &self.since].map(|time| time.load(Ordering::Relaxed));
+        Lease { high, low, since }
+    }
+
+    /// Notes that one more client is watched.
+    pub(super) fn watching(&self) {
+        if self.watched.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.woken.notify_one();
+        }
+    }
+
+    fn talk(&self) -> MutexGuard<'_, Talk> {
+        self.talk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientLedger {
+    /// Whether there are clients to report about, every [`REPORT_PAUSE`](crate::limit::REPORT_PAUSE).
+    pub fn is_watching(&self) -> bool {
+        self.sharing.watched.load(Ordering::Relaxed) > 0
+    }
+
+    /// Resolves when there are.
+    pub async fn watching(&self) {
+        while !self.is_watching() {
+            self.sharing.woken.notified().await;
+        }
+    }
+
+    /// What to tell the controller, if anything. It `confirms` a deal in any case.
+    pub fn report(&self, at: Duration, confirms: bool) -> Option<DemandReport> {
+        let now = nanoseconds(at);
+        let mut talk = self.sharing.talk();
+        let (mut demands, mut dealt) = (Vec::new(), 0);
+        for part in &self.parts {
+            let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
+            let LedgerPart { accounts, watched } = &mut *part;
+            watched.retain(|key| {
+                let Some(account) = accounts.get_mut(key) else { return false };
+                let open = account.open;
+                let Some(watch) = &mut account.watch else { return false };
+                let stays = watch.tick(open, now, &mut demands);
+                dealt += watch.dealt();
+                if !stays {
+                    account.watch = None;
+                    self.sharing.watched.fetch_sub(1, Ordering::Relaxed);
+                    if account.is_settled(now) {
+                        accounts.remove(key);
+                    }
+                }
+                stays
+            });
+        }
+        talk.dealt = dealt;
+        if !self.sharing.is_on() || (demands.is_empty() && dealt == 0 && !confirms) {
+            return None;
+        }
+        if demands.len() > REPORTED_DEMANDS {
+            demands.sort_unstable_by_key(|Demand { now, held, .. }| std::cmp::Reverse((*held, *now)));
+            demands.truncate(REPORTED_DEMANDS);
+        }
+        talk.number += 1;
+        if talk.sent.len() >= SENT {
+            talk.sent.pop_front();
+        }
+        let number = talk.number;
+        talk.sent.push_back((number, now));
+        Some(DemandReport { number, applied: talk.applied, demands })
+    }
+
+    /// Takes what the controller deals. Whether it waits for a report, by which it knows that the deal is in effect.
+    pub fn deal(&self, deal: &ShareDeal, at: Duration) -> bool {
+        let now = nanoseconds(at);
+        let mut talk = self.sharing.talk();
+        if talk.refuses {
+            return false;
+        }
+        for (key, share) in &deal.shares {
+            match share {
+                Some(_) if talk.dealt >= DEALT_SHARES => {
+                    talk.refuses = true;
+                    self.orphan(now);
+                    return false;
+                }
+                Some(part) => talk.dealt += usize::from(self.deal_one(key, *part, now)),
+                None => self.undeal_one(key, now),
+            }
+        }
+        while let Some((number, sent)) = talk.sent.front().copied().filter(|(number, _)| *number <= deal.heard) {
+            if number == deal.heard {
+                self.sharing.high.fetch_max(sent.saturating_add(HIGH), Ordering::Relaxed);
+            }
+            talk.sent.pop_front();
+        }
+        if self.sharing.low.load(Ordering::Relaxed) <= now {
+            self.sharing.since.store(now, Ordering::Relaxed);
+        }
+        self.sharing.low.store(now.saturating_add(LOW), Ordering::Relaxed);
+        talk.applied = deal.number;
+        self.sharing.on.store(true, Ordering::Relaxed);
+        !deal.shares.is_empty()
+    }
+
+    /// Notes that the controller is gone.
+    pub fn controller_gone(&self, at: Duration) {
+        let mut talk = self.sharing.talk();
+        (talk.applied, talk.sent, talk.refuses) = (0, VecDeque::new(), false);
+        self.orphan(nanoseconds(at));
+    }
+
+    fn orphan(&self, now: u64) {
+        self.sharing.on.store(false, Ordering::Relaxed);
+        let lease = self.sharing.lease();
+        for part in &self.parts {
+            let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
+            let LedgerPart { accounts, watched } = &mut *part;
+            for key in watched {
+                if let Some(watch) = accounts.get_mut(key).and_then(|account| account.watch.as_mut()) {
+                    watch.orphan(lease, now);
+                }
+            }
+        }
+    }
+
+    /// Whether there was no share before.
+    fn deal_one(&self, key: &LimitKey, share: LimitPart, now: u64) -> bool {
+        let id = self.key(&key.scope, key.client);
+        let mut part = self.part(id);
+        let LedgerPart { accounts, watched } = &mut *part;
+        let account = accounts.entry(id).or_default();
+        let watch = account.watch.get_or_insert_with(|| {
+            watched.push(id);
+            self.sharing.watching();
+            Box::new(Watch::new(&key.scope, key.client, now))
+        });
+        let before = watch.dealt();
+        watch.gauge(key.kind).deal(share, now);
+        watch.dealt() > before
+    }
+
+    fn undeal_one(&self, key: &LimitKey, now: u64) {
+        let id = self.key(&key.scope, key.client);
+        let mut part = self.part(id);
+        let Some(account) = part.accounts.get_mut(&id) else { return };
+        let Some(watch) = &mut account.watch else { return };
+        if watch.gauge(key.kind).undeal(now) {
+            match key.kind {
+                LimitKind::PerSecond => account.second = 0,
+                LimitKind::PerMinute => account.minute = 0,
+                LimitKind::InProgress => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::num::NonZeroU32;
+    use std::sync::Arc;
+
+    use fairway_model::{ClientLimits, NetworkSet, RequestRate, Respond};
+
+    use super::*;
+    use crate::limit::WATCHED_CLIENTS;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn limits() -> ClientLimits {
+        ClientLimits {
+            scope: "shop/web".into(),
+            per_second: Some(RequestRate { requests: NonZeroU32::MIN, period: SECOND, burst: 0 }),
+            per_minute: None,
+            in_progress: None,
+            exempt: NetworkSet::default(),
+            over_rate: Respond::page(503),
+            over_requests: Respond::page(503),
+        }
+    }
+
+    fn client(number: u32) -> IpAddr {
+        IpAddr::from(number.to_be_bytes())
+    }
+
+    fn key(number: u32) -> LimitKey {
+        LimitKey { scope: "shop/web".into(), client: client(number).into(), kind: LimitKind::PerSecond }
+    }
+
+    /// Two requests of a client, the second of which is refused.
+    fn exceed(ledger: &Arc<ClientLedger>, number: u32, at: Duration) {
+        let enter = || ledger.enter(&limits(), client(number), NonZeroU32::MIN, at).is_ok();
+        assert_eq!([enter(), enter()], [true, false]);
+    }
+
+    fn deal(number: u64, shares: impl IntoIterator<Item = LimitKey>) -> ShareDeal {
+        let share = Some(LimitPart::fraction(0.01));
+        ShareDeal { number, heard: 0, shares: shares.into_iter().map(|key| (key, share)).collect() }
+    }
+
+    #[test]
+    fn without_a_controller_that_deals_nobody_is_watched() {
+        let ledger = Arc::<ClientLedger>::default();
+        exceed(&ledger, 1, SECOND);
+        assert!(!ledger.is_watching() && ledger.report(2 * SECOND, true).is_none());
+        assert!(!ledger.deal(&deal(1, []), 2 * SECOND));
+        exceed(&ledger, 1, 3 * SECOND);
+        let report = ledger.report(3 * SECOND + SECOND / 5, false).unwrap();
+        assert_eq!((report.applied, &report.demands[0].key), (1, &key(1)));
+        // And no more when it is gone.
+        ledger.controller_gone(4 * SECOND);
+        assert!((0..60).all(|fifth| ledger.report(4 * SECOND + fifth * SECOND / 5, true).is_none()));
+        assert!(!ledger.is_watching());
+    }
+
+    #[test]
+    fn those_who_are_watched_and_reported_are_bounded_and_forgotten() {
+        let ledger = Arc::<ClientLedger>::default();
+        ledger.deal(&deal(1, []), SECOND);
+        (0..2 * WATCHED_CLIENTS as u32).for_each(|number| exceed(&ledger, number, SECOND));
+        let watched = ledger.sharing.watched.load(Ordering::Relaxed);
+        assert!(watched > WATCHED_CLIENTS / 2 && watched <= WATCHED_CLIENTS, "{watched}");
+        assert_eq!(ledger.report(SECOND + SECOND / 5, false).unwrap().demands.len(), REPORTED_DEMANDS);
+        for fifth in 1..=60 {
+            ledger.report(2 * SECOND + fifth * SECOND / 5, false);
+        }
+        assert!(!ledger.is_watching());
+        let accounts: usize = ledger.parts.iter().map(|part| part.lock().unwrap().accounts.len()).sum();
+        assert_eq!(accounts, 2 * WATCHED_CLIENTS - watched, "nothing of them stays");
+    }
+
+    #[test]
+    fn a_deal_of_more_than_is_kept_is_never_confirmed_and_nothing_of_it_stays() {
+        let ledger = Arc::<ClientLedger>::default();
+        assert!(ledger.deal(&deal(1, (0..DEALT_SHARES as u32).map(key)), SECOND));
+        assert_eq!(ledger.report(SECOND, true).unwrap().applied, 1);
+        assert!(!ledger.deal(&deal(2, [key(DEALT_SHARES as u32)]), SECOND));
+        assert!(!ledger.deal(&deal(3, []), SECOND));
+        assert!(ledger.report(2 * SECOND, true).is_none());
+        ledger.report(6 * SECOND, false);
+        ledger.report(6 * SECOND + super::super::watch::LONGEST_SPAN, false);
+        assert!(!ledger.is_watching());
+        // Another controller may deal again.
+        ledger.controller_gone(7 * SECOND);
+        assert!(ledger.deal(&deal(1, [key(1)]), 8 * SECOND));
+    }
+
+    #[test]
+    fn with_a_small_share_the_first_request_passes_and_after_its_end_the_even_rate_is_back() {
+        let ledger = Arc::<ClientLedger>::default();
+        ledger.deal(&deal(1, [key(1)]), SECOND);
+        exceed(&ledger, 1, SECOND);
+        let enter = |at| ledger.enter(&limits(), client(1), NonZeroU32::MIN, at).is_ok();
+        assert!(!enter(4 * SECOND), "the share is one in a hundred seconds");
+        // Four seconds after the last word of the controller it lapses.
+        assert!(!enter(5 * SECOND + SECOND / 2));
+        assert!(enter(6 * SECOND));
+        assert!(!enter(6 * SECOND + SECOND / 2));
+    }
+}
