@@ -34,6 +34,8 @@ pub(crate) struct Options {
     names: Vec<String>,
     /// Keep the cluster.
     keep: bool,
+    /// Run a development build in place of the image.
+    development: bool,
 }
 
 impl Options {
@@ -42,8 +44,9 @@ impl Options {
         for word in words {
             match *word {
                 "--keep" => options.keep = true,
+                "--development" => options.development = true,
                 flag if flag.starts_with('-') => {
-                    anyhow::bail!("unknown option {flag}; usage: cargo xtask e2e [NAME...] [--keep]")
+                    anyhow::bail!("unknown option {flag}; usage: cargo xtask e2e [NAME...] [--keep] [--development]")
                 }
                 name => options.names.push(name.to_owned()),
             }
@@ -82,7 +85,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Ou
     if let Some(refusal) = lack_of_namespaces(workspace) {
         return Ok(failed(refusal));
     }
-    for step in [tools::build, image::build, cluster::build, build] {
+    let image = if options.development { image::build_development } else { image::build };
+    for step in [tools::build, image, cluster::build, build] {
         let outcome = step(workspace)?;
         if outcome.failure.is_some() {
             return Ok(outcome);
@@ -198,7 +202,7 @@ mod tests {
     #[test]
     fn names_choose_tests_but_the_one_that_judges_all() {
         let options = Options::parse(&["churn", "--keep"]).unwrap();
-        assert_eq!(options, Options { names: vec!["churn".to_owned()], keep: true });
+        assert_eq!(options, Options { names: vec!["churn".to_owned()], keep: true, development: false });
         assert_eq!(options.refusal(), None);
         assert_eq!(passes(&options.names), [["--test-threads", THREADS, "--nocapture", "--skip", "rights::", "churn"]]);
         for name in ["rights", "rights::no_request"] {

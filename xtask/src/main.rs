@@ -63,7 +63,7 @@ Tasks:
   matrix [--python FILE]
                       Ten clients through Fairway to five servers: downloads, uploads, cut responses, GOAWAY. FILE is a Python with httpx
   cluster [--help]    A real control plane and two Nodes in network namespaces: up, status, exec, down
-  e2e [NAME...] [--keep]
+  e2e [NAME...] [--keep] [--development]
                       End-to-end tests on such a cluster, all or those with NAME in theirs; --keep leaves it running
   conformance ingress --suite FOLDER [--times N] [--keep]
                       The official Ingress conformance suite from a checkout, N times in a row (once by default); takes 15 minutes
