@@ -310,6 +310,16 @@ impl Hub {
         state.proxies.values().map(status).collect()
     }
 
+    /// Changes whenever a proxy has taken a change, came, or went.
+    pub fn progress(&self) -> watch::Receiver<u64> {
+        self.0.progress.subscribe()
+    }
+
+    /// For each connected proxy the number of the last change that it serves, where the first one published is 1.
+    pub fn serves(&self) -> Vec<u64> {
+        self.state().proxies.values().map(|proxy| proxy.serves).collect()
+    }
+
     /// What has been sent so far.
     pub fn figures(&self) -> HubFigures {
         let shared = self.dealer().limits();

@@ -23,6 +23,8 @@ pub struct ControllerConfig {
     pub disable_sync_events: bool,
     /// `--gateway-api`: also serve the Gateway API, as soon as its CRDs are there.
     pub gateway_api: bool,
+    /// `--readiness-gate`: set the condition of pods that wait for the proxies to know them.
+    pub readiness_gate: bool,
     /// `--read-only`: write nothing, neither status nor Events nor a Lease.
     pub read_only: bool,
 }

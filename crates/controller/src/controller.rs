@@ -27,6 +27,17 @@ pub struct Controller {
     reports: mpsc::Receiver<ProxyReport>,
     reviewer: Reviewer,
     questions: mpsc::Receiver<Question>,
+    proxies: Option<Proxies>,
+}
+
+/// Proxies in other processes.
+pub(crate) struct Proxies {
+    /// Changes whenever one of them has got further, came, or went.
+    pub(crate) changed: watch::Receiver<u64>,
+    /// For each connected one the number of the last change that is in force there.
+    pub(crate) serves: Box<dyn Fn() -> Vec<u64> + Send + Sync>,
+    /// How many there are at least, connected or not.
+    pub(crate) least: usize,
 }
 
 /// Why a configuration is invalid.
@@ -38,6 +49,9 @@ pub enum InvalidConfig {
     /// The two are different ways to say the same.
     #[error("--watch-namespace and --watch-namespace-selector exclude each other")]
     TwoSelections,
+    /// Who writes the conditions is who writes status.
+    #[error("--readiness-gate needs --update-status, POD_NAME and POD_NAMESPACE, and not --read-only")]
+    NoRouting,
 }
 
 /// Why a [`Controller`] ended before it was stopped.
@@ -65,6 +79,9 @@ impl Controller {
         if config.options.watch_namespace.is_some() && config.options.namespace_selector.is_some() {
             return Err(InvalidConfig::TwoSelections);
         }
+        if config.readiness_gate && (!config.status.is_written() || config.pod.is_none()) {
+            return Err(InvalidConfig::NoRouting);
+        }
         if config.status.is_written() && config.pod.is_none() {
             if !config.election.disabled {
                 return Err(InvalidConfig::NoPod(
@@ -77,7 +94,20 @@ impl Controller {
         }
         let (ready, findings, (reporter, reports)) = (watch::Sender::new(false), Findings::default(), Reporter::new());
         let (reviewer, questions) = Reviewer::new(ready.subscribe());
-        Ok(Self { client, config, sink, ready, findings, reporter, reports, reviewer, questions })
+        Ok(Self { client, config, sink, ready, findings, reporter, reports, reviewer, questions, proxies: None })
+    }
+
+    /// Says that the proxies are in other processes. `changed` changes whenever one of them has got further, came, or went; `serves` gives
+    /// for each connected one the number of the last change that is in force there, where the first one is 1; and there are at least
+    /// `least`, connected or not.
+    #[must_use]
+    pub fn with_proxies(
+        self,
+        changed: watch::Receiver<u64>,
+        serves: impl Fn() -> Vec<u64> + Send + Sync + 'static,
+        least: usize,
+    ) -> Self {
+        Self { proxies: Some(Proxies { changed, serves: Box::new(serves), least }), ..self }
     }
 
     /// The current findings about objects.
@@ -107,8 +137,8 @@ impl Controller {
     /// # Errors
     /// If the receiver of the sink is gone.
     pub async fn run(self, leave: impl Future<Output = ()>, stop: impl Future<Output = ()>) -> Result<(), RunError> {
-        let Self { client, config, sink, ready, findings, mut reports, mut questions, .. } = self;
-        let (mut running, mut inbox) = Running::start(client, config, sink, ready, findings);
+        let Self { client, config, sink, ready, findings, mut reports, mut questions, proxies, .. } = self;
+        let (mut running, mut inbox) = Running::start(client, config, sink, ready, findings, proxies);
         tokio::pin!(leave, stop);
         let (mut leaving, mut stopping) = (false, false);
         let mut term = running.term();

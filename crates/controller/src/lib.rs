@@ -38,6 +38,7 @@ mod controller;
 mod debounce;
 mod event;
 mod finding;
+mod gate;
 mod gateway;
 mod install;
 mod kept;

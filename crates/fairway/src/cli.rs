@@ -508,6 +508,12 @@ fn run() -> Command {
                 .help("Also serve the Gateway API, as soon as the cluster has its CRDs; see docs/gateway-api.md"),
         )
         .arg(
+            Arg::new("readiness-gate")
+                .long("readiness-gate")
+                .action(ArgAction::SetTrue)
+                .help("Say to pods with the readiness gate fairway.dev/routed when all proxies know them; see docs/run.md"),
+        )
+        .arg(
             Arg::new("gateway-address")
                 .long("gateway-address")
                 .value_name("shared|asked|own")
@@ -594,8 +600,14 @@ fn controller() -> Command {
 }
 
 fn proxy() -> Command {
-    let hidden =
-        ["read-only", "gateway-api", "gateway-address", "gateway-ports", "validating-webhook-client-authority"];
+    let hidden = [
+        "read-only",
+        "gateway-api",
+        "readiness-gate",
+        "gateway-address",
+        "gateway-ports",
+        "validating-webhook-client-authority",
+    ];
     let command = run()
         .name("proxy")
         .about("Serve what a controller in another process says, without any access to the cluster")

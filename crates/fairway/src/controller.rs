@@ -47,7 +47,14 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let door = Door::bind(matches, &config, &runtime)?;
     let client = run::connect(&runtime, &flags, &mut config)?;
     let (sink, changes) = mpsc::channel(1);
-    let controller = Controller::new(client.clone(), config.clone(), sink)?;
+    let served = hub.clone();
+    // In one pod with the controller there is a proxy.
+    let least = usize::from(matches.get_one::<String>("control-listen").is_none());
+    let controller = Controller::new(client.clone(), config.clone(), sink)?.with_proxies(
+        hub.progress(),
+        move || served.serves(),
+        least,
+    );
     run::answer_reviews(&runtime, webhook, &controller);
     let lifecycle = Lifecycle::default();
     let admin = runtime.block_on(AdminServer::bind(role::admin_address(&flags, Some(ADMIN_PORT))?));

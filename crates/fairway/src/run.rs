@@ -91,10 +91,11 @@ pub(super) fn config(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Cont
     }
     let read_only = matches.get_flag("read-only");
     let gateway_api = matches.get_flag("gateway-api");
+    let readiness_gate = matches.get_flag("readiness-gate");
     if read_only {
         info!("read-only: no status, Event or Lease is written");
     }
-    let mut config = ControllerConfig { read_only, gateway_api, ..controller_config(flags, options) };
+    let mut config = ControllerConfig { read_only, gateway_api, readiness_gate, ..controller_config(flags, options) };
     if let AddressSource::Nodes { pods, .. } = &mut config.status.addresses {
         *pods = matches.try_get_one::<String>("control-pods").ok().flatten().cloned();
     }
@@ -205,6 +206,7 @@ fn controller_config(flags: &Flags, options: Options) -> ControllerConfig {
     let ttl = flags.time("election-ttl");
     ControllerConfig {
         gateway_api: false,
+        readiness_gate: false,
         options,
         api: ApiConfig {
             kubeconfig: path("kubeconfig"),

@@ -31,6 +31,7 @@ const SETTINGS: &[&[&str]] = &[
     &["controller.publishService.enabled=false", "controller.hostNetwork=true", "controller.reportNodeInternalIp=true"],
     &["controller.kind=DaemonSet"],
     &["controller.mode=split"],
+    &["controller.readinessGate.enabled=true"],
 ];
 
 /// With these it grants rights for the Gateway API, of which the tests use only some.

@@ -10,7 +10,7 @@ const FLAGS: &str = "docs/flags.md";
 const KEYS: &str = "docs/configmap.md";
 
 /// The flags of `fairway run` that ingress-nginx doesn't have, and their argument.
-pub(crate) const OWN_FLAGS: [(&str, &str); 13] = [
+pub(crate) const OWN_FLAGS: [(&str, &str); 14] = [
     ("access-log", "VALUE"),
     ("allow-backend-address", "VALUE"),
     ("gateway-address", "VALUE"),
@@ -20,6 +20,7 @@ pub(crate) const OWN_FLAGS: [(&str, &str); 13] = [
     ("log-format", "VALUE"),
     ("metrics-detail", "VALUE"),
     ("read-only", ""),
+    ("readiness-gate", ""),
     ("request-body-directory", "DIRECTORY"),
     ("request-body-space", "MEBIBYTES"),
     ("validating-webhook-client-authority", "FILE"),
@@ -140,6 +141,7 @@ mod tests {
             "access_log()",
             "\"log-format\"",
             "\"gateway-api\"",
+            "\"readiness-gate\"",
             "\"gateway-address\"",
             "\"gateway-ports\"",
             "\"read-only\"",

@@ -25,6 +25,9 @@ const SERVED: [&str; 7] = [
     "patch ingresses/status",
 ];
 
+/// Rights about pods that wait for the proxies.
+const GATE: [&str; 2] = ["list watch pods", "patch pods/status"];
+
 /// Rights about the Gateway API in every namespace that is served.
 const GATEWAYS: [&str; 21] = [
     "list watch backendtlspolicies",
@@ -78,6 +81,21 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
             "namespaces by label",
             json!({"controller": {"scope": {"namespaceSelector": "team=a"}}}),
             [cluster(), own.clone()].concat(),
+        ),
+        (
+            "the readiness gate of pods",
+            json!({"controller": {"readinessGate": {"enabled": true}}}),
+            [cluster(), of("*", &GATE), own.clone(), of("ingress-nginx", &["list watch patch leases"])].concat(),
+        ),
+        (
+            "the readiness gate of pods, without an election",
+            json!({"controller": {
+                "readinessGate": {"enabled": true},
+                "disableLeaderElection": true,
+                "extraArgs": {"update-status-on-shutdown": false},
+            }}),
+            [cluster(), of("*", &GATE), of("ingress-nginx", &["create leases", "get pods", "list watch patch leases"])]
+                .concat(),
         ),
         (
             "the Gateway API",

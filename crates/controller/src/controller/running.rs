@@ -2,6 +2,7 @@
 
 mod lead;
 mod observe;
+mod route;
 mod tell;
 mod translation;
 
@@ -19,14 +20,16 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use self::lead::Stage;
+use self::route::Gating;
 use self::tell::{log, log_resolved};
-use super::RunError;
+use super::{Proxies, RunError};
 use crate::address::{Address, Addresses};
 use crate::api::{ApiServer, CallError};
 use crate::config::{AddressSource, ControllerConfig, Pod};
 use crate::debounce::Debounce;
 use crate::event::{Report, Sender};
 use crate::finding::Findings;
+use crate::gate::{Fed, Routed};
 use crate::gateway::{GatewayStatus, GatewayWrite, GatewayWritten};
 use crate::leader::{Candidate, Term};
 use crate::made::{Made, MakeWrite, Making};
@@ -60,6 +63,10 @@ pub(super) enum Job {
     Last(Result<bool, CallError>),
     /// The Lease is released.
     Resigned,
+    /// Something about pods with the readiness gate; `None` if the proxies have got further.
+    Fed(Option<Fed>),
+    /// The condition of a pod.
+    Routed(Routed, Result<(), CallError>),
 }
 
 /// A running controller. Dropping it ends all its tasks; the Lease is released afterwards.
@@ -87,6 +94,10 @@ pub(super) struct Running {
     /// Changes that go before the held ones, because they refer to nothing that is being fetched.
     ahead: Delta,
     publishing: bool,
+    /// The number of changes that were sent to the proxy, and of those that are live.
+    sent: u64,
+    live: u64,
+    gating: Option<Gating>,
     /// Ingresses that will be served once the held changes are live. Clients may send requests as soon as they see their
     /// address.
     coming: Vec<ObjectKey>,
@@ -123,6 +134,7 @@ impl Running {
         sink: mpsc::Sender<Publish>,
         ready: watch::Sender<bool>,
         known: Findings,
+        proxies: Option<Proxies>,
     ) -> (Self, mpsc::Receiver<(usize, Message)>) {
         let api = ApiServer::new(client);
         let hasher = RandomState::new();
@@ -139,6 +151,7 @@ impl Running {
             tasks.spawn(Sender::new(api.clone(), instance).run(reported));
         }
 
+        let gating = Gating::start(&api, &config, proxies, &mut tasks);
         let (term_sender, term) = watch::channel(None);
         let (resign, resigned) = oneshot::channel();
         let mut candidate = None;
@@ -181,6 +194,9 @@ impl Running {
             held: None,
             ahead: Delta::default(),
             publishing: false,
+            sent: 0,
+            live: 0,
+            gating,
             coming: Vec::new(),
             findings: BTreeMap::new(),
             known,
@@ -219,6 +235,7 @@ impl Running {
                     Err(error) => pass_on(error),
                 },
                 Some(ended) = self.tasks.join_next() => ended.unwrap_or_else(pass_on),
+                Some(news) = async { Some(self.gating.as_mut()?.next().await) } => return Job::Fed(news),
                 else => std::future::pending().await,
             }
         }
@@ -290,6 +307,7 @@ impl Running {
             Job::Published(result, resources, begin, served) => {
                 result?;
                 self.publishing = false;
+                self.live = self.sent;
                 self.show(served);
                 let first = !self.ready.send_replace(true);
                 debug!(took_ms = begin.elapsed().as_millis() as u64, resources, first, "live");
@@ -307,6 +325,9 @@ impl Running {
                 }
             },
             Job::Resigned => self.stage = Stage::Left,
+            Job::Fed(Some(fed)) => self.fed(fed),
+            Job::Fed(None) => (),
+            Job::Routed(routed, result) => self.routed(&routed, result),
         }
         Ok(())
     }
@@ -324,6 +345,7 @@ impl Running {
             self.status.retry_at(),
             self.gateways.retry_at(),
             self.making.retry_at(),
+            self.route_at(),
             leaving.then_some(self.leave_until),
             Some(self.check_at),
         ]
@@ -394,6 +416,7 @@ impl Running {
                 self.report(key, diagnostics).await;
             }
         }
+        self.route();
         self.write();
     }
 }

@@ -215,6 +215,14 @@ fn key_of(object: &Value) -> Key {
     (resource, text("namespace"), text("name"))
 }
 
+/// As a strategic merge does: each condition replaces the one of its type.
+fn merge_conditions(status: &mut Value, patch: &Value) {
+    let new = patch["conditions"].as_array().unwrap();
+    let conditions = status["conditions"].as_array_mut().unwrap();
+    conditions.retain(|old| new.iter().all(|new| new["type"] != old["type"]));
+    conditions.extend(new.iter().cloned());
+}
+
 fn metadata_only(object: &Value) -> Value {
     json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
 }
@@ -351,6 +359,7 @@ impl State {
                 }
                 let mut after = before.clone();
                 match subresource {
+                    ["status"] if key.0 == "pods" => merge_conditions(&mut after["status"], &body["status"]),
                     ["status"] => after["status"] = body["status"].clone(),
                     // An apply leaves what others have written.
                     _ if creates => {

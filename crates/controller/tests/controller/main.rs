@@ -4,6 +4,7 @@
 mod apiserver;
 mod election;
 mod events;
+mod gate;
 mod gateway;
 mod paging;
 mod queue;

@@ -40,6 +40,27 @@ pub(crate) fn config(name: &str) -> ControllerConfig {
 
 impl Rig {
     pub(crate) fn start(api: &ApiServer, config: ControllerConfig) -> Self {
+        Self::begin(api, config, |controller| controller)
+    }
+
+    /// With proxies in other processes: for each the number of the last change that is in force there.
+    pub(crate) fn start_with_proxies(
+        api: &ApiServer,
+        config: ControllerConfig,
+        serves: &watch::Sender<Vec<u64>>,
+    ) -> Self {
+        let (changed, receiver) = watch::channel(0);
+        let mut progress = serves.subscribe();
+        tokio::spawn(async move {
+            while progress.changed().await.is_ok() {
+                changed.send_modify(|count| *count += 1);
+            }
+        });
+        let serves = serves.subscribe();
+        Self::begin(api, config, |controller| controller.with_proxies(receiver, move || serves.borrow().clone(), 1))
+    }
+
+    fn begin(api: &ApiServer, config: ControllerConfig, with: impl FnOnce(Controller) -> Controller) -> Self {
         let (sink, mut changes) = mpsc::channel::<Publish>(1);
         let (publish, snapshot) = watch::channel(Snapshot::default());
         let (past, history) = mpsc::unbounded_channel();
@@ -52,7 +73,7 @@ impl Rig {
             }
         });
         let cut = Arc::<AtomicBool>::default();
-        let controller = Controller::new(api.client(cut.clone()), config, sink).unwrap();
+        let controller = with(Controller::new(api.client(cut.clone()), config, sink).unwrap());
         let (ready, reporter, findings) = (controller.readiness(), controller.reporter(), controller.findings());
         let (leave, left) = oneshot::channel::<()>();
         let (stop, stopped) = oneshot::channel::<()>();

@@ -41,6 +41,10 @@ Fairway is new; any other one may have been made by the ingress-nginx chart, and
 {{- printf "%s-validation" (include "fairway.fullname" . | trunc 52 | trimSuffix "-") -}}
 {{- end -}}
 
+{{- define "fairway.readinessGate.fullname" -}}
+{{- printf "%s-readiness-gate" (include "fairway.fullname" . | trunc 48 | trimSuffix "-") -}}
+{{- end -}}
+
 {{- define "fairway.defaultBackend.fullname" -}}
 {{- printf "%s-%s" (include "fairway.fullname" .) .Values.defaultBackend.name | trunc 63 | trimSuffix "-" -}}
 {{- end -}}

@@ -28,6 +28,7 @@ What the controller may do at the API server: what it does, and nothing else. It
   "zone" (not (empty $zone))
   "clears" (and (not (empty $status)) (not (empty $clears)))
   "gateways" (not (empty (include "fairway.switch" (dict "flags" $flags "name" "gateway-api" "default" false))))
+  "gate" (and (not (empty $status)) (not (empty (include "fairway.switch" (dict "flags" $flags "name" "readiness-gate" "default" false)))))
   "addresses" (has (index $flags "gateway-address" | default "shared" | toString) (list "asked" "own"))
   | toYaml -}}
 {{- end -}}
@@ -68,6 +69,11 @@ the condition of its version.
 {{- end }}
 {{- end }}
 {{- end }}
+{{- if $duties.gate }}
+{{- /* The pods that wait for the proxies, and the condition that lets them be ready. */}}
+{{ include "fairway.rule" (dict "group" "" "resources" (list "pods") "verbs" $read) }}
+{{ include "fairway.rule" (dict "group" "" "resources" (list "pods/status") "verbs" (list "patch")) }}
+{{- end }}
 {{ include "fairway.rule" (dict "group" "" "resources" (list "events") "verbs" (list "create")) }}
 {{- end -}}
 
@@ -76,7 +82,7 @@ the condition of its version.
 {{- $duties := include "fairway.duties" . | fromYaml -}}
 {{- if $duties.pods }}
 {{ include "fairway.rule" (dict "group" "" "resources" (list "pods") "verbs" (list "get" "list")) }}
-{{- else if $duties.zone }}
+{{- else if or $duties.zone $duties.gate }}
 {{ include "fairway.rule" (dict "group" "" "resources" (list "pods") "verbs" (list "get")) }}
 {{- end }}
 {{- if $duties.clears }}
@@ -91,6 +97,13 @@ the condition of its version.
 {{- $flags := include "fairway.flags" . | fromYaml }}
 {{ include "fairway.rule" (dict "group" "coordination.k8s.io" "resources" (list "leases") "verbs" (list "create")) }}
 {{ include "fairway.rule" (dict "group" "coordination.k8s.io" "resources" (list "leases") "names" (list (index $flags "election-id")) "verbs" (list "get" "update")) }}
+{{- end }}
+{{- if $duties.gate }}
+{{- /* Each controller has a Lease named for its pod, in which the others read which pods its proxies know. */}}
+{{- if not $duties.lease }}
+{{ include "fairway.rule" (dict "group" "coordination.k8s.io" "resources" (list "leases") "verbs" (list "create")) }}
+{{- end }}
+{{ include "fairway.rule" (dict "group" "coordination.k8s.io" "resources" (list "leases") "verbs" (list "list" "watch" "patch")) }}
 {{- end }}
 {{- if eq .Values.controller.mode "split" }}
 {{- /* The authority for the certificates of controllers and proxies, and its own certificate, which proxies mount. */}}

@@ -24,7 +24,7 @@ pub(super) enum Stage {
 }
 
 impl Running {
-    fn leads(&self) -> bool {
+    pub(super) fn leads(&self) -> bool {
         self.term.borrow().is_some_and(|until| Instant::now() < until)
     }
 

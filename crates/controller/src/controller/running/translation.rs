@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::route::Gating;
 use super::{Job, Running};
 use crate::controller::RunError;
 use crate::event::Report;
@@ -30,7 +31,10 @@ impl Running {
     pub(super) async fn translate(&mut self) {
         self.debounce.reset();
         let begin = Instant::now();
-        let changes = self.store.take_changes();
+        let mut changes = self.store.take_changes();
+        if let Some(Gating { gate, .. }) = &mut self.gating {
+            gate.overlay(&mut changes);
+        }
         let now = jiff::Timestamp::now().as_second();
         let ingress = |change: &Change| match change {
             Change::Upsert(object) => Some(object.key()).filter(|key| key.kind == Kind::Ingress),
@@ -48,6 +52,9 @@ impl Running {
             update
         };
         debug!(took_ms = begin.elapsed().as_millis() as u64, upserts = update.delta.upserts.len(), "translated");
+        if let (Some(Gating { gate, .. }), Some(translator)) = (&mut self.gating, &self.translator) {
+            gate.translated(translator.objects());
+        }
         self.absorb(update).await;
         self.synced.extend(ingresses);
         self.report_synced().await;
@@ -200,6 +207,7 @@ impl Running {
             return;
         };
         self.publishing = true;
+        self.sent += 1;
         let sink = self.sink.clone();
         self.jobs.spawn(async move {
             let begin = Instant::now();

@@ -1,0 +1,143 @@
+//! The readiness gate of pods: what comes from its watches, what we tell other controllers, and the conditions that the leader writes.
+
+use fairway_model::ErrorChain;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::lead::Stage;
+use super::{Job, MESSAGES, Running};
+use crate::api::{ApiServer, CallError};
+use crate::config::{ControllerConfig, Pod};
+use crate::controller::Proxies;
+use crate::gate::{self, Fed, FeedNews, Gate, Peers, Reach, Record, Routed, Verdict};
+
+/// What runs only with `--readiness-gate`.
+pub(super) struct Gating {
+    pub(super) gate: Gate,
+    peers: Peers,
+    pub(super) inbox: mpsc::Receiver<Fed>,
+    record: watch::Sender<Record>,
+    /// `None` if the proxy is in this process.
+    pub(super) proxies: Option<Proxies>,
+}
+
+impl Gating {
+    /// Starts the watches and the writer of our Lease, if the gate is wanted.
+    pub(super) fn start(
+        api: &ApiServer,
+        config: &ControllerConfig,
+        proxies: Option<Proxies>,
+        tasks: &mut JoinSet<()>,
+    ) -> Option<Self> {
+        let Pod { name, namespace } = config.pod.as_ref().filter(|_| config.readiness_gate)?;
+        let (out, inbox) = mpsc::channel(MESSAGES);
+        tasks.spawn(gate::pods(api.clone(), config.options.watch_namespace.clone(), out.clone()));
+        tasks.spawn(gate::leases(api.clone(), namespace.clone(), out));
+        let (record, records) = watch::channel(Record::default());
+        let pod = Pod { name: name.clone(), namespace: namespace.clone() };
+        tasks.spawn(gate::keep(api.clone(), pod, config.election.id.clone(), records));
+        let peers = Peers::new(&config.election.id, name);
+        Some(Self { gate: Gate::default(), peers, inbox, record, proxies })
+    }
+
+    /// The next message of the watches, or `None` when the proxies have got further.
+    pub(super) async fn next(&mut self) -> Option<Fed> {
+        let waits = self.gate.waits();
+        let reached = async {
+            // Without a hub there is nothing to wait for.
+            let changed = match self.proxies.as_mut().filter(|_| waits) {
+                Some(proxies) => proxies.changed.changed().await.is_ok(),
+                None => false,
+            };
+            if !changed {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            Some(fed) = self.inbox.recv() => Some(fed),
+            () = reached => None,
+            else => std::future::pending().await,
+        }
+    }
+}
+
+impl Running {
+    /// Handles a message of the watches.
+    pub(super) fn fed(&mut self, fed: Fed) {
+        let Some(Gating { gate, peers, .. }) = &mut self.gating else { return };
+        let now = Instant::now();
+        match fed {
+            Fed::Pods(FeedNews::Listed(pods)) => gate.listed(&pods, now),
+            Fed::Pods(FeedNews::Seen(pod)) => gate.seen(&pod, now),
+            Fed::Pods(FeedNews::Gone(pod)) => gate.gone(pod.metadata.uid.as_deref().unwrap_or_default()),
+            Fed::Leases(FeedNews::Listed(leases)) => peers.listed(leases, now),
+            Fed::Leases(FeedNews::Seen(lease)) => peers.seen(*lease, now),
+            Fed::Leases(FeedNews::Gone(lease)) => peers.gone(&lease),
+        }
+        if gate.has_changes() {
+            self.debounce.touch(now);
+        }
+    }
+
+    /// Handles the end of writing a condition.
+    pub(super) fn routed(&mut self, routed: &Routed, result: Result<(), CallError>) {
+        let Routed { uid, namespace, name, verdict, knowing, of } = routed;
+        match &result {
+            Ok(()) if *verdict == Verdict::Known => debug!(namespace, name, proxies = of, "all proxies know a pod"),
+            Ok(()) => warn!(
+                namespace,
+                name,
+                knowing,
+                proxies = of,
+                "not all proxies know a pod that has waited long enough: it may be ready; /debug/channel shows which are slow"
+            ),
+            // The pod is gone; the watch will say so.
+            Err(error) if matches!(error.code(), Some(404 | 409)) => (),
+            Err(error) => {
+                warn!(namespace, name, error = %ErrorChain(error), "cannot write the condition of a pod that waits for the proxies; trying again");
+            }
+        }
+        if let Some(gating) = &mut self.gating {
+            gating.gate.written(uid, result.is_ok(), Instant::now());
+        }
+    }
+
+    /// Tells other controllers what our proxies know and, as the leader, writes the conditions of pods that all proxies know.
+    pub(super) fn route(&mut self) {
+        let writes = self.writes_conditions();
+        // Everything translated so far is sent?
+        let is_sent = self.held.is_none() && self.ahead.is_empty() && !self.has_more();
+        let (sent, live) = (self.sent, self.live);
+        let Some(Gating { gate, peers, record, proxies, .. }) = &mut self.gating else { return };
+        if is_sent {
+            gate.published(sent);
+        }
+        let reach = match proxies {
+            Some(Proxies { least, serves, .. }) => Reach::new(serves(), *least),
+            None => Reach::new(vec![live], 1),
+        };
+        let now = Record { known: gate.known(&reach), proxies: reach.of() };
+        record.send_if_modified(|record| std::mem::replace(record, now.clone()) != now);
+        if writes {
+            for routed in gate.due(&reach, peers, Instant::now()) {
+                let api = self.api.clone();
+                self.jobs.spawn(async move {
+                    let result = routed.run(&api).await;
+                    Job::Routed(routed, result)
+                });
+            }
+        }
+    }
+
+    /// When [`route`](Self::route) is due though nothing else happens.
+    pub(super) fn route_at(&self) -> Option<Instant> {
+        let Gating { gate, peers, .. } = self.gating.as_ref().filter(|_| self.writes_conditions())?;
+        gate.next_at(peers, Instant::now())
+    }
+
+    fn writes_conditions(&self) -> bool {
+        *self.ready.borrow() && self.stage == Stage::Working && self.leads()
+    }
+}

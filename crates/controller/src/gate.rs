@@ -1,0 +1,381 @@
+//! Pods that become ready only when the proxies know them: those with the readiness gate [`CONDITION`].
+//!
+//! Kubernetes takes such a pod, and with it its endpoint, for not ready before the condition is true, and we set the condition when the
+//! endpoint is in force. So the endpoint of a pod that lacks nothing else counts as ready here before its EndpointSlice says so.
+//! Only bookkeeping, see `controller/running/route.rs` for what is done. Invariants: an endpoint is never ready here while its containers
+//! aren't; once the pod has been ready, its EndpointSlice alone decides; no leader lets a pod wait for longer than [`PATIENCE`].
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairway_translate::objects::{Change, Kind, Object, ObjectKey, Objects};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use tokio::time::Instant;
+
+mod feed;
+mod peer;
+mod reach;
+mod record;
+mod write;
+
+pub(crate) use feed::{Fed, FeedNews, leases, pods};
+pub(crate) use peer::Peers;
+pub(crate) use reach::Reach;
+pub(crate) use record::{Record, keep};
+pub(crate) use write::{Routed, Verdict};
+
+/// The type of the condition.
+pub(crate) const CONDITION: &str = "fairway.dev/routed";
+
+/// The label of pods with the gate, by which they are watched. The same on a namespace gives it to the pods that are created there.
+pub(crate) const LABEL: &str = "fairway.dev/readiness-gate=enabled";
+
+/// How long a pod waits for the proxies. One that doesn't answer must not stop what others roll out.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The pause after a write that failed.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// How many conditions are written at the same time.
+const WRITES: usize = 16;
+
+/// The label of an EndpointSlice that names its Service.
+const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+
+type Uid = Box<str>;
+
+/// The pods with the gate, and what of their EndpointSlices is needed for it.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    pods: HashMap<Uid, PodStage>,
+    waiting: BTreeMap<Uid, Waiting>,
+    /// The EndpointSlices with endpoints that aren't ready, as the API server has them.
+    slices: HashMap<ObjectKey, Arc<EndpointSlice>>,
+    /// Those in which a pod isn't ready.
+    places: HashMap<Uid, BTreeSet<ObjectKey>>,
+    /// Those to translate again, because a pod waits now or no longer.
+    stale: BTreeSet<ObjectKey>,
+    /// Whether a pod waits since the last translation.
+    fresh: bool,
+}
+
+/// How far a pod is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum PodStage {
+    /// It lacks more than our condition.
+    Starting,
+    /// It lacks nothing but our condition, or nothing but that the kubelet notices it.
+    Waiting,
+    /// It has been ready, or it ends.
+    Settled,
+}
+
+/// A pod that waits for the proxies.
+#[derive(Debug)]
+struct Waiting {
+    namespace: String,
+    name: String,
+    labels: BTreeMap<String, String>,
+    since: Instant,
+    /// Whether all EndpointSlices in which it belongs have been translated.
+    complete: bool,
+    /// The publication with which its endpoints are in force; 0 if it has none.
+    publication: Option<u64>,
+    write: ConditionWrite,
+}
+
+/// Whether our condition is true.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum ConditionWrite {
+    /// No, and it may be written from then on.
+    From(Option<Instant>),
+    /// It is being written.
+    UnderWay,
+    /// Yes.
+    Done,
+}
+
+impl PodStage {
+    fn of(pod: &Pod, before: Option<Self>) -> Self {
+        let gates = pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
+        let mut others = gates.map(|gate| &*gate.condition_type).filter(|gate| *gate != CONDITION);
+        let ends = pod.metadata.deletion_timestamp.is_some();
+        // One that had our condition before we saw it may have been ready, and not be for another reason: its node may be lost.
+        let was_routed = before.is_none() && holds(pod, CONDITION);
+        if before == Some(Self::Settled) || ends || !has_gate(pod) || holds(pod, "Ready") || was_routed {
+            Self::Settled
+        } else if holds(pod, "ContainersReady") && others.all(|gate| holds(pod, gate)) {
+            Self::Waiting
+        } else {
+            Self::Starting
+        }
+    }
+}
+
+fn has_gate(pod: &Pod) -> bool {
+    let mut gates = pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
+    gates.any(|gate| gate.condition_type == CONDITION)
+}
+
+/// Whether a condition of a pod is true.
+fn holds(pod: &Pod, kind: &str) -> bool {
+    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.any(|condition| condition.type_ == kind && condition.status == "True")
+}
+
+impl Gate {
+    /// Records a pod as it is now.
+    pub(crate) fn seen(&mut self, pod: &Pod, now: Instant) {
+        let Some(uid) = pod.metadata.uid.as_deref() else { return };
+        let stage = PodStage::of(pod, self.pods.get(uid).copied());
+        self.pods.insert(uid.into(), stage);
+        if stage != PodStage::Waiting {
+            self.end(uid);
+            return;
+        }
+        let routed = holds(pod, CONDITION);
+        if !self.waiting.contains_key(uid) {
+            let entry = Waiting {
+                namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+                name: pod.metadata.name.clone().unwrap_or_default(),
+                labels: pod.metadata.labels.clone().unwrap_or_default(),
+                since: now,
+                complete: false,
+                publication: None,
+                write: ConditionWrite::From(None),
+            };
+            self.waiting.insert(uid.into(), entry);
+            self.fresh = true;
+            self.touch(uid);
+        }
+        if let Some(entry) = self.waiting.get_mut(uid).filter(|_| routed) {
+            entry.write = ConditionWrite::Done;
+        }
+    }
+
+    /// Records that a pod is gone.
+    pub(crate) fn gone(&mut self, uid: &str) {
+        self.pods.remove(uid);
+        self.end(uid);
+    }
+
+    /// Records that these are all pods.
+    pub(crate) fn listed(&mut self, pods: &[Pod], now: Instant) {
+        let there: BTreeSet<&str> = pods.iter().filter_map(|pod| pod.metadata.uid.as_deref()).collect();
+        let gone: Vec<Uid> = self.pods.keys().filter(|uid| !there.contains(&***uid)).cloned().collect();
+        gone.iter().for_each(|uid| self.gone(uid));
+        pods.iter().for_each(|pod| self.seen(pod, now));
+    }
+
+    fn end(&mut self, uid: &str) {
+        if self.waiting.remove(uid).is_some() {
+            self.touch(uid);
+        }
+    }
+
+    /// Has the EndpointSlices of a pod translated again.
+    fn touch(&mut self, uid: &str) {
+        self.stale.extend(self.places.get(uid).into_iter().flatten().cloned());
+    }
+
+    /// Whether there is something to translate.
+    pub(crate) fn has_changes(&self) -> bool {
+        self.fresh || !self.stale.is_empty()
+    }
+
+    /// Whether any pod waits.
+    pub(crate) fn waits(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Makes the endpoints of waiting pods ready in the changes that come to be translated, and adds the EndpointSlices that change only
+    /// by that.
+    pub(crate) fn overlay(&mut self, changes: &mut Vec<Change>) {
+        self.fresh = false;
+        for change in changes.iter_mut() {
+            match change {
+                Change::Upsert(object) => {
+                    let key = object.key();
+                    if let Object::EndpointSlice(slice) = object {
+                        self.stale.remove(&key);
+                        self.keep(key, slice);
+                        *slice = self.ready(slice);
+                    }
+                }
+                Change::Remove(key) if key.kind == Kind::EndpointSlice => {
+                    self.stale.remove(key);
+                    self.forget(key);
+                }
+                Change::Remove(_) => (),
+            }
+        }
+        for key in std::mem::take(&mut self.stale) {
+            // Without one that isn't ready, translation has the EndpointSlice as it is.
+            if let Some(slice) = self.slices.get(&key) {
+                changes.push(Change::Upsert(Object::EndpointSlice(self.ready(slice))));
+            }
+        }
+    }
+
+    /// Keeps an EndpointSlice as it is, if endpoints of it may be made ready.
+    fn keep(&mut self, key: ObjectKey, slice: &Arc<EndpointSlice>) {
+        self.forget(&key);
+        let unready: BTreeSet<Uid> = slice.endpoints.iter().flatten().filter_map(unready).map(Into::into).collect();
+        if !unready.is_empty() {
+            self.slices.insert(key.clone(), slice.clone());
+        }
+        for uid in unready {
+            self.places.entry(uid).or_default().insert(key.clone());
+        }
+    }
+
+    fn forget(&mut self, key: &ObjectKey) {
+        let Some(slice) = self.slices.remove(key) else { return };
+        for uid in slice.endpoints.iter().flatten().filter_map(unready) {
+            if let Some(keys) = self.places.get_mut(uid) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.places.remove(uid);
+                }
+            }
+        }
+    }
+
+    /// An EndpointSlice with the endpoints of waiting pods ready.
+    fn ready(&self, slice: &Arc<EndpointSlice>) -> Arc<EndpointSlice> {
+        let waits = |endpoint: &Endpoint| unready(endpoint).is_some_and(|uid| self.waiting.contains_key(uid));
+        if !slice.endpoints.iter().flatten().any(waits) {
+            return slice.clone();
+        }
+        let mut slice = slice.clone();
+        for endpoint in Arc::make_mut(&mut slice).endpoints.iter_mut().flatten().filter(|endpoint| waits(endpoint)) {
+            if let Some(conditions) = &mut endpoint.conditions {
+                (conditions.ready, conditions.serving) = (Some(true), Some(true));
+            }
+        }
+        slice
+    }
+
+    /// Records that everything seen so far is translated. A pod is complete once each Service that selects it has an EndpointSlice with it.
+    pub(crate) fn translated(&mut self, objects: &Objects) {
+        let Self { waiting, slices, places, .. } = self;
+        for (uid, pod) in waiting.iter_mut().filter(|(_, pod)| !pod.complete) {
+            let places = places.get(uid);
+            let is_in = |service: &str| {
+                let mut of_pod = places.into_iter().flatten().filter_map(|key| slices.get(key));
+                of_pod.any(|slice| {
+                    let labels = slice.metadata.labels.as_ref();
+                    labels.and_then(|labels| labels.get(SERVICE_LABEL)).is_some_and(|name| name == service)
+                })
+            };
+            let mut services = objects.in_namespace(Kind::Service, &pod.namespace);
+            pod.complete = services.all(|(key, object)| {
+                let Object::Service(service) = object else { return true };
+                !selects(service, &pod.labels) || is_in(&key.name)
+            });
+            if pod.complete && places.is_none() {
+                pod.publication = Some(0);
+            }
+        }
+    }
+
+    /// Records that everything translated so far is in force with this publication at the latest.
+    pub(crate) fn published(&mut self, number: u64) {
+        for pod in self.waiting.values_mut().filter(|pod| pod.complete) {
+            pod.publication.get_or_insert(number);
+        }
+    }
+
+    /// The pods that all our proxies know and that still lack the condition.
+    pub(crate) fn known(&self, reach: &Reach) -> BTreeSet<Uid> {
+        let known = |(_, pod): &(&Uid, &Waiting)| {
+            pod.write != ConditionWrite::Done && pod.publication.is_some_and(|number| reach.is_everywhere(number))
+        };
+        self.waiting.iter().filter(known).map(|(uid, _)| uid.clone()).collect()
+    }
+
+    /// The conditions to write now: of pods that all proxies know, or that have waited long enough. The caller must report
+    /// [`written`](Self::written).
+    pub(crate) fn due(&mut self, reach: &Reach, peers: &Peers, now: Instant) -> Vec<Routed> {
+        let mut free = WRITES.saturating_sub(self.under_way());
+        let mut due = Vec::new();
+        for (uid, pod) in &mut self.waiting {
+            if free == 0 {
+                break;
+            }
+            let ConditionWrite::From(from) = pod.write else { continue };
+            if from.is_some_and(|from| now < from) {
+                continue;
+            }
+            let is_ours = pod.publication.is_some_and(|number| reach.is_everywhere(number));
+            let verdict = if is_ours && peers.all_know(uid, now) {
+                Verdict::Known
+            } else if now >= pod.since + PATIENCE {
+                Verdict::TimedOut
+            } else {
+                continue;
+            };
+            let knowing = pod.publication.map_or(0, |number| reach.knowing(number)) + peers.knowing(uid, now);
+            let of = reach.of() + peers.proxies(now);
+            let knowing = if verdict == Verdict::Known { of } else { knowing.min(of) };
+            pod.write = ConditionWrite::UnderWay;
+            free -= 1;
+            let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
+            due.push(Routed { uid: uid.clone(), namespace, name, verdict, knowing, of });
+        }
+        due
+    }
+
+    fn under_way(&self) -> usize {
+        self.waiting.values().filter(|pod| pod.write == ConditionWrite::UnderWay).count()
+    }
+
+    /// Records whether a condition was written. If not, it is tried again: a pod that was replaced is gone from the watch soon.
+    pub(crate) fn written(&mut self, uid: &str, done: bool, now: Instant) {
+        if let Some(pod) = self.waiting.get_mut(uid).filter(|pod| pod.write == ConditionWrite::UnderWay) {
+            pod.write = if done { ConditionWrite::Done } else { ConditionWrite::From(Some(now + AGAIN)) };
+        }
+    }
+
+    /// When [`due`](Self::due) has more to say though nothing else happens, if it has room.
+    pub(crate) fn next_at(&self, peers: &Peers, now: Instant) -> Option<Instant> {
+        if self.under_way() >= WRITES {
+            return None;
+        }
+        let left = self.waiting.values().filter_map(|pod| match pod.write {
+            ConditionWrite::From(from) => Some((pod.since + PATIENCE).max(from.unwrap_or(pod.since))),
+            _ => None,
+        });
+        let again = self.waiting.values().filter_map(|pod| match pod.write {
+            ConditionWrite::From(from) => from.filter(|from| *from > now),
+            _ => None,
+        });
+        let end = left.clone().next().and_then(|_| peers.next_end(now));
+        left.chain(again).chain(end).min()
+    }
+}
+
+/// The pod of an endpoint that is neither ready nor ending.
+fn unready(endpoint: &Endpoint) -> Option<&str> {
+    let conditions = endpoint.conditions.as_ref()?;
+    if conditions.ready != Some(false) || conditions.terminating == Some(true) {
+        return None;
+    }
+    endpoint.target_ref.as_ref()?.uid.as_deref()
+}
+
+/// Whether Kubernetes puts a pod with these labels into EndpointSlices of a Service, and takes account of whether it is ready.
+fn selects(service: &Service, labels: &BTreeMap<String, String>) -> bool {
+    let Some(spec) = &service.spec else { return false };
+    let selector = spec.selector.iter().flatten();
+    let is_external = spec.type_.as_deref() == Some("ExternalName");
+    let ignores_readiness = spec.publish_not_ready_addresses == Some(true);
+    let is_selected =
+        selector.clone().count() > 0 && selector.clone().all(|(key, value)| labels.get(key) == Some(value));
+    is_selected && !is_external && !ignores_readiness
+}
+
+#[cfg(test)]
+mod tests;

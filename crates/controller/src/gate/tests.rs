@@ -1,0 +1,254 @@
+use super::*;
+use k8s_openapi::api::coordination::v1::Lease;
+use serde_json::{Value, json};
+
+/// A pod of Service `web` whose conditions of these types are true.
+fn pod(uid: &str, holds: &[&str]) -> Pod {
+    let conditions: Vec<Value> = holds.iter().map(|kind| json!({"type": kind, "status": "True"})).collect();
+    serde_json::from_value(json!({
+        "metadata": {"namespace": "shop", "name": uid, "uid": uid, "labels": {"app": "web"}},
+        "spec": {"containers": [], "readinessGates": [{"conditionType": "other"}, {"conditionType": CONDITION}]},
+        "status": {"conditions": conditions},
+    }))
+    .unwrap()
+}
+
+/// A slice of Service `web` with pods, and whether each is ready and whether it ends.
+fn slice(pods: &[(&str, bool, bool)]) -> Object {
+    let endpoints: Vec<Value> = pods
+        .iter()
+        .map(|(uid, ready, ends)| {
+            json!({
+                "addresses": ["192.0.2.1"],
+                "conditions": {"ready": ready, "serving": ready, "terminating": ends},
+                "targetRef": {"kind": "Pod", "uid": uid},
+            })
+        })
+        .collect();
+    let slice: EndpointSlice = serde_json::from_value(json!({
+        "metadata": {"namespace": "shop", "name": "web-1", "labels": {SERVICE_LABEL: "web"}},
+        "addressType": "IPv4",
+        "endpoints": endpoints,
+    }))
+    .unwrap();
+    slice.into()
+}
+
+fn service(spec: Value) -> Objects {
+    let value = json!({"metadata": {"namespace": "shop", "name": "web"}, "spec": spec});
+    let mut objects = Objects::default();
+    objects.apply(Change::Upsert(serde_json::from_value::<Service>(value).unwrap().into()));
+    objects
+}
+
+fn web() -> Objects {
+    service(json!({"selector": {"app": "web"}}))
+}
+
+/// Whether each endpoint is ready in the changes that translation gets; `None` if it gets no slice.
+fn overlaid(gate: &mut Gate, changes: &[Object]) -> Option<Vec<bool>> {
+    let mut changes = changes.iter().cloned().map(Change::Upsert).collect();
+    gate.overlay(&mut changes);
+    let [Change::Upsert(Object::EndpointSlice(slice))] = &changes[..] else { return None };
+    let ready = |endpoint: &Endpoint| endpoint.conditions.as_ref().unwrap().ready == Some(true);
+    Some(slice.endpoints.iter().flatten().map(ready).collect())
+}
+
+const WAITS: [&str; 2] = ["ContainersReady", "other"];
+
+fn peers() -> Peers {
+    Peers::new("leader", "own")
+}
+
+fn everywhere(publication: u64) -> Reach {
+    Reach::new(vec![publication], 1)
+}
+
+fn lease(name: &str, renewal: u32, known: &str) -> Lease {
+    serde_json::from_value(json!({
+        "metadata": {"name": name, "annotations": {peer::ELECTION: "leader", peer::PROXIES: "2", peer::KNOWN: known}},
+        "spec": {"holderIdentity": name, "renewTime": format!("2026-01-01T00:00:{renewal:02}.000000Z")},
+    }))
+    .unwrap()
+}
+
+/// A gate with one pod that waits, in a slice, translated and in force with publication 7.
+fn waiting(now: Instant) -> Gate {
+    let mut gate = Gate::default();
+    gate.seen(&pod("a", &WAITS), now);
+    overlaid(&mut gate, &[slice(&[("a", false, false)])]);
+    gate.translated(&web());
+    gate.published(7);
+    gate
+}
+
+#[test]
+fn an_endpoint_is_ready_as_soon_as_its_pod_lacks_nothing_but_our_condition() {
+    let (mut gate, now) = (Gate::default(), Instant::now());
+    let unready = [slice(&[("a", false, false), ("b", false, false)])];
+    assert_eq!(overlaid(&mut gate, &unready), Some(vec![false, false]));
+    for lacking in [&["ContainersReady"], &["other"]] {
+        gate.seen(&pod("a", lacking), now);
+        assert!(!gate.has_changes(), "{lacking:?}");
+    }
+    gate.seen(&pod("a", &WAITS), now);
+    assert!(gate.has_changes());
+    assert_eq!(overlaid(&mut gate, &[]), Some(vec![true, false]), "the slice is translated again for this");
+    // Our condition is true, and the kubelet has not noticed it yet.
+    gate.seen(&pod("a", &["ContainersReady", "other", CONDITION]), now);
+    assert_eq!(overlaid(&mut gate, &unready), Some(vec![true, false]));
+}
+
+#[test]
+fn a_pod_that_has_been_ready_is_as_ready_as_its_slice_says() {
+    let (mut gate, now) = (Gate::default(), Instant::now());
+    let unready = [slice(&[("a", false, false)])];
+    overlaid(&mut gate, &unready);
+    gate.seen(&pod("a", &WAITS), now);
+    gate.seen(&pod("a", &["ContainersReady", "other", CONDITION, "Ready"]), now);
+    assert_eq!(overlaid(&mut gate, &[]), Some(vec![false]), "what was added is taken back");
+    // Its node is lost: nothing but the pod's readiness changes.
+    gate.seen(&pod("a", &["ContainersReady", "other", CONDITION]), now);
+    assert_eq!(overlaid(&mut gate, &unready), Some(vec![false]));
+    // Another controller doesn't know that it has been ready.
+    let mut next = Gate::default();
+    next.seen(&pod("a", &["ContainersReady", "other", CONDITION]), now);
+    assert_eq!(overlaid(&mut next, &unready), Some(vec![false]));
+}
+
+#[test]
+fn nothing_is_made_ready_that_ends_or_has_no_gate() {
+    let (mut gate, now) = (Gate::default(), Instant::now());
+    let mut ending = pod("a", &WAITS);
+    ending.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+    gate.seen(&ending, now);
+    let mut other = pod("b", &WAITS);
+    other.spec.as_mut().unwrap().readiness_gates = None;
+    gate.seen(&other, now);
+    gate.seen(&pod("c", &WAITS), now);
+    let endpoints = slice(&[("a", false, false), ("b", false, false), ("c", false, true)]);
+    assert_eq!(overlaid(&mut gate, &[endpoints]), Some(vec![false; 3]));
+}
+
+#[test]
+fn a_pod_is_known_once_every_service_that_selects_it_has_it_and_that_is_in_force() {
+    let (mut gate, now) = (Gate::default(), Instant::now());
+    gate.seen(&pod("a", &WAITS), now);
+    overlaid(&mut gate, &[]);
+    gate.translated(&web());
+    gate.published(3);
+    assert!(gate.known(&everywhere(9)).is_empty(), "its slice has not come yet");
+    overlaid(&mut gate, &[slice(&[("a", false, false)])]);
+    gate.translated(&web());
+    gate.published(4);
+    gate.published(5);
+    assert!(gate.known(&everywhere(3)).is_empty());
+    assert_eq!(gate.known(&everywhere(4)).len(), 1);
+}
+
+#[test]
+fn a_pod_that_no_service_selects_waits_for_no_proxy() {
+    let not_selecting = [
+        json!({"selector": {"app": "other"}}),
+        json!({"selector": {"app": "web"}, "type": "ExternalName"}),
+        json!({"selector": {"app": "web"}, "publishNotReadyAddresses": true}),
+        json!({}),
+    ];
+    for spec in not_selecting {
+        let (mut gate, now) = (Gate::default(), Instant::now());
+        gate.seen(&pod("a", &WAITS), now);
+        overlaid(&mut gate, &[]);
+        gate.translated(&service(spec.clone()));
+        // The only proxy is not connected.
+        let nobody = Reach::new(Vec::new(), 1);
+        assert_eq!(gate.due(&nobody, &peers(), now).len(), 1, "{spec}");
+    }
+}
+
+#[test]
+fn the_condition_is_written_once_when_all_proxies_of_all_controllers_know_the_pod() {
+    let now = Instant::now();
+    let (mut gate, mut peers) = (waiting(now), peers());
+    let all = Reach::new(vec![7, 8], 1);
+    peers.seen(lease("other", 1, "x a"), now);
+    peers.seen(lease("third", 1, ""), now);
+    assert_eq!(gate.due(&all, &peers, now), []);
+    peers.seen(lease("third", 2, "a"), now);
+    assert_eq!(gate.due(&Reach::new(vec![6, 8], 1), &peers, now), []);
+    let due = gate.due(&all, &peers, now);
+    let [Routed { verdict: Verdict::Known, knowing: 6, of: 6, .. }] = &due[..] else { panic!("{due:?}") };
+    assert_eq!(gate.due(&all, &peers, now), [], "it is under way");
+    gate.written("a", true, now);
+    assert_eq!(gate.due(&all, &peers, now), []);
+    assert!(gate.known(&all).is_empty(), "nobody has to be told any more");
+}
+
+#[test]
+fn a_controller_that_is_gone_or_of_another_release_is_not_waited_for() {
+    let now = Instant::now();
+    let mut peers = peers();
+    let mut foreign = lease("foreign", 1, "");
+    foreign.metadata.annotations.as_mut().unwrap().insert(peer::ELECTION.to_owned(), "another".to_owned());
+    peers.seen(foreign, now);
+    peers.seen(lease("own", 1, ""), now);
+    assert_eq!(waiting(now).due(&everywhere(7), &peers, now).len(), 1);
+
+    peers.seen(lease("dead", 1, ""), now);
+    let mut gate = waiting(now);
+    assert_eq!(gate.due(&everywhere(7), &peers, now), []);
+    // The same record again is no renewal.
+    let later = now + peer::EXPIRY;
+    peers.seen(lease("dead", 1, ""), later - Duration::from_secs(1));
+    assert_eq!(gate.next_at(&peers, now), Some(later));
+    assert_eq!(gate.due(&everywhere(7), &peers, later).len(), 1);
+
+    peers.seen(lease("dead", 2, ""), later);
+    peers.listed(Vec::new(), later);
+    assert_eq!(waiting(now).due(&everywhere(7), &peers, later).len(), 1);
+}
+
+#[test]
+fn a_stuck_proxy_keeps_no_pod_waiting_for_ever() {
+    let now = Instant::now();
+    let (mut gate, peers) = (waiting(now), peers());
+    let stuck = Reach::new(vec![7, 6, 7], 1);
+    let end = now + PATIENCE;
+    assert_eq!(gate.next_at(&peers, now), Some(end));
+    assert_eq!(gate.due(&stuck, &peers, end - Duration::from_millis(1)), []);
+    let due = gate.due(&stuck, &peers, end);
+    let [Routed { verdict: Verdict::TimedOut, knowing: 2, of: 3, .. }] = &due[..] else { panic!("{due:?}") };
+}
+
+#[test]
+fn a_failed_write_is_tried_again() {
+    let now = Instant::now();
+    let (mut gate, peers) = (waiting(now), peers());
+    assert_eq!(gate.due(&everywhere(7), &peers, now).len(), 1);
+    gate.written("a", false, now);
+    assert_eq!(gate.due(&everywhere(7), &peers, now), []);
+    assert_eq!(gate.next_at(&peers, now), Some(now + AGAIN));
+    assert_eq!(gate.due(&everywhere(7), &peers, now + AGAIN).len(), 1);
+}
+
+#[test]
+fn what_is_written_at_a_time_is_bounded() {
+    let (mut gate, now) = (Gate::default(), Instant::now());
+    (0..WRITES * 2).for_each(|number| gate.seen(&pod(&format!("p{number}"), &WAITS), now));
+    overlaid(&mut gate, &[]);
+    gate.translated(&Objects::default());
+    let due = gate.due(&everywhere(0), &peers(), now);
+    assert_eq!(due.len(), WRITES);
+    assert_eq!(gate.next_at(&peers(), now), None, "the end of a write is waited for");
+    gate.written(&due[0].uid, true, now);
+    assert_eq!(gate.due(&everywhere(0), &peers(), now).len(), 1);
+}
+
+#[test]
+fn nothing_is_kept_about_what_is_gone() {
+    let now = Instant::now();
+    let mut gate = waiting(now);
+    gate.listed(&[], now);
+    gate.overlay(&mut vec![Change::Remove(slice(&[]).key())]);
+    let Gate { pods, waiting, slices, places, stale, .. } = gate;
+    assert!(pods.is_empty() && waiting.is_empty() && slices.is_empty() && places.is_empty() && stale.is_empty());
+}

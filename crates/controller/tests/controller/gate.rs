@@ -1,0 +1,182 @@
+//! Pods that become ready only when the proxies know them.
+
+use std::time::Duration;
+
+use fairway_controller::{Controller, ControllerConfig, InvalidConfig};
+use fairway_model::{Endpoints, Snapshot};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+
+use crate::apiserver::ApiServer;
+use crate::rig::{Rig, cluster, config, pod};
+
+const ROUTED: &str = "fairway.dev/routed";
+
+fn gated(name: &str) -> ControllerConfig {
+    ControllerConfig { readiness_gate: true, ..config(name) }
+}
+
+/// A cluster with a route to a Service that selects `app: web`, and pods of two replicas.
+fn shop() -> ApiServer {
+    let api = cluster(&["a"]);
+    api.put(json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"namespace": "shop", "name": "web"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]},
+    }));
+    api.put(pod("one", "n1"));
+    api.put(pod("two", "n2"));
+    api
+}
+
+/// A pod with the gate whose containers are ready.
+fn put_pod(api: &ApiServer, name: &str, app: &str) {
+    api.put(json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"namespace": "shop", "name": name, "labels": {"app": app, "fairway.dev/readiness-gate": "enabled"}},
+        "spec": {"containers": [], "readinessGates": [{"conditionType": ROUTED}]},
+        "status": {"conditions": [{"type": "ContainersReady", "status": "True"}, {"type": "Ready", "status": "False"}]},
+    }));
+}
+
+/// Its EndpointSlice, in which it isn't ready.
+fn put_slice(api: &ApiServer, pod: &str) {
+    let uid = api.get("pods", "shop", pod).unwrap()["metadata"]["uid"].clone();
+    api.put(json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"namespace": "shop", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "ports": [{"port": 8080, "protocol": "TCP"}],
+        "endpoints": [{
+            "addresses": ["198.51.100.1"],
+            "conditions": {"ready": false, "serving": false, "terminating": false},
+            "targetRef": {"kind": "Pod", "namespace": "shop", "name": pod, "uid": uid},
+        }],
+    }));
+}
+
+fn condition(api: &ApiServer, pod: &str) -> Option<Value> {
+    let pod = api.get("pods", "shop", pod)?;
+    pod["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == ROUTED).cloned()
+}
+
+async fn is_routed(api: &ApiServer, pod: &str, reason: &str, message: &str) {
+    api.until("the condition", |api| condition(api, pod).is_some()).await;
+    let condition = condition(api, pod).unwrap();
+    assert_eq!(
+        (&condition["status"], &condition["reason"], &condition["message"]),
+        (&json!("True"), &json!(reason), &json!(message))
+    );
+}
+
+fn has_endpoint(snapshot: &Snapshot) -> bool {
+    let is_there = |endpoints: &Endpoints| match endpoints {
+        Endpoints::Addresses(all) => !all.is_empty(),
+        _ => false,
+    };
+    snapshot.endpoint_sets().iter().any(|set| is_there(&set.endpoints))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_is_in_force_before_its_pod_is_ready() {
+    let api = shop();
+    let mut rig = Rig::start(&api, gated("one"));
+    rig.ready().await;
+    put_pod(&api, "new", "web");
+    // Its EndpointSlice is late.
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(condition(&api, "new"), None);
+    assert!(!has_endpoint(&rig.snapshot()));
+    put_slice(&api, "new");
+    is_routed(&api, "new", "Known", "1 of 1 proxies know this pod").await;
+    assert!(has_endpoint(&rig.snapshot()));
+    sleep(Duration::from_secs(300)).await;
+    assert_eq!(api.asked("PATCH", "/pods/new/status").len(), 1, "it is written once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_no_service_has_is_ready_at_once() {
+    let api = shop();
+    let mut rig = Rig::start(&api, gated("one"));
+    rig.ready().await;
+    let begin = Instant::now();
+    put_pod(&api, "job", "batch");
+    is_routed(&api, "job", "Known", "1 of 1 proxies know this pod").await;
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_waits_for_the_proxies_of_each_controller() {
+    let api = shop();
+    let (ours, theirs) = (watch::Sender::new(vec![u64::MAX]), watch::Sender::new(vec![u64::MAX, 0]));
+    let mut leader = Rig::start_with_proxies(&api, gated("one"), &ours);
+    leader.ready().await;
+    api.until("leadership", |api| api.get("leases", "ingress", "ingress-controller-leader").is_some()).await;
+    let mut other = Rig::start_with_proxies(&api, gated("two"), &theirs);
+    other.ready().await;
+    put_pod(&api, "new", "web");
+    put_slice(&api, "new");
+    sleep(Duration::from_secs(20)).await;
+    assert!(has_endpoint(&leader.snapshot()) && has_endpoint(&other.snapshot()));
+    assert_eq!(condition(&api, "new"), None, "a proxy of the other controller doesn't know it");
+    theirs.send_replace(vec![u64::MAX; 2]);
+    is_routed(&api, "new", "Known", "3 of 3 proxies know this pod").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_controller_that_died_is_waited_for_no_longer_than_its_lease() {
+    let api = shop();
+    let mut leader = Rig::start(&api, gated("one"));
+    leader.ready().await;
+    api.until("leadership", |api| api.get("leases", "ingress", "ingress-controller-leader").is_some()).await;
+    let mut other = Rig::start(&api, gated("two"));
+    other.ready().await;
+    api.until("its Lease", |api| api.get("leases", "ingress", "two-readiness-gate").is_some()).await;
+    other.kill();
+    let begin = Instant::now();
+    put_pod(&api, "new", "web");
+    put_slice(&api, "new");
+    is_routed(&api, "new", "Known", "1 of 1 proxies know this pod").await;
+    assert!(begin.elapsed() <= Duration::from_secs(16), "{:?}", begin.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_never_answers_keeps_a_pod_for_half_a_minute() {
+    let api = shop();
+    let serves = watch::Sender::new(vec![u64::MAX, 0]);
+    let mut rig = Rig::start_with_proxies(&api, gated("one"), &serves);
+    rig.ready().await;
+    put_pod(&api, "new", "web");
+    put_slice(&api, "new");
+    let begin = Instant::now();
+    let message = "1 of 2 proxies know this pod after 30 seconds, which is long enough";
+    is_routed(&api, "new", "Timeout", message).await;
+    let waited = begin.elapsed();
+    assert!(waited >= Duration::from_secs(30) && waited < Duration::from_secs(31), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_flag_no_pod_is_read() {
+    let api = shop();
+    let mut rig = Rig::start(&api, config("one"));
+    rig.ready().await;
+    put_pod(&api, "new", "web");
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(api.asked("GET", "/pods").len(), 0);
+    assert_eq!(api.get("leases", "ingress", "one-readiness-gate"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_writes_no_status_cannot_keep_pods_waiting() {
+    let api = shop();
+    let new = |config| Controller::new(api.client(std::sync::Arc::default()), config, mpsc::channel(1).0).err();
+    let read_only = ControllerConfig { read_only: true, ..gated("one") };
+    let outside = ControllerConfig { pod: None, ..gated("one") };
+    assert_eq!(new(read_only), Some(InvalidConfig::NoRouting));
+    assert_eq!(new(outside), Some(InvalidConfig::NoRouting));
+    assert_eq!(new(gated("one")), None);
+}

@@ -1,0 +1,209 @@
+//! Pods that become ready only when all proxies know them.
+//!
+//! In a cluster of its own: the policy that gives pods the gate holds for all namespaces with the label, whichever release it is of.
+
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use fairway_e2e::cluster::Options;
+use fairway_e2e::scene::{self, Release, Scene, is_ready};
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use crate::rollout::{TWO, restart, serve_as, unharmed};
+
+const GATE: &str = "controller.readinessGate.enabled=true";
+const LABEL: &str = "fairway.dev/readiness-gate=enabled";
+const ROUTED: &str = "fairway.dev/routed";
+
+fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
+    pod.status.as_ref()?.conditions.iter().flatten().find(|condition| condition.type_ == kind)
+}
+
+fn is_true(pod: &Pod, kind: &str) -> bool {
+    condition(pod, kind).is_some_and(|condition| condition.status == "True")
+}
+
+fn has_gate(pod: &Pod) -> bool {
+    let gates = pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
+    gates.filter(|gate| gate.condition_type == ROUTED).count() == 1
+}
+
+fn name(pod: &Pod) -> anyhow::Result<&str> {
+    pod.metadata.name.as_deref().context("a pod without a name")
+}
+
+/// A pod that is not created, as it would be stored.
+async fn admitted(scene: &Scene, namespace: &str, pod: serde_json::Value) -> anyhow::Result<Pod> {
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    Ok(Api::<Pod>::namespaced(scene.client(), namespace).create(&dry, &serde_json::from_value(pod)?).await?)
+}
+
+/// Gives a namespace the label, and waits until the API server gives new pods there the gate.
+async fn label(scene: &Scene, namespace: &str) -> anyhow::Result<()> {
+    scene.kubectl(&["label", "namespace", namespace, LABEL]).await?;
+    let pod = || json!({"metadata": {"name": "probe"}, "spec": {"containers": [{"name": "a", "image": "busybox"}]}});
+    scene
+        .until(&format!("pods of {namespace} get the gate"), async || {
+            Ok(has_gate(&admitted(scene, namespace, pod()).await?))
+        })
+        .await
+}
+
+/// The pods of the backend, which are ready, and why their condition is true.
+async fn reasons(scene: &Scene) -> anyhow::Result<Vec<(String, String)>> {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let pods = scene.pods("web").await?;
+    let conditions = pods.iter().map(|pod| {
+        ensure!(has_gate(pod) && is_ready(pod), "{pod:?}");
+        condition(pod, ROUTED).map(|found| (text(&found.reason), text(&found.message))).context("no condition")
+    });
+    conditions.collect()
+}
+
+fn known() -> (String, String) {
+    ("Known".to_owned(), "2 of 2 proxies know this pod".to_owned())
+}
+
+#[test]
+fn a_rolling_update_never_outruns_a_proxy() -> anyhow::Result<()> {
+    scene::run_alone("gate", &Options::default(), async |scene| {
+        let (fairway, address) = serve_as(scene, 2, &[TWO, GATE]).await?;
+        gives_the_gate_once(scene).await?;
+        // Old pods end at once; new ones have to be known by then.
+        let path = "/spec/template/spec/containers/0/args";
+        let hasty = format!(r#"[{{"op": "add", "path": "{path}", "value": ["--linger=0"]}}]"#);
+        scene.kubectl(&["patch", "deployment/web", "--type=json", "--patch", &hasty]).await?;
+        scene.kubectl(&["rollout", "status", "deployment/web", "--timeout=120s"]).await?;
+        scene.ready("web", 2).await?;
+        unharmed(scene, "rolling update of a backend whose pods wait for the proxies", address, async || {
+            restart(scene, "web").await?;
+            scene.ready("web", 2).await
+        })
+        .await?;
+        ensure!(reasons(scene).await? == [known(), known()], "{:?}", reasons(scene).await?);
+        unrouted_pods_are_ready(scene).await?;
+        one_at_a_time(scene).await?;
+        slow(scene, &fairway).await?;
+        stuck(scene, &fairway).await
+    })
+}
+
+/// The policy adds what is missing to a pod, and nothing twice.
+async fn gives_the_gate_once(scene: &Scene) -> anyhow::Result<()> {
+    label(scene, scene.namespace()).await?;
+    let containers = json!([{"name": "a", "image": "busybox"}]);
+    for (metadata, gates) in [
+        (json!({"name": "a"}), json!([{"conditionType": "other"}])),
+        (json!({"name": "a", "labels": {"app": "a"}}), json!([{"conditionType": ROUTED}])),
+        (json!({"name": "a", "labels": {"fairway.dev/readiness-gate": "enabled"}}), json!([])),
+    ] {
+        let spec = json!({"containers": containers, "readinessGates": gates});
+        let pod = admitted(scene, scene.namespace(), json!({"metadata": metadata, "spec": spec})).await?;
+        let others = gates.as_array().into_iter().flatten().filter(|gate| gate["conditionType"] != ROUTED).count();
+        let gates = pod.spec.as_ref().and_then(|spec| spec.readiness_gates.as_ref()).map_or(0, Vec::len);
+        ensure!(has_gate(&pod) && gates == others + 1, "{:?}", pod.spec);
+        let labels = pod.metadata.labels.unwrap_or_default();
+        ensure!(labels.get("fairway.dev/readiness-gate").is_some_and(|value| value == "enabled"), "{labels:?}");
+        ensure!(labels.contains_key("app") == metadata["labels"]["app"].is_string(), "{labels:?}");
+    }
+    Ok(())
+}
+
+/// Pods that no route leads to wait for nothing, in whichever namespace.
+async fn unrouted_pods_are_ready(scene: &Scene) -> anyhow::Result<()> {
+    let other = format!("{}-other", scene.namespace());
+    scene.apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {other}}}}}")).await?;
+    label(scene, &other).await?;
+    let pods = Api::<Pod>::namespaced(scene.client(), &other);
+    let pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "alone", "labels": {"app": "alone"}},
+        "spec": {"containers": [{"name": "a", "image": "busybox", "args": ["sleep", "600"]}]},
+    });
+    let begin = Instant::now();
+    pods.patch("alone", &PatchParams::apply("gate"), &Patch::Apply(&pod)).await?;
+    scene.until("a pod without a route is ready", async || Ok(is_ready(&pods.get("alone").await?))).await?;
+    println!("a pod without a route was ready after {:.1?}", begin.elapsed());
+    ensure!(has_gate(&pods.get("alone").await?));
+    scene.delete(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {other}}}}}")).await
+}
+
+/// New pods come before old ones go.
+async fn one_at_a_time(scene: &Scene) -> anyhow::Result<()> {
+    let strategy = r#"{"spec": {"strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}}}"#;
+    scene.kubectl(&["patch", "deployment/web", "--patch", strategy]).await?;
+    Ok(())
+}
+
+/// Stops the proxy of a pod of Fairway, or lets it go on.
+async fn signal(scene: &Scene, pod: &str, signal: Signal) -> anyhow::Result<()> {
+    let process = scene.process_of(pod, "proxy")?.id();
+    kill(Pid::from_raw(process), signal).with_context(|| format!("{signal} to {process}"))
+}
+
+/// A new pod of the backend, whose containers are ready.
+async fn starting(scene: &Scene, before: &[Pod]) -> anyhow::Result<Pod> {
+    let is_new = |pod: &Pod| before.iter().all(|old| old.metadata.uid != pod.metadata.uid);
+    scene
+        .find("a new pod with ready containers", async || {
+            let pods = scene.pods("web").await?;
+            Ok(pods.into_iter().find(|pod| is_new(pod) && is_true(pod, "ContainersReady")))
+        })
+        .await
+}
+
+/// While a proxy doesn't know a new pod, no old one ends.
+async fn slow(scene: &Scene, fairway: &Release<'_>) -> anyhow::Result<()> {
+    let victim = fairway.pods().await?.pop().context("no pod of Fairway")?;
+    let before = scene.pods("web").await?;
+    signal(scene, name(&victim)?, Signal::SIGSTOP).await?;
+    scene.kubectl(&["rollout", "restart", "deployment/web"]).await?;
+    let new = starting(scene, &before).await?;
+    let begin = Instant::now();
+    while begin.elapsed().as_secs() < 8 {
+        let pods = scene.pods("web").await?;
+        let is_there = |old: &Pod| pods.iter().any(|pod| pod.metadata.uid == old.metadata.uid && is_ready(pod));
+        ensure!(before.iter().all(is_there), "an old pod ended");
+        let now = scene.api::<Pod>().get(name(&new)?).await?;
+        ensure!(condition(&now, ROUTED).is_none() && !is_ready(&now), "the proxy that is stopped can't know it");
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    signal(scene, name(&victim)?, Signal::SIGCONT).await?;
+    let begin = Instant::now();
+    let ready = async || Ok(is_ready(&scene.api::<Pod>().get(name(&new)?).await?));
+    scene.until("the new pod is ready", ready).await?;
+    println!("a pod was ready {:.1?} after the last proxy went on", begin.elapsed());
+    scene.kubectl(&["rollout", "status", "deployment/web", "--timeout=120s"]).await?;
+    scene.ready("web", 2).await?;
+    ensure!(reasons(scene).await? == [known(), known()], "{:?}", reasons(scene).await?);
+    fairway.ready(2).await
+}
+
+/// A proxy that never goes on stops nobody's rollout.
+async fn stuck(scene: &Scene, fairway: &Release<'_>) -> anyhow::Result<()> {
+    let victim = fairway.pods().await?.pop().context("no pod of Fairway")?;
+    let before = scene.pods("web").await?;
+    signal(scene, name(&victim)?, Signal::SIGSTOP).await?;
+    scene.kubectl(&["rollout", "restart", "deployment/web"]).await?;
+    let new = starting(scene, &before).await?;
+    let begin = Instant::now();
+    let now = scene
+        .find("the condition", async || {
+            let now = scene.api::<Pod>().get(name(&new)?).await?;
+            Ok(is_true(&now, ROUTED).then_some(now))
+        })
+        .await?;
+    println!("a pod waited {:.1?} for a proxy that is stuck", begin.elapsed());
+    let found = condition(&now, ROUTED).context("no condition")?;
+    ensure!(found.reason.as_deref() == Some("Timeout"), "{found:?}");
+    ensure!(found.message.as_deref().is_some_and(|text| text.starts_with("1 of 2 proxies")), "{found:?}");
+    signal(scene, name(&victim)?, Signal::SIGCONT).await?;
+    scene.kubectl(&["rollout", "status", "deployment/web", "--timeout=120s"]).await?;
+    Ok(())
+}
