@@ -50,7 +50,7 @@ pub enum InvalidConfig {
     #[error("--watch-namespace and --watch-namespace-selector exclude each other")]
     TwoSelections,
     /// Who writes the conditions is who writes status.
-    #[error("--readiness-gate needs --update-status, POD_NAME and POD_NAMESPACE, and not --read-only")]
+    #[error("--readiness-gate and --observed need --update-status, POD_NAME and POD_NAMESPACE, and not --read-only")]
     NoRouting,
 }
 
@@ -79,7 +79,7 @@ impl Controller {
         if config.options.watch_namespace.is_some() && config.options.namespace_selector.is_some() {
             return Err(InvalidConfig::TwoSelections);
         }
-        if config.readiness_gate && (!config.status.is_written() || config.pod.is_none()) {
+        if (config.readiness_gate || config.observed) && (!config.status.is_written() || config.pod.is_none()) {
             return Err(InvalidConfig::NoRouting);
         }
         if config.status.is_written() && config.pod.is_none() {

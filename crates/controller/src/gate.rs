@@ -15,12 +15,14 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use tokio::time::Instant;
 
 mod feed;
+mod observed;
 mod peer;
 mod reach;
 mod record;
 mod write;
 
 pub(crate) use feed::{Fed, FeedNews, leases, pods};
+pub(crate) use observed::{Asking, Observed, Telling};
 pub(crate) use peer::Peers;
 pub(crate) use reach::Reach;
 pub(crate) use record::{Record, keep};

@@ -174,7 +174,7 @@ mod tests {
         Seen {
             key: object.key(),
             identity: Identity::default(),
-            content: Content::Object { object, fingerprint, shown: Default::default(), status: None },
+            content: Content::Object { object, fingerprint, shown: Default::default(), status: None, asking: None },
         }
     }
 

@@ -514,6 +514,12 @@ fn run() -> Command {
                 .help("Say to pods with the readiness gate fairway.dev/routed when all proxies know them; see docs/run.md"),
         )
         .arg(
+            Arg::new("observed")
+                .long("observed")
+                .action(ArgAction::SetTrue)
+                .help("Say on Ingresses with the annotation fairway.dev/observe when a change is in force at all proxies; see docs/run.md"),
+        )
+        .arg(
             Arg::new("gateway-address")
                 .long("gateway-address")
                 .value_name("shared|asked|own")
@@ -604,6 +610,7 @@ fn proxy() -> Command {
         "read-only",
         "gateway-api",
         "readiness-gate",
+        "observed",
         "gateway-address",
         "gateway-ports",
         "validating-webhook-client-authority",

@@ -92,10 +92,12 @@ pub(super) fn config(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Cont
     let read_only = matches.get_flag("read-only");
     let gateway_api = matches.get_flag("gateway-api");
     let readiness_gate = matches.get_flag("readiness-gate");
+    let observed = matches.get_flag("observed");
     if read_only {
         info!("read-only: no status, Event or Lease is written");
     }
-    let mut config = ControllerConfig { read_only, gateway_api, readiness_gate, ..controller_config(flags, options) };
+    let mut config =
+        ControllerConfig { read_only, gateway_api, readiness_gate, observed, ..controller_config(flags, options) };
     if let AddressSource::Nodes { pods, .. } = &mut config.status.addresses {
         *pods = matches.try_get_one::<String>("control-pods").ok().flatten().cloned();
     }
@@ -207,6 +209,7 @@ fn controller_config(flags: &Flags, options: Options) -> ControllerConfig {
     ControllerConfig {
         gateway_api: false,
         readiness_gate: false,
+        observed: false,
         options,
         api: ApiConfig {
             kubeconfig: path("kubeconfig"),

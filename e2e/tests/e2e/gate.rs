@@ -8,6 +8,7 @@ use anyhow::{Context, ensure};
 use fairway_e2e::cluster::Options;
 use fairway_e2e::scene::{self, Release, Scene, is_ready};
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::networking::v1::Ingress;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use nix::sys::signal::{Signal, kill};
@@ -17,6 +18,7 @@ use serde_json::json;
 use crate::rollout::{TWO, restart, serve_as, unharmed};
 
 const GATE: &str = "controller.readinessGate.enabled=true";
+const OBSERVED: &str = "controller.observed.enabled=true";
 const LABEL: &str = "fairway.dev/readiness-gate=enabled";
 const ROUTED: &str = "fairway.dev/routed";
 
@@ -72,7 +74,8 @@ fn known() -> (String, String) {
 #[test]
 fn a_rolling_update_never_outruns_a_proxy() -> anyhow::Result<()> {
     scene::run_alone("gate", &Options::default(), async |scene| {
-        let (fairway, address) = serve_as(scene, 2, &[TWO, GATE]).await?;
+        let (fairway, address) = serve_as(scene, 2, &[TWO, GATE, OBSERVED]).await?;
+        shows_who_has_observed_it(scene).await?;
         gives_the_gate_once(scene).await?;
         // Old pods end at once; new ones have to be known by then.
         let path = "/spec/template/spec/containers/0/args";
@@ -91,6 +94,28 @@ fn a_rolling_update_never_outruns_a_proxy() -> anyhow::Result<()> {
         slow(scene, &fairway).await?;
         stuck(scene, &fairway).await
     })
+}
+
+/// An Ingress that asks for it shows each of its generations once all proxies have it.
+async fn shows_who_has_observed_it(scene: &Scene) -> anyhow::Result<()> {
+    scene.kubectl(&["annotate", "ingress/web", "fairway.dev/observe=true"]).await?;
+    for path in ["/", "/changed"] {
+        let patch = format!(r#"[{{"op": "replace", "path": "/spec/rules/0/http/paths/0/path", "value": "{path}"}}]"#);
+        scene.kubectl(&["patch", "ingress/web", "--type=json", "--patch", &patch]).await?;
+        let text = scene
+            .find("the annotation of the newest generation", async || {
+                let metadata = scene.api::<Ingress>().get("web").await?.metadata;
+                let text = metadata.annotations.and_then(|mut all| all.remove("fairway.dev/observed"));
+                let start =
+                    format!(r#"{{"generation":{},"proxies":2,"of":2,"#, metadata.generation.unwrap_or_default());
+                Ok(text.filter(|text| text.starts_with(&start)))
+            })
+            .await?;
+        println!("{text}");
+    }
+    let back = r#"[{"op": "replace", "path": "/spec/rules/0/http/paths/0/path", "value": "/"}]"#;
+    scene.kubectl(&["patch", "ingress/web", "--type=json", "--patch", back]).await?;
+    Ok(())
 }
 
 /// The policy adds what is missing to a pod, and nothing twice.

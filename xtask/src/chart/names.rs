@@ -10,7 +10,7 @@ const FLAGS: &str = "docs/flags.md";
 const KEYS: &str = "docs/configmap.md";
 
 /// The flags of `fairway run` that ingress-nginx doesn't have, and their argument.
-pub(crate) const OWN_FLAGS: [(&str, &str); 14] = [
+pub(crate) const OWN_FLAGS: [(&str, &str); 15] = [
     ("access-log", "VALUE"),
     ("allow-backend-address", "VALUE"),
     ("gateway-address", "VALUE"),
@@ -19,6 +19,7 @@ pub(crate) const OWN_FLAGS: [(&str, &str); 14] = [
     ("handover-socket", "VALUE"),
     ("log-format", "VALUE"),
     ("metrics-detail", "VALUE"),
+    ("observed", ""),
     ("read-only", ""),
     ("readiness-gate", ""),
     ("request-body-directory", "DIRECTORY"),
@@ -142,6 +143,7 @@ mod tests {
             "\"log-format\"",
             "\"gateway-api\"",
             "\"readiness-gate\"",
+            "\"observed\"",
             "\"gateway-address\"",
             "\"gateway-ports\"",
             "\"read-only\"",

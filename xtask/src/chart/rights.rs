@@ -88,6 +88,11 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
             [cluster(), of("*", &GATE), own.clone(), of("ingress-nginx", &["list watch patch leases"])].concat(),
         ),
         (
+            "Ingresses that show who has observed them",
+            json!({"controller": {"observed": {"enabled": true}}}),
+            [cluster(), own.clone(), of("ingress-nginx", &["list watch patch leases"])].concat(),
+        ),
+        (
             "the readiness gate of pods, without an election",
             json!({"controller": {
                 "readinessGate": {"enabled": true},

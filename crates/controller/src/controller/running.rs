@@ -29,7 +29,7 @@ use crate::config::{AddressSource, ControllerConfig, Pod};
 use crate::debounce::Debounce;
 use crate::event::{Report, Sender};
 use crate::finding::Findings;
-use crate::gate::{Fed, Routed};
+use crate::gate::{Fed, Routed, Telling};
 use crate::gateway::{GatewayStatus, GatewayWrite, GatewayWritten};
 use crate::leader::{Candidate, Term};
 use crate::made::{Made, MakeWrite, Making};
@@ -67,6 +67,8 @@ pub(super) enum Job {
     Fed(Option<Fed>),
     /// The condition of a pod.
     Routed(Routed, Result<(), CallError>),
+    /// The annotation of an Ingress.
+    Told(Telling, Result<(), CallError>),
 }
 
 /// A running controller. Dropping it ends all its tasks; the Lease is released afterwards.
@@ -328,6 +330,7 @@ impl Running {
             Job::Fed(Some(fed)) => self.fed(fed),
             Job::Fed(None) => (),
             Job::Routed(routed, result) => self.routed(&routed, result),
+            Job::Told(telling, result) => self.told(&telling, &result),
         }
         Ok(())
     }

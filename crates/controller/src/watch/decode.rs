@@ -7,10 +7,12 @@
 use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 use std::io;
 
+use fairway_translate::annotation::{OBSERVE, OBSERVED};
 use fairway_translate::gateway::GatewayParameters;
 use fairway_translate::gateway::api;
 use fairway_translate::gateway::policy::RoutePolicy;
 use fairway_translate::objects::{Kind, Object, ObjectKey};
+use fairway_translate::value::Value as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
@@ -20,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::address::{self, Addresses};
+use crate::gate::Asking;
 
 /// One object of a watch or of a list.
 #[derive(Clone, Debug)]
@@ -39,8 +42,14 @@ pub(crate) struct Identity {
 /// The known parts of the object.
 #[derive(Clone, Debug)]
 pub(crate) enum Content {
-    /// The parts that translation reads and, for an Ingress, the addresses in its status.
-    Object { object: Object, fingerprint: u64, shown: Addresses, status: Option<Box<SeenStatus>> },
+    /// The parts that translation reads and, for an Ingress, the addresses in its status and what it asks to be told.
+    Object {
+        object: Object,
+        fingerprint: u64,
+        shown: Addresses,
+        status: Option<Box<SeenStatus>>,
+        asking: Option<Asking>,
+    },
     /// Only its existence.
     Metadata,
     /// The addresses of the Service in front of the proxy.
@@ -95,9 +104,9 @@ pub(crate) fn decode(kind: Kind, text: &str, wanted: Wanted, hasher: &RandomStat
             Err(error) => malformed(kind, &error),
         },
         Wanted::Object => match object(kind, text, hasher) {
-            Ok((object, fingerprint, shown)) => {
+            Ok(Reduced { object, fingerprint, shown, asking }) => {
                 let status = kind.is_of_gateway_api().then(|| Box::new(status(text)));
-                Content::Object { object, fingerprint, shown, status }
+                Content::Object { object, fingerprint, shown, status, asking }
             }
             Err(error) => malformed(kind, &error),
         },
@@ -139,13 +148,21 @@ fn malformed(kind: Kind, error: &serde_json::Error) -> Content {
     })
 }
 
-/// The object, its fingerprint and, for an Ingress, the addresses that it shows.
-fn object(kind: Kind, text: &str, hasher: &RandomState) -> serde_json::Result<(Object, u64, Addresses)> {
-    let mut shown = Addresses::new();
+/// The object, its fingerprint and, for an Ingress, the addresses that it shows, and what it asks to be told.
+struct Reduced {
+    object: Object,
+    fingerprint: u64,
+    shown: Addresses,
+    asking: Option<Asking>,
+}
+
+fn object(kind: Kind, text: &str, hasher: &RandomState) -> serde_json::Result<Reduced> {
+    let (mut shown, mut asking) = (Addresses::new(), None);
     let (object, fingerprint) = match kind {
         Kind::Ingress => {
             let mut ingress: Ingress = lenient(text)?;
             shown = address::of_ingress(ingress.status.take().as_ref());
+            asking = asks(&ingress.metadata);
             slim(ingress, hasher)
         }
         Kind::Service => {
@@ -192,7 +209,14 @@ fn object(kind: Kind, text: &str, hasher: &RandomState) -> serde_json::Result<(O
         Kind::UDPRoute => slim(lenient::<api::UDPRoute>(text)?, hasher),
         Kind::ReferenceGrant => slim(lenient::<api::ReferenceGrant>(text)?, hasher),
     };
-    Ok((object, fingerprint, shown))
+    Ok(Reduced { object, fingerprint, shown, asking })
+}
+
+/// What the author of an Ingress asks to be told.
+fn asks(metadata: &ObjectMeta) -> Option<Asking> {
+    let annotations = metadata.annotations.as_ref()?;
+    let asks = annotations.get(OBSERVE).and_then(|text| bool::parse(text)) == Some(true);
+    asks.then(|| Asking::new(metadata.generation.unwrap_or_default(), annotations.get(OBSERVED).map(String::as_str)))
 }
 
 /// Decodes an object; on failure retries without `managedFields`, which are irrelevant here.
@@ -220,6 +244,8 @@ where
     if let Some(annotations) = &mut metadata.annotations {
         // A second copy of the whole object; for a Secret, of its content.
         annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+        // What we write ourselves.
+        annotations.remove(OBSERVED);
     }
     let version = metadata.resource_version.take();
     let mut sink = HashSink(hasher.build_hasher());

@@ -360,7 +360,14 @@ impl State {
                 let mut after = before.clone();
                 match subresource {
                     ["status"] if key.0 == "pods" => merge_conditions(&mut after["status"], &body["status"]),
-                    ["status"] => after["status"] = body["status"].clone(),
+                    ["status"] => {
+                        if !body["status"].is_null() {
+                            after["status"] = body["status"].clone();
+                        }
+                        for (name, value) in body["metadata"]["annotations"].as_object().into_iter().flatten() {
+                            after["metadata"]["annotations"][name] = value.clone();
+                        }
+                    }
                     // An apply leaves what others have written.
                     _ if creates => {
                         for field in body.as_object().into_iter().flatten().map(|(field, _)| field) {

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use crate::apiserver::ApiServer;
-use crate::rig::{Rig, cluster, config, pod};
+use crate::rig::{Rig, cluster, config, ingress, pod};
 
 const ROUTED: &str = "fairway.dev/routed";
 
@@ -179,4 +179,53 @@ async fn who_writes_no_status_cannot_keep_pods_waiting() {
     assert_eq!(new(read_only), Some(InvalidConfig::NoRouting));
     assert_eq!(new(outside), Some(InvalidConfig::NoRouting));
     assert_eq!(new(gated("one")), None);
+}
+
+/// The Ingress of the shop, at a generation, whose author asks.
+fn put_asking(api: &ApiServer, generation: u64) {
+    let mut ingress = api.get("ingresses", "shop", "a").unwrap_or_else(|| ingress("a"));
+    ingress["metadata"]["annotations"]["fairway.dev/observe"] = json!("true");
+    ingress["metadata"]["generation"] = json!(generation);
+    ingress["spec"]["rules"][0]["host"] = json!(format!("g{generation}.example.com"));
+    api.put(ingress);
+}
+
+fn observed(api: &ApiServer) -> Option<Value> {
+    let ingress = api.get("ingresses", "shop", "a")?;
+    serde_json::from_str(ingress["metadata"]["annotations"]["fairway.dev/observed"].as_str()?).ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ingress_that_asks_shows_when_all_proxies_of_all_controllers_have_a_generation() {
+    let api = shop();
+    let asked = |name| ControllerConfig { observed: true, ..config(name) };
+    let (ours, theirs) = (watch::Sender::new(vec![u64::MAX]), watch::Sender::new(vec![u64::MAX]));
+    let mut leader = Rig::start_with_proxies(&api, asked("one"), &ours);
+    leader.ready().await;
+    api.until("leadership", |api| api.get("leases", "ingress", "ingress-controller-leader").is_some()).await;
+    let mut other = Rig::start_with_proxies(&api, asked("two"), &theirs);
+    other.ready().await;
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(observed(&api), None, "nothing is said without being asked");
+
+    put_asking(&api, 2);
+    api.until("the annotation", |api| observed(api).is_some()).await;
+    let found = observed(&api).unwrap();
+    assert_eq!((&found["generation"], &found["proxies"], &found["of"]), (&json!(2), &json!(2), &json!(2)));
+    assert!(found["milliseconds"].as_u64().unwrap() < 3000, "{found}");
+
+    theirs.send_replace(vec![0]);
+    put_asking(&api, 3);
+    sleep(Duration::from_secs(29)).await;
+    assert_eq!(observed(&api).unwrap()["generation"], 2);
+    api.until("the count so far", |api| observed(api).unwrap()["generation"] == 3).await;
+    let found = observed(&api).unwrap();
+    assert_eq!((&found["proxies"], &found["of"]), (&json!(1), &json!(2)));
+    theirs.send_replace(vec![u64::MAX]);
+    api.until("the whole count", |api| observed(api).unwrap()["proxies"] == 2).await;
+
+    let writes =
+        || api.asked("PATCH", "/ingresses/a/status").iter().filter(|asked| asked.body["status"].is_null()).count();
+    sleep(Duration::from_secs(300)).await;
+    assert_eq!(writes(), 3, "one for generation 2, two for generation 3");
 }

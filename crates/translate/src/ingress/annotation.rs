@@ -25,7 +25,7 @@ pub(crate) use read::forbidden_word;
 pub use read::{IngressAnnotations, Rejected, Rules, read, screen};
 pub use table::{
     Access, Affinity, BackendTls, Balancing, CanaryRelease, ClientCertificates, CrossOrigin, ExternalAuthentication,
-    HealthChecks, HostLevel, Logging, Proxying, Redirects, RequestLimits, Rewriting, Snippets, Traces,
+    HealthChecks, HostLevel, Logging, Observation, Proxying, Redirects, RequestLimits, Rewriting, Snippets, Traces,
     UserAuthentication,
 };
 
@@ -42,6 +42,12 @@ pub const DEFAULT_PREFIX: &str = "nginx.ingress.kubernetes.io";
 
 /// The prefix of annotations that are Fairway's own, whatever `--annotations-prefix` says. In the table it is a part of their names.
 pub const OWN_PREFIX: &str = "fairway.dev/";
+
+/// The annotation that asks to be told who has observed an Ingress.
+pub const OBSERVE: &str = "fairway.dev/observe";
+
+/// The annotation in which Fairway says so.
+pub const OBSERVED: &str = "fairway.dev/observed";
 
 /// The one annotation outside these prefixes: the class, as written before `spec.ingressClassName` existed.
 pub const CLASS: &str = "kubernetes.io/ingress.class";
@@ -321,6 +327,9 @@ pub fn full_name(prefix: &str, name: &str) -> String {
 
 /// The name in the table of an annotation with this key; `None` if it is of another prefix.
 pub fn short_name<'k>(prefix: &str, key: &'k str) -> Option<&'k str> {
+    if key == OBSERVED {
+        return None;
+    }
     if key.starts_with(OWN_PREFIX) {
         return Some(key);
     }
@@ -338,7 +347,7 @@ pub struct Group {
 }
 
 /// The whole table.
-pub static GROUPS: [Group; 19] = [
+pub static GROUPS: [Group; 20] = [
     Group { title: "Matching and rewriting", specs: Rewriting::SPECS },
     Group { title: "Redirects", specs: Redirects::SPECS },
     Group { title: "Hosts", specs: HostLevel::SPECS },
@@ -355,6 +364,7 @@ pub static GROUPS: [Group; 19] = [
     Group { title: "TLS to the backend", specs: BackendTls::SPECS },
     Group { title: "Balancing", specs: Balancing::SPECS },
     Group { title: "Health checks", specs: HealthChecks::SPECS },
+    Group { title: "Changes", specs: Observation::SPECS },
     Group { title: "Session affinity", specs: Affinity::SPECS },
     Group { title: "Canaries", specs: CanaryRelease::SPECS },
     Group { title: "Not built, refused, without effect", specs: unbuilt::SPECS },
@@ -364,7 +374,7 @@ pub static GROUPS: [Group; 19] = [
 type Setter = fn(&mut IngressAnnotations, &str, &str) -> bool;
 
 /// In the order of [`GROUPS`].
-const SETTERS: [Setter; 19] = [
+const SETTERS: [Setter; 20] = [
     |all, name, text| all.rewriting.set(name, text),
     |all, name, text| all.redirects.set(name, text),
     |all, name, text| all.hosts.set(name, text),
@@ -381,6 +391,7 @@ const SETTERS: [Setter; 19] = [
     |all, name, text| all.backend_tls.set(name, text),
     |all, name, text| all.balancing.set(name, text),
     |all, name, text| all.health.set(name, text),
+    |all, name, text| all.observation.set(name, text),
     |all, name, text| all.affinity.set(name, text),
     |all, name, text| all.canary.set(name, text),
     |_, _, _| true,

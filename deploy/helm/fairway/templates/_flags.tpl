@@ -78,6 +78,7 @@ terminationGracePeriodSeconds. Nothing has to happen between that and the end of
 {{- $_ := set $flags "validating-webhook-key" "/etc/fairway/validation/tls.key" -}}
 {{- if $controller.validatingWebhook.clientAuthorityConfigMap -}}{{- $_ := set $flags "validating-webhook-client-authority" "/etc/fairway/validation-client/ca.crt" -}}{{- end -}}
 {{- end -}}
+{{- if $controller.observed.enabled -}}{{- $_ := set $flags "observed" "" -}}{{- end -}}
 {{- if $controller.readinessGate.enabled -}}{{- $_ := set $flags "readiness-gate" "" -}}{{- end -}}
 {{- if $controller.gatewayAPI.enabled -}}
 {{- $_ := set $flags "gateway-api" "" -}}

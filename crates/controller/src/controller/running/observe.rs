@@ -79,7 +79,12 @@ impl Running {
             Content::Object { status: Some(status), .. } if self.config.status.is_written() => {
                 self.gateways.seen(&seen.key, &seen.identity, (**status).clone());
             }
-            Content::Object { shown, .. } if seen.key.kind == Kind::Ingress && self.config.status.is_written() => {
+            Content::Object { shown, asking, .. }
+                if seen.key.kind == Kind::Ingress && self.config.status.is_written() =>
+            {
+                if let Some(gating) = self.gating.as_mut().filter(|_| self.config.observed) {
+                    gating.observed.seen(&seen.key, &seen.identity, *asking, Instant::now());
+                }
                 self.status.seen(&seen.key, &seen.identity, shown.clone());
             }
             _ if is_referenced(seen.key.kind) && self.wants(&seen.key) => {
@@ -112,6 +117,9 @@ impl Running {
             self.references.drop(&key);
             self.status.gone(&key);
             self.gateways.gone(&key);
+            if let Some(gating) = &mut self.gating {
+                gating.observed.gone(&key);
+            }
             if let Some((namespace, name)) = &self.config.options.configmap
                 && key == ObjectKey::new(Kind::ConfigMap, namespace, name)
             {

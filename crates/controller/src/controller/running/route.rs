@@ -11,11 +11,12 @@ use super::{Job, MESSAGES, Running};
 use crate::api::{ApiServer, CallError};
 use crate::config::{ControllerConfig, Pod};
 use crate::controller::Proxies;
-use crate::gate::{self, Fed, FeedNews, Gate, Peers, Reach, Record, Routed, Verdict};
+use crate::gate::{self, Fed, FeedNews, Gate, Observed, Peers, Reach, Record, Routed, Telling, Verdict};
 
-/// What runs only with `--readiness-gate`.
+/// What runs only with `--readiness-gate` or `--observed`.
 pub(super) struct Gating {
     pub(super) gate: Gate,
+    pub(super) observed: Observed,
     peers: Peers,
     pub(super) inbox: mpsc::Receiver<Fed>,
     record: watch::Sender<Record>,
@@ -24,27 +25,29 @@ pub(super) struct Gating {
 }
 
 impl Gating {
-    /// Starts the watches and the writer of our Lease, if the gate is wanted.
+    /// Starts the watches and the writer of our Lease, if they are wanted.
     pub(super) fn start(
         api: &ApiServer,
         config: &ControllerConfig,
         proxies: Option<Proxies>,
         tasks: &mut JoinSet<()>,
     ) -> Option<Self> {
-        let Pod { name, namespace } = config.pod.as_ref().filter(|_| config.readiness_gate)?;
+        let Pod { name, namespace } = config.pod.as_ref().filter(|_| config.readiness_gate || config.observed)?;
         let (out, inbox) = mpsc::channel(MESSAGES);
-        tasks.spawn(gate::pods(api.clone(), config.options.watch_namespace.clone(), out.clone()));
+        if config.readiness_gate {
+            tasks.spawn(gate::pods(api.clone(), config.options.watch_namespace.clone(), out.clone()));
+        }
         tasks.spawn(gate::leases(api.clone(), namespace.clone(), out));
         let (record, records) = watch::channel(Record::default());
         let pod = Pod { name: name.clone(), namespace: namespace.clone() };
         tasks.spawn(gate::keep(api.clone(), pod, config.election.id.clone(), records));
         let peers = Peers::new(&config.election.id, name);
-        Some(Self { gate: Gate::default(), peers, inbox, record, proxies })
+        Some(Self { gate: Gate::default(), observed: Observed::default(), peers, inbox, record, proxies })
     }
 
     /// The next message of the watches, or `None` when the proxies have got further.
     pub(super) async fn next(&mut self) -> Option<Fed> {
-        let waits = self.gate.waits();
+        let waits = self.gate.waits() || self.observed.waits();
         let reached = async {
             // Without a hub there is nothing to wait for.
             let changed = match self.proxies.as_mut().filter(|_| waits) {
@@ -104,21 +107,38 @@ impl Running {
         }
     }
 
+    /// Handles the end of writing an annotation.
+    pub(super) fn told(&mut self, telling: &Telling, result: &Result<(), CallError>) {
+        if let Err(error) = result
+            && !matches!(error.code(), Some(404 | 409))
+        {
+            let (namespace, name) = (&*telling.key.namespace, &*telling.key.name);
+            warn!(namespace, name, error = %ErrorChain(error), "cannot say on an Ingress which proxies have it; trying again");
+        }
+        if let Some(gating) = &mut self.gating {
+            gating.observed.written(telling, result.is_ok(), Instant::now());
+        }
+    }
+
     /// Tells other controllers what our proxies know and, as the leader, writes the conditions of pods that all proxies know.
     pub(super) fn route(&mut self) {
         let writes = self.writes_conditions();
         // Everything translated so far is sent?
         let is_sent = self.held.is_none() && self.ahead.is_empty() && !self.has_more();
         let (sent, live) = (self.sent, self.live);
-        let Some(Gating { gate, peers, record, proxies, .. }) = &mut self.gating else { return };
+        let translator = &self.translator;
+        let Some(Gating { gate, observed, peers, record, proxies, .. }) = &mut self.gating else { return };
         if is_sent {
             gate.published(sent);
+            observed.published(sent);
         }
         let reach = match proxies {
             Some(Proxies { least, serves, .. }) => Reach::new(serves(), *least),
             None => Reach::new(vec![live], 1),
         };
-        let now = Record { known: gate.known(&reach), proxies: reach.of() };
+        let mut known = gate.known(&reach);
+        known.append(&mut observed.known(&reach));
+        let now = Record { known, proxies: reach.of() };
         record.send_if_modified(|record| std::mem::replace(record, now.clone()) != now);
         if writes {
             for routed in gate.due(&reach, peers, Instant::now()) {
@@ -128,13 +148,22 @@ impl Running {
                     Job::Routed(routed, result)
                 });
             }
+            let is_ours = |key: &_| translator.as_ref().is_some_and(|translator| translator.served().contains(key));
+            for telling in observed.due(&reach, peers, Instant::now(), is_ours) {
+                let api = self.api.clone();
+                self.jobs.spawn(async move {
+                    let result = telling.run(&api).await;
+                    Job::Told(telling, result)
+                });
+            }
         }
     }
 
     /// When [`route`](Self::route) is due though nothing else happens.
     pub(super) fn route_at(&self) -> Option<Instant> {
-        let Gating { gate, peers, .. } = self.gating.as_ref().filter(|_| self.writes_conditions())?;
-        gate.next_at(peers, Instant::now())
+        let Gating { gate, observed, peers, .. } = self.gating.as_ref().filter(|_| self.writes_conditions())?;
+        let now = Instant::now();
+        [gate.next_at(peers, now), observed.next_at(peers, now)].into_iter().flatten().min()
     }
 
     fn writes_conditions(&self) -> bool {

@@ -52,8 +52,9 @@ impl Running {
             update
         };
         debug!(took_ms = begin.elapsed().as_millis() as u64, upserts = update.delta.upserts.len(), "translated");
-        if let (Some(Gating { gate, .. }), Some(translator)) = (&mut self.gating, &self.translator) {
+        if let (Some(Gating { gate, observed, .. }), Some(translator)) = (&mut self.gating, &self.translator) {
             gate.translated(translator.objects());
+            observed.translated();
         }
         self.absorb(update).await;
         self.synced.extend(ingresses);

@@ -118,6 +118,7 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
     ("fairway.dev/health-check-statuses", "200-299,401", "2xx"),
     ("fairway.dev/health-check-unhealthy-after", "3", "-1"),
     ("fairway.dev/health-check-healthy-after", "2", "101"),
+    ("fairway.dev/observe", "true", "on"),
     ("affinity", "cookie", "ip"),
     ("affinity-mode", "persistent", "Persistent"),
     ("session-cookie-name", "route", "a;b"),

@@ -2,8 +2,8 @@
 
 use super::{
     Access, Affinity, Annotations, BackendTls, Balancing, CanaryRelease, ClientCertificates, CrossOrigin, Denial,
-    ExternalAuthentication, HealthChecks, HostLevel, Known, Logging, Meanwhile, OnInvalid, Proxying, Redirects,
-    RequestLimits, Snippets, Traces, UserAuthentication,
+    ExternalAuthentication, HealthChecks, HostLevel, Known, Logging, Meanwhile, Observation, OnInvalid, Proxying,
+    Redirects, RequestLimits, Snippets, Traces, UserAuthentication,
 };
 use super::{Rewriting, known, names};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
@@ -54,6 +54,8 @@ pub struct IngressAnnotations {
     pub balancing: Balancing,
     /// How endpoints are asked whether they are healthy.
     pub health: HealthChecks,
+    /// What is said about its changes.
+    pub observation: Observation,
     /// Session affinity.
     pub affinity: Affinity,
     /// Canaries.

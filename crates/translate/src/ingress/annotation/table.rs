@@ -428,6 +428,15 @@ annotations! {
 }
 
 annotations! {
+    /// What is said about changes of the Ingress.
+    pub struct Observation {
+        /// Has Fairway say in the annotation `fairway.dev/observed` which generation of the Ingress is in force at how many proxies, and how
+        /// long that took, if `--observed` is set: `{"generation":7,"proxies":4,"of":4,"milliseconds":12}`.
+        "fairway.dev/observe" => observe: bool [Ingress, Low, Default] = Differs(OWN);
+    }
+}
+
+annotations! {
     /// Session affinity by cookie.
     pub struct Affinity {
         /// Turns session affinity on for the Service ports that the Ingress refers to.

@@ -1,0 +1,270 @@
+//! Ingresses whose authors ask to be told when a change is in force at all proxies, by an annotation.
+//!
+//! Only bookkeeping, like [`Gate`](super::Gate). Invariants: a generation is told of once, when all proxies have it; before that once
+//! more, if it has taken [`PATIENCE`] and some don't. Nothing is written about one that the Ingress shows already.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fairway_translate::annotation::OBSERVED;
+use fairway_translate::objects::ObjectKey;
+use kube::api::{Patch, PatchParams};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::{AGAIN, ConditionWrite, PATIENCE, Peers, Reach, WRITES};
+use crate::api::{ApiServer, CallError, collection};
+use crate::watch::Identity;
+
+/// What an Ingress whose author asks shows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Asking {
+    pub(crate) generation: i64,
+    /// Of which generation it shows that all proxies have it.
+    pub(crate) shown: Option<i64>,
+}
+
+/// The Ingresses with a change that not all proxies are known to have.
+#[derive(Debug, Default)]
+pub(crate) struct Observed {
+    ingresses: BTreeMap<ObjectKey, Observing>,
+}
+
+#[derive(Debug)]
+struct Observing {
+    uid: Box<str>,
+    generation: i64,
+    since: Instant,
+    translated: bool,
+    publication: Option<u64>,
+    /// Whether it was told that some proxies lack it.
+    told: bool,
+    write: ConditionWrite,
+}
+
+/// An annotation to write.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Telling {
+    pub(crate) key: ObjectKey,
+    uid: Box<str>,
+    generation: i64,
+    knowing: usize,
+    of: usize,
+    milliseconds: u64,
+}
+
+/// The value of the annotation.
+#[derive(Deserialize)]
+struct Count {
+    generation: i64,
+    proxies: u64,
+    of: u64,
+}
+
+impl Asking {
+    /// What an Ingress shows in its annotation.
+    pub(crate) fn new(generation: i64, shown: Option<&str>) -> Self {
+        let shown = shown.and_then(|text| serde_json::from_str::<Count>(text).ok());
+        let whole = shown.filter(|shown| shown.proxies == shown.of);
+        Self { generation, shown: whole.map(|shown| shown.generation) }
+    }
+}
+
+impl Telling {
+    /// Writes the annotation, provided that the Ingress of this name is still the same. With the status, for which the right is there; it
+    /// changes no generation.
+    pub(crate) async fn run(&self, api: &ApiServer) -> Result<(), CallError> {
+        let Self { key, uid, generation, knowing, of, milliseconds } = self;
+        let text =
+            format!(r#"{{"generation":{generation},"proxies":{knowing},"of":{of},"milliseconds":{milliseconds}}}"#);
+        let patch = Patch::Merge(json!({"metadata": {"uid": uid, "annotations": {OBSERVED: text}}}));
+        let ingresses = collection("networking.k8s.io/v1", "ingresses", Some(&key.namespace));
+        let request = ingresses.patch_subresource("status", &key.name, &PatchParams::default(), &patch);
+        api.call::<Value>(request).await.map(drop)
+    }
+}
+
+impl Observing {
+    /// By which controllers name this change to each other.
+    fn id(&self) -> Box<str> {
+        format!("{}/{}", self.uid, self.generation).into()
+    }
+}
+
+impl Observed {
+    /// Records an Ingress as it is now.
+    pub(crate) fn seen(&mut self, key: &ObjectKey, identity: &Identity, asking: Option<Asking>, now: Instant) {
+        let Some(Asking { generation, .. }) = asking.filter(|asking| asking.shown != Some(asking.generation)) else {
+            self.ingresses.remove(key);
+            return;
+        };
+        let is_same = |entry: &Observing| entry.uid == identity.uid && entry.generation == generation;
+        if !self.ingresses.get(key).is_some_and(is_same) {
+            let (uid, write) = (identity.uid.clone(), ConditionWrite::From(None));
+            let new =
+                Observing { uid, generation, since: now, translated: false, publication: None, told: false, write };
+            self.ingresses.insert(key.clone(), new);
+        }
+    }
+
+    /// Records that an Ingress is gone.
+    pub(crate) fn gone(&mut self, key: &ObjectKey) {
+        self.ingresses.remove(key);
+    }
+
+    /// Whether any change is under way.
+    pub(crate) fn waits(&self) -> bool {
+        !self.ingresses.is_empty()
+    }
+
+    /// Records that everything seen so far is translated.
+    pub(crate) fn translated(&mut self) {
+        self.ingresses.values_mut().for_each(|entry| entry.translated = true);
+    }
+
+    /// Records that everything translated so far is in force with this publication at the latest.
+    pub(crate) fn published(&mut self, number: u64) {
+        for entry in self.ingresses.values_mut().filter(|entry| entry.translated) {
+            entry.publication.get_or_insert(number);
+        }
+    }
+
+    /// The changes that all our proxies have.
+    pub(crate) fn known(&self, reach: &Reach) -> BTreeSet<Box<str>> {
+        let known = |entry: &&Observing| entry.publication.is_some_and(|number| reach.is_everywhere(number));
+        self.ingresses.values().filter(known).map(Observing::id).collect()
+    }
+
+    /// The annotations to write now, of Ingresses that are ours. The caller must report [`written`](Self::written).
+    pub(crate) fn due(
+        &mut self,
+        reach: &Reach,
+        peers: &Peers,
+        now: Instant,
+        is_ours: impl Fn(&ObjectKey) -> bool,
+    ) -> Vec<Telling> {
+        let mut free = WRITES.saturating_sub(self.under_way());
+        let mut due = Vec::new();
+        for (key, entry) in &mut self.ingresses {
+            let waits = matches!(entry.write, ConditionWrite::From(from) if from.is_none_or(|from| from <= now));
+            if free == 0 {
+                break;
+            }
+            if !waits || !is_ours(key) {
+                continue;
+            }
+            let id = entry.id();
+            let of = reach.of() + peers.proxies(now);
+            let ours = entry.publication.map_or(0, |number| reach.knowing(number));
+            let knowing = (ours + peers.knowing(&id, now)).min(of);
+            let whole = entry.publication.is_some_and(|number| reach.is_everywhere(number)) && peers.all_know(&id, now);
+            let late = now >= entry.since + PATIENCE && !entry.told && knowing < of;
+            if !whole && !late {
+                continue;
+            }
+            entry.write = ConditionWrite::UnderWay;
+            free -= 1;
+            let milliseconds = u64::try_from((now - entry.since).as_millis()).unwrap_or(u64::MAX);
+            let knowing = if whole { of } else { knowing };
+            let (key, uid, generation) = (key.clone(), entry.uid.clone(), entry.generation);
+            due.push(Telling { key, uid, generation, knowing, of, milliseconds });
+        }
+        due
+    }
+
+    fn under_way(&self) -> usize {
+        self.ingresses.values().filter(|entry| entry.write == ConditionWrite::UnderWay).count()
+    }
+
+    /// Records whether an annotation was written. If not, it is tried again.
+    pub(crate) fn written(&mut self, telling: &Telling, done: bool, now: Instant) {
+        let is_it = |entry: &&mut Observing| entry.uid == telling.uid && entry.generation == telling.generation;
+        let Some(entry) = self.ingresses.get_mut(&telling.key).filter(is_it) else { return };
+        let whole = telling.knowing == telling.of;
+        entry.told |= done && !whole;
+        // The watch shows the annotation, and ends this.
+        entry.write = match done {
+            true if whole => ConditionWrite::Done,
+            true => ConditionWrite::From(None),
+            false => ConditionWrite::From(Some(now + AGAIN)),
+        };
+    }
+
+    /// When [`due`](Self::due) has more to say though nothing else happens, if it has room.
+    pub(crate) fn next_at(&self, peers: &Peers, now: Instant) -> Option<Instant> {
+        if self.under_way() >= WRITES {
+            return None;
+        }
+        let times = self.ingresses.values().flat_map(|entry| {
+            let ConditionWrite::From(from) = entry.write else { return [None; 3] };
+            // What is over by now was looked at.
+            [from, Some(entry.since + PATIENCE), peers.next_end(now)]
+        });
+        times.flatten().filter(|at| *at > now).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fairway_translate::objects::Kind;
+    use std::time::Duration;
+
+    fn key() -> ObjectKey {
+        ObjectKey::new(Kind::Ingress, "shop", "web")
+    }
+
+    /// One Ingress at generation 7, translated and in force with publication 3.
+    fn changed(shown: Option<i64>, now: Instant) -> Observed {
+        let mut observed = Observed::default();
+        let identity = Identity { uid: "u".into(), version: "1".into() };
+        observed.seen(&key(), &identity, Some(Asking { generation: 7, shown }), now);
+        observed.translated();
+        observed.published(3);
+        observed
+    }
+
+    fn due(observed: &mut Observed, serves: &[u64], now: Instant) -> Vec<(usize, usize, u64)> {
+        let (reach, peers) = (Reach::new(serves.to_vec(), 1), Peers::new("leader", "own"));
+        let due = observed.due(&reach, &peers, now, |_| true);
+        due.iter().for_each(|telling| observed.written(telling, true, now));
+        due.iter().map(|telling| (telling.knowing, telling.of, telling.milliseconds)).collect()
+    }
+
+    #[test]
+    fn a_generation_is_told_of_once_when_all_proxies_have_it() {
+        let now = Instant::now();
+        let mut observed = changed(Some(6), now);
+        assert_eq!(due(&mut observed, &[3, 2], now), []);
+        let later = now + Duration::from_millis(12);
+        assert_eq!(due(&mut observed, &[3, 3], later), [(2, 2, 12)]);
+        assert_eq!(due(&mut observed, &[3, 3], later), []);
+        assert_eq!(changed(Some(7), now).ingresses.len(), 0, "it shows that already");
+    }
+
+    #[test]
+    fn what_takes_long_is_told_of_before_all_proxies_have_it() {
+        let now = Instant::now();
+        let mut observed = changed(None, now);
+        let late = now + PATIENCE;
+        assert_eq!(observed.next_at(&Peers::new("leader", "own"), now), Some(late));
+        assert_eq!(due(&mut observed, &[3, 2], late), [(1, 2, 30_000)]);
+        assert_eq!(due(&mut observed, &[3, 2], late + PATIENCE), []);
+        assert_eq!(due(&mut observed, &[3, 4], late + PATIENCE), [(2, 2, 60_000)]);
+    }
+
+    #[test]
+    fn ingresses_of_others_are_left_alone() {
+        let now = Instant::now();
+        let (reach, peers) = (Reach::new(vec![3], 1), Peers::new("leader", "own"));
+        assert_eq!(changed(None, now).due(&reach, &peers, now, |_| false), []);
+    }
+
+    #[test]
+    fn only_a_whole_count_of_the_same_generation_counts_as_shown() {
+        let shown = |text| Asking::new(7, text).shown;
+        assert_eq!(shown(Some(r#"{"generation":7,"proxies":4,"of":4,"milliseconds":1}"#)), Some(7));
+        assert_eq!(shown(Some(r#"{"generation":7,"proxies":3,"of":4,"milliseconds":1}"#)), None);
+        assert_eq!((shown(Some("nonsense")), shown(None)), (None, None));
+    }
+}
