@@ -1,6 +1,7 @@
 //! The command line as written, and its help. The module of each command interprets it.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -67,12 +68,13 @@ Exit status: 0 if all is read and converted, nothing is lost and all answers are
 
 const EXPLAIN_EXAMPLES: &str = "\
 Examples:
-  fairway explain manifests/ GET http://shop.localhost/order/7
+  fairway explain manifests/ http://shop.localhost/order/7
   fairway explain manifests/ POST https://shop.localhost/cart -H 'Cookie: route=a'
   fairway explain manifests/ GET http://shop.localhost/ --client 192.0.2.7 --output json | jq .answer
 
-Without PATH, reads the manifests of the current folder. Exit status: 0 if the request is forwarded, redirected or answered with a
-status below 400, 1 if Fairway answers with an error, 2 for a wrong command line. docs/schema/explain.json is the schema of --output json.";
+Without PATH, reads the manifests of the current folder; without METHOD, the request is a GET. Exit status: 0 if the request is forwarded,
+redirected or answered with a status below 400, 1 if Fairway answers with an error, 2 for a wrong command line. docs/schema/explain.json is
+the schema of --output json.";
 
 const COMPARE_EXAMPLES: &str = "\
 Examples:
@@ -292,11 +294,11 @@ fn of_cluster(command: Command) -> Command {
 fn explain() -> Command {
     let command = Command::new("explain")
         .about("Show the answer to a request, which route it takes, and why")
-        .override_usage("fairway explain [OPTIONS] [PATH]... METHOD URL")
+        .override_usage("fairway explain [OPTIONS] [PATH]... [METHOD] URL")
         .after_help(EXPLAIN_EXAMPLES)
         .arg(
             Arg::new("words")
-                .value_name("[PATH]... METHOD URL")
+                .value_name("[PATH]... [METHOD] URL")
                 .num_args(1..)
                 .action(ArgAction::Append)
                 .required(true)
@@ -390,7 +392,7 @@ fn compare() -> Command {
             Arg::new("max-requests")
                 .long("max-requests")
                 .value_name("NUMBER")
-                .value_parser(value_parser!(std::num::NonZeroUsize))
+                .value_parser(above_zero)
                 .help("Send at most this many requests; of a log, the most frequent ones [default: 10000]"),
         )
         .arg(
@@ -445,7 +447,7 @@ fn request(command: Command) -> Command {
 /// The command line of `kubectl fairway`.
 pub(crate) fn plugin() -> Command {
     let namespace = Arg::new("namespace").short('n').long("namespace").value_name("NAME");
-    let words = Arg::new("words").value_names(["METHOD", "URL"]).num_args(2).required(true);
+    let words = Arg::new("words").value_name("[METHOD] URL").num_args(1..=2).required(true);
     Command::new("kubectl-fairway")
         .bin_name("kubectl fairway")
         .about("Show the Ingresses of a cluster as Fairway sees them; write nothing")
@@ -764,11 +766,15 @@ fn access_log() -> Arg {
     Arg::new("access-log").long("access-log").value_name("off|json|TEMPLATE")
 }
 
+fn above_zero(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "expected a whole number above 0".to_owned())
+}
+
 fn workers() -> Arg {
     Arg::new("workers")
         .long("workers")
         .value_name("NUMBER")
-        .value_parser(value_parser!(std::num::NonZeroUsize))
+        .value_parser(above_zero)
         .help("Run this many worker threads [default: one for each core that the process may use]")
 }
 

@@ -10,14 +10,17 @@ use std::io::IsTerminal;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::ArgMatches;
-use fairway_model::{AccessLog, Endpoints, Listener, LogEscape, Origin, Scheme, Snapshot, Template};
+use fairway_model::{
+    AccessLog, Delta, Endpoints, Listener, ListenerName, LogEscape, Origin, ResourceName, Scheme, Snapshot, Template,
+};
 use fairway_proxy::access_log::LogSink;
-use fairway_proxy::admin::ChannelSource;
-use fairway_proxy::{Proxy, Publisher};
+use fairway_proxy::admin::{ChannelSource, FindingSource};
+use fairway_proxy::{Proxy, Published, Publisher};
 use fairway_translate::diagnostic::{Diagnostic, Severity};
 use fairway_translate::options::{Development, Options};
 use fairway_translate::{Change, Translator, Update};
@@ -65,7 +68,9 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     // The server that stands in for all pods exists.
     config.addresses.loopback_endpoints = true;
     config.channel = Some(ChannelSource::new(Alone("dev")));
-    let proxy = Proxy::start(translator.snapshot().clone(), config).context(
+    let findings = SharedFindings::default();
+    config.findings = findings.source();
+    let proxy = Proxy::start(doors_only(translator.snapshot()), config).context(
         "the proxy cannot start; choose other addresses with --http, --https and --admin, or port 0 for any free port",
     )?;
     proxy.readiness().serving();
@@ -75,14 +80,15 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         translator,
         options,
         publisher,
-        findings: Vec::new(),
+        findings,
         terminal,
         reading: None,
         unread: None,
         large: None,
     };
-    runtime.block_on(session.name_https_port(&proxy));
-    session.greet(&proxy);
+    session.name_https_port(&proxy);
+    let notes = runtime.block_on(session.open());
+    session.greet(&proxy, &notes);
     runtime.block_on(serve(session, watcher, proxy, signals))
 }
 
@@ -100,6 +106,14 @@ fn options(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Options> {
     let https_port = named(options.https.first());
     options.development = Some(Development { echo, echo_for_missing: true, backends, https_port });
     Ok(options)
+}
+
+/// The same without the ports of Gateways and of TCP and UDP services: if another program has one, the others are served all the same.
+fn doors_only(snapshot: &Snapshot) -> Snapshot {
+    let gateways = snapshot.listeners().filter(|listener| is_of_gateway(listener));
+    let gateways = gateways.map(|listener| ResourceName::Listener(listener.name.clone()));
+    let streams = snapshot.stream_listeners().map(|listener| ResourceName::StreamListener(listener.name.clone()));
+    snapshot.apply(Delta { removals: gateways.chain(streams).collect(), ..Delta::default() })
 }
 
 /// The port that redirects to https name. Port 0 has no number before the listener is open.
@@ -149,7 +163,7 @@ struct Session {
     options: Options,
     publisher: Publisher,
     /// What was printed and still holds.
-    findings: Vec<Finding>,
+    findings: SharedFindings,
     terminal: Terminal,
     reading: Option<PendingReading>,
     /// Saved paths that can't be read before the current reading ends.
@@ -159,7 +173,7 @@ struct Session {
 
 impl Session {
     /// With `--https` and port 0, the port is only known now: everything is translated again, so that redirects name it.
-    async fn name_https_port(&mut self, proxy: &Proxy) {
+    fn name_https_port(&mut self, proxy: &Proxy) {
         let doors = doors(proxy, &self.options, &self.publisher);
         let port = named(doors.https.as_ref());
         let Some(development) = self.options.development.as_mut().filter(|development| development.https_port != port)
@@ -170,15 +184,20 @@ impl Session {
         let objects = self.translator.objects().in_order().into_iter().cloned().map(Change::Upsert).collect::<Vec<_>>();
         self.translator = Translator::new(self.options.clone());
         self.translator.apply(objects, now());
+    }
+
+    /// Opens the ports that were not open at the start, and returns the remarks about them.
+    async fn open(&self) -> String {
         let delta = Snapshot::diff(&self.publisher.snapshot(), self.translator.snapshot());
-        self.publisher.publish(delta).await;
+        if delta.is_empty() { String::new() } else { remarks(&self.publisher.publish(delta).await) }
     }
 
     /// Prints what is served where.
-    fn greet(&mut self, proxy: &Proxy) {
+    fn greet(&mut self, proxy: &Proxy, notes: &str) {
         let terminal = self.terminal;
-        self.findings = self.current_findings();
-        let shown = self.located(self.findings.iter().take(FINDINGS).cloned().collect());
+        let findings = self.current_findings();
+        self.findings.replace(&findings);
+        let shown = self.located(findings.iter().take(FINDINGS).cloned().collect());
         let doors = doors(proxy, &self.options, &self.publisher);
         let snapshot = self.publisher.snapshot();
         let counts = self.manifests.counts();
@@ -186,8 +205,8 @@ impl Session {
         for finding in &shown {
             out.push_str(&report::line(finding, terminal));
         }
-        if self.findings.len() > FINDINGS {
-            let more = count(self.findings.len() - FINDINGS, "more finding", "more findings");
+        if findings.len() > FINDINGS {
+            let more = count(findings.len() - FINDINGS, "more finding", "more findings");
             let _ = writeln!(out, "… and {more}: see `fairway check`");
         }
         out.push_str(&routing_table(&snapshot, &doors, self.options.development.as_ref(), &self.manifests, terminal));
@@ -200,7 +219,7 @@ impl Session {
         }
         let _ = write!(
             out,
-            "{} from {} in {}; watching for changes\n{}",
+            "{} from {} in {}; watching for changes\n{}{notes}",
             count(counts.objects, "object", "objects"),
             count(counts.files, "file", "files"),
             terminal.style(Style::Dim, format!("{:.0} ms", wiring::age().as_secs_f64() * 1e3)),
@@ -281,6 +300,9 @@ impl Session {
         if !update.is_empty() {
             self.publish(update, Instant::now()).await;
         }
+        if let Some(published) = self.publisher.listen_again().await {
+            self.terminal.print(&remarks(&published));
+        }
     }
 
     /// Whether a part of a large change waits for its turn.
@@ -327,14 +349,7 @@ impl Session {
         let published = self.publisher.publish(update.delta.clone()).await;
         let after = self.publisher.snapshot();
         let lines = change::lines(&before, &after, &update.delta, self.options.development.as_ref());
-        let mut notes = String::new();
-        for refused in published.refused.iter().filter(|refused| !refused.known) {
-            let _ = writeln!(notes, "  cannot listen on {}: {}", refused.address, refused.error);
-        }
-        for address in published.opened.values() {
-            let _ = writeln!(notes, "  now listening on {address}");
-        }
-        (lines, notes)
+        (lines, remarks(&published))
     }
 
     /// Prints the differences and the new findings.
@@ -351,19 +366,19 @@ impl Session {
             return (Vec::new(), Vec::new());
         }
         let findings = self.current_findings();
-        let (new, cleared) = change::compare_findings(&self.findings, &findings);
-        self.findings = findings;
+        let before = self.findings.replace(&findings);
+        let (new, cleared) = change::compare_findings(&before, &findings);
         (self.located(new), cleared)
     }
 
     /// All current findings, with the place of the object.
     fn current_findings(&self) -> Vec<Finding> {
         let told = self.translator.diagnostics().values().flatten().cloned();
+        let (mut findings, told) = reading::without_second_opinions(self.manifests.findings(), told.collect());
         let not_served = reading::not_served(self.translator.left_out(), &self.options);
         let placed = |diagnostic: Diagnostic| Finding { place: self.manifests.place(&diagnostic.origin), diagnostic };
-        let mut findings = self.manifests.findings();
         let gateways = reading::gateways_not_served(self.translator.objects(), &self.options);
-        findings.extend(told.chain(not_served).chain(gateways).map(placed));
+        findings.extend(told.into_iter().chain(not_served).chain(gateways).map(placed));
         // It may be written any moment, so it is no error yet.
         let missing = reading::missing_objects(self.translator.objects(), &self.options, reading::Source::Files);
         findings.extend(missing.into_iter().map(|mut found| {
@@ -390,6 +405,38 @@ fn leads_to(snapshot: &Snapshot, service: &Origin, address: SocketAddr) -> bool 
         let set = snapshot.endpoint_set(&backend.name).map(|set| &set.endpoints);
         matches!(set, Some(Endpoints::Addresses(list)) if list.iter().any(|endpoint| endpoint.address == address))
     })
+}
+
+/// The ports that could not be opened, and those that are open at last.
+fn remarks(published: &Published) -> String {
+    let mut notes = String::new();
+    for refused in published.refused.iter().filter(|refused| !refused.known) {
+        let advice = "end the program that has it, or change the port in the manifest";
+        let _ = writeln!(notes, "  cannot listen on {}: {}; {advice}", refused.address, refused.error);
+    }
+    for address in published.opened.values() {
+        let _ = writeln!(notes, "  now listening on {address}");
+    }
+    notes
+}
+
+/// What was found so far, also for the admin server.
+#[derive(Clone, Default)]
+struct SharedFindings(Arc<Mutex<Vec<Finding>>>);
+
+impl SharedFindings {
+    /// Returns those before.
+    fn replace(&self, findings: &[Finding]) -> Vec<Finding> {
+        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), findings.to_vec())
+    }
+
+    fn source(&self) -> FindingSource {
+        let own = self.clone();
+        FindingSource::new(move || {
+            let findings = own.0.lock().unwrap_or_else(PoisonError::into_inner);
+            findings.iter().map(|found| report::shown(found.diagnostic.clone())).collect()
+        })
+    }
 }
 
 /// Large files, which are read on another thread.
@@ -465,13 +512,16 @@ fn addresses(doors: &Doors, proxy: &Proxy, snapshot: &Snapshot) -> String {
         }
     }
     let local = proxy.local_addresses();
+    let open = |name: &ListenerName| local.get(name).copied();
     for listener in snapshot.listeners().filter(|listener| is_of_gateway(listener)) {
-        let address = local.get(&listener.name).copied().unwrap_or(listener.address);
-        let _ = writeln!(out, "{}", gateway_line(listener, address));
+        if let Some(address) = open(&listener.name) {
+            let _ = writeln!(out, "{}", gateway_line(listener, address));
+        }
     }
     for listener in snapshot.stream_listeners() {
-        let address = local.get(&listener.name).copied().unwrap_or(listener.address);
-        let _ = writeln!(out, "{}", change::stream_line(listener, address));
+        if let Some(address) = open(&listener.name) {
+            let _ = writeln!(out, "{}", change::stream_line(listener, address));
+        }
     }
     out
 }

@@ -9,7 +9,7 @@ mod tell;
 mod text;
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -71,20 +71,36 @@ impl<'r> Explainer<'r> {
 /// Runs the command.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let words = cli::all::<String>(matches, "words");
-    let [paths @ .., method, url] = &words[..] else { bail!(UsageError("expected METHOD and URL".into())) };
+    let (paths, method, url) = split(&words)?;
     let paths: Vec<PathBuf> =
         if paths.is_empty() { vec![".".into()] } else { paths.iter().map(PathBuf::from).collect() };
     answer(matches, method, url, || read(&paths, &Flags::from_matches(matches), Missing::Echo))
 }
 
-/// The same for the objects of a cluster: `words` are only METHOD and URL.
+/// The same for the objects of a cluster: `words` are only `[METHOD] URL`.
 pub(crate) fn in_cluster(
     matches: &ArgMatches,
     read: impl FnOnce() -> anyhow::Result<Reading>,
 ) -> anyhow::Result<ExitCode> {
     let words = cli::all::<String>(matches, "words");
-    let [method, url] = &words[..] else { bail!(UsageError("expected METHOD and URL".into())) };
+    let (paths, method, url) = split(&words)?;
+    if !paths.is_empty() {
+        bail!(UsageError("expected [METHOD] URL".into()));
+    }
     answer(matches, method, url, read)
+}
+
+/// The words `[PATH]... [METHOD] URL`. A word before the URL that names a file, or could only do that, is no method.
+fn split(words: &[String]) -> Result<(&[String], &str, &str), UsageError> {
+    let [before @ .., url] = words else { return Err(UsageError("expected a URL".into())) };
+    match before {
+        [paths @ .., method] if is_method(method) && !Path::new(method).exists() => Ok((paths, method, url)),
+        paths => Ok((paths, "GET", url)),
+    }
+}
+
+fn is_method(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-' || b == b'_')
 }
 
 fn answer(
@@ -109,13 +125,11 @@ fn answer(
 
 impl Request {
     fn parse(method: &str, url: &str, fields: &[String], client: IpAddr) -> Result<Self, UsageError> {
-        let wrong =
-            |what: &str| UsageError(format!("{what}: expected METHOD URL, such as GET http://shop.localhost/order/7"));
-        if method.is_empty() || !method.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-' || b == b'_') {
+        let wrong = |what: &str| {
+            UsageError(format!("{what}: expected [METHOD] URL, such as GET http://shop.localhost/order/7"))
+        };
+        if !is_method(method) {
             return Err(wrong(&format!("{method:?} is no method")));
-        }
-        if std::path::Path::new(method).exists() {
-            return Err(wrong(&format!("{method:?} is a file or folder, and the method is missing")));
         }
         let (scheme, rest) = match url.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (Scheme::Http, rest),
@@ -194,6 +208,24 @@ mod tests {
         assert_eq!((request.method.as_str(), request.scheme, request.authority.as_str()), ("GET", Scheme::Https, "b"));
         assert_eq!((request.path.as_str(), request.query.as_deref()), ("/", Some("x=1")));
         assert_eq!(request.fields[1], ("a".into(), "b:c".into()));
+    }
+
+    #[test]
+    fn a_word_before_the_url_is_a_method_unless_it_is_a_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().to_str().unwrap();
+        for (words, paths, method) in [
+            (&["http://a"][..], &[][..], "GET"),
+            (&["POST", "http://a"], &[], "POST"),
+            (&["a.yaml", "http://a"], &["a.yaml"], "GET"),
+            (&["a.yaml", "M-SEARCH", "http://a"], &["a.yaml"], "M-SEARCH"),
+            (&[folder, "http://a"], &[folder], "GET"),
+        ] {
+            let words: Vec<_> = words.iter().map(ToString::to_string).collect();
+            assert_eq!(split(&words).unwrap(), (&words[..paths.len()], method, "http://a"), "{words:?}");
+        }
+        // A folder here, whose name could be a method.
+        assert_eq!(split(&["src".to_owned(), "http://a".to_owned()]).unwrap().1, "GET");
     }
 
     #[test]

@@ -68,12 +68,8 @@ pub(crate) fn read(paths: &[PathBuf], flags: &Flags, missing: Missing) -> anyhow
     let objects: Objects = manifests.objects().cloned().collect();
     let translation = fairway_translate::translate(&objects, &options, jiff::Timestamp::now().as_second());
     let reading = Reading::of(objects, translation, options)?;
-    let mut findings = manifests.findings();
-    // A value that the API server refuses needs no second opinion.
-    let errors = findings.iter().map(|found| &found.diagnostic).filter(|found| found.severity == Severity::Error);
-    let refused: HashSet<_> = errors.map(about).filter(|(_, field)| !field.is_empty()).collect();
     let others = reading.findings.into_iter().map(|found| found.diagnostic);
-    let others: Vec<_> = others.filter(|found| !refused.contains(&about(found))).collect();
+    let (mut findings, others) = without_second_opinions(manifests.findings(), others.collect());
     findings.extend(manifests.locate(others));
     findings.extend(missing_objects(&reading.objects, &reading.options, Source::Files));
     if missing == Missing::Told {
@@ -82,6 +78,23 @@ pub(crate) fn read(paths: &[PathBuf], flags: &Flags, missing: Missing) -> anyhow
     }
     report::sort(&mut findings);
     Ok(Reading { manifests, source: Source::Files, findings, ..reading })
+}
+
+/// What reading files and translating them found, without what one of them says less about than the other: a value that the API server
+/// refuses, and a field without effect that makes translation deny.
+pub(crate) fn without_second_opinions(
+    mut of_files: Vec<Finding>,
+    mut of_translation: Vec<Diagnostic>,
+) -> (Vec<Finding>, Vec<Diagnostic>) {
+    fn errors<'a>(all: impl Iterator<Item = &'a Diagnostic>) -> HashSet<(Origin, String)> {
+        let errors = all.filter(|found| found.severity == Severity::Error);
+        errors.map(about).filter(|(_, field)| !field.is_empty()).collect()
+    }
+    let (refused, denied) = (errors(of_files.iter().map(|found| &found.diagnostic)), errors(of_translation.iter()));
+    let is_said = |found: &Diagnostic| found.severity != Severity::Error && denied.contains(&about(found));
+    of_translation.retain(|found| !refused.contains(&about(found)));
+    of_files.retain(|found| !is_said(&found.diagnostic));
+    (of_files, of_translation)
 }
 
 /// Object and field.

@@ -2,11 +2,22 @@
 
 use std::fmt::Write as _;
 
-use fairway_translate::diagnostic::{Reason, Severity};
+use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
 use serde_json::{Value, json};
 
 use crate::manifest::Finding;
 use crate::terminal::{Style, Terminal, printable};
+
+/// A finding as the admin server shows it.
+pub(crate) fn shown(found: Diagnostic) -> fairway_proxy::admin::Finding {
+    fairway_proxy::admin::Finding {
+        origin: found.origin,
+        severity: found.severity.as_str(),
+        reason: found.reason.as_str(),
+        field: found.field,
+        message: found.message,
+    }
+}
 
 /// Formats a finding as one line.
 pub(crate) fn line(finding: &Finding, terminal: Terminal) -> String {

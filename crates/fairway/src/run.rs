@@ -13,9 +13,8 @@ use fairway_controller::{
     Reporter, StatusConfig, StatusWriting, Unreachable,
 };
 use fairway_model::Snapshot;
-use fairway_proxy::admin::{ChannelSource, Finding, FindingSource};
+use fairway_proxy::admin::{ChannelSource, FindingSource};
 use fairway_proxy::{Proxy, UnreachableSink};
-use fairway_translate::diagnostic::Diagnostic;
 use fairway_translate::options::{GatewayAddressing, Options};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -23,6 +22,7 @@ use tracing::{error, info, warn};
 
 use crate::flags::Flags;
 use crate::handover::Handover;
+use crate::report;
 use crate::role;
 use crate::serve::{Choices, Control, serve};
 use crate::status::standing::Alone;
@@ -144,16 +144,7 @@ pub(super) fn connect(runtime: &Runtime, flags: &Flags, config: &mut ControllerC
 
 /// The findings of the controller, as shown by the proxy.
 pub(super) fn shown(findings: Findings) -> FindingSource {
-    FindingSource::new(move || {
-        let shown = |found: Diagnostic| Finding {
-            origin: found.origin,
-            severity: found.severity.as_str(),
-            reason: found.reason.as_str(),
-            field: found.field,
-            message: found.message,
-        };
-        findings.list().into_iter().map(shown).collect()
-    })
+    FindingSource::new(move || findings.list().into_iter().map(report::shown).collect())
 }
 
 /// Reports backends that can't be reached from the proxy to the controller.

@@ -232,6 +232,45 @@ async fn the_admin_listener_answers_and_shows_no_secrets() {
 }
 
 #[tokio::test]
+async fn the_admin_listener_lists_and_counts_what_was_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let annotated = ingress("web", "a.example", "").replace(
+        "namespace: shop}",
+        "namespace: shop, annotations: {nginx.ingress.kubernetes.io/proxy-read-timeout: soon}}",
+    );
+    write(folder.path(), "a.yaml", &annotated);
+    let mut dev = Dev::start([folder.path()]);
+    let found = Client::connect(dev.admin).await.get("x", "/debug/findings").await.text();
+    assert!(found.contains("proxy-read-timeout") && found.contains(r#""name": "web""#), "{found}");
+    let counted = Client::connect(dev.admin).await.get("x", "/metrics").await.text();
+    assert!(counted.lines().any(|line| line.starts_with("fairway_findings{") && line.ends_with(" 1")), "{counted}");
+    write(folder.path(), "a.yaml", &ingress("web", "a.example", ""));
+    dev.line_with("cleared");
+    let found = Client::connect(dev.admin).await.get("x", "/debug/findings").await.text();
+    assert_eq!(found, "[]");
+}
+
+#[tokio::test]
+async fn a_port_that_another_program_has_is_told_and_opened_once_it_is_free() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let ports = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: tcp, namespace: shop}}\ndata: {{'{}': 'shop/web:80'}}\n",
+        address.port()
+    );
+    write(folder.path(), "ports.yaml", &ports);
+    write(folder.path(), "a.yaml", &ingress("web", "a.example", ""));
+    let mut dev = Dev::start([folder.path().as_os_str(), "--tcp-services-configmap=shop/tcp".as_ref()]);
+    let told = dev.line_with(&format!("cannot listen on {address}"));
+    assert!(told.contains("end the program that has it"), "{told}");
+    assert_eq!(dev.service("a.example", "/").await, "shop/web:80", "the others are served");
+    drop(taken);
+    write(folder.path(), "a.yaml", &ingress("web", "b.example", ""));
+    dev.line_with(&format!("now listening on {address}"));
+}
+
+#[tokio::test]
 async fn it_ends_when_it_is_told_to_and_finishes_what_runs() {
     let origin = Origin::new("slow").reply(Reply::ok().body("done")).start();
     let folder = tempfile::tempdir().unwrap();

@@ -19,26 +19,47 @@ pub(super) fn expectation(expected: &str) -> Cow<'static, str> {
         "i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" | "u64" => "a whole number",
         "f32" | "f64" => "a number",
         "IntOrString" | "enum IntOrString" => "a number or a name",
+        name if name.starts_with("struct ") => "a mapping",
         name if name.starts_with(|c: char| c.is_ascii_uppercase()) && !name.contains(' ') => "a mapping",
         other => return Cow::Owned(other.to_owned()),
     })
+}
+
+/// The numbers that a whole number of a type may be; `None` for other types.
+pub(super) fn range(expected: &str) -> Option<String> {
+    fn of<T: std::fmt::Display>(least: T, most: T) -> Option<String> {
+        Some(format!("{least} to {most}"))
+    }
+    match expected {
+        "i8" => of(i8::MIN, i8::MAX),
+        "i16" => of(i16::MIN, i16::MAX),
+        "i32" => of(i32::MIN, i32::MAX),
+        "i64" => of(i64::MIN, i64::MAX),
+        "u8" => of(u8::MIN, u8::MAX),
+        "u16" => of(u16::MIN, u16::MAX),
+        "u32" => of(u32::MIN, u32::MAX),
+        "u64" => of(u64::MIN, u64::MAX),
+        _ => None,
+    }
 }
 
 /// How to write the value that was probably meant: `key` is the last step of the field, `node` its value.
 pub(super) fn correction(expected: &str, key: &str, node: &Node<'_>) -> Option<String> {
     let text = node.text().filter(|text| is_short(text));
     let number = text.is_some_and(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()));
+    let quoted = matches!(node.value, Value::Scalar { plain: false, .. });
     Some(match (expected, text) {
         ("ServiceBackendPort", Some(text)) if number => format!("{key}: {{number: {text}}}"),
         ("ServiceBackendPort", Some(text)) => format!("{key}: {{name: {text}}}"),
         ("ServiceBackendPort", None) => "port: {number: 80}".to_owned(),
         ("IngressServiceBackend", Some(text)) => format!("{key}: {{name: {text}, port: {{number: 80}}}}"),
         ("IngressBackend", Some(text)) => format!("{key}: {{service: {{name: {text}, port: {{number: 80}}}}}}"),
-        ("i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" | "u64", Some(text)) if number => {
+        ("i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" | "u64", Some(text)) if number && quoted => {
             format!("{key}: {text}, without quotes")
         }
-        ("i32", Some(text)) if key == "number" => format!("name: {text}, if it is the name of a port"),
+        ("i32", Some(text)) if key == "number" && !number => format!("name: {text}, if it is the name of a port"),
         ("a boolean", Some("true" | "false")) => format!("{key}: {}, without quotes", text.unwrap_or_default()),
+        ("a sequence", Some(text)) if key.ends_with("Refs") => format!("{key}: [{{name: {text}}}]"),
         ("a sequence", Some(text)) => format!("{key}: [{text}]"),
         ("a sequence", None) if matches!(node.value, Value::Mapping(_)) => "- before each item".to_owned(),
         _ => return None,

@@ -39,6 +39,8 @@ pub(super) struct Judgement {
     pub(super) in_experimental: Vec<Refusal>,
     /// Fields that only the CRDs of the experimental channel have. Those of the standard channel drop them.
     pub(super) experimental: Vec<String>,
+    /// Whether only the experimental channel has the whole kind.
+    pub(super) experimental_kind: bool,
 }
 
 /// Judges an object of a kind. A kind without a CRD here takes everything.
@@ -54,16 +56,21 @@ pub(super) fn judge(kind: &str, object: &Value) -> Judgement {
         (Some(standard), Some(experimental)) => (standard, experimental),
         (one, other) => {
             let refusals = one.as_ref().or(other.as_ref()).map(|schema| refused(schema)).unwrap_or_default();
-            return Judgement { refusals, ..Judgement::default() };
+            return Judgement { refusals, experimental_kind: one.is_none(), ..Judgement::default() };
         }
     };
-    let mut judgement = Judgement { refusals: refused(standard), ..Judgement::default() };
-    if !judgement.refusals.is_empty() && refused(experimental).is_empty() {
-        judgement.in_standard = std::mem::take(&mut judgement.refusals);
-    }
+    let mut judgement = Judgement::default();
     standard.strangers(experimental, object, FieldPath::Root, &mut judgement.experimental);
-    if !judgement.experimental.is_empty() && judgement.refusals.is_empty() && judgement.in_standard.is_empty() {
-        judgement.in_experimental = refused(experimental);
+    let (of_standard, of_experimental) = (refused(standard), refused(experimental));
+    // The channels word the same fault differently, such as the list of supported values.
+    let is_in = |all: &[Refusal], one: &Refusal| all.iter().any(|other| other.field == one.field);
+    if !judgement.experimental.is_empty() {
+        judgement.in_experimental = of_experimental.iter().filter(|one| !is_in(&of_standard, one)).cloned().collect();
+    }
+    (judgement.refusals, judgement.in_standard) = of_standard.into_iter().partition(|one| is_in(&of_experimental, one));
+    if !judgement.in_standard.is_empty() {
+        // No channel takes the object.
+        judgement.refusals.append(&mut judgement.in_experimental);
     }
     judgement
 }

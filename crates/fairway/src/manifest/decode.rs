@@ -56,6 +56,8 @@ pub(super) struct DecodeError {
 enum Wrong {
     /// A value of another kind than this one, which is named by serde or the Kubernetes types.
     Kind { expected: String, found: String },
+    /// A number that a type can't hold.
+    Range { expected: String, found: String },
     /// Anything else, in the words of the type that rejected it.
     Other(String),
 }
@@ -403,7 +405,16 @@ impl de::Error for DecodeError {
     }
 
     fn invalid_value(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::new(Wrong::Kind { expected: expected.to_string(), found: found.to_string() })
+        let number = match found {
+            Unexpected::Signed(number) => Some(number.to_string()),
+            Unexpected::Unsigned(number) => Some(number.to_string()),
+            _ => None,
+        };
+        let expected = expected.to_string();
+        Self::new(match (number, advice::range(&expected)) {
+            (Some(found), Some(expected)) => Wrong::Range { expected, found },
+            _ => Wrong::Kind { expected, found: found.to_string() },
+        })
     }
 }
 
@@ -411,6 +422,7 @@ impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.wrong {
             Wrong::Other(words) => f.write_str(words)?,
+            Wrong::Range { expected, found } => write!(f, "expected a whole number from {expected}, not {found}")?,
             Wrong::Kind { expected, found } => write!(f, "expected {}, not {found}", advice::expectation(expected))?,
         }
         self.correction.as_ref().map_or(Ok(()), |correction| write!(f, ": write {correction}"))
@@ -422,6 +434,7 @@ impl std::error::Error for DecodeError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fairway_translate::gateway::policy::RoutePolicy;
     use k8s_openapi::api::core::v1::Service;
     use k8s_openapi::api::networking::v1::Ingress;
 
@@ -457,6 +470,8 @@ mod tests {
         let error = read::<Ingress>(text).0.unwrap_err();
         assert_eq!((error.line, error.value.as_str()), (6, "80"));
         assert_eq!(error.to_string(), "expected a whole number, not a text: write number: 80, without quotes");
+        let error = read::<Ingress>(&text.replace("\"80\"", "99999999999")).0.unwrap_err();
+        assert_eq!(error.to_string(), "expected a whole number from -2147483648 to 2147483647, not 99999999999");
     }
 
     #[test]
@@ -477,6 +492,13 @@ mod tests {
         ] {
             assert_eq!(backend(written), expected, "{written}");
         }
+        let policy = "spec:\n  targetRefs: web\n";
+        assert_eq!(
+            read::<RoutePolicy>(policy).0.unwrap_err().to_string(),
+            "expected a list, not a text: write targetRefs: [{name: web}]"
+        );
+        let policy = "spec:\n  targetRefs: []\n  access: [a]\n";
+        assert_eq!(read::<RoutePolicy>(policy).0.unwrap_err().to_string(), "expected a mapping, not a list");
         let text = "spec:\n  ports:\n  - {port: [80]}\n";
         assert_eq!(read::<Service>(text).0.unwrap_err().to_string(), "expected a whole number, not a list");
     }

@@ -15,7 +15,7 @@ use foldhash::quality::RandomState;
 
 use super::advice;
 use super::node::Node;
-use super::object::{self, Contents, Refused};
+use super::object::{self, Contents, Refused, Unreadable};
 use super::split::{Document, documents};
 
 /// Largest file that is read, in bytes; the manifests of a whole cluster take a tenth of it.
@@ -62,6 +62,13 @@ pub(super) struct Held {
     pub(super) line: u32,
     /// Whether the file gives the object's creation time.
     pub(super) dated: bool,
+}
+
+impl Held {
+    fn of((line, object): (u32, Object)) -> Self {
+        let dated = object.created().is_some();
+        Self { key: object.key(), object, line, dated }
+    }
 }
 
 /// Identifies the content of a file: any edit changes one of these.
@@ -115,7 +122,7 @@ enum ParsedDocument {
     /// The text with this hash is known; it begins in this line.
     Known(u64, u32),
     /// A new text, with the objects that can't be read.
-    New(DocumentState, Vec<ObjectKey>),
+    New(DocumentState, Vec<Unreadable>),
 }
 
 impl UnreadFile {
@@ -207,7 +214,7 @@ impl FileState {
                     known.insert(*hash);
                 }
                 ParsedDocument::New(state, unreadable) => {
-                    now.extend(state.objects.iter().map(|held| &held.key).chain(unreadable));
+                    now.extend(state.objects.iter().map(|held| &held.key).chain(unreadable.iter().map(|it| &it.key)));
                 }
             }
         }
@@ -246,9 +253,9 @@ impl FileState {
                     DocumentState { line, ..state }
                 }
                 ParsedDocument::New(mut state, unreadable) => {
-                    for key in unreadable {
+                    for Unreadable { key, otherwise } in unreadable {
                         let good = last_good.get_or_insert_with(|| by_key(&old));
-                        state.objects.extend(good.remove(&key));
+                        state.objects.extend(good.remove(&key).or_else(|| otherwise.map(Held::of)));
                     }
                     state
                 }
@@ -287,11 +294,7 @@ struct Outdated;
 impl DocumentState {
     fn parsed(hash: u64, line: u32, contents: Contents) -> ParsedDocument {
         let Contents { objects, unreadable, mut findings, ignored } = contents;
-        let held = |(line, object): (u32, Object)| {
-            let dated = object.created().is_some();
-            Held { key: object.key(), object, line, dated }
-        };
-        let objects: Vec<_> = objects.into_iter().map(held).collect();
+        let objects: Vec<_> = objects.into_iter().map(Held::of).collect();
         findings.shrink_to_fit();
         ParsedDocument::New(Self { hash, line, objects, findings, ignored }, unreadable)
     }

@@ -32,7 +32,7 @@ const LIST_DEPTH: u8 = 4;
 pub(crate) enum Refused {
     /// It is read all the same, so that everything about it is found at once.
     Read,
-    /// It is not there, as in a cluster; its last good form counts.
+    /// It is not there, as in a cluster; its last good form counts. What [restricts others](restricts_others) is read without one.
     LeftOut,
 }
 
@@ -41,12 +41,25 @@ pub(crate) enum Refused {
 pub(super) struct Contents {
     /// The objects, each with its first line, counted from 1 within the document.
     pub(super) objects: Vec<(u32, Object)>,
-    /// Objects that can't be read or are left out: their last good form counts.
-    pub(super) unreadable: Vec<ObjectKey>,
+    /// Objects that can't be read or are left out.
+    pub(super) unreadable: Vec<Unreadable>,
     /// Findings, each with its line.
     pub(super) findings: Vec<(u32, Diagnostic)>,
     /// Objects of kinds that are not read.
     pub(super) ignored: u32,
+}
+
+/// An object that can't be read or is left out: its last good form counts.
+#[derive(Debug)]
+pub(super) struct Unreadable {
+    pub(super) key: ObjectKey,
+    /// What counts without a good form, with its line.
+    pub(super) otherwise: Option<(u32, Object)>,
+}
+
+/// Whether an object that is missing would leave something open that it is there to restrict.
+fn restricts_others(kind: Kind) -> bool {
+    matches!(kind, Kind::RoutePolicy | Kind::BackendTLSPolicy)
 }
 
 /// Reads the objects of a document. `file` stands in for an object that has no name.
@@ -190,7 +203,7 @@ impl Reader<'_> {
         if let Some((line, field)) = advice::encrypted_by_sops(node) {
             let message = "it looks encrypted by SOPS: decrypt it first, with sops decrypt; the object is not read";
             self.find(line, Severity::Error, Reason::InvalidManifest, &origin, &field, "", message);
-            return self.contents.unreadable.push(key);
+            return self.contents.unreadable.push(Unreadable { key, otherwise: None });
         }
         let strict = match kind {
             Kind::Secret => base64::normalize(node, "data"),
@@ -203,20 +216,30 @@ impl Reader<'_> {
             Ok(mut object) => {
                 prepare(&mut object);
                 let mut refusals = refusals(&object);
-                let Judgement { refusals: more, in_standard, in_experimental, experimental } = T::CRD
-                    // It has just been decoded as something stricter.
-                    .and_then(|kind| Some(crd::judge(kind, &decode(node, &mut Vec::new()).ok()?)))
-                    .unwrap_or_default();
+                let Judgement { refusals: more, in_standard, in_experimental, experimental, experimental_kind } =
+                    T::CRD
+                        // It has just been decoded as something stricter.
+                        .and_then(|kind| Some(crd::judge(kind, &decode(node, &mut Vec::new()).ok()?)))
+                        .unwrap_or_default();
                 refusals.extend(more);
                 tidy(object.metadata_mut(), &key);
                 let consequence = match self.refused {
                     Refused::Read => "",
+                    Refused::LeftOut if restricts_others(kind) => {
+                        ", and only counts here as long as there is no good form of it"
+                    }
                     Refused::LeftOut => ", and it is not read here",
                 };
                 if refusals.is_empty() || self.refused == Refused::Read {
                     self.contents.objects.push((node.line, object.into()));
                 } else {
-                    self.contents.unreadable.push(key);
+                    let otherwise = restricts_others(kind).then(|| (node.line, object.into()));
+                    self.contents.unreadable.push(Unreadable { key, otherwise });
+                }
+                if experimental_kind {
+                    let message = "a kind of the experimental channel of the Gateway API: a cluster without the CRDs of that channel does not take the object";
+                    let (line, reason) = (node.line_of("kind"), Reason::InvalidManifest);
+                    self.find(line, Severity::Warning, reason, &origin, "kind", kind.as_str(), message);
                 }
                 for Refusal { field, value, message } in refusals {
                     let message = format!("{message}; the API server refuses the object{consequence}");
@@ -239,13 +262,17 @@ impl Reader<'_> {
                 }
                 notes.retain(|note| !experimental.contains(&note.field));
                 let is_read = |field: &String| match kind {
-                    Kind::HTTPRoute => field.ends_with(".externalAuth") || field.ends_with("].sessionPersistence"),
-                    Kind::GRPCRoute => field.ends_with("].sessionPersistence"),
+                    Kind::HTTPRoute | Kind::GRPCRoute => field.ends_with("].sessionPersistence"),
                     Kind::Gateway | Kind::ListenerSet => field.ends_with(".filters"),
                     _ => false,
                 };
-                for field in experimental.into_iter().filter(|field| !is_read(field)) {
-                    let message = "a field of the experimental channel of the Gateway API; it has no effect";
+                // Of a filter of a type that CRDs refuse, they say enough.
+                for field in experimental.into_iter().filter(|field| !field.ends_with(".externalAuth")) {
+                    let message = if is_read(&field) {
+                        "a field of the experimental channel of the Gateway API: it has no effect in a cluster without the CRDs of that channel"
+                    } else {
+                        "a field of the experimental channel of the Gateway API; it has no effect"
+                    };
                     let (line, reason) = (node.line_of(&field), Reason::InvalidManifest);
                     self.find(line, Severity::Warning, reason, &origin, &field, "", message);
                 }
@@ -261,7 +288,7 @@ impl Reader<'_> {
                 let message = format!("{what}; the object is not read");
                 let reason = Reason::InvalidManifest;
                 self.find(error.line, Severity::Error, reason, &origin, &error.field, value, &message);
-                self.contents.unreadable.push(key);
+                self.contents.unreadable.push(Unreadable { key, otherwise: None });
             }
         }
         for note in notes {
@@ -368,7 +395,9 @@ fn misspelt(version: &str, kind: &str) -> Option<(&'static str, String)> {
     let is_ours = !group.contains('.') || group.ends_with(".k8s.io") && !group.ends_with(".x-k8s.io");
     if let Some(known) = Kind::ALL.iter().find(|known| known.as_str() == kind) {
         let meant = known.api_version();
-        let near = is_ours || nearest(version, [meant]).is_some();
+        let near = is_ours
+            || meant.split_once('/').is_some_and(|(own, _)| own == group)
+            || nearest(version, [meant]).is_some();
         return near
             .then(|| ("apiVersion", format!("no {kind} has this version: did you mean {meant}?; it is ignored")));
     }
@@ -502,6 +531,8 @@ mod tests {
             ("v1", "Ingress", "apiVersion", "networking.k8s.io/v1?"),
             ("apps/v1", "Service", "apiVersion", "did you mean v1?"),
             ("V1", "Secret", "apiVersion", "did you mean v1?"),
+            ("fairway.dev/v1", "RoutePolicy", "apiVersion", "fairway.dev/v1alpha1?"),
+            ("fairway.dev/v1", "GatewayParameters", "apiVersion", "fairway.dev/v1alpha1?"),
         ] {
             let found = contents(&format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\n"));
             assert_eq!((found.ignored, found.findings.len()), (1, 1), "{version} {kind}");

@@ -183,6 +183,31 @@ fn a_refused_object_keeps_its_last_good_form_where_it_is_left_out() {
     assert_eq!(manifests.findings().len(), 1);
 }
 
+/// Left out, it would leave open what it is there to restrict.
+#[test]
+fn a_refused_policy_counts_as_long_as_there_is_no_good_form_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    let policy = |label: &str, network: &str| {
+        format!(
+            "apiVersion: fairway.dev/v1alpha1\nkind: RoutePolicy\nmetadata: {{name: a, labels: {{tier: {label}}}}}\nspec:\n  targetRefs:\n  \
+             - {{group: gateway.networking.k8s.io, kind: HTTPRoute, name: r}}\n  access: {{allow: [{network}]}}\n"
+        )
+    };
+    fs::write(&file, policy("no label", "192.0.2.0/24")).unwrap();
+    let mut manifests = Manifests::open(&[folder.path().to_owned()], Refused::LeftOut).unwrap();
+    assert_eq!(names(&manifests.reload(None)), ["+a"]);
+    let message = manifests.findings()[0].diagnostic.message.clone();
+    assert!(
+        message.ends_with("refuses the object, and only counts here as long as there is no good form of it"),
+        "{message}"
+    );
+    fs::write(&file, policy("label", "198.51.100.0/24")).unwrap();
+    assert_eq!(names(&manifests.reload(None)), ["+a"]);
+    fs::write(&file, policy("no label", "203.0.113.0/24")).unwrap();
+    assert!(manifests.reload(None).is_empty(), "the good form stays");
+}
+
 /// The order of events, whatever the machine does meanwhile: the large file is under way, the small one goes first.
 #[test]
 fn a_small_file_is_taken_over_while_a_large_one_is_under_way() {

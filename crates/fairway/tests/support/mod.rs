@@ -110,7 +110,8 @@ impl Dev {
 
     /// One GET on a new connection.
     pub(crate) async fn get(&self, host: &str, target: &str) -> Response {
-        Client::connect(self.http).await.get(host, target).await
+        // Boxed: the state of a client is large, and a test that asks often would have many of them on its stack.
+        Box::pin(async { Client::connect(self.http).await.get(host, target).await }).await
     }
 
     /// The first line of a response, which the echo begins with the name of the Service.

@@ -56,8 +56,13 @@ pub enum StartError {
         source: io::Error,
     },
     /// The admin listener or the control thread's event loop could not be set up.
-    #[error("cannot listen for administration")]
-    Admin(#[source] io::Error),
+    #[error("cannot listen for administration{}", .address.map(|address| format!(" on {address}")).unwrap_or_default())]
+    Admin {
+        /// The address; `None` without an admin listener.
+        address: Option<SocketAddr>,
+        /// The error from the operating system.
+        source: io::Error,
+    },
     /// Files for bodies of requests could not be made.
     #[error("cannot keep bodies of requests in {}", .directory.display())]
     Spool {
@@ -131,7 +136,8 @@ impl Proxy {
             channel,
             handover,
         } = config;
-        let control = control::PreparedControl::new(admin, addresses, handover).map_err(StartError::Admin)?;
+        let control = control::PreparedControl::new(admin, addresses, handover)
+            .map_err(|source| StartError::Admin { address: admin, source })?;
         let count = worker_count(workers, &snapshot);
         let undefined_host_limit = metrics.undefined_host_limit.div_ceil(count);
         let metrics = Arc::new(MetricOptions { undefined_host_limit, ..metrics });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fairway_model::{
     Action, Backends, CertificateName, Filter, Forward, ForwardPolicy, Host, HostPattern, Location, Onward, Origin,
-    Passthrough, PathMatch, Route, StreamBackends, TableName,
+    Passthrough, PathMatch, Route, Scheme, StreamBackends, TableName,
 };
 use jiff::Timestamp;
 
@@ -60,6 +60,8 @@ pub(super) struct PortTable {
     pub(super) secure: bool,
     /// The port that redirects name; `None` if the client's own is right.
     pub(super) named_port: Option<u16>,
+    /// The port that redirects to https name if none is written, in place of 443: only on a developer's machine.
+    pub(super) https_port: Option<u16>,
     /// Which routes each host has, in order.
     routes: BTreeMap<HostPattern, BTreeMap<RouteTurn, Carried>>,
     published: BTreeMap<HostPattern, Arc<Host>>,
@@ -299,7 +301,7 @@ impl PortTable {
         Some(host.with_passthrough(passes.or_else(|| below.and_then(|below| below.passthrough().cloned()))))
     }
 
-    /// A redirect that keeps scheme and port of the request names the port of the listener.
+    /// A redirect that keeps scheme and port of the request names the port of the listener; one to https that of the listener for it.
     fn on_this_port(&self, route: &Route, owner: Option<&OpenListener>) -> Route {
         let mut route = route.clone();
         if let Some(certificate) = owner.and_then(|owner| owner.shown.as_ref()) {
@@ -307,9 +309,13 @@ impl PortTable {
         }
         if let Action::Redirect(redirect) = &mut route.action
             && let Location::Parts(parts) = &mut redirect.location
-            && parts.scheme.is_none()
         {
-            parts.port = parts.port.or(self.named_port);
+            let usual = match parts.scheme {
+                None => self.named_port,
+                Some(Scheme::Https) if parts.host.is_none() => self.https_port,
+                Some(_) => None,
+            };
+            parts.port = parts.port.or(usual);
         }
         route
     }

@@ -679,6 +679,7 @@ impl Gateways {
                 Some(_) => local().or(door).map(std::net::SocketAddr::port),
             };
             table.named_port = number.filter(|number| *number != 0);
+            table.https_port = options.development.as_ref().and_then(|development| development.https_port);
             table.listeners = open.remove(place).unwrap_or_default().into_iter().collect();
             self.hosts.extend(table.names().into_iter().map(|name| (place.clone(), name)));
         }

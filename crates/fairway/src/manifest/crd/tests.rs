@@ -44,7 +44,7 @@ fn what_is_valid_is_taken_and_what_is_not_is_refused() {
         if object["metadata"]["name"] != "a" {
             continue;
         }
-        let Judgement { refusals, in_standard, in_experimental: _, experimental } = judge(&kind, &object);
+        let Judgement { refusals, in_standard, experimental, .. } = judge(&kind, &object);
         assert_eq!(refusals.is_empty() && in_standard.is_empty(), taken, "{object}: {refusals:?} {in_standard:?}");
         assert!(experimental.is_empty(), "{object}");
     }
@@ -83,6 +83,10 @@ fn what_only_the_experimental_channel_has_is_told_apart() {
     let judged = judge("HTTPRoute", &with(json!({"filters": [filter]})));
     assert!(judged.refusals.is_empty() && !judged.in_standard.is_empty(), "{judged:?}");
     assert_eq!(judged.experimental, ["spec.rules[0].filters[0].externalAuth"]);
+    // Another fault doesn't change what is said about it.
+    let elsewhere = judge("HTTPRoute", &with(json!({"name": "no name", "filters": [filter]})));
+    assert_eq!(elsewhere.in_standard, judged.in_standard);
+    assert_eq!(elsewhere.refusals.iter().map(|it| &*it.field).collect::<Vec<_>>(), ["spec.rules[0].name"]);
     let wrong =
         json!({"type": "ExternalAuth", "externalAuth": {"protocol": "HTTP", "backendRef": {"name": "a", "port": 80}}});
     assert!(!judge("HTTPRoute", &with(json!({"filters": [wrong]}))).refusals.is_empty());
@@ -96,4 +100,6 @@ fn what_only_the_experimental_channel_has_is_told_apart() {
     let said: Vec<_> = judged.in_experimental.iter().map(|refusal| &*refusal.message).collect();
     assert!(said.iter().any(|said| said.ends_with("header must be specified for Header type")), "{said:?}");
     assert!(judge("ConfigMap", &json!({})).refusals.is_empty());
+    assert!(judge("XBackendTrafficPolicy", &json!({})).experimental_kind);
+    assert!(!judge("HTTPRoute", &json!({})).experimental_kind && !judge("RoutePolicy", &json!({})).experimental_kind);
 }
