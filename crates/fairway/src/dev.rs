@@ -193,7 +193,7 @@ impl Session {
     }
 
     /// Prints what is served where.
-    fn greet(&mut self, proxy: &Proxy, notes: &str) {
+    fn greet(&self, proxy: &Proxy, notes: &str) {
         let terminal = self.terminal;
         let findings = self.current_findings();
         self.findings.replace(&findings);
@@ -338,7 +338,7 @@ impl Session {
         }
     }
 
-    async fn publish(&mut self, update: Update, since: Instant) {
+    async fn publish(&self, update: Update, since: Instant) {
         let (lines, notes) = self.make_live(update).await;
         self.tell(&lines, since, &notes);
     }
@@ -353,7 +353,7 @@ impl Session {
     }
 
     /// Prints the differences and the new findings.
-    fn tell(&mut self, lines: &[change::Line], since: Instant, notes: &str) {
+    fn tell(&self, lines: &[change::Line], since: Instant, notes: &str) {
         let took = since.elapsed();
         let (new, cleared) = self.compare_findings();
         let text = change::render(lines, took, &new, &cleared, self.terminal);
@@ -361,7 +361,7 @@ impl Session {
     }
 
     /// The findings that are new, and those that are gone. They are compared when nothing waits any more.
-    fn compare_findings(&mut self) -> (Vec<Finding>, Vec<Finding>) {
+    fn compare_findings(&self) -> (Vec<Finding>, Vec<Finding>) {
         if self.has_more() {
             return (Vec::new(), Vec::new());
         }

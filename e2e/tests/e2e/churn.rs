@@ -3,6 +3,8 @@
 //! A measurement, so nothing else runs beside it: it has its own cluster, and `cargo xtask e2e` runs it alone. With
 //! `FAIRWAY_CHURN=10000,4` there are as many Ingresses, and as many proxies in pods of their own, and it also shows how long a start takes, and what
 //! remains in memory when nearly all Ingresses are gone.
+//!
+//! Then nobody changes anything any more, and a thousand nodes and the controllers of others go on as they always do: that costs nothing.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,11 +14,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use fairway_e2e::cluster::Options;
 use fairway_e2e::load::Load;
-use fairway_e2e::procfs;
+use fairway_e2e::procfs::{self, Process};
 use fairway_e2e::scene::{self, Release, Scene, Session};
 use fairway_testkit::Response;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::Api;
@@ -37,6 +40,14 @@ const LOST: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(2);
 /// Number of objects created at a time.
 const WRITERS: usize = 16;
+
+/// Nodes, each of which renews its Lease once in [`HEARTBEAT`].
+const NODES: usize = 1_000;
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// One of so many writes is about an object that Fairway watches.
+const NOISE: usize = 10;
+/// How often each node renews its Lease.
+const HEARTBEATS: usize = 3;
 
 /// How large the cluster is.
 #[derive(Clone, Copy)]
@@ -129,11 +140,100 @@ fn every_change_is_soon_live_and_fails_no_request() -> anyhow::Result<()> {
         // The goal is 100 ms (p99). The clock of a shared machine decides no test, so the limit is far above its noise.
         ensure!(percentile(&delays, 99) < Duration::from_secs(1), "changes are late");
         ensure!(percentile(&delays, 50) < Duration::from_millis(500), "most changes are late");
+        rest(scene, &fairway, &ground).await?;
         if size.proxies.is_some() {
             start_and_shrink(scene, &fairway, &ground).await?;
         }
         Ok(())
     })
+}
+
+/// Nobody changes what is served, but the objects around it are written all the time.
+async fn rest(scene: &Scene, fairway: &Release<'_>, ground: &Ground) -> anyhow::Result<()> {
+    let noise = Noise::new(scene, ground).await?;
+    let cpu = || {
+        let of_controllers = processes(scene)?.into_iter().filter(|(role, _)| role == "controller");
+        of_controllers.map(|(_, process)| Ok(process.cpu()?)).sum::<anyhow::Result<Duration>>()
+    };
+    // What the objects of the noise themselves bring is over when all of them were written once.
+    for number in 0..NOISE * Noise::KINDS {
+        noise.write(number).await?;
+    }
+    let rounds = async || fairway.metric("fairway_channel_rounds_total").await;
+    let (rounds_before, cpu_before, begin) = (rounds().await?, cpu()?, Instant::now());
+    let mut ticks = interval(HEARTBEAT / u32::try_from(NODES)?);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    for number in 0..NODES * HEARTBEATS {
+        ticks.tick().await;
+        noise.write(number).await?;
+    }
+    let (took, used) = (begin.elapsed(), cpu()?.saturating_sub(cpu_before));
+    let (written, share) = (NODES * HEARTBEATS, 100.0 * used.as_secs_f64() / took.as_secs_f64());
+    let published = rounds().await? - rounds_before;
+    println!(
+        "{written} writes without a meaning in {took:.1?}: {published} changes, controller {share:.2} % of a core"
+    );
+    ensure!(published == 0.0, "{published} changes for nothing");
+    // The goal is 0.5 %; a hundred times as much would be work for each write.
+    ensure!(share < 50.0, "the controller works: {share:.1} % of a core");
+    Ok(())
+}
+
+/// What is written in a large cluster while nobody changes anything.
+struct Noise {
+    leases: Api<Lease>,
+    slices: Api<EndpointSlice>,
+    maps: Api<ConfigMap>,
+    foreign: Api<Ingress>,
+}
+
+impl Noise {
+    /// Kinds of writes that the controller sees.
+    const KINDS: usize = 3;
+
+    async fn new(scene: &Scene, ground: &Ground) -> anyhow::Result<Self> {
+        let noise = Self { leases: scene.api(), slices: scene.api(), maps: scene.api(), foreign: scene.api() };
+        let (leases, post) = (&noise.leases, &PostParams::default());
+        stream::iter(0..NODES)
+            .map(|number| async move {
+                let lease = json!({"metadata": {"name": format!("node-{number}")}, "spec": {"holderIdentity": "node"}});
+                leases.create(post, &serde_json::from_value(lease)?).await?;
+                anyhow::Ok(())
+            })
+            .buffer_unordered(WRITERS)
+            .try_collect::<()>()
+            .await?;
+        noise.maps.create(post, &serde_json::from_value(json!({"metadata": {"name": "election"}}))?).await?;
+        let mut foreign = ground.ingress(0);
+        foreign["metadata"]["name"] = json!("foreign");
+        foreign["spec"]["ingressClassName"] = json!("other");
+        noise.foreign.create(post, &serde_json::from_value(foreign)?).await?;
+        Ok(noise)
+    }
+
+    /// Mostly the Lease of a node; now and then the time stamp of endpoints, the record of an election or the status of an Ingress of another
+    /// class, which reach the controller.
+    async fn write(&self, number: usize) -> anyhow::Result<()> {
+        let annotations =
+            |key: &str| json!({"metadata": {"annotations": {key: format!("2026-01-01T00:00:00.{number:09}Z")}}});
+        match (number % NOISE, number / NOISE % Self::KINDS) {
+            (0, 0) => {
+                patch(&self.slices, "slice-0", annotations("endpoints.kubernetes.io/last-change-trigger-time")).await
+            }
+            (0, 1) => patch(&self.maps, "election", annotations("control-plane.alpha.kubernetes.io/leader")).await,
+            (0, _) => {
+                let address = json!({"ip": format!("192.0.2.{}", number % 256)});
+                let status = json!({"status": {"loadBalancer": {"ingress": [address]}}});
+                self.foreign.patch_status("foreign", &PatchParams::default(), &Patch::Merge(status)).await?;
+                Ok(())
+            }
+            _ => {
+                let renewed =
+                    json!({"spec": {"renewTime": format!("2026-01-01T00:00:{:02}.000000Z", number / NODES % 60)}});
+                patch(&self.leases, &format!("node-{}", number % NODES), renewed).await
+            }
+        }
+    }
 }
 
 /// Shows how long starts take, and what remains in memory of Ingresses that are gone.
@@ -182,20 +282,25 @@ type Resident = BTreeMap<String, f64>;
 /// What the processes of Fairway in the namespace have in memory.
 fn resident(scene: &Scene) -> anyhow::Result<Resident> {
     let mut all = Resident::new();
+    for (role, process) in processes(scene)? {
+        let size = process.field("VmRSS")?.trim_end_matches(" kB").parse::<f64>()? * 1024.0 / 1e6;
+        let most = all.entry(role).or_default();
+        *most = most.max(size);
+    }
+    Ok(all)
+}
+
+/// The processes of Fairway in the namespace, each with its role.
+fn processes(scene: &Scene) -> anyhow::Result<Vec<(String, Process)>> {
+    let mut all = Vec::new();
     for process in procfs::all()? {
         // It may have ended in the meantime.
         let (Ok(words), Ok(environment)) = (process.words(), process.environment()) else { continue };
         let role = words.get(1).filter(|role| ["controller", "proxy"].contains(&role.as_str()));
-        let (Some(role), Some(_)) = (role, environment.get("POD_NAMESPACE").filter(|name| *name == scene.namespace()))
-        else {
-            continue;
-        };
-        if words.iter().any(|word| word == "--restart-on-failure") {
-            continue;
+        let is_own = environment.get("POD_NAMESPACE").is_some_and(|name| name == scene.namespace());
+        if let Some(role) = role.filter(|_| is_own && !words.iter().any(|word| word == "--restart-on-failure")) {
+            all.push((role.clone(), process));
         }
-        let size = process.field("VmRSS")?.trim_end_matches(" kB").parse::<f64>()? * 1024.0 / 1e6;
-        let most = all.entry(role.clone()).or_default();
-        *most = most.max(size);
     }
     Ok(all)
 }
