@@ -29,6 +29,14 @@ const QUIET: Duration = Duration::from_secs(2);
 // No limit: what it costs.
 const SWEEP: Duration = Duration::from_millis(500);
 
+/// More limits than this are not divided again before [`REST`] has passed, however many proxies report them meanwhile.
+// No limit: what it costs.
+const MANY: usize = 256;
+
+/// The pause between two times that many limits are divided.
+// No limit: what it costs.
+const REST: Duration = Duration::from_millis(100);
+
 /// Changes that are smaller than this part of a share are not worth a message.
 // No limit: what it costs.
 const STEP: u64 = 64;
@@ -46,6 +54,8 @@ pub struct Dealer {
     /// Limits whose shares are to be divided again.
     dirty: BTreeSet<LimitKey>,
     swept: Duration,
+    /// When limits were last divided.
+    settled: Duration,
 }
 
 /// A proxy.
@@ -102,7 +112,8 @@ struct Cell {
 impl Default for Dealer {
     fn default() -> Self {
         let (members, rows, dirty) = Default::default();
-        Self { replicas: NonZeroU32::MIN, members, rows, dirty, swept: Duration::ZERO }
+        let (swept, settled) = Default::default();
+        Self { replicas: NonZeroU32::MIN, members, rows, dirty, swept, settled }
     }
 }
 
@@ -261,6 +272,10 @@ impl Dealer {
             self.swept = at;
             self.sweep(at);
         }
+        if self.dirty.len() > MANY && at < self.settled + REST {
+            return;
+        }
+        self.settled = at;
         for key in std::mem::take(&mut self.dirty) {
             self.settle(&key, at);
         }

@@ -178,6 +178,24 @@ fn limits_are_bounded_and_forgotten() {
     assert_eq!(table.dealer.members.len(), 1);
 }
 
+#[test]
+fn many_limits_are_divided_again_only_after_a_pause() {
+    let mut table = Table::new(2, 2);
+    let all = |count| -> Vec<_> { (0..count).filter_map(|client| demand(&key(client), 1.0, 0.0)).collect() };
+    let waits = |table: &mut Table, pause, count| {
+        table.at += pause;
+        table.report(1, all(count));
+        !table.dealer.dirty.is_empty()
+    };
+    table.report(0, all(MANY as u32 + 1));
+    let millisecond = Duration::from_millis(1);
+    assert!(waits(&mut table, millisecond, MANY as u32 + 1));
+    assert!(!waits(&mut table, REST, MANY as u32 + 1));
+    // A few are not kept waiting.
+    table = Table::new(2, 2);
+    assert!(!waits(&mut table, millisecond, 9) && !waits(&mut table, millisecond, 9));
+}
+
 proptest! {
     /// Whatever proxies ask for, in whatever order they hear and confirm.
     #[test]
