@@ -376,7 +376,7 @@ fn a_proxy_that_nothing_reaches_has_its_even_share_and_the_others_the_rest() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever is sent where, however late messages are, and whoever is cut off: over any time, all proxies together let through what the
+    /// Whatever is sent where, however late messages are, and whoever is cut off or loses the connection: over any time, all proxies together let through what the
     /// limit allows and at most one request more for each of them.
     #[test]
     fn all_proxies_together_keep_the_limit(
@@ -384,12 +384,18 @@ proptest! {
         burst in 0_u32..100,
         delay in 0_u64..1500,
         steps in proptest::collection::vec(
-            (50_u64..4000, proptest::array::uniform4(0_u32..4), 0..PROXIES, proptest::array::uniform2(0_u32..3)),
+            (50_u64..4000, proptest::array::uniform4(0_u32..4), 0..PROXIES, proptest::array::uniform2(0_u32..3), 0_u32..6),
             1..16,
         ),
     ) {
         let mut cluster = Cluster::new(limits(rate, burst, 0), Duration::from_millis(delay));
-        for (time, loads, at, cut) in steps {
+        for (time, loads, at, cut, connection) in steps {
+            if connection < 2 {
+                cluster.disconnect(at);
+            }
+            if connection == 0 {
+                cluster.connect(at);
+            }
             // What is cut off is late, but not lost.
             cluster.proxies[at].cut = cut.map(|cut| cut == 0);
             let rates = loads.map(|load| f64::from(load * load * rate) / 3.0);
