@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::rollout::{TWO, restart, serve_as, unharmed};
+use crate::split::SPLIT;
 
 const GATE: &str = "controller.readinessGate.enabled=true";
 const OBSERVED: &str = "controller.observed.enabled=true";
@@ -93,6 +94,26 @@ fn a_rolling_update_never_outruns_a_proxy() -> anyhow::Result<()> {
         one_at_a_time(scene).await?;
         slow(scene, &fairway).await?;
         stuck(scene, &fairway).await
+    })
+}
+
+#[test]
+fn a_pod_waits_for_proxies_in_pods_of_their_own() -> anyhow::Result<()> {
+    scene::run_alone("gate-split", &Options::default(), async |scene| {
+        let (_fairway, address) = serve_as(scene, 2, &[GATE, SPLIT[0], SPLIT[1], SPLIT[2]]).await?;
+        label(scene, scene.namespace()).await?;
+        unharmed(
+            scene,
+            "rolling update of a backend whose pods wait for two proxies of two controllers",
+            address,
+            async || {
+                restart(scene, "web").await?;
+                scene.ready("web", 2).await
+            },
+        )
+        .await?;
+        ensure!(reasons(scene).await? == [known(), known()], "{:?}", reasons(scene).await?);
+        Ok(())
     })
 }
 

@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use crate::rollout::{TWO, restart, scale, serve_as, unharmed};
 
 /// The nodes of the tests have no DNS: proxies find the Service of controllers by its address.
-const SPLIT: [&str; 3] = [TWO, "controller.mode=split", "controller.control.clusterIP=10.96.0.42"];
+pub(super) const SPLIT: [&str; 3] = [TWO, "controller.mode=split", "controller.control.clusterIP=10.96.0.42"];
 
 fn control(fairway: &Release<'_>) -> String {
     format!("{}-control", fairway.class())
