@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use fairway_translate::objects::{Change, Kind, Object, ObjectKey, Objects};
 use k8s_openapi::api::core::v1::{Pod, Service};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointHints, EndpointSlice, ForZone};
 use tokio::time::Instant;
 
 mod feed;
@@ -251,10 +251,16 @@ impl Gate {
         if !slice.endpoints.iter().flatten().any(waits) {
             return slice.clone();
         }
+        let has_hints = slice.endpoints.iter().flatten().any(|endpoint| endpoint.hints.is_some());
         let mut slice = slice.clone();
         for endpoint in Arc::make_mut(&mut slice).endpoints.iter_mut().flatten().filter(|endpoint| waits(endpoint)) {
             if let Some(conditions) = &mut endpoint.conditions {
                 (conditions.ready, conditions.serving) = (Some(true), Some(true));
+            }
+            // Endpoints that aren't ready have no hints, and one without turns those of all others off.
+            if let (true, None, Some(zone)) = (has_hints, &endpoint.hints, &endpoint.zone) {
+                let for_zones = Some(vec![ForZone { name: zone.clone() }]);
+                endpoint.hints = Some(EndpointHints { for_zones, ..EndpointHints::default() });
             }
         }
         slice

@@ -131,6 +131,25 @@ fn nothing_is_made_ready_that_ends_or_has_no_gate() {
 }
 
 #[test]
+fn an_endpoint_that_is_made_ready_leaves_routing_by_zone_on() {
+    let (mut gate, now) = (Gate::default(), Instant::now());
+    gate.seen(&pod("new", &WAITS), now);
+    for hinted in [true, false] {
+        let Object::EndpointSlice(mut slice) = slice(&[("old", true, false), ("new", false, false)]) else { panic!() };
+        for (endpoint, zone) in Arc::make_mut(&mut slice).endpoints.iter_mut().flatten().zip(["z1", "z2"]) {
+            endpoint.zone = Some(zone.to_owned());
+        }
+        let first = Arc::make_mut(&mut slice).endpoints.iter_mut().flatten().next().unwrap();
+        first.hints = hinted.then(|| serde_json::from_value(json!({"forZones": [{"name": "z1"}]})).unwrap());
+        let ready = gate.ready(&slice);
+        let hints =
+            ready.endpoints.iter().flatten().map(|endpoint| endpoint.hints.as_ref()?.for_zones.as_ref()?.first());
+        let zones: Vec<_> = hints.map(|zone| zone.map(|zone| &*zone.name)).collect();
+        assert_eq!(zones, if hinted { [Some("z1"), Some("z2")] } else { [None, None] });
+    }
+}
+
+#[test]
 fn a_pod_is_known_once_every_service_that_selects_it_has_it_and_that_is_in_force() {
     let (mut gate, now) = (Gate::default(), Instant::now());
     gate.seen(&pod("a", &WAITS), now);
