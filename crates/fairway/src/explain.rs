@@ -90,13 +90,19 @@ pub(crate) fn in_cluster(
     answer(matches, method, url, read)
 }
 
-/// The words `[PATH]... [METHOD] URL`. A word before the URL that names a file, or could only do that, is no method.
+/// The words `[PATH]... [METHOD] URL`. A word before the URL is a method if it is in capitals or a usual one, and names no file.
 fn split(words: &[String]) -> Result<(&[String], &str, &str), UsageError> {
     let [before @ .., url] = words else { return Err(UsageError("expected a URL".into())) };
     match before {
-        [paths @ .., method] if is_method(method) && !Path::new(method).exists() => Ok((paths, method, url)),
+        [paths @ .., method] if is_meant_as_method(method) && !Path::new(method).exists() => Ok((paths, method, url)),
         paths => Ok((paths, "GET", url)),
     }
+}
+
+fn is_meant_as_method(word: &str) -> bool {
+    let usual = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    let is_usual = usual.iter().any(|method| method.eq_ignore_ascii_case(word));
+    is_usual || is_method(word) && !word.bytes().any(|b| b.is_ascii_lowercase())
 }
 
 fn is_method(word: &str) -> bool {
@@ -217,7 +223,9 @@ mod tests {
         for (words, paths, method) in [
             (&["http://a"][..], &[][..], "GET"),
             (&["POST", "http://a"], &[], "POST"),
+            (&["post", "http://a"], &[], "post"),
             (&["a.yaml", "http://a"], &["a.yaml"], "GET"),
+            (&["no-such-folder", "http://a"], &["no-such-folder"], "GET"),
             (&["a.yaml", "M-SEARCH", "http://a"], &["a.yaml"], "M-SEARCH"),
             (&[folder, "http://a"], &[folder], "GET"),
         ] {

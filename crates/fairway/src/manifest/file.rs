@@ -62,12 +62,19 @@ pub(super) struct Held {
     pub(super) line: u32,
     /// Whether the file gives the object's creation time.
     pub(super) dated: bool,
+    /// Whether the API server would take it.
+    good: bool,
 }
 
 impl Held {
-    fn of((line, object): (u32, Object)) -> Self {
+    fn good((line, object): (u32, Object)) -> Self {
         let dated = object.created().is_some();
-        Self { key: object.key(), object, line, dated }
+        Self { key: object.key(), object, line, dated, good: true }
+    }
+
+    /// One that counts for want of a good one.
+    fn refused(object: (u32, Object)) -> Self {
+        Self { good: false, ..Self::good(object) }
     }
 }
 
@@ -254,8 +261,8 @@ impl FileState {
                 }
                 ParsedDocument::New(mut state, unreadable) => {
                     for Unreadable { key, otherwise } in unreadable {
-                        let good = last_good.get_or_insert_with(|| by_key(&old));
-                        state.objects.extend(good.remove(&key).or_else(|| otherwise.map(Held::of)));
+                        let good = last_good.get_or_insert_with(|| good_by_key(&old));
+                        state.objects.extend(good.remove(&key).or_else(|| otherwise.map(Held::refused)));
                     }
                     state
                 }
@@ -294,7 +301,7 @@ struct Outdated;
 impl DocumentState {
     fn parsed(hash: u64, line: u32, contents: Contents) -> ParsedDocument {
         let Contents { objects, unreadable, mut findings, ignored } = contents;
-        let objects: Vec<_> = objects.into_iter().map(Held::of).collect();
+        let objects: Vec<_> = objects.into_iter().map(Held::good).collect();
         findings.shrink_to_fit();
         ParsedDocument::New(Self { hash, line, objects, findings, ignored }, unreadable)
     }
@@ -350,11 +357,12 @@ fn invalid(file: &Origin, message: &str) -> Diagnostic {
     Diagnostic::new(Severity::Error, Reason::InvalidManifest, file, "", "", message)
 }
 
-fn by_key(documents: &[Option<DocumentState>]) -> HashMap<ObjectKey, Held> {
+fn good_by_key(documents: &[Option<DocumentState>]) -> HashMap<ObjectKey, Held> {
     documents
         .iter()
         .flatten()
         .flat_map(|document| &document.objects)
+        .filter(|held| held.good)
         .map(|held| (held.key.clone(), held.clone()))
         .collect()
 }

@@ -202,6 +202,8 @@ fn a_refused_policy_counts_as_long_as_there_is_no_good_form_of_it() {
         message.ends_with("refuses the object, and only counts here as long as there is no good form of it"),
         "{message}"
     );
+    fs::write(&file, policy("still no label", "192.0.2.0/25")).unwrap();
+    assert_eq!(names(&manifests.reload(None)), ["+a"], "one that is refused makes way for another");
     fs::write(&file, policy("label", "198.51.100.0/24")).unwrap();
     assert_eq!(names(&manifests.reload(None)), ["+a"]);
     fs::write(&file, policy("no label", "203.0.113.0/24")).unwrap();
