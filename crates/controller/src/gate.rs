@@ -3,7 +3,8 @@
 //! Kubernetes takes such a pod, and with it its endpoint, for not ready before the condition is true, and we set the condition when the
 //! endpoint is in force. So the endpoint of a pod that lacks nothing else counts as ready here before its EndpointSlice says so.
 //! Only bookkeeping, see `controller/running/route.rs` for what is done. Invariants: an endpoint is never ready here while its containers
-//! aren't; once the pod has been ready, its EndpointSlice alone decides; no leader lets a pod wait for longer than [`PATIENCE`].
+//! aren't; once Kubernetes has written that the pod is ready into an EndpointSlice, that alone decides; no leader lets a pod wait for longer
+//! than [`PATIENCE`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -53,6 +54,9 @@ type Uid = Box<str>;
 pub(crate) struct Gate {
     pods: HashMap<Uid, PodStage>,
     waiting: BTreeMap<Uid, Waiting>,
+    /// The pods that have waited and are ready, with the EndpointSlices that don't say so yet: they stay ready there. Kubernetes writes
+    /// those only after the pod, so without this all proxies would lose a new pod for as long as that takes.
+    arriving: HashMap<Uid, BTreeSet<ObjectKey>>,
     /// The EndpointSlices with endpoints that aren't ready, as the API server has them.
     slices: HashMap<ObjectKey, Arc<EndpointSlice>>,
     /// Those in which a pod isn't ready.
@@ -134,7 +138,11 @@ impl Gate {
         let stage = PodStage::of(pod, self.pods.get(uid).copied());
         self.pods.insert(uid.into(), stage);
         if stage != PodStage::Waiting {
-            self.end(uid);
+            if holds(pod, "Ready") && pod.metadata.deletion_timestamp.is_none() {
+                self.arrive(uid);
+            } else {
+                self.end(uid);
+            }
             return;
         }
         let routed = holds(pod, CONDITION);
@@ -171,8 +179,19 @@ impl Gate {
         pods.iter().for_each(|pod| self.seen(pod, now));
     }
 
+    /// Ends the waiting of a pod that is ready: from now on its EndpointSlices decide, as soon as they say that.
+    fn arrive(&mut self, uid: &str) {
+        let Some(pod) = self.waiting.remove(uid) else { return };
+        let places = self.places.get(uid).into_iter().flatten().filter(|key| *key.namespace == *pod.namespace);
+        let places: BTreeSet<_> = places.cloned().collect();
+        if !places.is_empty() {
+            self.arriving.insert(uid.into(), places);
+        }
+    }
+
     fn end(&mut self, uid: &str) {
-        if self.waiting.remove(uid).is_some() {
+        let (waited, arrived) = (self.waiting.remove(uid).is_some(), self.arriving.remove(uid).is_some());
+        if waited || arrived {
             self.touch(uid);
         }
     }
@@ -202,8 +221,8 @@ impl Gate {
                     let key = object.key();
                     if let Object::EndpointSlice(slice) = object {
                         self.stale.remove(&key);
-                        self.keep(key, slice);
-                        *slice = self.ready(slice);
+                        self.keep(key.clone(), slice);
+                        *slice = self.ready(&key, slice);
                     }
                 }
                 Change::Remove(key) if key.kind == Kind::EndpointSlice => {
@@ -216,15 +235,19 @@ impl Gate {
         for key in std::mem::take(&mut self.stale) {
             // Without one that isn't ready, translation has the EndpointSlice as it is.
             if let Some(slice) = self.slices.get(&key) {
-                changes.push(Change::Upsert(Object::EndpointSlice(self.ready(slice))));
+                changes.push(Change::Upsert(Object::EndpointSlice(self.ready(&key, slice))));
             }
         }
     }
 
     /// Keeps an EndpointSlice as it is, if endpoints of it may be made ready.
     fn keep(&mut self, key: ObjectKey, slice: &Arc<EndpointSlice>) {
-        self.forget(&key);
         let unready: BTreeSet<Uid> = slice.endpoints.iter().flatten().filter_map(unready).map(Into::into).collect();
+        let arriving: Vec<Uid> = unready.iter().filter(|uid| self.arrives(uid, &key)).cloned().collect();
+        self.forget(&key);
+        for uid in arriving {
+            self.arriving.entry(uid).or_default().insert(key.clone());
+        }
         if !unready.is_empty() {
             self.slices.insert(key.clone(), slice.clone());
         }
@@ -236,18 +259,29 @@ impl Gate {
     fn forget(&mut self, key: &ObjectKey) {
         let Some(slice) = self.slices.remove(key) else { return };
         for uid in slice.endpoints.iter().flatten().filter_map(unready) {
-            if let Some(keys) = self.places.get_mut(uid) {
-                keys.remove(key);
-                if keys.is_empty() {
-                    self.places.remove(uid);
+            for of in [&mut self.places, &mut self.arriving] {
+                if let Some(keys) = of.get_mut(uid) {
+                    keys.remove(key);
+                    if keys.is_empty() {
+                        of.remove(uid);
+                    }
                 }
             }
         }
     }
 
-    /// An EndpointSlice with the endpoints of waiting pods ready.
-    fn ready(&self, slice: &Arc<EndpointSlice>) -> Arc<EndpointSlice> {
-        let waits = |endpoint: &Endpoint| unready(endpoint).is_some_and(|uid| self.waiting.contains_key(uid));
+    /// Whether a pod is ready and an EndpointSlice has not said so yet.
+    fn arrives(&self, uid: &str, key: &ObjectKey) -> bool {
+        self.arriving.get(uid).is_some_and(|keys| keys.contains(key))
+    }
+
+    /// An EndpointSlice with the endpoints of waiting pods ready. Whoever may write an EndpointSlice names any pod in it, so only those of its
+    /// namespace count.
+    fn ready(&self, key: &ObjectKey, slice: &Arc<EndpointSlice>) -> Arc<EndpointSlice> {
+        let waits = |endpoint: &Endpoint| {
+            let is_here = |pod: &Waiting| *pod.namespace == *key.namespace;
+            unready(endpoint).is_some_and(|uid| self.waiting.get(uid).is_some_and(is_here) || self.arrives(uid, key))
+        };
         if !slice.endpoints.iter().flatten().any(waits) {
             return slice.clone();
         }
@@ -270,9 +304,9 @@ impl Gate {
     pub(crate) fn translated(&mut self, objects: &Objects) {
         let Self { waiting, slices, places, .. } = self;
         for (uid, pod) in waiting.iter_mut().filter(|(_, pod)| !pod.complete) {
-            let places = places.get(uid);
+            let mut places = places.get(uid).into_iter().flatten().filter(|key| *key.namespace == *pod.namespace);
             let is_in = |service: &str| {
-                let mut of_pod = places.into_iter().flatten().filter_map(|key| slices.get(key));
+                let mut of_pod = places.clone().filter_map(|key| slices.get(key));
                 of_pod.any(|slice| {
                     let labels = slice.metadata.labels.as_ref();
                     labels.and_then(|labels| labels.get(SERVICE_LABEL)).is_some_and(|name| name == service)
@@ -283,7 +317,7 @@ impl Gate {
                 let Object::Service(service) = object else { return true };
                 !selects(service, &pod.labels) || is_in(&key.name)
             });
-            if pod.complete && places.is_none() {
+            if pod.complete && places.next().is_none() {
                 pod.publication = Some(0);
             }
         }
@@ -371,7 +405,7 @@ fn unready(endpoint: &Endpoint) -> Option<&str> {
     if conditions.ready != Some(false) || conditions.terminating == Some(true) {
         return None;
     }
-    endpoint.target_ref.as_ref()?.uid.as_deref()
+    endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"))?.uid.as_deref()
 }
 
 /// Whether Kubernetes puts a pod with these labels into EndpointSlices of a Service, and takes account of whether it is ready.

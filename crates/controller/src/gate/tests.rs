@@ -106,7 +106,8 @@ fn a_pod_that_has_been_ready_is_as_ready_as_its_slice_says() {
     overlaid(&mut gate, &unready);
     gate.seen(&pod("a", &WAITS), now);
     gate.seen(&pod("a", &["ContainersReady", "other", CONDITION, "Ready"]), now);
-    assert_eq!(overlaid(&mut gate, &[]), Some(vec![false]), "what was added is taken back");
+    let ready = [slice(&[("a", true, false)])];
+    assert_eq!(overlaid(&mut gate, &ready), Some(vec![true]));
     // Its node is lost: nothing but the pod's readiness changes.
     gate.seen(&pod("a", &["ContainersReady", "other", CONDITION]), now);
     assert_eq!(overlaid(&mut gate, &unready), Some(vec![false]));
@@ -114,6 +115,61 @@ fn a_pod_that_has_been_ready_is_as_ready_as_its_slice_says() {
     let mut next = Gate::default();
     next.seen(&pod("a", &["ContainersReady", "other", CONDITION]), now);
     assert_eq!(overlaid(&mut next, &unready), Some(vec![false]));
+}
+
+#[test]
+fn a_pod_that_is_ready_stays_in_force_until_its_slice_says_so() {
+    let now = Instant::now();
+    let (unready, ready) = ([slice(&[("a", false, false)])], [slice(&[("a", true, false)])]);
+    let arrived = || {
+        let mut gate = waiting(now);
+        gate.seen(&pod("a", &["ContainersReady", "other", CONDITION, "Ready"]), now);
+        assert!(!gate.has_changes(), "no proxy loses the endpoint");
+        // Another pod of the Service changes first.
+        assert_eq!(overlaid(&mut gate, &unready), Some(vec![true]));
+        gate
+    };
+    let mut gate = arrived();
+    overlaid(&mut gate, &ready);
+    assert_eq!(overlaid(&mut gate, &unready), Some(vec![false]), "the slice has decided since");
+
+    let mut gate = arrived();
+    gate.seen(&pod("a", &["ContainersReady", "other", CONDITION]), now);
+    assert_eq!(overlaid(&mut gate, &[]), Some(vec![false]), "it is no longer ready");
+    let mut gate = arrived();
+    gate.gone("a");
+    assert_eq!(overlaid(&mut gate, &[]), Some(vec![false]), "it is gone");
+    let mut gate = arrived();
+    assert_eq!(overlaid(&mut gate, &[slice(&[("a", false, true)])]), Some(vec![false]), "it ends");
+    assert!(gate.arriving.is_empty());
+
+    // It is started anew before it has been ready.
+    let mut gate = waiting(now);
+    gate.seen(&pod("a", &["other"]), now);
+    assert_eq!(overlaid(&mut gate, &[]), Some(vec![false]));
+}
+
+#[test]
+fn a_slice_of_another_namespace_or_about_something_else_is_no_slice_of_the_pod() {
+    let now = Instant::now();
+    let foreign = |change: fn(&mut EndpointSlice)| {
+        let Object::EndpointSlice(mut slice) = slice(&[("a", false, false)]) else { panic!() };
+        change(Arc::make_mut(&mut slice));
+        Object::EndpointSlice(slice)
+    };
+    let elsewhere = foreign(|slice| slice.metadata.namespace = Some("other".to_owned()));
+    let node = foreign(|slice| {
+        let first = slice.endpoints.iter_mut().flatten().next().unwrap();
+        first.target_ref.as_mut().unwrap().kind = Some("Node".to_owned());
+    });
+    for other in [elsewhere, node] {
+        let mut gate = Gate::default();
+        gate.seen(&pod("a", &WAITS), now);
+        assert_eq!(overlaid(&mut gate, &[other]), Some(vec![false]));
+        gate.translated(&web());
+        gate.published(3);
+        assert!(gate.known(&everywhere(9)).is_empty(), "its own slice has not come yet");
+    }
 }
 
 #[test]
@@ -141,7 +197,7 @@ fn an_endpoint_that_is_made_ready_leaves_routing_by_zone_on() {
         }
         let first = Arc::make_mut(&mut slice).endpoints.iter_mut().flatten().next().unwrap();
         first.hints = hinted.then(|| serde_json::from_value(json!({"forZones": [{"name": "z1"}]})).unwrap());
-        let ready = gate.ready(&slice);
+        let ready = gate.ready(&Object::EndpointSlice(slice.clone()).key(), &slice);
         let hints =
             ready.endpoints.iter().flatten().map(|endpoint| endpoint.hints.as_ref()?.for_zones.as_ref()?.first());
         let zones: Vec<_> = hints.map(|zone| zone.map(|zone| &*zone.name)).collect();
@@ -268,6 +324,7 @@ fn nothing_is_kept_about_what_is_gone() {
     let mut gate = waiting(now);
     gate.listed(&[], now);
     gate.overlay(&mut vec![Change::Remove(slice(&[]).key())]);
-    let Gate { pods, waiting, slices, places, stale, .. } = gate;
+    let Gate { pods, waiting, arriving, slices, places, stale, .. } = gate;
+    assert!(arriving.is_empty());
     assert!(pods.is_empty() && waiting.is_empty() && slices.is_empty() && places.is_empty() && stale.is_empty());
 }

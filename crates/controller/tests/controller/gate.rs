@@ -44,6 +44,10 @@ fn put_pod(api: &ApiServer, name: &str, app: &str) {
 
 /// Its EndpointSlice, in which it isn't ready.
 fn put_slice(api: &ApiServer, pod: &str) {
+    put_slice_that_says(api, pod, false);
+}
+
+fn put_slice_that_says(api: &ApiServer, pod: &str, ready: bool) {
     let uid = api.get("pods", "shop", pod).unwrap()["metadata"]["uid"].clone();
     api.put(json!({
         "apiVersion": "discovery.k8s.io/v1",
@@ -53,7 +57,7 @@ fn put_slice(api: &ApiServer, pod: &str) {
         "ports": [{"port": 8080, "protocol": "TCP"}],
         "endpoints": [{
             "addresses": ["198.51.100.1"],
-            "conditions": {"ready": false, "serving": false, "terminating": false},
+            "conditions": {"ready": ready, "serving": ready, "terminating": false},
             "targetRef": {"kind": "Pod", "namespace": "shop", "name": pod, "uid": uid},
         }],
     }));
@@ -96,6 +100,32 @@ async fn an_endpoint_is_in_force_before_its_pod_is_ready() {
     assert!(has_endpoint(&rig.snapshot()));
     sleep(Duration::from_secs(300)).await;
     assert_eq!(api.asked("PATCH", "/pods/new/status").len(), 1, "it is written once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_stays_in_force_while_its_slice_lags_behind_its_pod() {
+    let api = shop();
+    let mut rig = Rig::start(&api, gated("one"));
+    rig.ready().await;
+    put_pod(&api, "new", "web");
+    put_slice(&api, "new");
+    is_routed(&api, "new", "Known", "1 of 1 proxies know this pod").await;
+    while rig.history.try_recv().is_ok() {}
+    let mut pod = api.get("pods", "shop", "new").unwrap();
+    for condition in pod["status"]["conditions"].as_array_mut().unwrap() {
+        condition["status"] = json!("True");
+    }
+    api.put(pod);
+    sleep(Duration::from_secs(5)).await;
+    put_slice_that_says(&api, "new", true);
+    sleep(Duration::from_secs(5)).await;
+    put_slice_that_says(&api, "new", false);
+    rig.until("the slice decides", |snapshot| !has_endpoint(snapshot)).await;
+    let mut lost = 0;
+    while let Ok(snapshot) = rig.history.try_recv() {
+        lost += usize::from(!has_endpoint(&snapshot));
+    }
+    assert_eq!(lost, 1, "only once the slice says so after it said that the pod is ready");
 }
 
 #[tokio::test(start_paused = true)]
