@@ -29,6 +29,8 @@ pub(crate) use reach::Reach;
 pub(crate) use record::{Record, keep};
 pub(crate) use write::{Routed, Verdict};
 
+use reach::Extent;
+
 /// The type of the condition.
 pub(crate) const CONDITION: &str = "fairway.dev/routed";
 
@@ -351,17 +353,14 @@ impl Gate {
             if from.is_some_and(|from| now < from) {
                 continue;
             }
-            let is_ours = pod.publication.is_some_and(|number| reach.is_everywhere(number));
-            let verdict = if is_ours && peers.all_know(uid, now) {
+            let Extent { knowing, of, whole } = reach.count(peers, uid, pod.publication, now);
+            let verdict = if whole {
                 Verdict::Known
             } else if now >= pod.since + PATIENCE {
                 Verdict::TimedOut
             } else {
                 continue;
             };
-            let knowing = pod.publication.map_or(0, |number| reach.knowing(number)) + peers.knowing(uid, now);
-            let of = reach.of() + peers.proxies(now);
-            let knowing = if verdict == Verdict::Known { of } else { knowing.min(of) };
             pod.write = ConditionWrite::UnderWay;
             free -= 1;
             let (namespace, name) = (pod.namespace.clone(), pod.name.clone());

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::reach::Extent;
 use super::{AGAIN, ConditionWrite, PATIENCE, Peers, Reach, WRITES};
 use crate::api::{ApiServer, CallError, collection};
 use crate::watch::Identity;
@@ -154,10 +155,7 @@ impl Observed {
                 continue;
             }
             let id = entry.id();
-            let of = reach.of() + peers.proxies(now);
-            let ours = entry.publication.map_or(0, |number| reach.knowing(number));
-            let knowing = (ours + peers.knowing(&id, now)).min(of);
-            let whole = entry.publication.is_some_and(|number| reach.is_everywhere(number)) && peers.all_know(&id, now);
+            let Extent { knowing, of, whole } = reach.count(peers, &id, entry.publication, now);
             let late = now >= entry.since + PATIENCE && !entry.told && knowing < of;
             if !whole && !late {
                 continue;
@@ -165,7 +163,6 @@ impl Observed {
             entry.write = ConditionWrite::UnderWay;
             free -= 1;
             let milliseconds = u64::try_from((now - entry.since).as_millis()).unwrap_or(u64::MAX);
-            let knowing = if whole { of } else { knowing };
             let (key, uid, generation) = (key.clone(), entry.uid.clone(), entry.generation);
             due.push(Telling { key, uid, generation, knowing, of, milliseconds });
         }
@@ -214,6 +211,12 @@ mod tests {
         ObjectKey::new(Kind::Ingress, "shop", "web")
     }
 
+    fn peers() -> Peers {
+        let mut peers = Peers::new("leader", "own");
+        peers.listed(Vec::new(), Instant::now());
+        peers
+    }
+
     /// One Ingress at generation 7, translated and in force with publication 3.
     fn changed(shown: Option<i64>, now: Instant) -> Observed {
         let mut observed = Observed::default();
@@ -225,7 +228,7 @@ mod tests {
     }
 
     fn due(observed: &mut Observed, serves: &[u64], now: Instant) -> Vec<(usize, usize, u64)> {
-        let (reach, peers) = (Reach::new(serves.to_vec(), 1), Peers::new("leader", "own"));
+        let (reach, peers) = (Reach::new(serves.to_vec(), 1), peers());
         let due = observed.due(&reach, &peers, now, |_| true);
         due.iter().for_each(|telling| observed.written(telling, true, now));
         due.iter().map(|telling| (telling.knowing, telling.of, telling.milliseconds)).collect()
@@ -247,7 +250,7 @@ mod tests {
         let now = Instant::now();
         let mut observed = changed(None, now);
         let late = now + PATIENCE;
-        assert_eq!(observed.next_at(&Peers::new("leader", "own"), now), Some(late));
+        assert_eq!(observed.next_at(&peers(), now), Some(late));
         assert_eq!(due(&mut observed, &[3, 2], late), [(1, 2, 30_000)]);
         assert_eq!(due(&mut observed, &[3, 2], late + PATIENCE), []);
         assert_eq!(due(&mut observed, &[3, 4], late + PATIENCE), [(2, 2, 60_000)]);
@@ -256,7 +259,7 @@ mod tests {
     #[test]
     fn ingresses_of_others_are_left_alone() {
         let now = Instant::now();
-        let (reach, peers) = (Reach::new(vec![3], 1), Peers::new("leader", "own"));
+        let (reach, peers) = (Reach::new(vec![3], 1), peers());
         assert_eq!(changed(None, now).due(&reach, &peers, now, |_| false), []);
     }
 

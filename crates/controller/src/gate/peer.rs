@@ -27,6 +27,8 @@ pub(super) const EXPIRY: Duration = Duration::from_secs(15);
 pub(crate) struct Peers {
     election: String,
     own: String,
+    /// Whether it is known who there is.
+    is_listed: bool,
     peers: HashMap<String, Peer>,
 }
 
@@ -41,7 +43,7 @@ struct Peer {
 impl Peers {
     /// Those of a release, except the one of the pod `own`.
     pub(crate) fn new(election: &str, own: &str) -> Self {
-        Self { election: election.to_owned(), own: own.to_owned(), peers: HashMap::new() }
+        Self { election: election.to_owned(), own: own.to_owned(), is_listed: false, peers: HashMap::new() }
     }
 
     /// Records a Lease as it is now.
@@ -68,6 +70,7 @@ impl Peers {
 
     /// Records that these are all Leases.
     pub(crate) fn listed(&mut self, leases: Vec<Lease>, now: Instant) {
+        self.is_listed = true;
         let there: HashSet<_> = leases.iter().filter_map(|lease| lease.metadata.name.clone()).collect();
         self.peers.retain(|name, _| there.contains(name));
         leases.into_iter().for_each(|lease| self.seen(lease, now));
@@ -77,9 +80,9 @@ impl Peers {
         self.peers.values().filter(move |peer| now < peer.until)
     }
 
-    /// Whether all of them say that their proxies know a pod.
+    /// Whether all of them say that their proxies know a pod. Before their first list nobody can tell.
     pub(super) fn all_know(&self, uid: &str, now: Instant) -> bool {
-        self.live(now).all(|peer| peer.known.contains(uid))
+        self.is_listed && self.live(now).all(|peer| peer.known.contains(uid))
     }
 
     /// How many proxies they have.

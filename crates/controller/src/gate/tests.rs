@@ -57,7 +57,9 @@ fn overlaid(gate: &mut Gate, changes: &[Object]) -> Option<Vec<bool>> {
 const WAITS: [&str; 2] = ["ContainersReady", "other"];
 
 fn peers() -> Peers {
-    Peers::new("leader", "own")
+    let mut peers = Peers::new("leader", "own");
+    peers.listed(Vec::new(), Instant::now());
+    peers
 }
 
 fn everywhere(publication: u64) -> Reach {
@@ -280,6 +282,33 @@ fn a_controller_that_is_gone_or_of_another_release_is_not_waited_for() {
     peers.seen(lease("dead", 2, ""), later);
     peers.listed(Vec::new(), later);
     assert_eq!(waiting(now).due(&everywhere(7), &peers, later).len(), 1);
+}
+
+#[test]
+fn a_proxy_that_is_connected_nowhere_is_waited_for() {
+    let (now, peers) = (Instant::now(), peers());
+    let reach = |serves: &[u64], overall| Reach::new(serves.to_vec(), 0).among(overall);
+    let mut gate = waiting(now);
+    // The only controller has just started.
+    assert_eq!(gate.due(&Reach::new(Vec::new(), 0), &peers, now), []);
+    assert_eq!(gate.due(&reach(&[], 2), &peers, now), []);
+    assert_eq!(gate.due(&reach(&[7], 2), &peers, now), []);
+    let due = gate.due(&reach(&[7, 7], 2), &peers, now);
+    let [Routed { verdict: Verdict::Known, knowing: 2, of: 2, .. }] = &due[..] else { panic!("{due:?}") };
+    let due = waiting(now).due(&reach(&[7], 2), &peers, now + PATIENCE);
+    let [Routed { verdict: Verdict::TimedOut, knowing: 1, of: 2, .. }] = &due[..] else { panic!("{due:?}") };
+}
+
+#[test]
+fn nothing_is_known_before_it_is_known_which_other_controllers_there_are() {
+    let now = Instant::now();
+    let (mut gate, mut peers) = (waiting(now), Peers::new("leader", "own"));
+    assert_eq!(gate.due(&everywhere(7), &peers, now), []);
+    assert_eq!(waiting(now).due(&everywhere(7), &peers, now + PATIENCE).len(), 1);
+    peers.listed(vec![lease("other", 1, "")], now);
+    assert_eq!(gate.due(&everywhere(7), &peers, now), []);
+    peers.listed(Vec::new(), now);
+    assert_eq!(gate.due(&everywhere(7), &peers, now).len(), 1);
 }
 
 #[test]

@@ -158,6 +158,31 @@ async fn a_pod_waits_for_the_proxies_of_each_controller() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_proxy_that_has_not_connected_yet_is_waited_for() {
+    let api = shop();
+    let endpoint = |address| json!({"addresses": [address], "conditions": {"ready": true}});
+    api.put(json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"namespace": "ingress", "name": "fairway-1", "labels": {"kubernetes.io/service-name": "fairway"}},
+        "addressType": "IPv4",
+        "ports": [],
+        "endpoints": [endpoint("198.51.100.8"), endpoint("198.51.100.9")],
+    }));
+    let mut config = gated("one");
+    config.options.publish_service = Some(("ingress".into(), "fairway".into()));
+    let serves = watch::Sender::new(vec![u64::MAX]);
+    let mut rig = Rig::start_with_proxies(&api, config, &serves);
+    rig.ready().await;
+    put_pod(&api, "new", "web");
+    put_slice(&api, "new");
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(condition(&api, "new"), None, "the Service has another proxy");
+    serves.send_replace(vec![u64::MAX; 2]);
+    is_routed(&api, "new", "Known", "2 of 2 proxies know this pod").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_controller_that_died_is_waited_for_no_longer_than_its_lease() {
     let api = shop();
     let mut leader = Rig::start(&api, gated("one"));

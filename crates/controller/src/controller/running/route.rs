@@ -136,6 +136,8 @@ impl Running {
             Some(Proxies { least, serves, .. }) => Reach::new(serves(), *least),
             None => Reach::new(vec![live], 1),
         };
+        let replicas = translator.as_ref().map(|translator| translator.snapshot().settings().replicas.get());
+        let reach = reach.among(replicas.map_or(1, |replicas| usize::try_from(replicas).unwrap_or(usize::MAX)));
         let mut known = gate.known(&reach);
         known.append(&mut observed.known(&reach));
         let now = Record { known, proxies: reach.of() };
