@@ -19,9 +19,13 @@ const AT_FIRST: u32 = 15;
 /// Longest wait after continued refusals: a missing right, or an overloaded API server.
 const LONGEST: Duration = Duration::from_secs(10);
 
+/// The same for one of many objects.
+const LONGEST_OF_OBJECT: Duration = Duration::from_secs(60);
+
 /// Doubling waits with jitter, so that the replicas don't all retry at the same instant.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Backoff {
+    longest: Duration,
     failures: u32,
     /// How many of the last failures were of the same kind: no response, or a refusal.
     alike: u32,
@@ -29,7 +33,18 @@ pub(crate) struct Backoff {
     away: bool,
 }
 
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { longest: LONGEST, failures: 0, alike: 0, away: false }
+    }
+}
+
 impl Backoff {
+    /// For one of many objects.
+    pub(crate) fn of_object() -> Self {
+        Self { longest: LONGEST_OF_OBJECT, ..Self::default() }
+    }
+
     /// How long to wait after this failure: at least as long as the API server asks for, at most a minute.
     pub(crate) fn after(&mut self, error: Option<&CallError>) -> Duration {
         let away = matches!(error, Some(CallError::Transport(_) | CallError::TimedOut(_)));
@@ -38,7 +53,7 @@ impl Backoff {
             self.alike = 0;
             self.away = away;
         }
-        let longest = if away || self.alike < AT_FIRST { LONGEST_AT_FIRST } else { LONGEST };
+        let longest = if away || self.alike < AT_FIRST { LONGEST_AT_FIRST } else { self.longest };
         let wait = FIRST.saturating_mul(1 << self.alike.min(16)).min(longest);
         self.failures = self.failures.saturating_add(1);
         self.alike = self.alike.saturating_add(1);
@@ -56,7 +71,7 @@ impl Backoff {
 
     /// Records a success.
     pub(crate) fn reset(&mut self) {
-        *self = Self::default();
+        *self = Self { longest: self.longest, ..Self::default() };
     }
 }
 

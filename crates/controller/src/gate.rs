@@ -15,6 +15,9 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointHints, EndpointSlice, ForZone};
 use tokio::time::Instant;
 
+use crate::api::CallError;
+use crate::backoff::Backoff;
+
 mod feed;
 mod observed;
 mod peer;
@@ -39,9 +42,6 @@ pub(crate) const LABEL: &str = "fairway.dev/readiness-gate=enabled";
 
 /// How long a pod waits for the proxies. One that doesn't answer must not stop what others roll out.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The pause after a write that failed.
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// How many conditions are written at the same time.
 const WRITES: usize = 16;
@@ -92,6 +92,7 @@ struct Waiting {
     /// The publication with which its endpoints are in force; 0 if it has none.
     publication: Option<u64>,
     write: ConditionWrite,
+    backoff: Backoff,
 }
 
 /// Whether our condition is true.
@@ -157,6 +158,7 @@ impl Gate {
                 complete: false,
                 publication: None,
                 write: ConditionWrite::From(None),
+                backoff: Backoff::of_object(),
             };
             self.waiting.insert(uid.into(), entry);
             self.fresh = true;
@@ -373,11 +375,17 @@ impl Gate {
         self.waiting.values().filter(|pod| pod.write == ConditionWrite::UnderWay).count()
     }
 
-    /// Records whether a condition was written. If not, it is tried again: a pod that was replaced is gone from the watch soon.
-    pub(crate) fn written(&mut self, uid: &str, done: bool, now: Instant) {
-        if let Some(pod) = self.waiting.get_mut(uid).filter(|pod| pod.write == ConditionWrite::UnderWay) {
-            pod.write = if done { ConditionWrite::Done } else { ConditionWrite::From(Some(now + AGAIN)) };
+    /// Records whether a condition was written. If not, it is tried again: a pod that was replaced is gone from the watch soon. Returns
+    /// whether this is the first failure.
+    pub(crate) fn written(&mut self, uid: &str, result: Result<(), &CallError>, now: Instant) -> bool {
+        let Some(pod) = self.waiting.get_mut(uid).filter(|pod| pod.write == ConditionWrite::UnderWay) else {
+            return false;
+        };
+        match result {
+            Ok(()) => pod.write = ConditionWrite::Done,
+            Err(error) => pod.write = ConditionWrite::From(Some(now + pod.backoff.after(Some(error)))),
         }
+        result.is_err() && pod.backoff.failures() == 1
     }
 
     /// When [`due`](Self::due) has more to say though nothing else happens, if it has room.

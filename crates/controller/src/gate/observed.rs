@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::reach::Extent;
-use super::{AGAIN, ConditionWrite, PATIENCE, Peers, Reach, WRITES};
+use super::{ConditionWrite, PATIENCE, Peers, Reach, WRITES};
 use crate::api::{ApiServer, CallError, collection};
+use crate::backoff::Backoff;
 use crate::watch::Identity;
 
 /// What an Ingress whose author asks shows.
@@ -35,12 +36,15 @@ pub(crate) struct Observed {
 struct Observing {
     uid: Box<str>,
     generation: i64,
+    /// Whether we serve it. Nothing is said about others, neither on them nor to other controllers.
+    ours: bool,
     since: Instant,
     translated: bool,
     publication: Option<u64>,
     /// Whether it was told that some proxies lack it.
     told: bool,
     write: ConditionWrite,
+    backoff: Backoff,
 }
 
 /// An annotation to write.
@@ -93,19 +97,35 @@ impl Observing {
 }
 
 impl Observed {
-    /// Records an Ingress as it is now.
-    pub(crate) fn seen(&mut self, key: &ObjectKey, identity: &Identity, asking: Option<Asking>, now: Instant) {
+    /// Records an Ingress as it is now. Returns whether a translation has to confirm that nothing of it is left to translate: who removes
+    /// our annotation changes nothing else.
+    pub(crate) fn seen(&mut self, key: &ObjectKey, identity: &Identity, asking: Option<Asking>, now: Instant) -> bool {
         let Some(Asking { generation, .. }) = asking.filter(|asking| asking.shown != Some(asking.generation)) else {
             self.ingresses.remove(key);
-            return;
+            return false;
         };
         let is_same = |entry: &Observing| entry.uid == identity.uid && entry.generation == generation;
-        if !self.ingresses.get(key).is_some_and(is_same) {
-            let (uid, write) = (identity.uid.clone(), ConditionWrite::From(None));
-            let new =
-                Observing { uid, generation, since: now, translated: false, publication: None, told: false, write };
-            self.ingresses.insert(key.clone(), new);
+        if self.ingresses.get(key).is_some_and(is_same) {
+            return false;
         }
+        let new = Observing {
+            uid: identity.uid.clone(),
+            generation,
+            ours: false,
+            since: now,
+            translated: false,
+            publication: None,
+            told: false,
+            write: ConditionWrite::From(None),
+            backoff: Backoff::of_object(),
+        };
+        self.ingresses.insert(key.clone(), new);
+        true
+    }
+
+    /// Records which Ingresses we serve.
+    pub(crate) fn serve(&mut self, is_ours: impl Fn(&ObjectKey) -> bool) {
+        self.ingresses.iter_mut().for_each(|(key, entry)| entry.ours = is_ours(key));
     }
 
     /// Records that an Ingress is gone.
@@ -115,7 +135,7 @@ impl Observed {
 
     /// Whether any change is under way.
     pub(crate) fn waits(&self) -> bool {
-        !self.ingresses.is_empty()
+        self.ingresses.values().any(|entry| entry.ours)
     }
 
     /// Records that everything seen so far is translated.
@@ -132,18 +152,13 @@ impl Observed {
 
     /// The changes that all our proxies have.
     pub(crate) fn known(&self, reach: &Reach) -> BTreeSet<Box<str>> {
-        let known = |entry: &&Observing| entry.publication.is_some_and(|number| reach.is_everywhere(number));
+        let known =
+            |entry: &&Observing| entry.ours && entry.publication.is_some_and(|number| reach.is_everywhere(number));
         self.ingresses.values().filter(known).map(Observing::id).collect()
     }
 
     /// The annotations to write now, of Ingresses that are ours. The caller must report [`written`](Self::written).
-    pub(crate) fn due(
-        &mut self,
-        reach: &Reach,
-        peers: &Peers,
-        now: Instant,
-        is_ours: impl Fn(&ObjectKey) -> bool,
-    ) -> Vec<Telling> {
+    pub(crate) fn due(&mut self, reach: &Reach, peers: &Peers, now: Instant) -> Vec<Telling> {
         let mut free = WRITES.saturating_sub(self.under_way());
         let mut due = Vec::new();
         for (key, entry) in &mut self.ingresses {
@@ -151,7 +166,7 @@ impl Observed {
             if free == 0 {
                 break;
             }
-            if !waits || !is_ours(key) {
+            if !waits || !entry.ours {
                 continue;
             }
             let id = entry.id();
@@ -173,18 +188,23 @@ impl Observed {
         self.ingresses.values().filter(|entry| entry.write == ConditionWrite::UnderWay).count()
     }
 
-    /// Records whether an annotation was written. If not, it is tried again.
-    pub(crate) fn written(&mut self, telling: &Telling, done: bool, now: Instant) {
+    /// Records whether an annotation was written. If not, it is tried again. Returns whether this is the first failure.
+    pub(crate) fn written(&mut self, telling: &Telling, result: Result<(), &CallError>, now: Instant) -> bool {
         let is_it = |entry: &&mut Observing| entry.uid == telling.uid && entry.generation == telling.generation;
-        let Some(entry) = self.ingresses.get_mut(&telling.key).filter(is_it) else { return };
+        let Some(entry) = self.ingresses.get_mut(&telling.key).filter(is_it) else { return false };
         let whole = telling.knowing == telling.of;
-        entry.told |= done && !whole;
+        entry.told |= result.is_ok() && !whole;
         // The watch shows the annotation, and ends this.
-        entry.write = match done {
-            true if whole => ConditionWrite::Done,
-            true => ConditionWrite::From(None),
-            false => ConditionWrite::From(Some(now + AGAIN)),
+        entry.write = match result {
+            Ok(()) if whole => ConditionWrite::Done,
+            Ok(()) => ConditionWrite::From(None),
+            Err(error) => ConditionWrite::From(Some(now + entry.backoff.after(Some(error)))),
         };
+        match result {
+            Ok(()) => entry.backoff.reset(),
+            Err(_) => return entry.backoff.failures() == 1,
+        }
+        false
     }
 
     /// When [`due`](Self::due) has more to say though nothing else happens, if it has room.
@@ -192,7 +212,7 @@ impl Observed {
         if self.under_way() >= WRITES {
             return None;
         }
-        let times = self.ingresses.values().flat_map(|entry| {
+        let times = self.ingresses.values().filter(|entry| entry.ours).flat_map(|entry| {
             let ConditionWrite::From(from) = entry.write else { return [None; 3] };
             // What is over by now was looked at.
             [from, Some(entry.since + PATIENCE), peers.next_end(now)]
@@ -222,6 +242,7 @@ mod tests {
         let mut observed = Observed::default();
         let identity = Identity { uid: "u".into(), version: "1".into() };
         observed.seen(&key(), &identity, Some(Asking { generation: 7, shown }), now);
+        observed.serve(|_| true);
         observed.translated();
         observed.published(3);
         observed
@@ -229,8 +250,8 @@ mod tests {
 
     fn due(observed: &mut Observed, serves: &[u64], now: Instant) -> Vec<(usize, usize, u64)> {
         let (reach, peers) = (Reach::new(serves.to_vec(), 1), peers());
-        let due = observed.due(&reach, &peers, now, |_| true);
-        due.iter().for_each(|telling| observed.written(telling, true, now));
+        let due = observed.due(&reach, &peers, now);
+        due.iter().for_each(|telling| assert!(!observed.written(telling, Ok(()), now)));
         due.iter().map(|telling| (telling.knowing, telling.of, telling.milliseconds)).collect()
     }
 
@@ -260,7 +281,32 @@ mod tests {
     fn ingresses_of_others_are_left_alone() {
         let now = Instant::now();
         let (reach, peers) = (Reach::new(vec![3], 1), peers());
-        assert_eq!(changed(None, now).due(&reach, &peers, now, |_| false), []);
+        let mut observed = changed(None, now);
+        assert!(observed.waits() && !observed.known(&reach).is_empty());
+        observed.serve(|_| false);
+        assert_eq!(observed.due(&reach, &peers, now), []);
+        assert!(!observed.waits() && observed.known(&reach).is_empty(), "other controllers don't hear of it");
+        assert_eq!(observed.next_at(&peers, now), None);
+        // Its class becomes ours.
+        observed.serve(|_| true);
+        assert_eq!(observed.due(&reach, &peers, now).len(), 1);
+    }
+
+    #[test]
+    fn what_can_never_be_written_is_tried_ever_more_rarely() {
+        let (now, reach, peers) = (Instant::now(), Reach::new(vec![3], 1), peers());
+        let mut observed = changed(None, now);
+        let refused =
+            CallError::Refused { code: 403, reason: String::new(), message: String::new(), retry_after: None };
+        let (mut at, mut tries) = (now, 0);
+        while at < now + Duration::from_secs(3600) {
+            for telling in observed.due(&reach, &peers, at) {
+                assert_eq!(observed.written(&telling, Err(&refused), at), tries == 0, "it is said once");
+                tries += 1;
+            }
+            at = observed.next_at(&peers, at).unwrap();
+        }
+        assert!((50..110).contains(&tries), "{tries}");
     }
 
     #[test]

@@ -28,15 +28,28 @@ const RENEWAL: Duration = Duration::from_secs(5);
 const PACE: Duration = Duration::from_millis(50);
 
 /// How many pods the Lease names; an object may have 256 KiB of annotations. Further ones follow when these have the condition.
-const MOST: usize = 4000;
+const MOST_PODS: usize = 4000;
+
+/// How many changes of Ingresses it names. They have places of their own, so that no author of Ingresses keeps pods waiting.
+const MOST_CHANGES: usize = 1500;
 
 /// What the Lease says.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Record {
     /// The pods that all our proxies know, and that still wait.
-    pub(crate) known: BTreeSet<Box<str>>,
+    pub(crate) pods: BTreeSet<Box<str>>,
+    /// The changes of Ingresses that all our proxies have, and of which that is not said yet.
+    pub(crate) changes: BTreeSet<Box<str>>,
     /// How many proxies we have.
     pub(crate) proxies: usize,
+}
+
+impl Record {
+    /// The names in the Lease.
+    fn known(&self) -> String {
+        let (pods, changes) = (self.pods.iter().take(MOST_PODS), self.changes.iter().take(MOST_CHANGES));
+        pods.chain(changes).map(|name| &**name).collect::<Vec<_>>().join(" ")
+    }
 }
 
 /// Writes the Lease whenever the record changes, and renews it, until the sender is gone. Kubernetes deletes it with our pod.
@@ -92,7 +105,6 @@ async fn write(
     owner: &Value,
     record: &Record,
 ) -> Result<(), CallError> {
-    let known = record.known.iter().take(MOST).map(|uid| &**uid).collect::<Vec<_>>().join(" ");
     let name = format!("{}-readiness-gate", pod.name);
     let (label, value) = LABEL;
     let lease = json!({
@@ -102,7 +114,7 @@ async fn write(
             "name": name,
             "namespace": pod.namespace,
             "labels": {label: value},
-            "annotations": {ELECTION: election, PROXIES: record.proxies.to_string(), KNOWN: known},
+            "annotations": {ELECTION: election, PROXIES: record.proxies.to_string(), KNOWN: record.known()},
             "ownerReferences": [owner],
         },
         "spec": {
@@ -114,4 +126,21 @@ async fn write(
     let leases = collection("coordination.k8s.io/v1", "leases", Some(&pod.namespace));
     let apply = PatchParams::apply("fairway-readiness-gate").force();
     api.call::<Value>(leases.patch(&name, &apply, &Patch::Apply(lease))).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ingresses_take_no_places_of_pods_and_all_of_them_fit() {
+        let pod = |number: usize| format!("ffffffff-ffff-ffff-ffff-{number:012}").into();
+        let change = |number: usize| format!("00000000-0000-0000-0000-{number:012}/{}", i64::MAX).into();
+        let record =
+            Record { pods: (0..9000).map(pod).collect(), changes: (0..9000).map(change).collect(), proxies: 1 };
+        let known = record.known();
+        assert_eq!(known.split(' ').filter(|name| name.starts_with('f')).count(), MOST_PODS);
+        assert_eq!(known.split(' ').filter(|name| name.starts_with('0')).count(), MOST_CHANGES);
+        assert!(known.len() < 255 * 1024, "{}", known.len());
+    }
 }

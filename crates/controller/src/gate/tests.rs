@@ -255,7 +255,7 @@ fn the_condition_is_written_once_when_all_proxies_of_all_controllers_know_the_po
     let due = gate.due(&all, &peers, now);
     let [Routed { verdict: Verdict::Known, knowing: 6, of: 6, .. }] = &due[..] else { panic!("{due:?}") };
     assert_eq!(gate.due(&all, &peers, now), [], "it is under way");
-    gate.written("a", true, now);
+    gate.written("a", Ok(()), now);
     assert_eq!(gate.due(&all, &peers, now), []);
     assert!(gate.known(&all).is_empty(), "nobody has to be told any more");
 }
@@ -324,14 +324,20 @@ fn a_stuck_proxy_keeps_no_pod_waiting_for_ever() {
 }
 
 #[test]
-fn a_failed_write_is_tried_again() {
+fn a_failed_write_is_tried_again_ever_more_rarely() {
     let now = Instant::now();
     let (mut gate, peers) = (waiting(now), peers());
-    assert_eq!(gate.due(&everywhere(7), &peers, now).len(), 1);
-    gate.written("a", false, now);
-    assert_eq!(gate.due(&everywhere(7), &peers, now), []);
-    assert_eq!(gate.next_at(&peers, now), Some(now + AGAIN));
-    assert_eq!(gate.due(&everywhere(7), &peers, now + AGAIN).len(), 1);
+    let refused = CallError::Refused { code: 403, reason: String::new(), message: String::new(), retry_after: None };
+    let (mut at, mut tries) = (now, 0);
+    while at < now + Duration::from_secs(3600) {
+        assert_eq!(gate.due(&everywhere(7), &peers, at).len(), 1);
+        assert_eq!(gate.written("a", Err(&refused), at), tries == 0, "it is said once");
+        assert_eq!(gate.due(&everywhere(7), &peers, at), []);
+        tries += 1;
+        at = gate.next_at(&peers, at).unwrap();
+        assert!(tries > 1 || at <= now + Duration::from_secs(1));
+    }
+    assert!((50..110).contains(&tries), "{tries}");
 }
 
 #[test]
@@ -343,7 +349,7 @@ fn what_is_written_at_a_time_is_bounded() {
     let due = gate.due(&everywhere(0), &peers(), now);
     assert_eq!(due.len(), WRITES);
     assert_eq!(gate.next_at(&peers(), now), None, "the end of a write is waited for");
-    gate.written(&due[0].uid, true, now);
+    gate.written(&due[0].uid, Ok(()), now);
     assert_eq!(gate.due(&everywhere(0), &peers(), now).len(), 1);
 }
 

@@ -284,3 +284,37 @@ async fn an_ingress_that_asks_shows_when_all_proxies_of_all_controllers_have_a_g
     sleep(Duration::from_secs(300)).await;
     assert_eq!(writes(), 3, "one for generation 2, two for generation 3");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_annotation_that_a_tool_removes_comes_back_at_once() {
+    let api = shop();
+    let serves = watch::Sender::new(vec![u64::MAX]);
+    let mut rig = Rig::start_with_proxies(&api, ControllerConfig { observed: true, ..config("one") }, &serves);
+    rig.ready().await;
+    put_asking(&api, 2);
+    api.until("the annotation", |api| observed(api).is_some()).await;
+    sleep(Duration::from_secs(60)).await;
+    let mut ingress = api.get("ingresses", "shop", "a").unwrap();
+    ingress["metadata"]["annotations"].as_object_mut().unwrap().remove("fairway.dev/observed");
+    let begin = Instant::now();
+    api.put(ingress);
+    api.until("the annotation", |api| observed(api).is_some()).await;
+    let found = observed(&api).unwrap();
+    assert_eq!((&found["generation"], &found["proxies"], &found["of"]), (&json!(2), &json!(1), &json!(1)));
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_condition_that_may_not_be_written_is_not_tried_each_second() {
+    let api = shop();
+    let mut rig = Rig::start(&api, gated("one"));
+    rig.ready().await;
+    api.fail("PATCH", "/pods/new/status", 403, usize::MAX);
+    put_pod(&api, "new", "web");
+    put_slice(&api, "new");
+    sleep(Duration::from_secs(1800)).await;
+    let tries = api.asked("PATCH", "/pods/new/status").len();
+    assert!((20..80).contains(&tries), "{tries}");
+    api.heal();
+    is_routed(&api, "new", "Known", "1 of 1 proxies know this pod").await;
+}

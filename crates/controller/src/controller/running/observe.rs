@@ -83,7 +83,10 @@ impl Running {
                 if seen.key.kind == Kind::Ingress && self.config.status.is_written() =>
             {
                 if let Some(gating) = self.gating.as_mut().filter(|_| self.config.observed) {
-                    gating.observed.seen(&seen.key, &seen.identity, *asking, Instant::now());
+                    let now = Instant::now();
+                    if gating.observed.seen(&seen.key, &seen.identity, *asking, now) {
+                        self.debounce.touch(now);
+                    }
                 }
                 self.status.seen(&seen.key, &seen.identity, shown.clone());
             }

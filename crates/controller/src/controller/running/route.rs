@@ -87,6 +87,8 @@ impl Running {
     /// Handles the end of writing a condition.
     pub(super) fn routed(&mut self, routed: &Routed, result: Result<(), CallError>) {
         let Routed { uid, namespace, name, verdict, knowing, of } = routed;
+        let gate = self.gating.as_mut().map(|gating| &mut gating.gate);
+        let is_new = gate.is_some_and(|gate| gate.written(uid, result.as_ref().copied(), Instant::now()));
         match &result {
             Ok(()) if *verdict == Verdict::Known => debug!(namespace, name, proxies = of, "all proxies know a pod"),
             Ok(()) => warn!(
@@ -98,25 +100,24 @@ impl Running {
             ),
             // The pod is gone; the watch will say so.
             Err(error) if matches!(error.code(), Some(404 | 409)) => (),
-            Err(error) => {
+            Err(error) if is_new => {
                 warn!(namespace, name, error = %ErrorChain(error), "cannot write the condition of a pod that waits for the proxies; trying again");
             }
-        }
-        if let Some(gating) = &mut self.gating {
-            gating.gate.written(uid, result.is_ok(), Instant::now());
+            Err(_) => (),
         }
     }
 
     /// Handles the end of writing an annotation.
     pub(super) fn told(&mut self, telling: &Telling, result: &Result<(), CallError>) {
+        let observed = self.gating.as_mut().map(|gating| &mut gating.observed);
+        let result = result.as_ref().copied();
+        let is_new = observed.is_some_and(|observed| observed.written(telling, result, Instant::now()));
         if let Err(error) = result
+            && is_new
             && !matches!(error.code(), Some(404 | 409))
         {
             let (namespace, name) = (&*telling.key.namespace, &*telling.key.name);
             warn!(namespace, name, error = %ErrorChain(error), "cannot say on an Ingress which proxies have it; trying again");
-        }
-        if let Some(gating) = &mut self.gating {
-            gating.observed.written(telling, result.is_ok(), Instant::now());
         }
     }
 
@@ -128,6 +129,7 @@ impl Running {
         let (sent, live) = (self.sent, self.live);
         let translator = &self.translator;
         let Some(Gating { gate, observed, peers, record, proxies, .. }) = &mut self.gating else { return };
+        observed.serve(|key| translator.as_ref().is_some_and(|translator| translator.served().contains(key)));
         if is_sent {
             gate.published(sent);
             observed.published(sent);
@@ -138,10 +140,8 @@ impl Running {
         };
         let replicas = translator.as_ref().map(|translator| translator.snapshot().settings().replicas.get());
         let reach = reach.among(replicas.map_or(1, |replicas| usize::try_from(replicas).unwrap_or(usize::MAX)));
-        let mut known = gate.known(&reach);
-        known.append(&mut observed.known(&reach));
-        let now = Record { known, proxies: reach.of() };
-        record.send_if_modified(|record| std::mem::replace(record, now.clone()) != now);
+        let ours = Record { pods: gate.known(&reach), changes: observed.known(&reach), proxies: reach.of() };
+        record.send_if_modified(|record| std::mem::replace(record, ours.clone()) != ours);
         if writes {
             for routed in gate.due(&reach, peers, Instant::now()) {
                 let api = self.api.clone();
@@ -150,8 +150,7 @@ impl Running {
                     Job::Routed(routed, result)
                 });
             }
-            let is_ours = |key: &_| translator.as_ref().is_some_and(|translator| translator.served().contains(key));
-            for telling in observed.due(&reach, peers, Instant::now(), is_ours) {
+            for telling in observed.due(&reach, peers, Instant::now()) {
                 let api = self.api.clone();
                 self.jobs.spawn(async move {
                     let result = telling.run(&api).await;
