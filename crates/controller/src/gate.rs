@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_translate::objects::{Change, Kind, Object, ObjectKey, Objects};
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointHints, EndpointSlice, ForZone};
 use tokio::time::Instant;
 
@@ -21,6 +21,7 @@ use crate::backoff::Backoff;
 mod feed;
 mod observed;
 mod peer;
+mod pod;
 mod reach;
 mod record;
 mod write;
@@ -28,6 +29,7 @@ mod write;
 pub(crate) use feed::{Fed, FeedNews, leases, pods};
 pub(crate) use observed::{Asking, Observed, Telling};
 pub(crate) use peer::Peers;
+pub(crate) use pod::GatedPod;
 pub(crate) use reach::Reach;
 pub(crate) use record::{Record, keep};
 pub(crate) use write::{Routed, Verdict};
@@ -107,15 +109,13 @@ enum ConditionWrite {
 }
 
 impl PodStage {
-    fn of(pod: &Pod, before: Option<Self>) -> Self {
-        let gates = pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
-        let mut others = gates.map(|gate| &*gate.condition_type).filter(|gate| *gate != CONDITION);
-        let ends = pod.metadata.deletion_timestamp.is_some();
+    fn of(pod: &GatedPod, before: Option<Self>) -> Self {
+        let has_gate = pod.gates().any(|gate| gate == CONDITION);
         // One that had our condition before we saw it may have been ready, and not be for another reason: its node may be lost.
-        let was_routed = before.is_none() && holds(pod, CONDITION);
-        if before == Some(Self::Settled) || ends || !has_gate(pod) || holds(pod, "Ready") || was_routed {
+        let was_routed = before.is_none() && pod.holds(CONDITION);
+        if before == Some(Self::Settled) || pod.ends() || !has_gate || pod.holds("Ready") || was_routed {
             Self::Settled
-        } else if holds(pod, "ContainersReady") && others.all(|gate| holds(pod, gate)) {
+        } else if pod.holds("ContainersReady") && pod.gates().all(|gate| gate == CONDITION || pod.holds(gate)) {
             Self::Waiting
         } else {
             Self::Starting
@@ -123,37 +123,26 @@ impl PodStage {
     }
 }
 
-fn has_gate(pod: &Pod) -> bool {
-    let mut gates = pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
-    gates.any(|gate| gate.condition_type == CONDITION)
-}
-
-/// Whether a condition of a pod is true.
-fn holds(pod: &Pod, kind: &str) -> bool {
-    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.any(|condition| condition.type_ == kind && condition.status == "True")
-}
-
 impl Gate {
     /// Records a pod as it is now.
-    pub(crate) fn seen(&mut self, pod: &Pod, now: Instant) {
-        let Some(uid) = pod.metadata.uid.as_deref() else { return };
+    pub(crate) fn seen(&mut self, pod: &GatedPod, now: Instant) {
+        let uid = pod.uid();
         let stage = PodStage::of(pod, self.pods.get(uid).copied());
         self.pods.insert(uid.into(), stage);
         if stage != PodStage::Waiting {
-            if holds(pod, "Ready") && pod.metadata.deletion_timestamp.is_none() {
+            if pod.holds("Ready") && !pod.ends() {
                 self.arrive(uid);
             } else {
                 self.end(uid);
             }
             return;
         }
-        let routed = holds(pod, CONDITION);
+        let routed = pod.holds(CONDITION);
         if !self.waiting.contains_key(uid) {
             let entry = Waiting {
-                namespace: pod.metadata.namespace.clone().unwrap_or_default(),
-                name: pod.metadata.name.clone().unwrap_or_default(),
-                labels: pod.metadata.labels.clone().unwrap_or_default(),
+                namespace: pod.metadata.namespace.to_string(),
+                name: pod.metadata.name.to_string(),
+                labels: pod.metadata.labels.clone(),
                 since: now,
                 complete: false,
                 publication: None,
@@ -176,8 +165,8 @@ impl Gate {
     }
 
     /// Records that these are all pods.
-    pub(crate) fn listed(&mut self, pods: &[Pod], now: Instant) {
-        let there: BTreeSet<&str> = pods.iter().filter_map(|pod| pod.metadata.uid.as_deref()).collect();
+    pub(crate) fn listed(&mut self, pods: &[GatedPod], now: Instant) {
+        let there: BTreeSet<&str> = pods.iter().map(|pod| pod.uid()).collect();
         let gone: Vec<Uid> = self.pods.keys().filter(|uid| !there.contains(&***uid)).cloned().collect();
         gone.iter().for_each(|uid| self.gone(uid));
         pods.iter().for_each(|pod| self.seen(pod, now));

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use fairway_model::ErrorChain;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta};
 use kube::api::{ListParams, WatchParams};
 use kube::core::{Request, Status};
@@ -16,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, warn};
 
+use super::pod::GatedPod;
 use super::{LABEL, record};
 use crate::api::{ApiServer, CallError, collection};
 use crate::backoff::Backoff;
@@ -44,7 +44,7 @@ pub(crate) enum FeedNews<T> {
 /// A message.
 #[derive(Debug)]
 pub(crate) enum Fed {
-    Pods(FeedNews<Pod>),
+    Pods(FeedNews<GatedPod>),
     Leases(FeedNews<Lease>),
 }
 

@@ -3,14 +3,19 @@ use k8s_openapi::api::coordination::v1::Lease;
 use serde_json::{Value, json};
 
 /// A pod of Service `web` whose conditions of these types are true.
-fn pod(uid: &str, holds: &[&str]) -> Pod {
+fn pod(uid: &str, holds: &[&str]) -> GatedPod {
+    changed_pod(uid, holds, |_| ())
+}
+
+fn changed_pod(uid: &str, holds: &[&str], change: impl FnOnce(&mut Value)) -> GatedPod {
     let conditions: Vec<Value> = holds.iter().map(|kind| json!({"type": kind, "status": "True"})).collect();
-    serde_json::from_value(json!({
+    let mut pod = json!({
         "metadata": {"namespace": "shop", "name": uid, "uid": uid, "labels": {"app": "web"}},
         "spec": {"containers": [], "readinessGates": [{"conditionType": "other"}, {"conditionType": CONDITION}]},
         "status": {"conditions": conditions},
-    }))
-    .unwrap()
+    });
+    change(&mut pod);
+    serde_json::from_value(pod).unwrap()
 }
 
 /// A slice of Service `web` with pods, and whether each is ready and whether it ends.
@@ -177,12 +182,9 @@ fn a_slice_of_another_namespace_or_about_something_else_is_no_slice_of_the_pod()
 #[test]
 fn nothing_is_made_ready_that_ends_or_has_no_gate() {
     let (mut gate, now) = (Gate::default(), Instant::now());
-    let mut ending = pod("a", &WAITS);
-    ending.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
-    gate.seen(&ending, now);
-    let mut other = pod("b", &WAITS);
-    other.spec.as_mut().unwrap().readiness_gates = None;
-    gate.seen(&other, now);
+    let ends = |pod: &mut Value| pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    gate.seen(&changed_pod("a", &WAITS, ends), now);
+    gate.seen(&changed_pod("b", &WAITS, |pod| pod["spec"] = json!({"containers": []})), now);
     gate.seen(&pod("c", &WAITS), now);
     let endpoints = slice(&[("a", false, false), ("b", false, false), ("c", false, true)]);
     assert_eq!(overlaid(&mut gate, &[endpoints]), Some(vec![false; 3]));

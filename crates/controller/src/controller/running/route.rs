@@ -74,7 +74,7 @@ impl Running {
         match fed {
             Fed::Pods(FeedNews::Listed(pods)) => gate.listed(&pods, now),
             Fed::Pods(FeedNews::Seen(pod)) => gate.seen(&pod, now),
-            Fed::Pods(FeedNews::Gone(pod)) => gate.gone(pod.metadata.uid.as_deref().unwrap_or_default()),
+            Fed::Pods(FeedNews::Gone(pod)) => gate.gone(pod.uid()),
             Fed::Leases(FeedNews::Listed(leases)) => peers.listed(leases, now),
             Fed::Leases(FeedNews::Seen(lease)) => peers.seen(*lease, now),
             Fed::Leases(FeedNews::Gone(lease)) => peers.gone(&lease),
