@@ -8,16 +8,16 @@ use serde::de::IgnoredAny;
 /// A pod with the gate, or with the label of such pods.
 #[derive(Debug, Deserialize)]
 pub(crate) struct GatedPod {
-    pub(super) metadata: Metadata,
+    pub(super) metadata: GatedMetadata,
     #[serde(default)]
-    spec: Spec,
+    spec: GatedSpec,
     #[serde(default)]
-    status: Status,
+    status: GatedStatus,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Metadata {
+pub(super) struct GatedMetadata {
     uid: Box<str>,
     pub(super) namespace: Box<str>,
     pub(super) name: Box<str>,
@@ -29,7 +29,7 @@ pub(super) struct Metadata {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Spec {
+struct GatedSpec {
     #[serde(default)]
     readiness_gates: Vec<ReadinessGate>,
 }
@@ -41,7 +41,7 @@ struct ReadinessGate {
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Status {
+struct GatedStatus {
     #[serde(default)]
     conditions: Vec<Condition>,
 }
