@@ -29,7 +29,7 @@ What the controller may do at the API server: what it does, and nothing else. It
   "clears" (and (not (empty $status)) (not (empty $clears)))
   "gateways" (not (empty (include "fairway.switch" (dict "flags" $flags "name" "gateway-api" "default" false))))
   "gate" (and (not (empty $status)) (not (empty (include "fairway.switch" (dict "flags" $flags "name" "readiness-gate" "default" false)))))
-  "shares" (and (not (empty $status)) (not (and (empty (include "fairway.switch" (dict "flags" $flags "name" "readiness-gate" "default" false))) (empty (include "fairway.switch" (dict "flags" $flags "name" "observed" "default" false))))))
+  "peers" (and (not (empty $status)) (not (and (empty (include "fairway.switch" (dict "flags" $flags "name" "readiness-gate" "default" false))) (empty (include "fairway.switch" (dict "flags" $flags "name" "observed" "default" false))))))
   "addresses" (has (index $flags "gateway-address" | default "shared" | toString) (list "asked" "own"))
   | toYaml -}}
 {{- end -}}
@@ -83,7 +83,7 @@ the condition of its version.
 {{- $duties := include "fairway.duties" . | fromYaml -}}
 {{- if $duties.pods }}
 {{ include "fairway.rule" (dict "group" "" "resources" (list "pods") "verbs" (list "get" "list")) }}
-{{- else if or $duties.zone $duties.shares }}
+{{- else if or $duties.zone $duties.peers }}
 {{ include "fairway.rule" (dict "group" "" "resources" (list "pods") "verbs" (list "get")) }}
 {{- end }}
 {{- if $duties.clears }}
@@ -99,7 +99,7 @@ the condition of its version.
 {{ include "fairway.rule" (dict "group" "coordination.k8s.io" "resources" (list "leases") "verbs" (list "create")) }}
 {{ include "fairway.rule" (dict "group" "coordination.k8s.io" "resources" (list "leases") "names" (list (index $flags "election-id")) "verbs" (list "get" "update")) }}
 {{- end }}
-{{- if $duties.shares }}
+{{- if $duties.peers }}
 {{- /* Each controller has a Lease named for its pod, in which the others read what its proxies know. */}}
 {{- if not $duties.lease }}
 {{ include "fairway.rule" (dict "group" "coordination.k8s.io" "resources" (list "leases") "verbs" (list "create")) }}
