@@ -139,7 +139,7 @@ async fn shows_who_has_observed_it(scene: &Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The policy adds what is missing to a pod, and nothing twice.
+/// The policy adds what is missing to a pod, and nothing twice, and nothing to one that doesn't want it.
 async fn gives_the_gate_once(scene: &Scene) -> anyhow::Result<()> {
     label(scene, scene.namespace()).await?;
     let containers = json!([{"name": "a", "image": "busybox"}]);
@@ -157,6 +157,11 @@ async fn gives_the_gate_once(scene: &Scene) -> anyhow::Result<()> {
         ensure!(labels.get("fairway.dev/readiness-gate").is_some_and(|value| value == "enabled"), "{labels:?}");
         ensure!(labels.contains_key("app") == metadata["labels"]["app"].is_string(), "{labels:?}");
     }
+    let metadata = json!({"name": "a", "labels": {"fairway.dev/readiness-gate": "disabled"}});
+    let pod = json!({"metadata": metadata, "spec": {"containers": containers}});
+    let pod = admitted(scene, scene.namespace(), pod).await?;
+    let value = pod.metadata.labels.as_ref().and_then(|labels| labels.get("fairway.dev/readiness-gate"));
+    ensure!(!has_gate(&pod) && value.is_some_and(|value| value == "disabled"), "{:?}", pod.metadata.labels);
     Ok(())
 }
 
