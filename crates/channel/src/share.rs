@@ -10,7 +10,7 @@ use fairway_model::{CountedClient, Demand, DemandReport, LimitKey, LimitKind, Li
 use crate::limit::{SCOPE, SHARES};
 use crate::message::{Deal, Demands, OneDemand, OneLimit, OneShare};
 
-/// The longest time that a burst takes to come back, as far as anyone waits for it.
+/// The longest time that a burst may take to come back. A limit with a longer one stays divided evenly, because nobody waits for it.
 // No limit: how long shares are remembered.
 const LONGEST_SPAN: u32 = 600_000;
 
@@ -75,7 +75,7 @@ impl From<&DemandReport> for Demands {
             now: demand.now.get(),
             lately: demand.lately.get(),
             held: demand.held.get(),
-            span: u32::try_from(demand.span.as_millis()).unwrap_or(u32::MAX).min(LONGEST_SPAN),
+            span: u32::try_from(demand.span.as_millis()).unwrap_or(u32::MAX),
         };
         let demands = report.demands.iter().take(SHARES).map(one).collect();
         Self { number: report.number, applied: report.applied, scopes: scopes.list, demands }
@@ -88,7 +88,7 @@ impl From<Demands> for DemandReport {
         let reader = Reader::new(scopes);
         let demands = demands.into_iter().take(SHARES).filter_map(|one| {
             let [now, lately, held] = [one.now, one.lately, one.held].map(LimitPart::millionths);
-            let span = Duration::from_millis(one.span.min(LONGEST_SPAN).into());
+            let span = Duration::from_millis(Some(one.span).filter(|span| *span <= LONGEST_SPAN)?.into());
             Some(Demand { key: reader.key(one.limit)?, now, lately, held, span })
         });
         Self { number, applied, demands: demands.collect() }
@@ -190,7 +190,7 @@ mod tests {
     fn what_a_proxy_claims_is_bounded() {
         let mut said = Demands::from(&report());
         let demand = said.demands[0].clone();
-        said.demands = vec![OneDemand { now: u32::MAX, held: u32::MAX, span: u32::MAX, ..demand }; SHARES + 1];
+        said.demands = vec![OneDemand { now: u32::MAX, held: u32::MAX, span: LONGEST_SPAN, ..demand }; SHARES + 1];
         said.scopes[1] = "a".repeat(SCOPE + 1);
         let heard = DemandReport::from(said);
         assert_eq!(heard.demands.len(), SHARES);
@@ -198,6 +198,8 @@ mod tests {
         assert_eq!((one.now, one.held, one.span), (LimitPart::WHOLE, LimitPart::WHOLE, Duration::from_secs(600)));
         let mut long = Demands::from(&report());
         long.scopes[1] = "a".repeat(SCOPE + 1);
-        assert_eq!(DemandReport::from(long).demands.len(), 2);
+        assert_eq!(DemandReport::from(long.clone()).demands.len(), 2);
+        long.demands[0].span = LONGEST_SPAN + 1;
+        assert_eq!(DemandReport::from(long).demands.len(), 1);
     }
 }

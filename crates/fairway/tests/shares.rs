@@ -338,6 +338,57 @@ fn requests_in_progress_at_one_proxy_have_the_whole_limit_and_move_with_the_clie
 }
 
 #[test]
+fn requests_in_progress_count_where_the_client_is_not_close_to_the_limit() {
+    let mut cluster = Cluster::new(limits(0, 0, 1000), DELAY);
+    for at in 1..PROXIES {
+        assert!((0..124).all(|_| cluster.open(at)));
+    }
+    cluster.seconds(3, [0.0; PROXIES]);
+    for _ in 0..60 {
+        (0..30).for_each(|_| {
+            cluster.open(0);
+        });
+        cluster.run(10 * STEP, [0.0; PROXIES]);
+    }
+    let open: usize = cluster.proxies.iter().map(|proxy| proxy.open.len()).sum();
+    assert!((950..=1000 + PROXIES).contains(&open), "{open}");
+}
+
+#[test]
+fn a_burst_that_takes_long_to_come_back_stays_divided_evenly() {
+    let mut cluster = Cluster::new(per_minute(60, 6000), DELAY);
+    for _ in 0..2 {
+        for _ in 0..40 {
+            for at in 0..2 {
+                for _ in 0..100 {
+                    if cluster.proxies[at].ledger.enter(&cluster.limits, client(), REPLICAS, cluster.now).is_ok() {
+                        cluster.times.push(cluster.now);
+                    }
+                }
+            }
+            cluster.run(20 * STEP, [0.0; PROXIES]);
+        }
+        assert_eq!(cluster.dealer.limits(), 0);
+        cluster.seconds(610, [0.0; PROXIES]);
+    }
+    assert!(cluster.excess(1.0) <= 6001.0 + PROXIES as f64, "{}", cluster.excess(1.0));
+}
+
+#[test]
+fn a_client_with_one_request_at_a_time_is_not_reported_however_low_the_limit_is() {
+    let mut cluster = Cluster::new(limits(PROXIES as u32, 0, PROXIES as u32), DELAY);
+    for _ in 0..20 {
+        assert!(cluster.open(0));
+        cluster.run(Duration::from_millis(400), [0.0; PROXIES]);
+        assert!(!cluster.proxies[0].ledger.is_watching());
+        cluster.proxies[0].open.clear();
+        cluster.run(Duration::from_millis(700), [0.0; PROXIES]);
+    }
+    // A second one beside it is refused, and then it has the whole limit.
+    assert_eq!(cluster.insist(0, Duration::from_secs(4)), PROXIES);
+}
+
+#[test]
 fn without_a_controller_shares_are_even_again_and_never_more_than_the_limit_on_the_way() {
     for silent in [false, true] {
         let mut cluster = Cluster::new(limits(100, 0, 0), DELAY);

@@ -88,9 +88,9 @@ impl SharedRate {
         (due - now <= self.early).then(|| due.saturating_add(self.interval))
     }
 
-    /// Whether less than half of what may come at once is left.
+    /// Whether less than half of what may come at once is left. Where that is one request, nothing is left between any two.
     pub fn is_low(self, due: u64, now: u64) -> bool {
-        due.saturating_sub(now) > self.span() / 2
+        self.early > 0 && due.saturating_sub(now) > self.span() / 2
     }
 
     /// When the next request is due, once another share is in force from `at` on: the requests that may come at once stay the same,

@@ -74,6 +74,8 @@ struct Account {
     minute: u64,
     /// Requests in progress.
     open: u32,
+    /// Their limit, and among how many replicas it is divided, as of the last of them. A share may be dealt before the next one comes.
+    bound: Option<(NonZeroU32, NonZeroU32)>,
     /// What is measured if it is close to a limit.
     watch: Option<Box<Watch>>,
 }
@@ -92,7 +94,7 @@ impl Account {
         lease: Lease,
         now: u64,
     ) -> (Result<bool, Excess>, bool) {
-        let Self { second, minute, open, watch } = self;
+        let Self { second, minute, open, bound, watch } = self;
         let mut take = |kind, rate: Option<RequestRate>, due: &mut u64| {
             let Some(rate) = rate else { return (Some(*due), false) };
             let mut part = None;
@@ -121,7 +123,8 @@ impl Account {
             Some(watch) => watch.gauge(LimitKind::InProgress).most(most, replicas, lease, *open, now),
             None => most.get().div_ceil(replicas.get()),
         };
-        let low = low || *open >= allowed / 2;
+        // The first request of all is close to no limit.
+        let low = low || *open >= (allowed / 2).max(1);
         if *open >= allowed {
             if let Some(watch) = watch {
                 watch.gauge(LimitKind::InProgress).refuse();
@@ -129,6 +132,7 @@ impl Account {
             return (Err(Excess::Requests), true);
         }
         *open += 1;
+        *bound = Some((most, replicas));
         (Ok(true), low)
     }
 }

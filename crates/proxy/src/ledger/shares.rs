@@ -195,7 +195,11 @@ impl ClientLedger {
             Box::new(Watch::new(&key.scope, key.client, now))
         });
         let before = watch.dealt();
-        watch.gauge(key.kind).deal(share, now);
+        let gauge = watch.gauge(key.kind);
+        if let (LimitKind::InProgress, Some((most, replicas))) = (key.kind, account.bound) {
+            gauge.bound(most, replicas);
+        }
+        gauge.deal(share, now);
         watch.dealt() > before
     }
 

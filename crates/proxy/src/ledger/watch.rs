@@ -24,7 +24,8 @@ const LATELY_MOST: f64 = 60e9;
 // No limit: a measurement.
 const QUIET: u64 = 1_000_000_000;
 
-/// The same for one whose limits are no longer dealt, but were when it last sent a request: after this time it has its whole burst.
+/// The same for one whose limits are no longer dealt, but were when it last sent a request: after this time it has its whole burst. Limits whose
+/// burst takes longer are not dealt.
 // No limit: how long shares are remembered.
 pub(super) const LONGEST_SPAN: Duration = Duration::from_secs(600);
 
@@ -165,6 +166,16 @@ impl Watch {
     }
 }
 
+impl Whole {
+    /// The time in which a client that has used up the whole burst has all of it again.
+    fn span(self) -> Duration {
+        match self {
+            Self::Rate(rate) => Duration::from_nanos(rate.interval().saturating_mul(u64::from(rate.burst) + 1)),
+            Self::InProgress(_) => Duration::ZERO,
+        }
+    }
+}
+
 impl Gauge {
     /// The rate that is in force for a request, once the account goes by it, too.
     pub(super) fn rate(&mut self, rate: RequestRate, replicas: NonZeroU32, lease: Lease, now: u64, due: &mut u64) {
@@ -210,6 +221,11 @@ impl Gauge {
         }
     }
 
+    /// Sets what is known about requests in progress of a client that was not watched: what it has open counts from the first report on.
+    pub(super) fn bound(&mut self, most: NonZeroU32, replicas: NonZeroU32) {
+        self.measure.get_or_insert(Measure { limit: Whole::InProgress(most), replicas });
+    }
+
     /// Deals a share.
     pub(super) fn deal(&mut self, part: LimitPart, now: u64) {
         self.dealt = Some(Dealt { part, until: None });
@@ -221,7 +237,8 @@ impl Gauge {
         if self.dealt.take().is_none() {
             return false;
         }
-        if self.seen == 0 && self.recent.iter().all(|(recent, _)| *recent == 0.0) {
+        let forgets = self.measure.is_none_or(|Measure { limit, .. }| limit.span() <= LONGEST_SPAN);
+        if forgets && self.seen == 0 && self.recent.iter().all(|(recent, _)| *recent == 0.0) {
             self.changes.clear();
             self.basis = None;
             return true;
@@ -270,12 +287,14 @@ impl Gauge {
         let Measure { limit, replicas } = self.measure?;
         let [(last, refused), (before, refused_before)] = self.recent;
         let now = last.max(before);
-        let (held, span, level) = match limit {
-            Whole::Rate(rate) => {
-                let span = Duration::from_nanos(rate.interval().saturating_mul(u64::from(rate.burst) + 1));
-                (0.0, span.min(LONGEST_SPAN), self.lately)
-            }
-            Whole::InProgress(most) => (f64::from(open) / f64::from(most.get()), Duration::ZERO, now),
+        let span = limit.span();
+        if span > LONGEST_SPAN {
+            // What was used under a share would be forgotten before it has come back.
+            return None;
+        }
+        let (held, level) = match limit {
+            Whole::Rate(_) => (0.0, self.lately),
+            Whole::InProgress(most) => (f64::from(open) / f64::from(most.get()), now),
         };
         let is_close = refused || refused_before || level * f64::from(replicas.get()) >= 0.5;
         let is_used = self.dealt.is_some() && (now > 0.0 || held > 0.0 || self.lately > 0.01);
