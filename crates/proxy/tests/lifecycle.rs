@@ -200,7 +200,7 @@ async fn a_taken_port_stops_the_start() {
     first.stop_now();
     start(address).unwrap();
     let admin = ProxyConfig { admin: Some(taken.local_addr().unwrap()), ..config() };
-    assert!(matches!(Proxy::start(Snapshot::default(), admin), Err(StartError::Admin(_))));
+    assert!(matches!(Proxy::start(Snapshot::default(), admin), Err(StartError::Admin { .. })));
 }
 
 #[tokio::test]
