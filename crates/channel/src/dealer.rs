@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use fairway_model::{Demand, DemandReport, FLOOR, LimitKey, LimitPart, ShareDeal, divide};
+use fairway_model::{Demand, DemandReport, FLOOR, LimitKey, LimitKind, LimitPart, ShareDeal, divide};
 
-use crate::limit::{DEALT, DEALT_CELLS, SHARES};
+use crate::limit::{DEALT, DEALT_CELLS, PROXIES, SHARES};
 
 /// How old the last confirmed deal may be before its proxy counts with its even share. It goes back to that after four seconds; others give up
 /// what is above theirs within two seconds of their last report.
@@ -48,7 +48,8 @@ const UNCONFIRMED: usize = 256;
 /// Deals shares. Times are those since any fixed moment.
 #[derive(Debug)]
 pub struct Dealer {
-    replicas: NonZeroU32,
+    /// Among how many proxies limits are divided. Nothing is dealt before that is known.
+    replicas: Option<NonZeroU32>,
     members: BTreeMap<u64, Player>,
     rows: HashMap<LimitKey, Row>,
     /// Limits whose shares are to be divided again.
@@ -113,7 +114,7 @@ impl Default for Dealer {
     fn default() -> Self {
         let (members, rows, dirty) = Default::default();
         let (swept, settled) = Default::default();
-        Self { replicas: NonZeroU32::MIN, members, rows, dirty, swept, settled }
+        Self { replicas: None, members, rows, dirty, swept, settled }
     }
 }
 
@@ -141,25 +142,29 @@ impl Dealer {
 
     /// Sets among how many proxies limits are divided, those of other controllers included.
     pub fn resize(&mut self, replicas: NonZeroU32) {
-        if self.replicas == replicas {
+        if self.replicas == Some(replicas) {
             return;
         }
-        self.replicas = replicas;
+        self.replicas = Some(replicas);
         let even = LimitPart::even(replicas);
         for cell in self.rows.values_mut().flat_map(|row| row.cells.values_mut()) {
             if cell.share.is_none() {
-                cell.held = even;
+                cell.held = even.max(cell.used.min(cell.held));
             }
         }
         self.dirty.extend(self.rows.keys().cloned());
     }
 
+    fn even(&self) -> LimitPart {
+        self.replicas.map_or(LimitPart::WHOLE, LimitPart::even)
+    }
+
     /// Adds a proxy, which has even shares. Where there are too many, it stays without others.
     pub fn join(&mut self, id: u64) {
-        if self.rows.len() * (self.members.len() + 1) > DEALT_CELLS {
+        if self.members.len() >= 2 * PROXIES || self.rows.len() * (self.members.len() + 1) > DEALT_CELLS {
             return;
         }
-        let even = LimitPart::even(self.replicas);
+        let even = self.even();
         for row in self.rows.values_mut() {
             row.cells.insert(id, Cell::new(even));
         }
@@ -167,9 +172,16 @@ impl Dealer {
         self.dirty.extend(self.rows.keys().cloned());
     }
 
-    /// Notes that a proxy has gone.
+    /// Notes that a proxy has gone. It is remembered only if it may go on with more than its even share.
     pub fn leave(&mut self, id: u64, at: Duration) {
-        if let Some(member) = self.members.get_mut(&id) {
+        let even = self.even();
+        if self.rows.values().all(|row| row.cells.get(&id).is_none_or(|cell| cell.share.is_none() && cell.held <= even))
+        {
+            self.members.remove(&id);
+            for row in self.rows.values_mut() {
+                row.cells.remove(&id);
+            }
+        } else if let Some(member) = self.members.get_mut(&id) {
             (member.gone, member.news, member.sent) = (Some(at), BTreeSet::new(), VecDeque::new());
         }
         self.dirty.extend(self.rows.keys().cloned());
@@ -177,18 +189,21 @@ impl Dealer {
 
     /// Takes what a proxy says.
     pub fn report(&mut self, id: u64, report: DemandReport, at: Duration) {
+        let even = self.even();
         let Self { members, rows, dirty, replicas, .. } = self;
-        let several = several(members);
+        let several = several(members) && replicas.is_some();
         let room = DEALT.min(DEALT_CELLS / members.len().max(1));
         let ids: Vec<u64> = members.keys().copied().collect();
         let Some(member) = members.get_mut(&id).filter(|member| member.gone.is_none()) else { return };
+        let is_first = member.heard == 0;
         (member.heard, member.unanswered) = (report.number, true);
         // It can't have what was not sent.
         let applied = report.applied.min(member.number);
         while let Some((_, sent)) = member.sent.pop_front_if(|(number, _)| *number <= applied) {
             member.alive = sent;
         }
-        let mut touched = std::mem::take(&mut member.active);
+        // What a report has no room for stays as it was.
+        let mut touched = if report.cut { HashSet::new() } else { std::mem::take(&mut member.active) };
         for key in &touched {
             if let Some(cell) = rows.get_mut(key).and_then(|row| row.cells.get_mut(&id)) {
                 (cell.now, cell.lately, cell.used) = Default::default();
@@ -199,23 +214,25 @@ impl Dealer {
                 if !several || rows.len() >= room {
                     continue;
                 }
-                let cells = ids.iter().map(|id| (*id, Cell::new(LimitPart::even(*replicas)))).collect();
+                let cells = ids.iter().map(|id| (*id, Cell::new(even))).collect();
                 rows.insert(key.clone(), Row { cells, span, warm: at, even: None });
             }
             let Some(row) = rows.get_mut(&key) else { continue };
             row.span = row.span.max(span);
             if let Some(cell) = row.cells.get_mut(&id) {
                 (cell.now, cell.lately, cell.used) = (now, lately, held);
+                // What goes on from an earlier connection counts.
+                if is_first && key.kind == LimitKind::InProgress {
+                    cell.held = cell.held.max(held);
+                }
                 touched.insert(key);
             }
         }
         for key in touched {
             let Some(cell) = rows.get_mut(&key).and_then(|row| row.cells.get_mut(&id)) else { continue };
-            if let Some(share) = cell.share
-                && cell.number <= applied
-            {
+            if cell.share.is_none() || cell.number <= applied {
                 // A proxy can't have in use more than it had, whatever it says.
-                cell.held = share.max(cell.used.min(cell.held));
+                cell.held = cell.share.unwrap_or(even).max(cell.used.min(cell.held));
             }
             if cell.is_active() {
                 member.active.insert(key.clone());
@@ -233,8 +250,8 @@ impl Dealer {
     /// What a proxy is to be told, if anything. There may be more.
     pub fn deal(&mut self, id: u64, at: Duration) -> Option<ShareDeal> {
         self.look(at);
-        let Self { members, rows, .. } = self;
-        let several = several(members);
+        let Self { members, rows, replicas, .. } = self;
+        let several = several(members) && replicas.is_some();
         let member = members.get_mut(&id)?;
         let begins = several && !member.knows;
         if member.news.is_empty() && (!member.unanswered || member.told == 0) && !begins {
@@ -283,8 +300,8 @@ impl Dealer {
 
     /// Forgets proxies that have gone, and limits that nobody is close to.
     fn sweep(&mut self, at: Duration) {
-        let Self { members, rows, dirty, replicas, .. } = self;
-        let even = LimitPart::even(*replicas);
+        let even = self.even();
+        let Self { members, rows, dirty, .. } = self;
         let ended: Vec<u64> = members
             .iter()
             .filter(|(_, member)| member.gone.is_some_and(|gone| gone + AFTERLIFE < at))
@@ -327,9 +344,9 @@ impl Dealer {
 
     /// Divides a limit again: lowers at once, and raises by what is free.
     fn settle(&mut self, key: &LimitKey, at: Duration) {
-        let Self { members, rows, replicas, .. } = self;
+        let even = self.even();
+        let Self { members, rows, .. } = self;
         let Some(row) = rows.get_mut(key) else { return };
-        let even = LimitPart::even(*replicas);
         let half = LimitPart::millionths(even.get() / 2);
         if row.cells.values().any(|cell| cell.now >= half || cell.lately >= half) {
             row.warm = at;
@@ -345,7 +362,7 @@ impl Dealer {
                 // Its even share is not among those that are divided here.
                 taken = taken.plus(cell.held.minus(even));
             } else if member.is_lost {
-                taken = taken.plus(cell.share.map_or(own, |_| cell.held.max(own)));
+                taken = taken.plus(cell.share.map_or(cell.used.min(cell.held), |_| cell.held).max(own));
             }
         }
         let budget = LimitPart::millionths(even.get().saturating_mul(connected)).minus(taken);

@@ -224,7 +224,7 @@ impl Hub {
     /// Publishes a change. The first one is the whole state. Resolves when the proxies serve it, or have had their time.
     pub async fn publish(&self, delta: Delta) {
         let encoded: Vec<_> = delta.upserts.into_iter().filter_map(encode).collect();
-        let generation = {
+        let (generation, replicas) = {
             let mut state = self.state();
             let mut names = Vec::with_capacity(encoded.len() + delta.removals.len());
             for name in &delta.removals {
@@ -254,11 +254,15 @@ impl Hub {
             if state.log.len() > LOG {
                 state.log.pop_front();
             }
-            if let Some(Resource::Settings(settings)) = state.resources.get(SETTINGS).map(|entry| &entry.resource) {
-                self.dealer().resize(settings.replicas);
-            }
-            generation
+            let replicas = match state.resources.get(SETTINGS).map(|entry| &entry.resource) {
+                Some(Resource::Settings(settings)) => Some(settings.replicas),
+                _ => None,
+            };
+            (generation, replicas)
         };
+        if let Some(replicas) = replicas {
+            self.dealer().resize(replicas);
+        }
         self.0.newest.send_replace(generation);
         self.live(generation).await;
     }

@@ -123,6 +123,9 @@ pub(crate) struct Demands {
     pub(crate) scopes: Vec<String>,
     #[prost(message, repeated, tag = "4")]
     pub(crate) demands: Vec<OneDemand>,
+    /// Whether there were more.
+    #[prost(bool, tag = "5")]
+    pub(crate) cut: bool,
 }
 
 /// Parts are in millionths of the limit.

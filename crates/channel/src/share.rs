@@ -78,20 +78,22 @@ impl From<&DemandReport> for Demands {
             span: u32::try_from(demand.span.as_millis()).unwrap_or(u32::MAX),
         };
         let demands = report.demands.iter().take(SHARES).map(one).collect();
-        Self { number: report.number, applied: report.applied, scopes: scopes.list, demands }
+        let cut = report.cut || report.demands.len() > SHARES;
+        Self { number: report.number, applied: report.applied, scopes: scopes.list, demands, cut }
     }
 }
 
 impl From<Demands> for DemandReport {
     fn from(demands: Demands) -> Self {
-        let Demands { number, applied, scopes, demands } = demands;
+        let Demands { number, applied, scopes, demands, cut } = demands;
+        let cut = cut || demands.len() > SHARES;
         let reader = Reader::new(scopes);
         let demands = demands.into_iter().take(SHARES).filter_map(|one| {
             let [now, lately, held] = [one.now, one.lately, one.held].map(LimitPart::millionths);
             let span = Duration::from_millis(Some(one.span).filter(|span| *span <= LONGEST_SPAN)?.into());
             Some(Demand { key: reader.key(one.limit)?, now, lately, held, span })
         });
-        Self { number, applied, demands: demands.collect() }
+        Self { number, applied, demands: demands.collect(), cut }
     }
 }
 
@@ -149,7 +151,12 @@ mod tests {
             held: parts[1],
             span: Duration::from_millis(5010),
         };
-        DemandReport { number: 3, applied: 2, demands: (0..).zip(kinds).map(|(at, kind)| demand(at, kind)).collect() }
+        DemandReport {
+            number: 3,
+            applied: 2,
+            demands: (0..).zip(kinds).map(|(at, kind)| demand(at, kind)).collect(),
+            cut: true,
+        }
     }
 
     #[test]

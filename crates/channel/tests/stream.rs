@@ -316,7 +316,7 @@ async fn shares_are_dealt_to_those_who_take_them_by_what_these_report() {
     let key = LimitKey { scope: "shop/web".into(), client, kind: LimitKind::PerSecond };
     let (now, lately, held) = (LimitPart::WHOLE, LimitPart::WHOLE, LimitPart::default());
     let demand = Demand { key: key.clone(), now, lately, held, span: Duration::from_secs(1) };
-    let report = |number, applied| DemandReport { number, applied, demands: vec![demand.clone()] };
+    let report = |number, applied| DemandReport { number, applied, demands: vec![demand.clone()], cut: false };
     at_busy.report(connection, report(1, first.number));
     // The other one is lowered first, and only when it has confirmed that is the rest dealt.
     let (idle, lowered) = dealt(&mut at_idle).await;
@@ -324,8 +324,8 @@ async fn shares_are_dealt_to_those_who_take_them_by_what_these_report() {
     assert!(*lowered_key == key && *floor < LimitPart::fraction(0.1), "{lowered:?}");
     assert_eq!(controller.hub.figures().shared, 1);
     // What belongs to another connection confirms nothing.
-    at_idle.report(idle + 1, DemandReport { number: 1, applied: lowered.number, demands: Vec::new() });
-    at_idle.report(idle, DemandReport { number: 1, applied: lowered.number, demands: Vec::new() });
+    at_idle.report(idle + 1, DemandReport { number: 1, applied: lowered.number, demands: Vec::new(), cut: false });
+    at_idle.report(idle, DemandReport { number: 1, applied: lowered.number, demands: Vec::new(), cut: false });
     let (_, raised) = dealt(&mut at_busy).await;
     let [(raised_key, Some(share))] = &raised.shares[..] else { panic!("{raised:?}") };
     assert!(*raised_key == key && raised.heard == 1 && share.get() + floor.get() <= LimitPart::WHOLE.get());

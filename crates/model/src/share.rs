@@ -67,6 +67,8 @@ pub struct DemandReport {
     pub applied: u64,
     /// All limits with a demand worth dealing for. Of others that have been dealt, this proxy keeps to its share.
     pub demands: Vec<Demand>,
+    /// Whether there were more than a report has room for: of those that it doesn't name, it says nothing.
+    pub cut: bool,
 }
 
 /// What a controller deals to a proxy. What earlier deals said of other limits stays.

@@ -55,7 +55,7 @@ impl Table {
     fn report(&mut self, id: usize, demands: Vec<Demand>) {
         let proxy = &mut self.proxies[id];
         proxy.number += 1;
-        let report = DemandReport { number: proxy.number, applied: proxy.applied, demands };
+        let report = DemandReport { number: proxy.number, applied: proxy.applied, demands, cut: false };
         self.dealer.report(id as u64, report, self.at);
     }
 
@@ -96,6 +96,72 @@ fn one_proxy_alone_is_dealt_nothing() {
     table.rounds(&key(1), &[1.0], 4);
     assert_eq!((table.dealer.limits(), table.proxies[0].applied), (0, 0));
     assert_eq!(table.dealer.deal(0, table.at), None);
+}
+
+#[test]
+fn nothing_is_dealt_before_it_is_known_how_many_proxies_there_are() {
+    let mut table = Table::new(4, 0);
+    table.dealer = Dealer::default();
+    for id in 0..2 {
+        table.dealer.join(id);
+        table.proxies.push(Proxy::default());
+    }
+    table.rounds(&key(1), &[1.0, 0.0], 4);
+    assert!(table.dealer.limits() == 0 && table.proxies.iter().all(|proxy| proxy.applied == 0));
+    table.dealer.resize(NonZeroU32::new(4).unwrap());
+    table.rounds(&key(1), &[1.0, 0.0], 4);
+    let share = table.share(0, &key(1));
+    assert!((0.47..=0.5).contains(&share), "{share}");
+}
+
+#[test]
+fn what_a_report_has_no_room_for_stays_as_it_was() {
+    let (mut table, limit) = (Table::new(2, 2), key(1));
+    table.rounds(&limit, &[1.0, 1.0], 4);
+    for _ in 0..10 {
+        table.at += Duration::from_millis(200);
+        table.report(0, demand(&limit, 1.0, 0.0).into_iter().collect());
+        let proxy = &mut table.proxies[1];
+        proxy.number += 1;
+        let (number, applied) = (proxy.number, proxy.applied);
+        let demands = demand(&key(2), 1.0, 0.0).into_iter().collect();
+        table.dealer.report(1, DemandReport { number, applied, demands, cut: true }, table.at);
+        table.take();
+    }
+    let shares = [0, 1].map(|id| table.share(id, &limit));
+    assert!(shares.iter().all(|share| (0.49..=0.5).contains(share) || share.is_nan()), "{shares:?}");
+}
+
+#[test]
+fn requests_in_progress_that_outlive_a_connection_count_at_the_next_one() {
+    let limit = LimitKey { kind: LimitKind::InProgress, ..key(1) };
+    let mut table = Table::new(4, 4);
+    let mut round = |demands: [f64; 4], used: f64| {
+        table.at += Duration::from_millis(200);
+        for (id, now) in demands.into_iter().enumerate() {
+            table.report(id, demand(&limit, now, if id == 0 { used } else { 0.0 }).into_iter().collect());
+        }
+        table.take();
+        table.share(1, &limit)
+    };
+    let shares: Vec<_> = (0..5).map(|_| round([0.9, 1.0, 0.0, 0.0], 0.9)).collect();
+    // Of the even shares of the others, only what they free is dealt.
+    assert!(shares.iter().all(|share| share.is_nan() || *share <= 0.25), "{shares:?}");
+    let after = (0..4).map(|_| round([0.1, 1.0, 0.0, 0.0], 0.1)).last().unwrap();
+    assert!(after > 0.8, "{after}");
+}
+
+#[test]
+fn proxies_that_come_and_go_leave_nothing_behind() {
+    let mut dealer = Dealer::default();
+    dealer.resize(NonZeroU32::MIN);
+    for id in 0..100 {
+        dealer.join(id);
+        dealer.leave(id, Duration::ZERO);
+    }
+    assert!(dealer.members.is_empty());
+    (0..3 * PROXIES as u64).for_each(|id| dealer.join(id));
+    assert_eq!(dealer.members.len(), 2 * PROXIES);
 }
 
 #[test]

@@ -116,7 +116,8 @@ impl ClientLedger {
         if !self.sharing.is_on() || (demands.is_empty() && dealt == 0 && !confirms) {
             return None;
         }
-        if demands.len() > REPORTED_DEMANDS {
+        let cut = demands.len() > REPORTED_DEMANDS;
+        if cut {
             demands.sort_unstable_by_key(|Demand { now, held, .. }| std::cmp::Reverse((*held, *now)));
             demands.truncate(REPORTED_DEMANDS);
         }
@@ -126,7 +127,7 @@ impl ClientLedger {
         }
         let number = talk.number;
         talk.sent.push_back((number, now));
-        Some(DemandReport { number, applied: talk.applied, demands })
+        Some(DemandReport { number, applied: talk.applied, demands, cut })
     }
 
     /// Takes what the controller deals. Whether it waits for a report, by which it knows that the deal is in effect.
@@ -284,7 +285,8 @@ mod tests {
         (0..2 * WATCHED_CLIENTS as u32).for_each(|number| exceed(&ledger, number, SECOND));
         let watched = ledger.sharing.watched.load(Ordering::Relaxed);
         assert!(watched > WATCHED_CLIENTS / 2 && watched <= WATCHED_CLIENTS, "{watched}");
-        assert_eq!(ledger.report(SECOND + SECOND / 5, false).unwrap().demands.len(), REPORTED_DEMANDS);
+        let report = ledger.report(SECOND + SECOND / 5, false).unwrap();
+        assert_eq!((report.demands.len(), report.cut), (REPORTED_DEMANDS, true));
         for fifth in 1..=60 {
             ledger.report(2 * SECOND + fifth * SECOND / 5, false);
         }
