@@ -4,6 +4,7 @@ mod backend;
 mod change;
 mod request_lines;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::io::IsTerminal;
@@ -41,6 +42,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 const FINDINGS: usize = 30;
 /// How often certificates are checked for expiry while nothing is saved.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// How often a port is tried that another program had.
+const LISTEN_AGAIN: Duration = Duration::from_secs(2);
 /// Larger changes, in bytes, are read and parsed on another thread: this many take some 10 ms.
 const LARGE: u64 = 256 << 10;
 
@@ -83,6 +86,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         findings,
         terminal,
         reading: None,
+        some_refused: Cell::new(false),
         unread: None,
         large: None,
     };
@@ -140,6 +144,7 @@ async fn serve(
             }
             parsed = PendingReading::ended(&mut session.reading) => session.parsed(parsed).await,
             _ = look_again.tick() => session.time_passed().await,
+            () = tokio::time::sleep(LISTEN_AGAIN), if session.some_refused.get() => session.listen_again().await,
             () = std::future::ready(()), if session.has_more() => session.proceed().await,
         }
     }
@@ -166,6 +171,8 @@ struct Session {
     findings: SharedFindings,
     terminal: Terminal,
     reading: Option<PendingReading>,
+    /// Whether a port could not be opened.
+    some_refused: Cell<bool>,
     /// Saved paths that can't be read before the current reading ends.
     unread: Option<Saved>,
     large: Option<Large>,
@@ -189,7 +196,7 @@ impl Session {
     /// Opens the ports that were not open at the start, and returns the remarks about them.
     async fn open(&self) -> String {
         let delta = Snapshot::diff(&self.publisher.snapshot(), self.translator.snapshot());
-        if delta.is_empty() { String::new() } else { remarks(&self.publisher.publish(delta).await) }
+        if delta.is_empty() { String::new() } else { self.remarks(&self.publisher.publish(delta).await) }
     }
 
     /// Prints what is served where.
@@ -300,9 +307,19 @@ impl Session {
         if !update.is_empty() {
             self.publish(update, Instant::now()).await;
         }
+    }
+
+    /// Tries to open the ports that another program had.
+    async fn listen_again(&self) {
         if let Some(published) = self.publisher.listen_again().await {
-            self.terminal.print(&remarks(&published));
+            self.terminal.print(&self.remarks(&published));
         }
+    }
+
+    /// The ports that could not be opened, and those that are open at last.
+    fn remarks(&self, published: &Published) -> String {
+        self.some_refused.set(!published.refused.is_empty());
+        remarks(published)
     }
 
     /// Whether a part of a large change waits for its turn.
@@ -349,7 +366,7 @@ impl Session {
         let published = self.publisher.publish(update.delta.clone()).await;
         let after = self.publisher.snapshot();
         let lines = change::lines(&before, &after, &update.delta, self.options.development.as_ref());
-        (lines, remarks(&published))
+        (lines, self.remarks(&published))
     }
 
     /// Prints the differences and the new findings.
@@ -407,7 +424,6 @@ fn leads_to(snapshot: &Snapshot, service: &Origin, address: SocketAddr) -> bool 
     })
 }
 
-/// The ports that could not be opened, and those that are open at last.
 fn remarks(published: &Published) -> String {
     let mut notes = String::new();
     for refused in published.refused.iter().filter(|refused| !refused.known) {

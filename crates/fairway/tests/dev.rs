@@ -266,7 +266,6 @@ async fn a_port_that_another_program_has_is_told_and_opened_once_it_is_free() {
     assert!(told.contains("end the program that has it"), "{told}");
     assert_eq!(dev.service("a.example", "/").await, "shop/web:80", "the others are served");
     drop(taken);
-    write(folder.path(), "a.yaml", &ingress("web", "b.example", ""));
     dev.line_with(&format!("now listening on {address}"));
 }
 

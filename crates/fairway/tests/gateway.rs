@@ -357,3 +357,21 @@ async fn a_rule_begins_sessions_as_its_route_says() {
     assert!(report.contains("AbsoluteTimeout must be specified when cookie lifetimeType is Permanent"), "{report}");
     assert!(report.contains("it has no effect in a cluster without the CRDs of that channel"), "{report}");
 }
+
+/// A value of the wrong type, beside a list that restricts.
+#[tokio::test]
+async fn a_policy_that_cannot_be_read_denies() {
+    let policy = "---\napiVersion: fairway.dev/v1alpha1\nkind: RoutePolicy\nmetadata: {name: p, namespace: shop}\nspec:\n  targetRefs:\n  \
+                  - {group: gateway.networking.k8s.io, kind: HTTPRoute, name: web}\n  access: {allow: [10.0.0.0/8]}\n  \
+                  timeouts: {readSeconds: soon}\n";
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.yaml"), format!("{OBJECTS}{policy}")).unwrap();
+    let dev = Dev::start([folder.path()]);
+    assert_eq!(dev.service("a.example", "/").await, "503");
+    let path = folder.path().to_str().unwrap();
+    let explained = text(&run(["explain", path, "http://a.example/"]));
+    assert!(explained.contains("503 Service Unavailable"), "{explained}");
+    let report = text(&run(["check", path]));
+    assert!(report.contains("the requests that it is for answer 503"), "{report}");
+    assert_eq!(report.lines().filter(|line| line.contains("a.yaml:")).count(), 1, "{report}");
+}

@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use super::advice;
 use super::base64;
@@ -60,6 +61,17 @@ pub(super) struct Unreadable {
 /// Whether an object that is missing would leave something open that it is there to restrict.
 fn restricts_others(kind: Kind) -> bool {
     matches!(kind, Kind::RoutePolicy | Kind::BackendTLSPolicy)
+}
+
+/// The member of a RoutePolicy that can't be read, in place of all others: no version knows it, so it denies what the policy is for.
+pub(crate) const UNREADABLE: &str = "(unreadable)";
+
+/// What counts of a RoutePolicy that can't be read.
+fn unreadable_policy<T: DeserializeOwned>(node: &Node<'_>, kind: Kind, key: &ObjectKey) -> Option<T> {
+    let targets = node.get("spec").and_then(|spec| spec.get("targetRefs")).filter(|_| kind == Kind::RoutePolicy)?;
+    let targets: serde_json::Value = decode(targets, &mut Vec::new()).ok()?;
+    let metadata = json!({"namespace": *key.namespace, "name": *key.name});
+    serde_json::from_value(json!({"metadata": metadata, "spec": {"targetRefs": targets, UNREADABLE: true}})).ok()
 }
 
 /// Reads the objects of a document. `file` stands in for an object that has no name.
@@ -135,6 +147,7 @@ impl Reader<'_> {
             let origin = named_origin(node, kind).unwrap_or_else(|| self.file.clone());
             let line = node.line_of("apiVersion");
             let reason = Reason::UnsupportedApiVersion;
+            self.keep(node, kind);
             return self.find(line, Severity::Error, reason, &origin, "apiVersion", version, advice);
         }
         // The API server serves these in both versions, which have the same fields.
@@ -188,10 +201,19 @@ impl Reader<'_> {
     fn other(&mut self, node: &Node<'_>, version: &str, kind: &str) {
         self.contents.ignored += 1;
         let Some((field, message)) = misspelt(version, kind) else { return };
+        self.keep(node, kind);
         let origin = named_origin(node, kind).unwrap_or_else(|| self.file.clone());
         let value = if field == "kind" { kind } else { version };
         let (line, reason) = (node.line_of(field), Reason::InvalidManifest);
         self.find(line, Severity::Error, reason, &origin, field, value, &message);
+    }
+
+    /// Has the last good form of an object count whose kind or version is misspelt.
+    fn keep(&mut self, node: &Node<'_>, kind: &str) {
+        let meant = Kind::ALL.iter().find(|known| known.as_str().eq_ignore_ascii_case(kind));
+        if let Some(key) = meant.and_then(|meant| key_of(node, *meant)) {
+            self.contents.unreadable.push(Unreadable { key, otherwise: None });
+        }
     }
 
     fn object<T>(&mut self, node: &Node<'_>, kind: Kind, prepare: impl FnOnce(&mut T))
@@ -225,9 +247,7 @@ impl Reader<'_> {
                 tidy(object.metadata_mut(), &key);
                 let consequence = match self.refused {
                     Refused::Read => "",
-                    Refused::LeftOut if restricts_others(kind) => {
-                        ", and only counts here as long as there is no good form of it"
-                    }
+                    Refused::LeftOut if restricts_others(kind) => "; here it counts until there is a good form of it",
                     Refused::LeftOut => ", and it is not read here",
                 };
                 if refusals.is_empty() || self.refused == Refused::Read {
@@ -285,10 +305,17 @@ impl Reader<'_> {
                     None if error.is_base64() => "expected base64; plain text belongs in stringData".to_owned(),
                     None => error.to_string(),
                 };
-                let message = format!("{what}; the object is not read");
+                let otherwise = unreadable_policy::<T>(node, kind, &key).map(|object| (node.line, object.into()));
+                let consequence = match otherwise {
+                    Some(_) => {
+                        "the object is not read, and without a good form of it the requests that it is for answer 503"
+                    }
+                    None => "the object is not read",
+                };
+                let message = format!("{what}; {consequence}");
                 let reason = Reason::InvalidManifest;
                 self.find(error.line, Severity::Error, reason, &origin, &error.field, value, &message);
-                self.contents.unreadable.push(Unreadable { key, otherwise: None });
+                self.contents.unreadable.push(Unreadable { key, otherwise });
             }
         }
         for note in notes {

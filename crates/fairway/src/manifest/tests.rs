@@ -198,16 +198,31 @@ fn a_refused_policy_counts_as_long_as_there_is_no_good_form_of_it() {
     let mut manifests = Manifests::open(&[folder.path().to_owned()], Refused::LeftOut).unwrap();
     assert_eq!(names(&manifests.reload(None)), ["+a"]);
     let message = manifests.findings()[0].diagnostic.message.clone();
-    assert!(
-        message.ends_with("refuses the object, and only counts here as long as there is no good form of it"),
-        "{message}"
-    );
+    assert!(message.ends_with("refuses the object; here it counts until there is a good form of it"), "{message}");
     fs::write(&file, policy("still no label", "192.0.2.0/25")).unwrap();
     assert_eq!(names(&manifests.reload(None)), ["+a"], "one that is refused makes way for another");
     fs::write(&file, policy("label", "198.51.100.0/24")).unwrap();
     assert_eq!(names(&manifests.reload(None)), ["+a"]);
     fs::write(&file, policy("no label", "203.0.113.0/24")).unwrap();
     assert!(manifests.reload(None).is_empty(), "the good form stays");
+}
+
+/// The API server would refuse each of them, and what is there would stay.
+#[test]
+fn an_object_whose_kind_or_version_is_misspelt_keeps_its_last_good_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    let mut manifests = open(folder.path());
+    for (right, wrong) in
+        [("k8s.io/v1", "k8s.io/v2"), ("networking.k8s.io/v1", "extensions/v1beta1"), ("kind: Ingress", "kind: ingress")]
+    {
+        fs::write(&file, ingress("a", "")).unwrap();
+        manifests.reload(None);
+        fs::write(&file, ingress("a", "").replace(right, wrong)).unwrap();
+        assert!(manifests.reload(None).is_empty(), "{wrong}");
+        assert_eq!(order(&manifests), ["a"], "{wrong}");
+        assert_eq!(manifests.findings().len(), 1, "{wrong}");
+    }
 }
 
 /// The order of events, whatever the machine does meanwhile: the large file is under way, the small one goes first.

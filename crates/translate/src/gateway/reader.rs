@@ -474,10 +474,12 @@ impl Gateways {
         let refused = rules.refused.first().filter(|_| rules.refused.len() >= rules.count);
         let (mut attachments, mut parents) = (BTreeSet::new(), Vec::new());
         for (at, parent) in text.parents().iter().enumerate() {
-            let Some(judgement) = judge(parent, attaching, self.parents_of_routes(), objects) else { continue };
+            let Some(attached) = judge(parent, attaching, self.parents_of_routes(), objects) else { continue };
+            // It says no, but stays where it is: its requests must not fall to another route.
+            attachments.extend(attached.iter().flatten().cloned());
             let judgement = match refused {
-                Some(fault) if judgement.is_ok() => Err(fault.clone()),
-                _ => judgement,
+                Some(fault) if attached.is_ok() => Err(fault.clone()),
+                _ => attached.map(drop),
             };
             if let Err(fault) = &judgement
                 && refused != Some(fault)
@@ -495,7 +497,6 @@ impl Gateways {
                 conditions.push(Condition::new("PartiallyInvalid", true, fault));
             }
             parents.push(ParentStatus { parent_ref: with_defaults(parent), conditions });
-            attachments.extend(judgement.into_iter().flatten());
         }
         let wishes = self.wishes(key, &rules, attachments.first());
         let carried = rules.carried();
