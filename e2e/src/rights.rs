@@ -16,7 +16,7 @@ pub use self::chart::{RELEASE, Right, Scope, rights};
 /// Compares the rights granted by the chart with those that pods request.
 ///
 /// A request that was denied is a lack of the chart, with four exceptions; each takes for granted that the chart grants this
-/// right, in this scope, for an object of this name:
+/// right, in this scope, for an object of this name, with some of its settings:
 /// - it was taken away: the role or its binding was deleted before, as when a user uninstalls while pods are still ending;
 /// - it was changed while the pod ran: an upgrade to settings that need fewer rights, of which the pod knows nothing;
 /// - it is to read IngressClasses, and the account only ever had rights in namespaces: Fairway asks, and goes on without;
@@ -28,23 +28,26 @@ pub use self::chart::{RELEASE, Right, Scope, rights};
 #[derive(Debug)]
 pub struct Judge {
     granted: BTreeSet<Right>,
-    /// Granted too, whether anything uses them or not.
-    others: BTreeSet<Right>,
+    /// What the chart grants with each of its settings; with some of them more than has to be used.
+    settings: Vec<BTreeSet<Right>>,
     used: BTreeSet<Right>,
     requests: usize,
     denied: BTreeMap<String, usize>,
 }
 
 impl Judge {
-    /// Judges the rights that the chart grants with any settings.
-    pub fn new(granted: BTreeSet<Right>) -> Self {
-        Self { granted, others: BTreeSet::new(), used: BTreeSet::new(), requests: 0, denied: BTreeMap::new() }
+    /// Judges the rights that the chart grants with each of some settings.
+    pub fn new(settings: impl IntoIterator<Item = BTreeSet<Right>>) -> Self {
+        let settings: Vec<_> = settings.into_iter().collect();
+        let granted = settings.iter().flatten().cloned().collect();
+        Self { granted, settings, used: BTreeSet::new(), requests: 0, denied: BTreeMap::new() }
     }
 
-    /// Knows rights that the chart grants as well, and that need not be used.
+    /// Knows the rights that the chart grants with other settings, and that need not be used.
     #[must_use]
-    pub fn knowing(self, others: BTreeSet<Right>) -> Self {
-        Self { others, ..self }
+    pub fn knowing(mut self, others: BTreeSet<Right>) -> Self {
+        self.settings.push(others);
+        self
     }
 
     /// Reads the audit log of one API server, a line of JSON for each event.
@@ -93,17 +96,22 @@ impl Judge {
         self.granted.difference(&self.used)
     }
 
+    /// A log doesn't say with which settings the account got its rights.
     fn is_excused(&self, denied: &JudgedRequest, log: &RequestLog) -> bool {
-        let known = self.granted.iter().chain(&self.others);
-        let grants: BTreeSet<_> = known.filter(|right| right.allows(denied)).map(|right| right.grant(denied)).collect();
-        let stands = |standing| move |grant: &&_| log.standing(grant, denied.answered) == standing;
-        let in_force: Vec<_> = grants.iter().filter(stands(Standing::InForce)).collect();
-        if in_force.is_empty() {
-            let taken_away = grants.iter().any(|grant| stands(Standing::TakenAway)(&grant));
-            return taken_away || (!grants.is_empty() && log.is_of_namespaces_only(denied));
-        }
-        in_force.iter().any(|grant| log.was_changed_under(grant, denied)) || log.was_allowed_as_well(denied, &in_force)
+        self.settings.iter().any(|rights| is_excused_with(rights, denied, log))
     }
+}
+
+fn is_excused_with(rights: &BTreeSet<Right>, denied: &JudgedRequest, log: &RequestLog) -> bool {
+    let grants: BTreeSet<_> =
+        rights.iter().filter(|right| right.allows(denied)).map(|right| right.grant(denied)).collect();
+    let stands = |standing| move |grant: &&_| log.standing(grant, denied.answered) == standing;
+    let in_force: Vec<_> = grants.iter().filter(stands(Standing::InForce)).collect();
+    if in_force.is_empty() {
+        let taken_away = grants.iter().any(|grant| stands(Standing::TakenAway)(&grant));
+        return taken_away || (!grants.is_empty() && log.is_of_namespaces_only(denied));
+    }
+    in_force.iter().any(|grant| log.was_changed_under(grant, denied)) || log.was_allowed_as_well(denied, &in_force)
 }
 
 #[cfg(test)]

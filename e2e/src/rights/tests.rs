@@ -1,5 +1,3 @@
-use std::collections::BTreeSet;
-
 use serde_json::{Value, json};
 
 use super::*;
@@ -105,7 +103,7 @@ impl Written {
     }
 
     fn judge(&self) -> Judge {
-        let mut judge = Judge::new(rights(CHART.as_bytes()).unwrap());
+        let mut judge = Judge::new([rights(CHART.as_bytes()).unwrap()]);
         let text: Vec<String> = self.lines.iter().map(Value::to_string).collect();
         judge.read(text.join("\n").as_bytes()).unwrap();
         judge
@@ -239,12 +237,30 @@ fn a_right_that_need_not_be_used_ends_with_its_role_too() {
             log.rbac("delete", 200, "clusterroles", "", "shop");
         }
         log.denied(POD, list);
-        let mut judge = Judge::new(BTreeSet::new()).knowing(rights(others.as_bytes()).unwrap());
+        let mut judge = Judge::new([]).knowing(rights(others.as_bytes()).unwrap());
         let text: Vec<String> = log.lines.iter().map(Value::to_string).collect();
         judge.read(text.join("\n").as_bytes()).unwrap();
         (judge.denied().len(), judge.unused().count())
     };
     assert_eq!((judged(true), judged(false)), ((0, 0), (1, 0)));
+}
+
+/// An uninstall takes the Role away before the ClusterRole.
+#[test]
+fn a_right_that_other_settings_grant_in_the_cluster_too_ends_with_the_role_of_these() {
+    let others = "{kind: ClusterRole, rules: [{apiGroups: [''], resources: [pods], verbs: [get]}]}";
+    let judged = |taken_away: bool| {
+        let mut log = Written::installed();
+        if taken_away {
+            log.rbac("delete", 200, "rolebindings", "shop", "shop");
+        }
+        log.denied(POD, GET_POD);
+        let mut judge = Judge::new([CHART, others].map(|text| rights(text.as_bytes()).unwrap()));
+        let text: Vec<String> = log.lines.iter().map(Value::to_string).collect();
+        judge.read(text.join("\n").as_bytes()).unwrap();
+        judge.denied().len()
+    };
+    assert_eq!((judged(true), judged(false)), (0, 1));
 }
 
 #[test]
@@ -363,7 +379,7 @@ fn undecided_requests_and_those_of_the_control_plane_do_not_count() {
 fn a_line_that_is_cut_is_left_out() {
     let mut log = Written::installed();
     let text = log.denied(POD, GET_POD).lines.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
-    let mut judge = Judge::new(rights(CHART.as_bytes()).unwrap());
+    let mut judge = Judge::new([rights(CHART.as_bytes()).unwrap()]);
     judge.read(&text.as_bytes()[..text.len() - 9]).unwrap();
     assert_eq!((judge.requests(), judge.denied().len()), (0, 0));
 }
