@@ -68,7 +68,7 @@ const CERTIFICATE: &str = "openssl req -x509 -newkey rsa:2048 -nodes -days 30 -s
      -keyout \"$OLD_CHART/files/webhook.key\" -out \"$OLD_CHART/files/webhook.crt\"\n";
 
 /// Fails unless external-dns sees exactly one Ingress, under both prefixes of its annotations, and that has this address.
-/// `e2e/external-dns/run.sh` asks external-dns itself.
+/// `e2e/tools/external-dns/run.sh` asks external-dns itself.
 const EXTERNAL_DNS: &str = r#"#!/bin/bash
 for prefix in 'external-dns\.kubernetes\.io' 'external-dns\.alpha\.kubernetes\.io'; do
   left=$(kubectl get ingress --output "jsonpath={range .items[*]}{.metadata.annotations.$prefix/controller} \

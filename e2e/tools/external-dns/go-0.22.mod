@@ -1,4 +1,4 @@
-module fairway.dev/e2e/external-dns
+module fairway.dev/e2e/tools/external-dns
 
 require sigs.k8s.io/external-dns v0.22.0
 

