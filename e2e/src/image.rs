@@ -1,7 +1,7 @@
 //! Maps images to programs.
 //!
 //! There is no container runtime and nothing is pulled: the repository of an image's name determines the program to
-//! run. Our own image and the echo server of the Gateway API are root file systems on disk; every other known image is a program over the host's system
+//! run. Our own image, the echo server of the Gateway API and cert-manager's solver are root file systems on disk; every other known image is a program over the host's system
 //! directories.
 
 use std::path::{Path, PathBuf};
@@ -69,7 +69,11 @@ pub fn find(name: &str, image_root: &Path) -> anyhow::Result<Option<Image>> {
         // Test programs: any of our subcommands.
         "fairway/cluster" => Some(host("cluster", &["/fairway-cluster"], &[])),
         // The Gateway API's suite runs with its own echo server.
-        "gateway-api/conformance/echo-basic" => Some(conformance_echo(image_root)?),
+        "gateway-api/conformance/echo-basic" => {
+            Some(alone(image_root, "echo-basic", "`cargo xtask conformance gateway`")?)
+        }
+        // The pod of cert-manager that answers a challenge.
+        "jetstack/cert-manager-acmesolver" => Some(alone(image_root, "acmesolver", "`cargo xtask e2e ecosystem`")?),
         "ingressconformance/echoserver" => Some(host("echo", &["/fairway-cluster", "echo"], &[])),
         _ if last == "echo-basic" => Some(host("echo", &["/fairway-cluster", "echo"], &[])),
         // The image of the chart's `defaultBackend`, on every architecture.
@@ -130,20 +134,20 @@ fn own(root: &Path) -> anyhow::Result<Image> {
     })
 }
 
-/// The echo server of the Gateway API's conformance suite, beside our own image.
-fn conformance_echo(image_root: &Path) -> anyhow::Result<Image> {
-    let root = image_root.with_file_name("echo-basic");
-    if !root.join("echo-basic").is_file() {
-        anyhow::bail!("{} does not exist: `cargo xtask conformance gateway` builds it", root.display());
+/// An image beside our own one that has nothing but one program, whose name it has.
+fn alone(image_root: &Path, name: &str, builder: &str) -> anyhow::Result<Image> {
+    let root = image_root.with_file_name(name);
+    if !root.join(name).is_file() {
+        anyhow::bail!("{} does not exist: {builder} builds it", root.display());
     }
     Ok(Image {
         root: Root::Directory(root),
-        entrypoint: vec!["/echo-basic".to_owned()],
+        entrypoint: vec![format!("/{name}")],
         arguments: Vec::new(),
         environment: Vec::new(),
         user: (NONROOT, NONROOT),
         working_directory: "/".to_owned(),
-        id: "local/echo-basic".to_owned(),
+        id: format!("local/{name}"),
     })
 }
 
@@ -193,15 +197,25 @@ mod tests {
     }
 
     #[test]
-    fn the_suite_of_the_gateway_api_gets_its_own_echo_server_once_it_is_built() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let find =
-            || find("registry.k8s.io/gateway-api/conformance/echo-basic:v0.2.0", &directory.path().join("rootfs"));
-        let error = find().expect_err("not built");
-        assert!(error.to_string().contains("cargo xtask conformance gateway"), "{error}");
-        std::fs::create_dir(directory.path().join("echo-basic")).expect("a directory");
-        std::fs::write(directory.path().join("echo-basic/echo-basic"), "").expect("a file");
-        assert_eq!(find().expect("an image").expect("known").id, "local/echo-basic");
+    fn programs_of_other_projects_are_their_whole_image_once_they_are_built() {
+        for (name, program, builder) in [
+            (
+                "registry.k8s.io/gateway-api/conformance/echo-basic:v0.2.0",
+                "echo-basic",
+                "cargo xtask conformance gateway",
+            ),
+            ("quay.io/jetstack/cert-manager-acmesolver:v1.21.2", "acmesolver", "cargo xtask e2e ecosystem"),
+        ] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let find = || find(name, &directory.path().join("rootfs"));
+            let error = find().expect_err("not built");
+            assert!(error.to_string().contains(builder), "{error}");
+            let root = directory.path().join(program);
+            std::fs::create_dir(&root).expect("a directory");
+            std::fs::write(root.join(program), "").expect("a file");
+            let image = find().expect("an image").expect("known");
+            assert_eq!((image.id, image.root), (format!("local/{program}"), Root::Directory(root)));
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::outcome::Outcome;
 use crate::shell::Finished;
 use crate::totals::Totals;
 use crate::workspace::Workspace;
-use crate::{cluster, image, shell, tools};
+use crate::{cluster, ecosystem, image, needs, shell, tools};
 
 /// The cluster shared by the tests.
 const CLUSTER: &str = "e2e";
@@ -23,6 +23,9 @@ const ALONE: [&str; 2] = ["churn::", JUDGE];
 
 /// The test that judges the audit logs of all others, and therefore runs only with all of them.
 const JUDGE: &str = "rights::";
+
+/// The tests with cert-manager and external-dns. They run only where they are asked for, because these take minutes to build.
+const ECOSYSTEM: &str = "ecosystem::";
 
 /// Held while tests run: a second run would stop the cluster of the first.
 const LOCK: &str = "target/e2e.lock";
@@ -39,6 +42,11 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// Whether the tests with other projects' controllers are asked for.
+    fn ecosystem(&self) -> bool {
+        asks_for_ecosystem(&self.names)
+    }
+
     pub(crate) fn parse(words: &[&str]) -> anyhow::Result<Self> {
         let mut options = Self::default();
         for word in words {
@@ -85,8 +93,15 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Ou
     if let Some(refusal) = lack_of_namespaces(workspace) {
         return Ok(failed(refusal));
     }
+    if options.ecosystem() {
+        let lack = needs::check_for(workspace, "e2e ecosystem")?;
+        if lack.failure.is_some() {
+            return Ok(lack);
+        }
+    }
     let image = if options.development { image::build_development } else { image::build };
-    for step in [tools::build, image, cluster::build, build] {
+    let others = if options.ecosystem() { ecosystem::build } else { |_: &Workspace| Ok(Outcome::default()) };
+    for step in [tools::build, image, others, cluster::build, build] {
         let outcome = step(workspace)?;
         if outcome.failure.is_some() {
             return Ok(outcome);
@@ -170,13 +185,20 @@ fn test(workspace: &Workspace, options: &Options) -> anyhow::Result<Outcome> {
     Ok(Outcome { note: totals.to_string(), failure, totals })
 }
 
+/// Whether one of these names is that of a test with other projects' controllers, or of all of them.
+fn asks_for_ecosystem(names: &[String]) -> bool {
+    names.iter().any(|name| name.starts_with(ECOSYSTEM.trim_end_matches(':')))
+}
+
 /// The arguments of the test binary for each of its runs.
 fn passes(names: &[String]) -> Vec<Vec<String>> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let apart = if asks_for_ecosystem(names) { words(&[]) } else { words(&["--skip", ECOSYSTEM]) };
     if !names.is_empty() {
-        return vec![[words(&["--test-threads", THREADS, "--nocapture", "--skip", JUDGE]), names.to_vec()].concat()];
+        let options = words(&["--test-threads", THREADS, "--nocapture", "--skip", JUDGE]);
+        return vec![[options, apart, names.to_vec()].concat()];
     }
-    let mut together = words(&["--test-threads", THREADS]);
+    let mut together = [words(&["--test-threads", THREADS]), apart].concat();
     for name in ALONE {
         together.extend(words(&["--skip", name]));
     }
@@ -195,7 +217,8 @@ mod tests {
     #[test]
     fn tests_that_run_alone_are_skipped_in_the_main_run() {
         let passes = passes(&[]);
-        assert_eq!(passes[0], ["--test-threads", THREADS, "--skip", "churn::", "--skip", "rights::"]);
+        let skipped = ["--skip", "ecosystem::", "--skip", "churn::", "--skip", "rights::"];
+        assert_eq!(passes[0], [&["--test-threads", THREADS][..], &skipped].concat());
         assert_eq!(passes[1..], [["churn::", "--nocapture"], ["rights::", "--nocapture"]]);
     }
 
@@ -204,12 +227,22 @@ mod tests {
         let options = Options::parse(&["churn", "--keep"]).unwrap();
         assert_eq!(options, Options { names: vec!["churn".to_owned()], keep: true, development: false });
         assert_eq!(options.refusal(), None);
-        assert_eq!(passes(&options.names), [["--test-threads", THREADS, "--nocapture", "--skip", "rights::", "churn"]]);
+        let skipped = ["--nocapture", "--skip", "rights::", "--skip", "ecosystem::"];
+        assert_eq!(passes(&options.names), [[&["--test-threads", THREADS][..], &skipped, &["churn"]].concat()]);
         for name in ["rights", "rights::no_request"] {
             let refusal = Options::parse(&["pod", name]).unwrap().refusal().unwrap();
             assert!(refusal.contains("run all with `cargo xtask e2e`"), "{refusal}");
         }
         assert!(Options::parse(&["--fast"]).unwrap_err().to_string().contains("unknown option --fast"));
+    }
+
+    #[test]
+    fn tests_with_other_controllers_run_only_by_their_name() {
+        let passes = |name: &str| passes(&[name.to_owned()]).remove(0);
+        let is_skipped = |name: &str| passes(name).windows(2).any(|words| words == ["--skip", "ecosystem::"]);
+        // Part of the name of such a test too.
+        assert!(is_skipped("certificate"));
+        assert!(!is_skipped("ecosystem") && !is_skipped("ecosystem::a_certificate"));
     }
 
     #[test]

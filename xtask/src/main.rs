@@ -12,9 +12,11 @@ mod cluster;
 mod conformance;
 mod console;
 mod e2e;
+mod ecosystem;
 mod framing;
 mod fuzz;
 mod generated;
+mod go;
 mod graph;
 mod grpc;
 mod h2spec;
@@ -65,6 +67,7 @@ Tasks:
   cluster [--help]    A real control plane and two Nodes in network namespaces: up, status, exec, down
   e2e [NAME...] [--keep] [--development]
                       End-to-end tests on such a cluster, all or those with NAME in theirs; --keep leaves it running
+  e2e ecosystem       Those with cert-manager, external-dns and pebble, which take minutes to build and belong to no other selection
   conformance ingress --suite FOLDER [--times N] [--keep]
                       The official Ingress conformance suite from a checkout, N times in a row (once by default); takes 15 minutes
   conformance gateway [TEST...] [--experimental] [--times N] [--keep] [--save]

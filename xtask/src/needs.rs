@@ -30,8 +30,8 @@ pub(crate) enum Use {
     Matrix,
     /// Running a cluster and its tests.
     Cluster,
-    /// Building the conformance suite of the Gateway API.
-    GatewaySuite,
+    /// Building what asks for a newer Go than Debian has, such as the conformance suite of the Gateway API.
+    NewerGo,
 }
 
 /// The tools of each task that builds something. A task that isn't here builds nothing slow.
@@ -49,9 +49,10 @@ const TASKS: &[(&str, &[Use])] = &[
     ("h2spec", &[Use::Build, Use::Tools]),
     ("cluster", &[Use::Build, Use::Image, Use::Tools, Use::Cluster]),
     ("e2e", &[Use::Build, Use::Image, Use::Tools, Use::Cluster]),
+    ("e2e ecosystem", &[Use::Build, Use::Image, Use::Tools, Use::Cluster, Use::NewerGo]),
     ("conformance ingress", &[Use::Build, Use::Image, Use::Tools, Use::Cluster]),
-    ("conformance gateway", &[Use::Build, Use::Image, Use::Tools, Use::Cluster, Use::GatewaySuite]),
-    ("conformance both", &[Use::Build, Use::Image, Use::Tools, Use::Cluster, Use::GatewaySuite]),
+    ("conformance gateway", &[Use::Build, Use::Image, Use::Tools, Use::Cluster, Use::NewerGo]),
+    ("conformance both", &[Use::Build, Use::Image, Use::Tools, Use::Cluster, Use::NewerGo]),
     ("tools", &[Use::Tools]),
     ("bench", &[Use::Build, Use::Bench, Use::Image]),
     ("bench --peers", &[Use::Build, Use::Image, Use::Tools, Use::Framing, Use::Peers]),
@@ -99,7 +100,12 @@ const PACKAGES: &[(&str, &str, &str, Use)] = &[
     ("taskset", "util-linux", "to keep proxies and load apart", Use::Peers),
     ("java", "default-jdk-headless", "to talk to it", Use::Matrix),
     ("ps", "procps", "for the tests of the cluster", Use::Cluster),
-    ("pip3", "python3-pip", "to install the Go release that the suite of the Gateway API needs", Use::GatewaySuite),
+    (
+        "pip3",
+        "python3-pip",
+        "to install the Go release that the suite of the Gateway API and external-dns need",
+        Use::NewerGo,
+    ),
 ];
 
 /// Commands that must succeed, and how to install them.

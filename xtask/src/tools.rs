@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -13,8 +14,8 @@ use anyhow::Context;
 use crate::console::duration;
 use crate::lock::Lock;
 use crate::outcome::Outcome;
-use crate::shell;
 use crate::workspace::Workspace;
+use crate::{go, shell};
 
 /// A Go module of ours and its programs.
 struct Module {
@@ -35,6 +36,10 @@ enum Make {
     Build,
     /// From a package that is a program, without the clouds in which Prometheus can look for its targets: they are most of it.
     WithoutClouds,
+    /// From a package that is a program, which then needs no library of the machine.
+    Static,
+    /// Like `Build`, with the Go release of ours, because the module asks for a newer one than Debian has.
+    Newer,
 }
 
 /// A program of a module, and its inputs.
@@ -47,6 +52,7 @@ struct Build {
     sources: PathBuf,
     /// Its folder in `target/tools`.
     folder: String,
+    make: Make,
     /// The `go` command and its arguments.
     arguments: Vec<String>,
     /// The module's files.
@@ -64,6 +70,12 @@ const GRPC: &str = "grpc";
 
 /// The Go module of an authentication service.
 const AUTH: &str = "auth";
+
+/// The Go module of cert-manager.
+pub(crate) const CERT_MANAGER: &str = "cert-manager";
+
+/// The Go modules of what users run beside an ingress controller, and of an authority for certificates.
+const ECOSYSTEM: [&str; 3] = ["pebble", CERT_MANAGER, "external-dns"];
 
 /// The modules of programs that no cluster needs.
 const APART: [&str; 4] = [PROMETHEUS, H2SPEC, GRPC, AUTH];
@@ -123,11 +135,40 @@ const MODULES: &[Module] = &[
         ],
         make: Make::WithoutClouds,
     },
+    Module {
+        name: ECOSYSTEM[0],
+        pinned: "github.com/letsencrypt/pebble/v2",
+        programs: &[
+            ("pebble", "github.com/letsencrypt/pebble/v2/cmd/pebble"),
+            ("pebble-challtestsrv", "github.com/letsencrypt/pebble/v2/cmd/pebble-challtestsrv"),
+        ],
+        make: Make::Build,
+    },
+    Module {
+        name: CERT_MANAGER,
+        pinned: "github.com/cert-manager/cert-manager",
+        programs: &[("cert-manager", "./controller"), ("acmesolver", "./acmesolver")],
+        make: Make::Static,
+    },
+    Module {
+        name: ECOSYSTEM[2],
+        pinned: "sigs.k8s.io/external-dns",
+        programs: &[("external-dns", ".")],
+        make: Make::Newer,
+    },
 ];
 
 /// Builds missing programs of a cluster and prints how long each took; about ten minutes on two cores for all.
 pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
-    build_of(workspace, |module| !APART.contains(&module.name))
+    build_of(workspace, |module| !APART.contains(&module.name) && !ECOSYSTEM.contains(&module.name))
+}
+
+/// Builds cert-manager, external-dns, and pebble, as far as they are missing; three minutes on two cores for all.
+pub(crate) fn build_ecosystem(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    if let Some(failure) = go::install(workspace)? {
+        return Ok(Outcome { failure: Some(failure), ..Outcome::default() });
+    }
+    build_of(workspace, |module| ECOSYSTEM.contains(&module.name))
 }
 
 /// Builds Prometheus and its tool if they are missing; two to three minutes on two cores.
@@ -191,13 +232,14 @@ impl Module {
         let (requirements, sums) = (read("go.mod")?, read("go.sum")?);
         let version = required(&requirements, self.pinned)
             .with_context(|| format!("no {} in {}", self.pinned, sources.join("go.mod").display()))?;
-        let module = format!("{requirements}\n{sums}");
+        let module = format!("{requirements}\n{sums}{}", own(&sources)?);
         let build = |&(program, package): &(&'static str, &'static str)| Build {
             program,
             package,
             version: version.to_owned(),
             sources: sources.clone(),
             folder: format!("{}-{version}", self.name),
+            make: self.make,
             arguments: [self.make.words(), &["-trimpath", "-ldflags", &flags(package, version)]]
                 .concat()
                 .into_iter()
@@ -213,9 +255,20 @@ impl Make {
     /// The `go` command and its arguments.
     fn words(self) -> &'static [&'static str] {
         match self {
-            Self::Build => &["build"],
+            Self::Build | Self::Newer => &["build"],
             Self::WithoutClouds => &["build", "-tags", "remove_all_sd"],
+            Self::Static => &["build", "-tags", "netgo,osusergo"],
         }
+    }
+
+    /// The `go` in a folder with a module.
+    fn go(self, workspace: &Workspace, folder: &Path) -> Command {
+        if self == Self::Newer {
+            return go::command(workspace, folder);
+        }
+        let mut command = workspace.command("go");
+        command.current_dir(folder);
+        command
     }
 }
 
@@ -242,7 +295,7 @@ impl Build {
     fn run(&self, workspace: &Workspace, tools: &Path, place: &str) -> anyhow::Result<Option<String>> {
         let Self { program, version, .. } = self;
         let (console, file, stamp) = (&workspace.console, self.file(tools), self.stamp(tools));
-        if !shell::succeeds(workspace.command("go").arg("version")) {
+        if !shell::succeeds(self.make.go(workspace, &self.sources).arg("version")) {
             return Ok(Some(format!("building {program} takes Go 1.26 or newer: install it from https://go.dev/dl")));
         }
         let start = Instant::now();
@@ -252,9 +305,9 @@ impl Build {
         if stamp.exists() {
             fs::remove_file(&stamp).with_context(|| format!("removing {}", stamp.display()))?;
         }
-        let mut command = workspace.command("go");
+        let mut command = self.make.go(workspace, &self.sources);
         // -v prints the packages, for the progress line.
-        command.current_dir(&self.sources).args(&self.arguments).args(["-v", "-o"]).arg(&partial);
+        command.args(&self.arguments).args(["-v", "-o"]).arg(&partial);
         let finished = shell::run(console, command.arg(self.package), |_| false)?;
         if !finished.success {
             return Ok(Some(format!("`{}` failed:\n{}", shell::display(&command), finished.output)));
@@ -264,6 +317,25 @@ impl Build {
         console.line(&format!("built {program} {version} in {}", duration(start.elapsed())));
         Ok(None)
     }
+}
+
+/// The programs of our own in a module's folder and in the folders in it, one after the other.
+fn own(sources: &Path) -> anyhow::Result<String> {
+    let mut files = Vec::new();
+    let mut folders = vec![sources.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "go") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    let read = |path: &PathBuf| fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
+    files.iter().map(read).collect()
 }
 
 fn partial(file: &Path) -> PathBuf {
@@ -339,6 +411,11 @@ mod tests {
         fs::write(sources.join("go.sum"), "two\n").unwrap();
         assert!(!done(), "go.sum has changed");
         fs::write(sources.join("go.sum"), "one\n").unwrap();
+        assert!(done());
+        fs::create_dir_all(sources.join("inner")).unwrap();
+        fs::write(sources.join("inner/main.go"), "package main\n").unwrap();
+        assert!(!done(), "it has a program of ours");
+        fs::remove_file(sources.join("inner/main.go")).unwrap();
         assert!(done());
         let mut other = build();
         other.arguments.push("-race".to_owned());

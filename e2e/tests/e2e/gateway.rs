@@ -31,7 +31,7 @@ const KINDS: [(&str, &str, bool); 10] = [
 const GROUP: &str = "gateway.networking.k8s.io";
 
 /// Makes the CRDs of the standard channel and our own.
-async fn install(scene: &Scene) -> anyhow::Result<()> {
+pub(crate) async fn install(scene: &Scene) -> anyhow::Result<()> {
     let table: Value = serde_json::from_slice(&std::fs::read(repository().join(TABLE))?)?;
     let mut names = Vec::new();
     for (_, plural) in OWN {

@@ -9,6 +9,7 @@ mod churn;
 mod cluster;
 mod conformance;
 mod docs;
+mod ecosystem;
 mod gate;
 mod gateway;
 mod ground;

