@@ -25,7 +25,7 @@ pub struct ControllerConfig {
     pub gateway_api: bool,
     /// `--readiness-gate`: set the condition of pods that wait for the proxies to know them.
     pub readiness_gate: bool,
-    /// `--observed`: say on Ingresses whose authors ask which generation is in force at how many proxies.
+    /// `--observed`: say on Ingresses and routes whose authors ask which generation is in force at how many proxies.
     pub observed: bool,
     /// `--read-only`: write nothing, neither status nor Events nor a Lease.
     pub read_only: bool,

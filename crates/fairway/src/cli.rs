@@ -519,7 +519,7 @@ fn run() -> Command {
             Arg::new("observed")
                 .long("observed")
                 .action(ArgAction::SetTrue)
-                .help("Say on Ingresses with the annotation fairway.dev/observe when a change is in force at all proxies; see docs/run.md"),
+                .help("Say on Ingresses and routes with the annotation fairway.dev/observe when a change is in force at all proxies; see docs/run.md"),
         )
         .arg(
             Arg::new("gateway-address")

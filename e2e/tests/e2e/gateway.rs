@@ -1,6 +1,7 @@
 //! The Gateway API on a real API server. Its CRDs come from the table by which `fairway check` judges, and stay until the cluster ends.
 
 mod moving;
+mod observed;
 mod policy;
 mod refusal;
 

@@ -35,7 +35,8 @@ const SETTINGS: &[&[&str]] = &[
 ];
 
 /// With these it grants rights for the Gateway API, of which the tests use only some.
-const GATEWAYS: &[&str] = &["controller.gatewayAPI.enabled=true", "controller.gatewayAPI.address=own"];
+const GATEWAYS: &[&str] =
+    &["controller.gatewayAPI.enabled=true", "controller.gatewayAPI.address=own", "controller.observed.enabled=true"];
 
 #[test]
 fn no_request_was_denied_and_no_right_was_left_unused() -> anyhow::Result<()> {

@@ -53,6 +53,10 @@ const GATEWAYS: [&str; 21] = [
     "patch xbackendtrafficpolicies/status",
 ];
 
+/// Rights about routes that show who has observed them.
+const OBSERVED: [&str; 5] =
+    ["patch grpcroutes", "patch httproutes", "patch tcproutes", "patch tlsroutes", "patch udproutes"];
+
 /// Rights about the Services of Gateways with an address of their own.
 const ADDRESSES: [&str; 3] =
     ["create patch delete endpointslices", "create patch delete services", "list watch gatewayparameters"];
@@ -91,6 +95,19 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
             "Ingresses that show who has observed them",
             json!({"controller": {"observed": {"enabled": true}}}),
             [cluster(), own.clone(), of("ingress-nginx", &["list watch patch leases"])].concat(),
+        ),
+        (
+            "routes that show who has observed them",
+            json!({"controller": {"observed": {"enabled": true}, "gatewayAPI": {"enabled": true}}}),
+            [
+                cluster(),
+                of("*", &GATEWAYS),
+                of("*", &OBSERVED),
+                of("*", &CLASSES),
+                own.clone(),
+                of("ingress-nginx", &["list watch patch leases"]),
+            ]
+            .concat(),
         ),
         (
             "the readiness gate of pods, without an election",

@@ -1,12 +1,12 @@
-//! Ingresses whose authors ask to be told when a change is in force at all proxies, by an annotation.
+//! Ingresses and routes whose authors ask to be told when a change is in force at all proxies, by an annotation.
 //!
 //! Only bookkeeping, like [`Gate`](super::Gate). Invariants: a generation is told of once, when all proxies have it; before that once
-//! more, if it has taken [`PATIENCE`] and some don't. Nothing is written about one that the Ingress shows already.
+//! more, if it has taken [`PATIENCE`] and some don't. Nothing is written about one that the object shows already.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use fairway_translate::annotation::OBSERVED;
-use fairway_translate::objects::ObjectKey;
+use fairway_translate::objects::{Kind, ObjectKey};
 use kube::api::{Patch, PatchParams};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -16,9 +16,9 @@ use super::reach::Extent;
 use super::{ConditionWrite, PATIENCE, Peers, Reach, WRITES};
 use crate::api::{ApiServer, CallError, collection};
 use crate::backoff::Backoff;
-use crate::watch::Identity;
+use crate::watch::{Identity, plural};
 
-/// What an Ingress whose author asks shows.
+/// What an object whose author asks shows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Asking {
     pub(crate) generation: i64,
@@ -26,10 +26,10 @@ pub(crate) struct Asking {
     pub(crate) shown: Option<i64>,
 }
 
-/// The Ingresses with a change that not all proxies are known to have.
+/// The objects with a change that not all proxies are known to have.
 #[derive(Debug, Default)]
 pub(crate) struct Observed {
-    ingresses: BTreeMap<ObjectKey, Observing>,
+    objects: BTreeMap<ObjectKey, Observing>,
 }
 
 #[derive(Debug)]
@@ -67,7 +67,7 @@ struct Count {
 }
 
 impl Asking {
-    /// What an Ingress shows in its annotation.
+    /// What an object shows in its annotation.
     pub(crate) fn new(generation: i64, shown: Option<&str>) -> Self {
         let shown = shown.and_then(|text| serde_json::from_str::<Count>(text).ok());
         let whole = shown.filter(|shown| shown.proxies == shown.of);
@@ -76,15 +76,19 @@ impl Asking {
 }
 
 impl Telling {
-    /// Writes the annotation, provided that the Ingress of this name is still the same. With the status, for which the right is there; it
-    /// changes no generation.
+    /// Writes the annotation, provided that the object of this name is still the same. On an Ingress with the status, for which the right is
+    /// there; an object of a CRD takes nothing but its status that way. Neither changes the generation.
     pub(crate) async fn run(&self, api: &ApiServer) -> Result<(), CallError> {
         let Self { key, uid, generation, knowing, of, milliseconds } = self;
         let text =
             format!(r#"{{"generation":{generation},"proxies":{knowing},"of":{of},"milliseconds":{milliseconds}}}"#);
         let patch = Patch::Merge(json!({"metadata": {"uid": uid, "annotations": {OBSERVED: text}}}));
-        let ingresses = collection("networking.k8s.io/v1", "ingresses", Some(&key.namespace));
-        let request = ingresses.patch_subresource("status", &key.name, &PatchParams::default(), &patch);
+        let objects = collection(key.kind.api_version(), plural(key.kind), Some(&key.namespace));
+        let params = PatchParams::default();
+        let request = match key.kind {
+            Kind::Ingress => objects.patch_subresource("status", &key.name, &params, &patch),
+            _ => objects.patch(&key.name, &params, &patch),
+        };
         api.call::<Value>(request).await.map(drop)
     }
 }
@@ -97,15 +101,15 @@ impl Observing {
 }
 
 impl Observed {
-    /// Records an Ingress as it is now. Returns whether a translation has to confirm that nothing of it is left to translate: who removes
+    /// Records an object as it is now. Returns whether a translation has to confirm that nothing of it is left to translate: who removes
     /// our annotation changes nothing else.
     pub(crate) fn seen(&mut self, key: &ObjectKey, identity: &Identity, asking: Option<Asking>, now: Instant) -> bool {
         let Some(Asking { generation, .. }) = asking.filter(|asking| asking.shown != Some(asking.generation)) else {
-            self.ingresses.remove(key);
+            self.objects.remove(key);
             return false;
         };
         let is_same = |entry: &Observing| entry.uid == identity.uid && entry.generation == generation;
-        if self.ingresses.get(key).is_some_and(is_same) {
+        if self.objects.get(key).is_some_and(is_same) {
             return false;
         }
         let new = Observing {
@@ -119,33 +123,33 @@ impl Observed {
             write: ConditionWrite::From(None),
             backoff: Backoff::of_object(),
         };
-        self.ingresses.insert(key.clone(), new);
+        self.objects.insert(key.clone(), new);
         true
     }
 
-    /// Records which Ingresses we serve.
+    /// Records which objects we serve.
     pub(crate) fn serve(&mut self, is_ours: impl Fn(&ObjectKey) -> bool) {
-        self.ingresses.iter_mut().for_each(|(key, entry)| entry.ours = is_ours(key));
+        self.objects.iter_mut().for_each(|(key, entry)| entry.ours = is_ours(key));
     }
 
-    /// Records that an Ingress is gone.
+    /// Records that an object is gone.
     pub(crate) fn gone(&mut self, key: &ObjectKey) {
-        self.ingresses.remove(key);
+        self.objects.remove(key);
     }
 
     /// Whether any change is under way.
     pub(crate) fn waits(&self) -> bool {
-        self.ingresses.values().any(|entry| entry.ours)
+        self.objects.values().any(|entry| entry.ours)
     }
 
     /// Records that everything seen so far is translated.
     pub(crate) fn translated(&mut self) {
-        self.ingresses.values_mut().for_each(|entry| entry.translated = true);
+        self.objects.values_mut().for_each(|entry| entry.translated = true);
     }
 
     /// Records that everything translated so far is in force with this publication at the latest.
     pub(crate) fn published(&mut self, number: u64) {
-        for entry in self.ingresses.values_mut().filter(|entry| entry.translated) {
+        for entry in self.objects.values_mut().filter(|entry| entry.translated) {
             entry.publication.get_or_insert(number);
         }
     }
@@ -154,14 +158,14 @@ impl Observed {
     pub(crate) fn known(&self, reach: &Reach) -> BTreeSet<Box<str>> {
         let known =
             |entry: &&Observing| entry.ours && entry.publication.is_some_and(|number| reach.is_everywhere(number));
-        self.ingresses.values().filter(known).map(Observing::id).collect()
+        self.objects.values().filter(known).map(Observing::id).collect()
     }
 
-    /// The annotations to write now, of Ingresses that are ours. The caller must report [`written`](Self::written).
+    /// The annotations to write now, of objects that are ours. The caller must report [`written`](Self::written).
     pub(crate) fn due(&mut self, reach: &Reach, peers: &Peers, now: Instant) -> Vec<Telling> {
         let mut free = WRITES.saturating_sub(self.under_way());
         let mut due = Vec::new();
-        for (key, entry) in &mut self.ingresses {
+        for (key, entry) in &mut self.objects {
             let waits = matches!(entry.write, ConditionWrite::From(from) if from.is_none_or(|from| from <= now));
             if free == 0 {
                 break;
@@ -185,13 +189,13 @@ impl Observed {
     }
 
     fn under_way(&self) -> usize {
-        self.ingresses.values().filter(|entry| entry.write == ConditionWrite::UnderWay).count()
+        self.objects.values().filter(|entry| entry.write == ConditionWrite::UnderWay).count()
     }
 
     /// Records whether an annotation was written. If not, it is tried again. Returns whether this is the first failure.
     pub(crate) fn written(&mut self, telling: &Telling, result: Result<(), &CallError>, now: Instant) -> bool {
         let is_it = |entry: &&mut Observing| entry.uid == telling.uid && entry.generation == telling.generation;
-        let Some(entry) = self.ingresses.get_mut(&telling.key).filter(is_it) else { return false };
+        let Some(entry) = self.objects.get_mut(&telling.key).filter(is_it) else { return false };
         let whole = telling.knowing == telling.of;
         entry.told |= result.is_ok() && !whole;
         // The watch shows the annotation, and ends this.
@@ -212,7 +216,7 @@ impl Observed {
         if self.under_way() >= WRITES {
             return None;
         }
-        let times = self.ingresses.values().filter(|entry| entry.ours).flat_map(|entry| {
+        let times = self.objects.values().filter(|entry| entry.ours).flat_map(|entry| {
             let ConditionWrite::From(from) = entry.write else { return [None; 3] };
             // What is over by now was looked at.
             [from, Some(entry.since + PATIENCE), peers.next_end(now)]
@@ -224,7 +228,6 @@ impl Observed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fairway_translate::objects::Kind;
     use std::time::Duration;
 
     fn key() -> ObjectKey {
@@ -263,7 +266,7 @@ mod tests {
         let later = now + Duration::from_millis(12);
         assert_eq!(due(&mut observed, &[3, 3], later), [(2, 2, 12)]);
         assert_eq!(due(&mut observed, &[3, 3], later), []);
-        assert_eq!(changed(Some(7), now).ingresses.len(), 0, "it shows that already");
+        assert_eq!(changed(Some(7), now).objects.len(), 0, "it shows that already");
     }
 
     #[test]

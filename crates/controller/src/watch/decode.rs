@@ -42,7 +42,7 @@ pub(crate) struct Identity {
 /// The known parts of the object.
 #[derive(Clone, Debug)]
 pub(crate) enum Content {
-    /// The parts that translation reads and, for an Ingress, the addresses in its status and what it asks to be told.
+    /// The parts that translation reads, what the object asks to be told and, for an Ingress, the addresses in its status.
     Object {
         object: Object,
         fingerprint: u64,
@@ -104,7 +104,7 @@ pub(crate) fn decode(kind: Kind, text: &str, wanted: Wanted, hasher: &RandomStat
             Err(error) => malformed(kind, &error),
         },
         Wanted::Object => match object(kind, text, hasher) {
-            Ok(Reduced { object, fingerprint, shown, asking }) => {
+            Ok((Reduced { object, fingerprint, asking }, shown)) => {
                 let status = kind.is_of_gateway_api().then(|| Box::new(status(text)));
                 Content::Object { object, fingerprint, shown, status, asking }
             }
@@ -148,21 +148,20 @@ fn malformed(kind: Kind, error: &serde_json::Error) -> Content {
     })
 }
 
-/// The object, its fingerprint and, for an Ingress, the addresses that it shows, and what it asks to be told.
+/// The object without the parts that are never read, its fingerprint, and what it asks to be told.
 struct Reduced {
     object: Object,
     fingerprint: u64,
-    shown: Addresses,
     asking: Option<Asking>,
 }
 
-fn object(kind: Kind, text: &str, hasher: &RandomState) -> serde_json::Result<Reduced> {
-    let (mut shown, mut asking) = (Addresses::new(), None);
-    let (object, fingerprint) = match kind {
+/// The object and, for an Ingress, the addresses that it shows.
+fn object(kind: Kind, text: &str, hasher: &RandomState) -> serde_json::Result<(Reduced, Addresses)> {
+    let mut shown = Addresses::new();
+    let reduced = match kind {
         Kind::Ingress => {
             let mut ingress: Ingress = lenient(text)?;
             shown = address::of_ingress(ingress.status.take().as_ref());
-            asking = asks(&ingress.metadata);
             slim(ingress, hasher)
         }
         Kind::Service => {
@@ -209,10 +208,10 @@ fn object(kind: Kind, text: &str, hasher: &RandomState) -> serde_json::Result<Re
         Kind::UDPRoute => slim(lenient::<api::UDPRoute>(text)?, hasher),
         Kind::ReferenceGrant => slim(lenient::<api::ReferenceGrant>(text)?, hasher),
     };
-    Ok(Reduced { object, fingerprint, shown, asking })
+    Ok((reduced, shown))
 }
 
-/// What the author of an Ingress asks to be told.
+/// What the author of an object asks to be told.
 fn asks(metadata: &ObjectMeta) -> Option<Asking> {
     let annotations = metadata.annotations.as_ref()?;
     let asks = annotations.get(OBSERVE).and_then(|text| bool::parse(text)) == Some(true);
@@ -233,11 +232,12 @@ fn lenient<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
 
 /// Removes the parts that are never read, and hashes everything that remains except the version. The hasher's seed is
 /// random, so no user can make two contents collide.
-fn slim<T>(mut object: T, hasher: &RandomState) -> (Object, u64)
+fn slim<T>(mut object: T, hasher: &RandomState) -> Reduced
 where
     T: k8s_openapi::Metadata<Ty = ObjectMeta> + Serialize + Into<Object>,
 {
     let metadata = object.metadata_mut();
+    let asking = asks(metadata);
     metadata.managed_fields = None;
     metadata.owner_references = None;
     metadata.generation = None;
@@ -251,7 +251,7 @@ where
     let mut sink = HashSink(hasher.build_hasher());
     serde_json::to_writer(&mut sink, &object).expect("objects serialize, and the writer takes everything");
     object.metadata_mut().resource_version = version;
-    (object.into(), sink.0.finish())
+    Reduced { object: object.into(), fingerprint: sink.0.finish(), asking }
 }
 
 struct HashSink(DefaultHasher);

@@ -364,6 +364,14 @@ impl State {
                         if !body["status"].is_null() {
                             after["status"] = body["status"].clone();
                         }
+                        // An object of a CRD takes nothing but its status this way.
+                        let annotations = body["metadata"]["annotations"].as_object().filter(|_| key.0 == "ingresses");
+                        for (name, value) in annotations.into_iter().flatten() {
+                            after["metadata"]["annotations"][name] = value.clone();
+                        }
+                    }
+                    // A merge, of annotations alone.
+                    _ if body["kind"].is_null() => {
                         for (name, value) in body["metadata"]["annotations"].as_object().into_iter().flatten() {
                             after["metadata"]["annotations"][name] = value.clone();
                         }

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use crate::apiserver::ApiServer;
+use crate::gateway;
 use crate::rig::{Rig, cluster, config, ingress, pod};
 
 const ROUTED: &str = "fairway.dev/routed";
@@ -283,6 +284,40 @@ async fn an_ingress_that_asks_shows_when_all_proxies_of_all_controllers_have_a_g
         || api.asked("PATCH", "/ingresses/a/status").iter().filter(|asked| asked.body["status"].is_null()).count();
     sleep(Duration::from_secs(300)).await;
     assert_eq!(writes(), 3, "one for generation 2, two for generation 3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_that_asks_shows_who_has_a_generation_beside_its_status() {
+    let api = shop();
+    api.put(gateway::class());
+    api.put(gateway::gateway());
+    let put_route = |generation| {
+        let mut route = gateway::route(generation, &format!("g{generation}.example.com"));
+        route["metadata"]["annotations"] = json!({"fairway.dev/observe": "true"});
+        api.put(route);
+    };
+    let mut foreign = gateway::route(1, "foreign.example.com");
+    foreign["metadata"]["name"] = json!("foreign");
+    foreign["metadata"]["annotations"] = json!({"fairway.dev/observe": "true"});
+    foreign["spec"]["parentRefs"][0]["name"] = json!("theirs");
+    api.put(foreign);
+    let serves = watch::Sender::new(vec![u64::MAX]);
+    let observing = ControllerConfig { observed: true, gateway_api: true, ..config("one") };
+    let mut rig = Rig::start_with_proxies(&api, observing, &serves);
+    rig.ready().await;
+    for generation in [1, 2] {
+        put_route(generation);
+        let shows = |api: &ApiServer| {
+            let route = api.get("httproutes", "shop", "web").unwrap();
+            let text = route["metadata"]["annotations"]["fairway.dev/observed"].as_str().unwrap_or_default();
+            let is_shown = text.starts_with(&format!(r#"{{"generation":{generation},"proxies":1,"of":1,"#));
+            is_shown && route["status"]["parents"][0]["conditions"][0]["observedGeneration"] == generation
+        };
+        api.until("the annotation and the status", shows).await;
+    }
+    sleep(Duration::from_secs(300)).await;
+    let writes = |path| api.asked("PATCH", path).iter().filter(|asked| asked.body["status"].is_null()).count();
+    assert_eq!((writes("/httproutes/web"), writes("/httproutes/foreign")), (2, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,14 +13,14 @@ use crate::rig::{Rig, cluster, config};
 const API: &str = "gateway.networking.k8s.io/v1";
 const CONTROLLER: &str = "fairway.dev/gateway";
 
-fn class() -> Value {
+pub(crate) fn class() -> Value {
     json!({
         "apiVersion": API, "kind": "GatewayClass", "metadata": {"name": "fairway", "generation": 1},
         "spec": {"controllerName": CONTROLLER},
     })
 }
 
-fn gateway() -> Value {
+pub(crate) fn gateway() -> Value {
     json!({
         "apiVersion": API, "kind": "Gateway",
         "metadata": {"namespace": "shop", "name": "edge", "generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z"},
@@ -28,7 +28,7 @@ fn gateway() -> Value {
     })
 }
 
-fn route(generation: u64, hostname: &str) -> Value {
+pub(crate) fn route(generation: u64, hostname: &str) -> Value {
     json!({
         "apiVersion": API, "kind": "HTTPRoute",
         "metadata": {

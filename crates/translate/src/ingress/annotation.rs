@@ -43,7 +43,7 @@ pub const DEFAULT_PREFIX: &str = "nginx.ingress.kubernetes.io";
 /// The prefix of annotations that are Fairway's own, whatever `--annotations-prefix` says. In the table it is a part of their names.
 pub const OWN_PREFIX: &str = "fairway.dev/";
 
-/// The annotation that asks to be told who has observed an Ingress.
+/// The annotation that asks to be told who has observed an Ingress, or a route of the Gateway API.
 pub const OBSERVE: &str = "fairway.dev/observe";
 
 /// The annotation in which Fairway says so.

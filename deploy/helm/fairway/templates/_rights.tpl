@@ -29,6 +29,7 @@ What the controller may do at the API server: what it does, and nothing else. It
   "clears" (and (not (empty $status)) (not (empty $clears)))
   "gateways" (not (empty (include "fairway.switch" (dict "flags" $flags "name" "gateway-api" "default" false))))
   "gate" (and (not (empty $status)) (not (empty (include "fairway.switch" (dict "flags" $flags "name" "readiness-gate" "default" false)))))
+  "observed" (and (not (empty $status)) (not (empty (include "fairway.switch" (dict "flags" $flags "name" "observed" "default" false)))))
   "peers" (and (not (empty $status)) (not (and (empty (include "fairway.switch" (dict "flags" $flags "name" "readiness-gate" "default" false))) (empty (include "fairway.switch" (dict "flags" $flags "name" "observed" "default" false))))))
   "addresses" (has (index $flags "gateway-address" | default "shared" | toString) (list "asked" "own"))
   | toYaml -}}
@@ -62,6 +63,10 @@ the condition of its version.
 {{- $written := list "gateways/status" "listenersets/status" "backendtlspolicies/status" }}
 {{- range $routes }}{{- $written = append $written (printf "%s/status" .) }}{{- end }}
 {{ include "fairway.rule" (dict "group" "gateway.networking.k8s.io" "resources" $written "verbs" (list "patch")) }}
+{{- if $duties.observed }}
+{{- /* The annotation that says who has observed a route: the status of an object of a CRD takes no annotation. */}}
+{{ include "fairway.rule" (dict "group" "gateway.networking.k8s.io" "resources" $routes "verbs" (list "patch")) }}
+{{- end }}
 {{- if $duties.addresses }}
 {{- /* The Services of Gateways that have an address of their own, and what they lead to. */}}
 {{- $make := list "create" "patch" "delete" }}

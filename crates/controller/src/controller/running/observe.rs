@@ -10,6 +10,7 @@ use super::tell::{log, log_resolved};
 use crate::address::Addresses;
 use crate::api::CallError;
 use crate::event::{Report, Subject};
+use crate::gate::Asking;
 use crate::reference::is_referenced;
 use crate::source::unreadable;
 use crate::store::News;
@@ -76,19 +77,15 @@ impl Running {
     async fn seen(&mut self, source: usize, seen: Seen) {
         match &seen.content {
             Content::Addresses(addresses) => self.publish_addresses(addresses.clone()),
-            Content::Object { status: Some(status), .. } if self.config.status.is_written() => {
+            Content::Object { status: Some(status), asking, .. } if self.config.status.is_written() => {
                 self.gateways.seen(&seen.key, &seen.identity, (**status).clone());
+                self.asked(&seen.key, &seen.identity, *asking);
             }
             Content::Object { shown, asking, .. }
                 if seen.key.kind == Kind::Ingress && self.config.status.is_written() =>
             {
-                if let Some(gating) = self.gating.as_mut().filter(|_| self.config.observed) {
-                    let now = Instant::now();
-                    if gating.observed.seen(&seen.key, &seen.identity, *asking, now) {
-                        self.debounce.touch(now);
-                    }
-                }
                 self.status.seen(&seen.key, &seen.identity, shown.clone());
+                self.asked(&seen.key, &seen.identity, *asking);
             }
             _ if is_referenced(seen.key.kind) && self.wants(&seen.key) => {
                 self.references.seen(&seen.key, &seen.identity.version);
@@ -97,6 +94,16 @@ impl Running {
         }
         if let News::Malformed(key, why) = self.store.seen(source, seen) {
             self.malformed(key, &why).await;
+        }
+    }
+
+    /// Records whether an Ingress or a route asks to be told who has observed it.
+    fn asked(&mut self, key: &ObjectKey, identity: &Identity, asking: Option<Asking>) {
+        let is_observed = self.config.observed && (key.kind == Kind::Ingress || key.kind.is_route());
+        let Some(gating) = self.gating.as_mut().filter(|_| is_observed) else { return };
+        let now = Instant::now();
+        if gating.observed.seen(key, identity, asking, now) {
+            self.debounce.touch(now);
         }
     }
 

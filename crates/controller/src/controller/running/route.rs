@@ -1,6 +1,8 @@
 //! The readiness gate of pods: what comes from its watches, what we tell other controllers, and the conditions that the leader writes.
 
 use fairway_model::ErrorChain;
+use fairway_translate::Translator;
+use fairway_translate::objects::{Kind, ObjectKey};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -116,8 +118,8 @@ impl Running {
             && is_new
             && !matches!(error.code(), Some(404 | 409))
         {
-            let (namespace, name) = (&*telling.key.namespace, &*telling.key.name);
-            warn!(namespace, name, error = %ErrorChain(error), "cannot say on an Ingress which proxies have it; trying again");
+            let ObjectKey { kind, namespace, name } = &telling.key;
+            warn!(%kind, %namespace, %name, error = %ErrorChain(error), "cannot say on an object which proxies have it; trying again");
         }
     }
 
@@ -129,7 +131,13 @@ impl Running {
         let (sent, live) = (self.sent, self.live);
         let translator = &self.translator;
         let Some(Gating { gate, observed, peers, record, proxies, .. }) = &mut self.gating else { return };
-        observed.serve(|key| translator.as_ref().is_some_and(|translator| translator.served().contains(key)));
+        observed.serve(|key| {
+            let is_ours = |translator: &Translator| match key.kind {
+                Kind::Ingress => translator.served().contains(key),
+                _ => translator.statuses().contains_key(key),
+            };
+            translator.as_ref().is_some_and(is_ours)
+        });
         if is_sent {
             gate.published(sent);
             observed.published(sent);
