@@ -221,8 +221,13 @@ impl Writing<'_> {
                 status.insert("conditions".into(), self.conditions(&shown["conditions"], &json!(conditions)));
                 status.insert("listeners".into(), self.listeners(shown, listeners));
             }
-            // Routes and policies have entries of ours among those of others.
-            wanted if matches!(key.kind, Kind::BackendTLSPolicy | Kind::RoutePolicy | Kind::XBackendTrafficPolicy) => {
+            // Routes, policies and XBackends have entries of ours among those of others.
+            wanted
+                if matches!(
+                    key.kind,
+                    Kind::BackendTLSPolicy | Kind::RoutePolicy | Kind::XBackendTrafficPolicy | Kind::XBackend
+                ) =>
+            {
                 let ours: Vec<_> = match wanted {
                     Some(ObjectStatus::Policy { ancestors }) => {
                         ancestors.iter().map(|one| (json!(one.ancestor_ref), json!(one.conditions))).collect()

@@ -1,4 +1,4 @@
-//! Objects that are made for Gateways: written and deleted as translation says, by the leader.
+//! Objects that are made for Gateways and XBackends: written and deleted as translation says, by the leader.
 
 use std::collections::HashMap;
 
@@ -17,8 +17,8 @@ const MANAGER: &str = "fairway";
 
 /// What is written here, for the log.
 const WRITES: Writes = Writes {
-    all: "Services and EndpointSlices for Gateways",
-    one: "an object that is made for a Gateway",
+    all: "Services and EndpointSlices for Gateways and XBackends",
+    one: "an object that is made for a Gateway or an XBackend",
     again: "from time to time",
 };
 

@@ -111,6 +111,7 @@ pub(crate) fn plural(kind: Kind) -> &'static str {
         Kind::BackendTLSPolicy => "backendtlspolicies",
         Kind::RoutePolicy => "routepolicies",
         Kind::GatewayParameters => "gatewayparameters",
+        Kind::XBackend => "xbackends",
         Kind::XBackendTrafficPolicy => "xbackendtrafficpolicies",
         Kind::ListenerSet => "listenersets",
         Kind::HTTPRoute => "httproutes",

@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 
-use fairway_testkit::{Ca, Leaf, Origin, Reply, TlsClient, eventually};
+use fairway_testkit::{Ca, Client, Leaf, Origin, Reply, TlsClient, eventually};
 use support::{Dev, run, text};
 
 const OBJECTS: &str = "\
@@ -244,6 +244,115 @@ async fn the_authorities_of_the_machine_count_where_a_policy_says_so() {
         let dev = Dev::start_with([folder.path().as_os_str(), backend.as_ref()], &environment);
         assert_eq!(Box::pin(through_both(&dev, &ca)).await, expected);
     }
+}
+
+/// A Gateway whose route leads to an XBackend.
+const OUTSIDE: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop}
+spec:
+  gatewayClassName: any
+  listeners: [{name: http, port: 80, protocol: HTTP}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web, namespace: shop}
+spec:
+  parentRefs: [{name: edge}]
+  hostnames: [web.example]
+  rules:
+  - backendRefs: [{group: gateway.networking.x-k8s.io, kind: XBackend, name: web}]
+  - matches: [{path: {value: /other}}]
+    backendRefs: [{group: gateway.networking.x-k8s.io, kind: XBackend, name: web}]
+";
+
+fn xbackend(spec: &str) -> String {
+    let head = "apiVersion: gateway.networking.x-k8s.io/v1alpha1\nkind: XBackend";
+    format!("{head}\nmetadata: {{name: web, namespace: shop}}\nspec: {{{spec}}}\n")
+}
+
+#[tokio::test]
+async fn a_host_outside_of_the_cluster_is_reached_over_tls_as_its_xbackend_says() {
+    let (ca, other, clients) = (Ca::new("servers"), Ca::new("others"), Ca::new("clients"));
+    let origin = Origin::new("outside").mutual_tls(&ca.leaf(&["api.example"]), &clients).start();
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| fs::write(folder.path().join(name), text).unwrap();
+    let pair = |leaf: &Leaf| [("tls.crt", leaf.certificate_pem()), ("tls.key", leaf.key_pem())];
+    let outside = |authorities: &str, tls: &str| {
+        let validation =
+            format!("hostname: api.example, caCertificateRefs: [{{group: '', kind: ConfigMap, name: {authorities}}}]");
+        let host = "type: ExternalHostname, externalHostname: {hostname: localhost}";
+        xbackend(&format!("{host}, port: {{number: {}}}, tls: {{{tls}, validation: {{{validation}}}}}", origin.port()))
+    };
+    let mutual = "mode: ClientAndServer, clientCertificateRef: {name: shown}";
+    write("routes.yaml", OUTSIDE.to_owned());
+    write("shown.yaml", object("Secret", "shown", &pair(&clients.leaf(&["proxy"]))));
+    write("ca.yaml", object("ConfigMap", "ca", &[("ca.crt", ca.pem())]));
+    write("other.yaml", object("ConfigMap", "other", &[("ca.crt", other.pem())]));
+    write("outside.yaml", outside("ca", mutual));
+    let path = folder.path().to_str().unwrap();
+    // What leads back to the machine is refused, unless a flag allows it.
+    let refused = text(&run(["check", path]));
+    assert!(refused.contains("XBackend shop/web"), "{refused}");
+    assert!(refused.contains("localhost may not be a backend"), "{refused}");
+    let allowed = "--allow-backend-address=127.0.0.1";
+    let explained = text(&run(["explain", allowed, path, "GET", "http://web.example/"]));
+    assert!(explained.contains("shop/web") && explained.contains("localhost"), "{explained}");
+
+    let dev = Dev::start([folder.path().as_os_str(), allowed.as_ref()]);
+    let expect = async |what: &str, expected: u16| {
+        let is_so = async || match dev.get("web.example", "/").await.status {
+            status if status == expected => Ok(()),
+            status => Err(status),
+        };
+        Box::pin(eventually(what, is_so)).await;
+    };
+    expect("the origin", 200).await;
+    assert_eq!(origin.next_request().await.sni.as_deref(), Some("api.example"));
+    write("outside.yaml", outside("other", mutual));
+    expect("another authority", 502).await;
+    write("outside.yaml", outside("gone", mutual));
+    expect("no authority", 500).await;
+    write("outside.yaml", outside("ca", "mode: ServerOnly"));
+    expect("no certificate to show", 502).await;
+    write("outside.yaml", outside("ca", mutual));
+    expect("all is well again", 200).await;
+    write("outside.yaml", String::new());
+    expect("no XBackend", 500).await;
+}
+
+#[tokio::test]
+async fn what_the_crd_of_xbackends_refuses_is_not_served_and_pods_have_sessions() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| fs::write(folder.path().join(name), text).unwrap();
+    let path = folder.path().to_str().unwrap();
+    write("routes.yaml", OUTSIDE.to_owned());
+    let pods = "type: EndpointSelector, endpointSelector: {matchLabels: {app: web}}, port: {number: 8080}";
+    write("pods.yaml", xbackend(&format!("{pods}, protocol: HTTP2")));
+    let output = run(["check", path]);
+    let report = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    assert!(report.contains("tls must be enabled when protocol is HTTP2"), "{report}");
+    assert!(report.contains("a kind of the experimental channel"), "{report}");
+
+    write("pods.yaml", xbackend(&format!("{pods}, sessionPersistence: {{type: Header, header: {{name: X-Session}}}}")));
+    let report = text(&run(["check", path]));
+    assert!(report.contains("at edge: Accepted"), "{report}");
+    let mut dev = Dev::start([folder.path()]);
+    // There are no pods on this machine, so the echo answers for them.
+    assert_eq!(dev.service("web.example", "/").await, "shop/web:8080/xbackend");
+    let begun = dev.get("web.example", "/").await;
+    let session = begun.header("x-session").expect("a session").to_owned();
+    let fields = format!("Host: web.example\r\nX-Session: {session}");
+    let head = format!("GET /other HTTP/1.1\r\n{fields}\r\n\r\n");
+    let mut client = Client::connect(dev.http).await;
+    client.send(&head).await;
+    let again = client.read_response().await;
+    assert_eq!((again.status, again.header("x-session")), (200, None), "the session of the other rule too");
+    fs::remove_file(folder.path().join("pods.yaml")).unwrap();
+    dev.line_with("there is no XBackend shop/web");
+    assert_eq!(dev.get("web.example", "/").await.status, 500);
 }
 
 /// What restricts `/old` of the route.

@@ -275,6 +275,8 @@ impl Translator {
         dirty.gateway_certificates |= dirty.secret_owners.iter().any(|(owner, _)| owner.kind == Kind::Gateway);
         let of_policies = dirty.secret_owners.iter().map(|(owner, _)| owner).filter(|it| it.kind == Kind::RoutePolicy);
         dirty.route_policy_users.extend(of_policies.cloned());
+        let of_xbackends = dirty.secret_owners.iter().map(|(owner, _)| owner).filter(|it| it.kind == Kind::XBackend);
+        dirty.gateway_statuses.extend(of_xbackends.cloned());
         config_maps.settle(objects, dirty);
         ingresses.follow_references(dirty);
         backends.settle(
@@ -478,6 +480,9 @@ impl Translator {
             Kind::XBackendTrafficPolicy => {
                 dirty.traffic_policies.insert(key);
             }
+            Kind::XBackend => {
+                dirty.xbackends.insert(key);
+            }
             Kind::RoutePolicy => {
                 dirty.route_policies.insert(key);
             }
@@ -536,6 +541,10 @@ fn means_the_same(before: &Object, after: &Object) -> bool {
         (Object::GatewayParameters(a), Object::GatewayParameters(b)) => Arc::ptr_eq(a, b) || a.spec == b.spec,
         (Object::XBackendTrafficPolicy(a), Object::XBackendTrafficPolicy(b)) => {
             Arc::ptr_eq(a, b) || a.spec == b.spec && same_life(&a.metadata, &b.metadata)
+        }
+        (Object::XBackend(a), Object::XBackend(b)) => {
+            Arc::ptr_eq(a, b)
+                || a.spec == b.spec && a.metadata.uid == b.metadata.uid && same_life(&a.metadata, &b.metadata)
         }
         (Object::RoutePolicy(a), Object::RoutePolicy(b)) => {
             Arc::ptr_eq(a, b) || a.spec == b.spec && same_life(&a.metadata, &b.metadata)

@@ -132,10 +132,11 @@ fn is_of_others(key: &ObjectKey) -> bool {
     ["x", "y"].contains(&&*key.namespace)
 }
 
-/// What translations tell about the objects of others. A policy of a Service names the Gateways of all who may use it.
+/// What translations tell about the objects of others. A policy of a Service, and an XBackend, name the Gateways of all who may use it.
 fn told(of: &Translator) -> BTreeMap<ObjectKey, String> {
     let objects = of.objects().iter().map(|(key, _)| key).filter(|key| is_of_others(key));
-    let objects = objects.filter(|key| !matches!(key.kind, Kind::BackendTLSPolicy | Kind::XBackendTrafficPolicy));
+    let objects = objects
+        .filter(|key| !matches!(key.kind, Kind::BackendTLSPolicy | Kind::XBackendTrafficPolicy | Kind::XBackend));
     let told = objects.map(|key| {
         let (status, findings) = (of.statuses().get(key), of.diagnostics().get(key));
         (key.clone(), format!("served: {}, {status:?}, {findings:?}", of.served().contains(key)))

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use fairway_model::Snapshot;
+use fairway_translate::gateway::Make;
 use fairway_translate::gateway::api::{
     BackendTLSPolicy, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute, UDPRoute,
-    XBackendTrafficPolicy,
+    XBackend, XBackendTrafficPolicy,
 };
 use fairway_translate::gateway::policy::RoutePolicy;
 use fairway_translate::objects::{Change, Object, ObjectKey, Objects};
@@ -47,16 +48,24 @@ fn hosts() -> impl Strategy<Value = Vec<&'static str>> {
 }
 
 fn route() -> impl Strategy<Value = Object> {
-    let rule = (0..PATHS.len(), 0..3usize, 0..3u32, 0..4u8, any::<bool>()).prop_map(|(path, kind, service, filter, far)| {
+    let rule = (0..PATHS.len(), 0..3usize, 0..3u32, 0..4u8, (any::<bool>(), 0..4usize)).prop_map(|(path, kind, service, filter, (far, other))| {
         let kind = ["Exact", "PathPrefix", "RegularExpression"][kind];
         let filters = match filter {
             1 => json!([{"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "A", "value": "$b"}]}}]),
             2 => json!([{"type": "CORS", "cors": {}}]),
             _ => json!([]),
         };
+        let near = json!({"name": format!("s{service}"), "port": 80, "namespace": far.then_some("b")});
+        let group = "gateway.networking.x-k8s.io";
+        let outside = json!({"group": group, "kind": "XBackend", "name": format!("x{service}"), "namespace": far.then_some("b")});
+        let backends = match other {
+            0 => json!([outside]),
+            1 => json!([near, outside]),
+            _ => json!([near, {"name": "s0", "port": 81}]),
+        };
         json!({
             "name": format!("n{path}"), "matches": [{"path": {"type": kind, "value": PATHS[path]}}], "filters": filters,
-            "backendRefs": [{"name": format!("s{service}"), "port": 80, "namespace": far.then_some("b")}, {"name": "s0", "port": 81}],
+            "backendRefs": backends,
         })
     });
     let kinds = prop::sample::select(&["Gateway", "ListenerSet"][..]);
@@ -130,6 +139,36 @@ fn route_policy() -> impl Strategy<Value = Object> {
     })
 }
 
+/// XBackends, sound and broken ones: for hosts and for pods.
+fn xbackend() -> impl Strategy<Value = Object> {
+    let spec = (0..6usize, 0..3usize, prop::sample::select(&["TCP", "HTTP2", "H2C", "MCP"][..]), any::<bool>());
+    (0..2usize, 0..3u32, 0..4u32, spec).prop_map(|(namespace, name, created, (kind, tls, protocol, speaks))| {
+        let mut spec = [
+            json!({"externalHostname": {"hostname": "a.example"}}),
+            json!({"externalHostname": {"hostname": "localhost"}}),
+            json!({"endpointSelector": {"matchLabels": {"app": format!("a{name}")}}}),
+            json!({"endpointSelector": {"matchLabels": {"app": "b"}}, "sessionPersistence": {"cookie": {}}}),
+            json!({"endpointSelector": {"matchLabels": {}}}),
+            json!({}),
+        ][kind]
+            .clone();
+        spec["type"] = json!(if kind < 2 { "ExternalHostname" } else { "EndpointSelector" });
+        spec["port"] = json!({"number": 8080 + created});
+        spec["protocol"] = json!(speaks.then_some(protocol));
+        let authorities = json!([{"group": "", "kind": "ConfigMap", "name": format!("m{}", created % 2)}]);
+        let validation = json!({"hostname": "a.example", "caCertificateRefs": authorities});
+        spec["tls"] = [
+            json!(null),
+            json!({"mode": "ServerOnly", "validation": validation}),
+            json!({"mode": "ClientAndServer", "validation": validation, "clientCertificateRef": {"name": "u0", "namespace": "b"}}),
+        ][tls]
+            .clone();
+        let mut metadata = metadata(namespace, format!("x{name}"), created);
+        metadata["uid"] = json!(format!("uid-{created}"));
+        read::<XBackend>(json!({"metadata": metadata, "spec": spec}))
+    })
+}
+
 fn secret() -> impl Strategy<Value = Object> {
     (0..2usize, 0..2u32, any::<bool>()).prop_map(|(namespace, name, sound)| {
         // `ada:{PLAIN}x`, or a hash that is not checked.
@@ -186,7 +225,10 @@ fn other() -> impl Strategy<Value = Object> {
         let from = json!([{
             "group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": if right { "a" } else { "c" },
         }]);
-        let to = json!([{"group": "", "kind": "Service", "name": named.then_some("s1")}]);
+        let to = json!([
+            {"group": "", "kind": "Service", "name": named.then_some("s1")},
+            {"group": "gateway.networking.x-k8s.io", "kind": "XBackend", "name": named.then_some("x1")},
+        ]);
         read::<ReferenceGrant>(json!({"metadata": {"namespace": "b", "name": "g"}, "spec": {"from": from, "to": to}}))
     });
     let namespace = (0..2usize, any::<bool>()).prop_map(|(namespace, labelled)| {
@@ -263,7 +305,7 @@ fn other() -> impl Strategy<Value = Object> {
                 },
             }))
         });
-    prop_oneof![2 => policy, 1 => traffic, 2 => route_policy(), 1 => secret(), 1 => map, 2 => made, 1 => slice, 3 => gateway, 2 => set, 1 => class, 1 => grant, 1 => namespace, 2 => service, 2 => ingress]
+    prop_oneof![2 => xbackend(), 2 => policy, 1 => traffic, 2 => route_policy(), 1 => secret(), 1 => map, 2 => made, 1 => slice, 3 => gateway, 2 => set, 1 => class, 1 => grant, 1 => namespace, 2 => service, 2 => ingress]
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -280,6 +322,71 @@ fn begin() -> Vec<Change> {
         ),
     ];
     classes.map(Change::Upsert).into()
+}
+
+/// The pods of an XBackend follow the slices of the Service that is made for it, whichever comes first, and however often it is made anew.
+#[test]
+fn the_pods_of_an_xbackend_are_those_of_the_service_that_is_made_for_it() {
+    let options = Options { gateway_address: GatewayAddressing::Asked, ..Options::default() };
+    let mut translator = Translator::new(options.clone());
+    let mut objects = Objects::default();
+    let mut apply = |changes: Vec<Change>| {
+        changes.iter().for_each(|change| _ = objects.apply(change.clone()));
+        translator.apply(changes, NOW);
+        let anew = translate(&objects, &options, NOW);
+        assert_eq!((translator.snapshot(), translator.made()), (&anew.snapshot, &anew.made));
+        let made: Vec<_> = anew.made.iter().map(|(key, make)| (key.clone(), make.clone())).collect();
+        let backend = "a/x0:8080/xbackend".into();
+        let pods = anew.snapshot.endpoint_set(&backend).map(|set| format!("{:?}", set.endpoints)).unwrap_or_default();
+        (made, pods)
+    };
+    let gateway = read::<Gateway>(json!({
+        "metadata": metadata(0, "g0".into(), 0),
+        "spec": {"gatewayClassName": "fairway", "listeners": [{"name": "l0", "port": 80, "protocol": "HTTP"}]},
+    }));
+    let backend = json!({"group": "gateway.networking.x-k8s.io", "kind": "XBackend", "name": "x0"});
+    let route = read::<HTTPRoute>(json!({
+        "metadata": metadata(0, "r0".into(), 0),
+        "spec": {"parentRefs": [{"name": "g0"}], "rules": [{"backendRefs": [backend]}]},
+    }));
+    let xbackend = |uid: &str, spec: Value| {
+        let mut metadata = metadata(0, "x0".into(), 0);
+        metadata["uid"] = json!(uid);
+        Change::Upsert(read::<XBackend>(json!({"metadata": metadata, "spec": spec})))
+    };
+    let pods = || json!({"type": "EndpointSelector", "endpointSelector": {"matchLabels": {"app": "x"}}, "port": {"number": 8080}});
+    let slice = |service: &ObjectKey, address: &str| {
+        Change::Upsert(read::<EndpointSlice>(json!({
+            "metadata": {"namespace": "a", "name": format!("{}-1", service.name), "labels": {"kubernetes.io/service-name": &*service.name}},
+            "addressType": "IPv4", "endpoints": [{"addresses": [address]}], "ports": [{"name": "backend", "port": 8080}],
+        })))
+    };
+    let mut changes = begin();
+    changes.extend([Change::Upsert(gateway), xbackend("1", pods())]);
+    assert_eq!(apply(changes).0, [], "no route refers to it");
+    let (made, found) = apply(vec![Change::Upsert(route.clone())]);
+    let [(first, Make::Apply(service))] = &made[..] else { panic!("{made:?}") };
+    assert_eq!(found, "Addresses([])");
+    let there = Change::Upsert(read::<Service>(Value::clone(service)));
+    assert_eq!(apply(vec![there]).0, [], "it is as it should be");
+    assert!(apply(vec![slice(first, "10.2.0.1")]).1.contains("10.2.0.1:8080"));
+    assert!(apply(vec![slice(first, "10.2.0.2")]).1.contains("10.2.0.2:8080"));
+    // Another one of the same name has other pods.
+    let (made, found) = apply(vec![xbackend("2", pods())]);
+    let [(second, Make::Apply(_))] = &made[..] else { panic!("{made:?}") };
+    assert_ne!(first, second);
+    assert_eq!(found, "Addresses([])");
+    assert_eq!(apply(vec![slice(first, "10.2.0.3")]).1, "Addresses([])");
+    assert!(apply(vec![slice(second, "10.2.0.4")]).1.contains("10.2.0.4:8080"));
+    // One that is about a host has none.
+    let host =
+        json!({"type": "ExternalHostname", "externalHostname": {"hostname": "api.example"}, "port": {"number": 8080}});
+    let back = xbackend("1", host);
+    let (made, found) = apply(vec![back]);
+    assert_eq!(made, [(first.clone(), Make::Delete)]);
+    assert!(found.contains("api.example."), "{found}");
+    assert_eq!(apply(vec![Change::Remove(first.clone())]).0, []);
+    assert_eq!(apply(vec![Change::Remove(route.key())]).1, "");
 }
 
 proptest! {

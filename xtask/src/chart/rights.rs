@@ -29,7 +29,7 @@ const SERVED: [&str; 7] = [
 const GATE: [&str; 2] = ["list watch pods", "patch pods/status"];
 
 /// Rights about the Gateway API in every namespace that is served.
-const GATEWAYS: [&str; 21] = [
+const GATEWAYS: [&str; 23] = [
     "list watch backendtlspolicies",
     "list watch gateways",
     "list watch grpcroutes",
@@ -40,6 +40,7 @@ const GATEWAYS: [&str; 21] = [
     "list watch tcproutes",
     "list watch tlsroutes",
     "list watch udproutes",
+    "list watch xbackends",
     "list watch xbackendtrafficpolicies",
     "patch backendtlspolicies/status",
     "patch gateways/status",
@@ -50,6 +51,7 @@ const GATEWAYS: [&str; 21] = [
     "patch tcproutes/status",
     "patch tlsroutes/status",
     "patch udproutes/status",
+    "patch xbackends/status",
     "patch xbackendtrafficpolicies/status",
 ];
 

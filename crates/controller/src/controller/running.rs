@@ -84,6 +84,7 @@ pub(super) struct Running {
     /// `None` until the first lists are complete.
     translator: Option<Translator>,
     classes_readable: bool,
+    has_xbackends: bool,
     /// Whether everything must be translated again.
     rebuild: bool,
     debounce: Debounce,
@@ -189,6 +190,7 @@ impl Running {
             references: References::default(),
             translator: None,
             classes_readable: true,
+            has_xbackends: true,
             rebuild: false,
             debounce: Debounce::default(),
             fresh_went: false,

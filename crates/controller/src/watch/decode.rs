@@ -199,6 +199,7 @@ fn object(kind: Kind, text: &str, hasher: &RandomState) -> serde_json::Result<(R
         Kind::BackendTLSPolicy => slim(lenient::<api::BackendTLSPolicy>(text)?, hasher),
         Kind::GatewayParameters => slim(lenient::<GatewayParameters>(text)?, hasher),
         Kind::XBackendTrafficPolicy => slim(lenient::<api::XBackendTrafficPolicy>(text)?, hasher),
+        Kind::XBackend => slim(lenient::<api::XBackend>(text)?, hasher),
         Kind::RoutePolicy => slim(lenient::<RoutePolicy>(text)?, hasher),
         Kind::ListenerSet => slim(lenient::<api::ListenerSet>(text)?, hasher),
         Kind::HTTPRoute => slim(lenient::<api::HTTPRoute>(text)?, hasher),

@@ -218,6 +218,80 @@ async fn a_policy_of_the_experimental_channel_is_told_about_at_its_gateway_and_g
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_xbackend_is_told_at_its_gateway_what_became_of_it_and_its_pods_get_a_service() {
+    const XBACKENDS: &str = "xbackends";
+    let xbackend = |generation: u64, spec: Value| {
+        json!({
+            "apiVersion": "gateway.networking.x-k8s.io/v1alpha1", "kind": "XBackend",
+            "metadata": {
+                "namespace": "shop", "name": "pay", "generation": generation, "creationTimestamp": "2026-01-01T00:00:00Z",
+            },
+            "spec": spec,
+        })
+    };
+    let host = |name: &str| json!({"type": "ExternalHostname", "externalHostname": {"hostname": name}, "port": {"number": 80}});
+    let mut to = route(1, "a.example.com");
+    to["spec"]["rules"] =
+        json!([{"backendRefs": [{"group": "gateway.networking.x-k8s.io", "kind": "XBackend", "name": "pay"}]}]);
+    let api = cluster(&[]);
+    api.put(class());
+    api.put(gateway());
+    api.put(to);
+    // Without the CRD the kind is unknown.
+    api.fail("GET", "gateway.networking.x-k8s.io", 404, usize::MAX);
+    let mut config = gateway_config();
+    config.options.gateway_address = GatewayAddressing::Asked;
+    let mut rig = Rig::start(&api, config);
+    rig.serves(&["a.example.com"]).await;
+    let resolved = |api: &ApiServer| {
+        let parents = api.get("httproutes", "shop", "web").unwrap()["status"]["parents"].clone();
+        parents[0]["conditions"][1]["reason"].clone()
+    };
+    api.until("an unknown kind", |api| resolved(api) == "InvalidKind").await;
+    api.heal();
+    api.until("a kind that is known", |api| resolved(api) == "BackendNotFound").await;
+    api.put(xbackend(1, host("api.example")));
+    api.until("a backend", |api| resolved(api) == "ResolvedRefs").await;
+    let ancestors = |api: &ApiServer| api.get(XBACKENDS, "shop", "pay").unwrap()["status"]["ancestors"].clone();
+    api.until("its status", |api| conditions(&ancestors(api)[0]) == ["Accepted=True@1"]).await;
+    let first = ancestors(&api)[0].clone();
+    assert_eq!((&first["controllerName"], &first["ancestorRef"]["name"]), (&json!(CONTROLLER), &json!("edge")));
+    // What another controller says stays.
+    let theirs = json!({"controllerName": "theirs", "ancestorRef": {"name": "edge"}, "conditions": [{"type": "Odd"}]});
+    let mut changed = xbackend(2, host("localhost"));
+    changed["status"] = json!({"ancestors": [theirs, first]});
+    api.put(changed);
+    api.until("the new generation", |api| {
+        let ancestors = ancestors(api);
+        ancestors[0] == theirs && conditions(&ancestors[1]) == ["Accepted=False@2"]
+    })
+    .await;
+    assert_eq!(api.asked("PATCH", XBACKENDS).len(), 2);
+
+    // Pods are found through a Service, which is made once.
+    let mut pods = xbackend(
+        3,
+        json!({
+            "type": "EndpointSelector", "endpointSelector": {"matchLabels": {"app": "pay"}}, "port": {"number": 8080},
+        }),
+    );
+    pods["status"] = json!({"ancestors": ancestors(&api)});
+    api.put(pods);
+    api.until("a Service", |api| !api.asked("POST", "fieldManager=fairway").is_empty()).await;
+    sleep(Duration::from_secs(900)).await;
+    let made = api.asked("POST", "fieldManager=fairway");
+    let [made] = &made[..] else { panic!("{} Services", made.len()) };
+    assert_eq!(made.body["spec"]["selector"], json!({"app": "pay"}));
+    assert_eq!(
+        made.body["metadata"]["ownerReferences"][0]["uid"],
+        api.get(XBACKENDS, "shop", "pay").unwrap()["metadata"]["uid"]
+    );
+    assert_eq!(api.asked("PATCH", "fieldManager=fairway").len(), 0);
+    assert_eq!(api.asked("PATCH", XBACKENDS).len(), 3);
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_the_flag_nothing_of_it_is_read() {
     let api = cluster(&["a"]);
     let mut rig = Rig::start(&api, config("one"));

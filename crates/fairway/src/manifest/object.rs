@@ -185,6 +185,7 @@ impl Reader<'_> {
             Some(Kind::XBackendTrafficPolicy) => {
                 self.object::<api::XBackendTrafficPolicy>(node, Kind::XBackendTrafficPolicy, |_| {});
             }
+            Some(Kind::XBackend) => self.object::<api::XBackend>(node, Kind::XBackend, |_| {}),
             Some(Kind::RoutePolicy) => self.object::<RoutePolicy>(node, Kind::RoutePolicy, |_| {}),
             Some(Kind::ListenerSet) => self.object::<api::ListenerSet>(node, Kind::ListenerSet, |_| {}),
             Some(Kind::HTTPRoute) => self.object::<api::HTTPRoute>(node, Kind::HTTPRoute, |_| {}),

@@ -68,7 +68,7 @@ pub struct Options {
     pub geo_editions: Vec<String>,
     /// `--disable-catch-all`.
     pub disable_catch_all: bool,
-    /// `--disable-svc-external-name`.
+    /// `--disable-svc-external-name`. It holds for XBackends with an external host too.
     pub disable_external_name: bool,
     /// `--deep-inspect`.
     pub deep_inspect: bool,
@@ -78,11 +78,13 @@ pub struct Options {
     pub http: Vec<SocketAddr>,
     /// See [`http`](Self::http).
     pub https: Vec<SocketAddr>,
+    /// Whether the API server has the kind XBackend: without its CRD, references to it are to an unknown kind.
+    pub has_xbackends: bool,
     /// `--gateway-address`.
     pub gateway_address: GatewayAddressing,
     /// `--gateway-ports`: the ports of the process for these addresses.
     pub gateway_ports: RangeInclusive<u16>,
-    /// Loopback, link-local or metadata addresses that ExternalName Services may lead to nevertheless.
+    /// Loopback, link-local or metadata addresses that ExternalName Services and XBackends may lead to nevertheless.
     pub allowed_backend_addresses: Vec<IpAddr>,
     /// Answers for Services without endpoints, and local processes in their place (`fairway dev` only).
     pub development: Option<Development>,
@@ -235,6 +237,7 @@ impl Default for Options {
             annotation_validation: true,
             http: vec![SocketAddr::from(([0, 0, 0, 0], 80))],
             https: vec![SocketAddr::from(([0, 0, 0, 0], 443))],
+            has_xbackends: true,
             gateway_address: GatewayAddressing::Shared,
             gateway_ports: GATEWAY_PORTS,
             allowed_backend_addresses: Vec::new(),

@@ -67,9 +67,13 @@ pub(crate) fn read(
                 }
                 Transport::Udp
             }
-            Layer::Http | Layer::Gateway | Layer::Tcp | Layer::Auth | Layer::Name => {
-                Transport::Tcp { accept_proxy, send_proxy }
-            }
+            Layer::Http
+            | Layer::Gateway
+            | Layer::Tcp
+            | Layer::Auth
+            | Layer::Name
+            | Layer::XBackend
+            | Layer::XStream => Transport::Tcp { accept_proxy, send_proxy },
         };
         services.push(StreamService { port, transport, backend });
     }

@@ -41,6 +41,8 @@ pub(crate) struct Dirty {
     pub(crate) backend_policies: BTreeSet<ObjectKey>,
     /// XBackendTrafficPolicies.
     pub(crate) traffic_policies: BTreeSet<ObjectKey>,
+    /// XBackends, or ConfigMaps that they name.
+    pub(crate) xbackends: BTreeSet<ObjectKey>,
     /// RoutePolicies.
     pub(crate) route_policies: BTreeSet<ObjectKey>,
     /// RoutePolicies whose users have to be looked at again.

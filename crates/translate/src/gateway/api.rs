@@ -83,6 +83,7 @@ kind!(
     "gateway.networking.x-k8s.io",
     "v1alpha1"
 );
+kind!(XBackend, "xbackends", NamespaceResourceScope, XBackendSpec, "gateway.networking.x-k8s.io", "v1alpha1");
 
 macro_rules! record {
     ($(#[doc = $about:literal] $name:ident { $($(#[doc = $doc:literal])+ $field:ident: $type:ty,)* })+) => {$(
@@ -587,6 +588,47 @@ record! {
         retry_constraint: Option<RetryConstraintSpec>,
         /// Sessions.
         session_persistence: Option<SessionPersistence>,
+    }
+    /// See the API.
+    XBackendSpec {
+        /// Type, which says which of the next two is there.
+        r#type: String,
+        /// A host outside of the cluster.
+        external_hostname: Option<ExternalHostname>,
+        /// Pods of its namespace.
+        endpoint_selector: Option<EndpointSelector>,
+        /// The port of the host or of the pods.
+        port: XBackendPort,
+        /// What is spoken there; what the route says by default.
+        protocol: Option<String>,
+        /// TLS; none by default.
+        tls: Option<XBackendTls>,
+        /// Sessions with its endpoints.
+        session_persistence: Option<SessionPersistence>,
+    }
+    /// See the API.
+    XBackendPort {
+        /// Number.
+        number: Option<i32>,
+    }
+    /// See the API.
+    ExternalHostname {
+        /// DNS name.
+        hostname: String,
+    }
+    /// See the API.
+    EndpointSelector {
+        /// Labels that the pods have.
+        match_labels: BTreeMap<String, String>,
+    }
+    /// See the API.
+    XBackendTls {
+        /// `None`, `ServerOnly` or `ClientAndServer`.
+        mode: String,
+        /// The certificate that is shown.
+        client_certificate_ref: Option<ObjectReference>,
+        /// How the certificate of the endpoint is verified.
+        validation: Option<BackendTlsValidation>,
     }
     /// See the API.
     RetryConstraintSpec {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use fairway_model::{AlternativeName, Authority, CertificateName, Hostname, Trust, UpstreamTls};
 
-use super::api::{BackendTLSPolicy, BackendTLSPolicySpec, GROUP, ParentReference, PolicyTarget};
+use super::api::{BackendTLSPolicy, BackendTLSPolicySpec, BackendTlsValidation, GROUP, ParentReference, PolicyTarget};
 use super::host::RouteAge;
 use super::status::{AncestorStatus, Condition, Shortcoming};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
@@ -132,8 +132,9 @@ impl BackendPolicies {
             })
         };
         let mut config_maps = BTreeSet::new();
-        let (authorities, unresolved) = trusted(key, spec, objects, &mut config_maps);
-        let built = built(spec, authorities, unresolved.as_ref());
+        let (validation, field) = (&spec.validation, "spec.validation");
+        let (authorities, unresolved) = trusted(key, validation, field, objects, &mut config_maps);
+        let built = built(validation, field, authorities, unresolved.as_ref());
         let fault = built.as_ref().err().cloned();
         PolicyPart {
             targets: spec.target_refs.iter().filter_map(target).collect(),
@@ -227,16 +228,17 @@ pub(super) fn ancestor(gateway: &ObjectKey) -> ParentReference {
     }
 }
 
-/// The authorities of a policy, with the first reference that can't be followed. All ConfigMaps that it names are recorded.
-fn trusted(
+/// The authorities that an object names in a field, with the first reference that can't be followed. All ConfigMaps that it names are recorded.
+pub(super) fn trusted(
     key: &ObjectKey,
-    spec: &BackendTLSPolicySpec,
+    validation: &BackendTlsValidation,
+    field: &str,
     objects: &Objects,
     config_maps: &mut BTreeSet<ObjectKey>,
 ) -> (Vec<Authority>, Option<Shortcoming>) {
     let (mut trusted, mut unresolved) = (Vec::new(), None);
-    for (at, one) in spec.validation.ca_certificate_refs.iter().enumerate() {
-        let field = format!("spec.validation.caCertificateRefs[{at}]");
+    for (at, one) in validation.ca_certificate_refs.iter().enumerate() {
+        let field = format!("{field}.caCertificateRefs[{at}]");
         let found = if !one.group.is_empty() || one.kind != Kind::ConfigMap.as_str() {
             let message = format!("{field}: expected a ConfigMap, found {} {}", one.kind, one.name);
             Err(Shortcoming::new("InvalidKind", message))
@@ -266,30 +268,35 @@ pub(super) fn of_config_map(key: &ObjectKey, objects: &Objects) -> Result<Arc<[A
     authorities(text.as_bytes()).map_err(|why| named(&why))
 }
 
-fn built(
-    spec: &BackendTLSPolicySpec,
+/// TLS as that field says.
+///
+/// # Errors
+/// Why it can't be had; the message begins with the field.
+pub(super) fn built(
+    validation: &BackendTlsValidation,
+    field: &str,
     trusted: Vec<Authority>,
     unresolved: Option<&Shortcoming>,
 ) -> Result<UpstreamTls, Shortcoming> {
     let invalid = |message: String| Err(Shortcoming::new("Invalid", message));
-    let validation = &spec.validation;
     let trust = match validation.well_known_ca_certificates.as_deref() {
         Some("System") => Trust::System,
         Some(other) => {
-            return invalid(format!("spec.validation.wellKnownCACertificates: expected System, found {other}"));
+            return invalid(format!("{field}.wellKnownCACertificates: expected System, found {other}"));
         }
         None if trusted.is_empty() => {
-            let message = unresolved.map_or("spec.validation: no authority is named", |fault| &fault.message);
+            let nobody = || format!("{field}: no authority is named");
+            let message = unresolved.map_or_else(nobody, |fault| fault.message.clone());
             return Err(Shortcoming::new("NoValidCACertificate", message));
         }
         None => Trust::Authorities(trusted.into()),
     };
     let Ok(name) = validation.hostname.parse::<Hostname>() else {
-        return invalid(format!("spec.validation.hostname: {:?} is no host name", validation.hostname));
+        return invalid(format!("{field}.hostname: {:?} is no host name", validation.hostname));
     };
     let mut alternative_names = Vec::new();
     for (at, one) in validation.subject_alt_names.iter().enumerate() {
-        let field = format!("spec.validation.subjectAltNames[{at}]");
+        let field = format!("{field}.subjectAltNames[{at}]");
         alternative_names.push(match (&*one.r#type, &one.hostname, &one.uri) {
             ("Hostname", Some(name), _) => match name.parse::<Hostname>() {
                 Ok(name) => AlternativeName::Dns(name.as_str().into()),
@@ -304,9 +311,10 @@ fn built(
     Ok(UpstreamTls { name: Some(name.as_str().into()), sni: true, trust, alternative_names, ..UpstreamTls::default() })
 }
 
-/// The same TLS with a certificate of the proxy's own, for endpoints that ask for one.
+/// The same TLS with a certificate of the proxy's own, for endpoints that ask for one. An XBackend may have one of its own.
 pub(super) fn showing(tls: &UpstreamTls, certificate: &CertificateName) -> Arc<UpstreamTls> {
-    Arc::new(UpstreamTls { client_certificate: Some(certificate.clone()), ..tls.clone() })
+    let own = tls.client_certificate.clone().unwrap_or_else(|| certificate.clone());
+    Arc::new(UpstreamTls { client_certificate: Some(own), ..tls.clone() })
 }
 
 /// Takes a value out of a list of values.

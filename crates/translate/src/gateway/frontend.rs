@@ -92,7 +92,11 @@ pub(super) fn client_certificate(gateway: &Gateway, objects: &Objects) -> Option
     Some(if !reference.group.as_deref().unwrap_or_default().is_empty() || kind != "Secret" {
         let message = format!("{field}: expected a Secret, found {kind} {}", reference.name);
         Err(Shortcoming::new("InvalidClientCertificateRef", message))
-    } else if !grant::permits(objects, (Kind::Gateway, namespace), ("Secret", target, &reference.name)) {
+    } else if !grant::permits(
+        objects,
+        (Kind::Gateway, namespace),
+        &ObjectKey::new(Kind::Secret, target, &*reference.name),
+    ) {
         let message = format!(
             "{field}: no ReferenceGrant in namespace {target} lets Gateways of {namespace} refer to Secret {}",
             reference.name
@@ -131,7 +135,7 @@ fn config_map(gateway: &Gateway, one: &ObjectReference, objects: &Objects) -> Re
     }
     let own = gateway.metadata.namespace.as_deref().unwrap_or_default();
     let namespace = one.namespace.as_deref().unwrap_or(own);
-    if !grant::permits(objects, (Kind::Gateway, own), ("ConfigMap", namespace, &one.name)) {
+    if !grant::permits(objects, (Kind::Gateway, own), &ObjectKey::new(Kind::ConfigMap, namespace, &*one.name)) {
         let message = format!(
             "no ReferenceGrant in namespace {namespace} lets Gateways of {own} refer to ConfigMap {}",
             one.name

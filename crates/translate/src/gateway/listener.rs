@@ -233,7 +233,11 @@ pub(super) fn read_listener(
             if !group.is_empty() || kind != "Secret" {
                 let message = format!("tls.certificateRefs[{at}]: expected a Secret, found {kind} {}", one.name);
                 unresolved.get_or_insert(Shortcoming::new("InvalidCertificateRef", message));
-            } else if !grant::permits(objects, (key.kind, &key.namespace), ("Secret", namespace, &one.name)) {
+            } else if !grant::permits(
+                objects,
+                (key.kind, &key.namespace),
+                &ObjectKey::new(Kind::Secret, namespace, &*one.name),
+            ) {
                 let message = format!(
                     "tls.certificateRefs[{at}]: no ReferenceGrant in namespace {namespace} lets {}s of {} refer to Secret {}",
                     key.kind, key.namespace, one.name

@@ -6,6 +6,7 @@
 mod policy;
 mod route_policy;
 mod status;
+mod xbackend;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,10 +27,12 @@ use super::open::OpenListener;
 use super::place::{self, Place, Port, PortInUse, StreamPorts, Traffic};
 use super::route::{self, RoutePart, RouteRules, RouteText};
 use super::route_policy::RoutePolicies;
+use super::selection;
 use super::service::{self, Make, OwnService};
 use super::status::{Condition, FEATURES, ObjectStatus, ParentStatus, Shortcoming};
 use super::stream::Door;
 use super::traffic_policy::TrafficPolicies;
+use super::xbackend::XBackends;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::dirty::{Dirty, Output};
 use crate::engine::shared::Shared;
@@ -48,11 +51,14 @@ pub(crate) struct Gateways {
     owners: BTreeMap<ObjectKey, Arc<Owner>>,
     routes: BTreeMap<ObjectKey, RoutePart>,
     ages: BTreeMap<ObjectKey, RouteAge>,
-    /// The routes whose result depends on a Service.
+    /// The routes whose result depends on a Service or an XBackend.
     services: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
     policies_of_backends: BackendPolicies,
     policies_of_traffic: TrafficPolicies,
     policies_of_routes: RoutePolicies,
+    xbackends: XBackends,
+    /// Why what an XBackend needs can't be made.
+    unmade: BTreeMap<ObjectKey, Shortcoming>,
     /// How many routes each listener has taken.
     attached: BTreeMap<ListenerId, usize>,
     /// What listeners have, and what of it is open.
@@ -102,6 +108,7 @@ impl Gateways {
     /// Marks what depends on a ConfigMap.
     pub(crate) fn touch_config_map(&self, key: &ObjectKey, dirty: &mut Dirty) {
         self.policies_of_backends.touch_config_map(key, dirty);
+        self.xbackends.touch_config_map(key, dirty);
         dirty.gateways |= self.gateways.values().any(|part| part.config_maps.contains(key));
     }
 
@@ -120,7 +127,7 @@ impl Gateways {
         if is_made {
             self.services_made.insert(service.clone());
         }
-        dirty.gateway_services |= self.services_made.contains(service);
+        dirty.gateway_services |= self.services_made.contains(service) || self.xbackends.has_service(service);
     }
 
     /// Marks what depends on the endpoints of a Service: those of the proxy's own, and those that were made.
@@ -134,7 +141,7 @@ impl Gateways {
         dirty.gateway_services |= self.services_made.contains(service) || is_proxy();
     }
 
-    /// What has to be done about objects that are made for Gateways.
+    /// What has to be done about objects that are made for Gateways and XBackends.
     pub(crate) fn made(&self) -> &BTreeMap<ObjectKey, Make> {
         &self.made
     }
@@ -177,6 +184,11 @@ impl Gateways {
             let policies = inputs.objects.of_kind(Kind::BackendTLSPolicy);
             dirty.backend_policies.extend(policies.map(|(key, _)| key.clone()));
             dirty.route_policies.extend(inputs.objects.of_kind(Kind::RoutePolicy).map(|(key, _)| key.clone()));
+            // They may refer to Secrets by grants.
+            dirty.xbackends.extend(inputs.objects.of_kind(Kind::XBackend).map(|(key, _)| key.clone()));
+        }
+        for key in std::mem::take(&mut dirty.xbackends) {
+            routes.extend(self.read_xbackend(&key, inputs, &mut owned, dirty, out));
         }
         for key in std::mem::take(&mut dirty.backend_policies) {
             routes.extend(self.read_policy(&key, inputs, &mut owned, dirty, out));
@@ -227,7 +239,7 @@ impl Gateways {
             with_own.iter().map(|(part, own)| service::key(&part.key, own.class())).collect();
         let others = self.services_made.iter().filter(|key| !of_with_own.contains(*key));
         let others = others.filter_map(|key| match objects.get(key) {
-            Some(Object::Service(found)) if service::is_made(found) => Some(service::held(Some(found))),
+            Some(Object::Service(found)) if is_for_gateway(found) => Some(service::held(Some(found))),
             _ => None,
         });
         let led_to: BTreeSet<Port> = others.flatten().map(|(port, target)| Port { number: target, ..port }).collect();
@@ -261,13 +273,14 @@ impl Gateways {
             // is given back only where a Gateway without a fault says so: not for a mistake in it, nor while its class is missing.
             let says_so =
                 gateway.and_then(|gateway| self.gateways.get(&gateway)).is_some_and(|part| part.fault.is_none());
-            if service::is_made(found) && !services.contains(key) && says_so && is_in_scope(key, objects, options) {
+            if is_for_gateway(found) && !services.contains(key) && says_so && is_in_scope(key, objects, options) {
                 made.extend(service::leftovers(key, objects));
             }
         }
         self.services_made
-            .retain(|key| matches!(objects.get(key), Some(Object::Service(found)) if service::is_made(found)));
+            .retain(|key| matches!(objects.get(key), Some(Object::Service(found)) if is_for_gateway(found)));
         self.services_made.extend(services);
+        made.extend(self.settle_xbackends(inputs, dirty));
         let mut open = BTreeSet::new();
         let in_use = self.places.iter().filter_map(|(place, door)| {
             let port = match &place.gateway {
@@ -390,6 +403,7 @@ impl Gateways {
             self.services.entry(service.clone()).or_default().insert(key.clone());
             dirty.gateway_statuses.extend(self.policies_of_backends.for_service(service).cloned());
             dirty.gateway_statuses.extend(self.policies_of_traffic.for_service(service).cloned());
+            self.reached(service, dirty);
         }
         let mut listeners = BTreeSet::new();
         for one in &part.attachments {
@@ -414,6 +428,7 @@ impl Gateways {
         for service in &part.services {
             dirty.gateway_statuses.extend(self.policies_of_backends.for_service(service).cloned());
             dirty.gateway_statuses.extend(self.policies_of_traffic.for_service(service).cloned());
+            self.reached(service, dirty);
             if let Some(routes) = self.services.get_mut(service) {
                 routes.remove(key);
                 if routes.is_empty() {
@@ -464,7 +479,10 @@ impl Gateways {
         }
         let is_ours = text.parents().iter().any(ours);
         let mut rules = match is_ours {
-            true => route::rules(key, text, objects, options, &self.policies_of_backends, &mut self.policies),
+            true => {
+                let read_with = (&self.policies_of_backends, &self.xbackends);
+                route::rules(key, text, objects, options, read_with, &mut self.policies)
+            }
             false if findings.is_empty() => return None,
             false => RouteRules::default(),
         };
@@ -578,6 +596,10 @@ impl Gateways {
                     })
                 }
                 Kind::BackendTLSPolicy => self.policy_status(&key, inputs.objects).map(|(status, findings)| {
+                    self.findings.insert(key.clone(), findings);
+                    status
+                }),
+                Kind::XBackend => self.xbackend_status(&key, secrets).map(|(status, findings)| {
                     self.findings.insert(key.clone(), findings);
                     status
                 }),
@@ -703,6 +725,11 @@ impl Gateways {
     }
 }
 
+/// Whether a Service was made for a Gateway.
+fn is_for_gateway(service: &Service) -> bool {
+    service::is_made(service) && service::made_for(service).is_some()
+}
+
 fn class_status(class: &super::api::GatewayClass) -> ObjectStatus {
     let fault = class.spec.parameters_ref.as_ref().map(|parameters| {
         let message = format!("spec.parametersRef: {} {} is not known", parameters.kind, parameters.name);
@@ -769,6 +796,7 @@ fn metadata(object: &Object) -> &ObjectMeta {
         Object::BackendTLSPolicy(policy) => &policy.metadata,
         Object::RoutePolicy(policy) => &policy.metadata,
         Object::XBackendTrafficPolicy(policy) => &policy.metadata,
+        Object::XBackend(xbackend) => &xbackend.metadata,
         _ => &NOTHING,
     }
 }

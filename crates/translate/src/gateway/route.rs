@@ -16,6 +16,7 @@ use super::listener;
 use super::rule::{BuiltRule, RuleMatch, RuleReader, RuleText};
 use super::status::{ParentStatus, Shortcoming};
 use super::stream::Passage;
+use super::xbackend::XBackends;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::shared::Shared;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
@@ -140,11 +141,11 @@ pub(super) fn rules(
     text: RouteText<'_>,
     objects: &Objects,
     options: &Options,
-    tls: &BackendPolicies,
+    (tls, xbackends): (&BackendPolicies, &XBackends),
     policies: &mut Shared<ForwardPolicy>,
 ) -> RouteRules {
     let origin = key.origin();
-    let mut reader = RuleReader { key, origin: &origin, objects, options, tls, policies };
+    let mut reader = RuleReader { key, origin: &origin, objects, options, tls, xbackends, policies };
     let mut rules = RouteRules::default();
     match text {
         RouteText::Http(route) => {

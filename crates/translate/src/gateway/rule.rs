@@ -10,7 +10,8 @@ use std::time::Duration;
 use fairway_model::{
     Action, Backends, ByteLimit, Conditions, ConfiguredName, Cors, CorsRules, ExternalAuth, FieldEdit, Filter, Forward,
     ForwardPolicy, Fraction, Location, Mirror, Origin, Origins, PathMatch, PathReplacement, Redirect, Respond, Retry,
-    RetryOn, Route, Scheme, SessionCarrier, Template, UpstreamProtocol, UpstreamTls, UrlParts, WeightedBackend,
+    RetryOn, Route, Scheme, Session, SessionCarrier, Template, UpstreamProtocol, UpstreamTls, UrlParts,
+    WeightedBackend,
 };
 
 use super::api::{
@@ -22,6 +23,7 @@ use super::grant;
 use super::session;
 use super::status::Shortcoming;
 use super::stream;
+use super::xbackend::{Spoken, XBackends};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::shared::Shared;
 use crate::limit;
@@ -40,6 +42,7 @@ pub(super) struct RuleReader<'a> {
     pub(super) options: &'a Options,
     /// How Services are spoken to over TLS.
     pub(super) tls: &'a BackendPolicies,
+    pub(super) xbackends: &'a XBackends,
     /// Most rules have the same policy.
     pub(super) policies: &'a mut Shared<ForwardPolicy>,
 }
@@ -101,6 +104,8 @@ pub(super) struct ValidBackend {
     http2: bool,
     /// TLS to it, or why it can't be had: then it is as good as invalid.
     pub(super) tls: Result<Option<Arc<UpstreamTls>>, String>,
+    /// The sessions with its endpoints, if it has some of its own.
+    session: Option<Arc<Session>>,
     /// What is done with the requests that go there, if there are others.
     effects: Effects,
 }
@@ -229,6 +234,9 @@ impl RuleReader<'_> {
             return refuse("protocol", "UnsupportedValue", "expected one filter ExternalAuth".to_owned(), built);
         }
         let found = match self.backend(&auth.backend_ref, built) {
+            Ok(ValidBackend { key: BackendKey { layer: Layer::XBackend, .. }, .. }) => {
+                Err(Shortcoming::new("InvalidKind", "expected a Service, found an XBackend"))
+            }
             Ok(ValidBackend { http2: true, .. }) => {
                 Err(Shortcoming::new("UnsupportedProtocol", "the service is asked over HTTP/1.1 only"))
             }
@@ -441,7 +449,13 @@ impl RuleReader<'_> {
         let tls = |one: &ValidBackend| one.tls.clone().ok().flatten();
         let common = tls(&valid[0]);
         let differ = valid.iter().any(|one| tls(one) != common);
-        let policy = match self.policy(rule, valid[0].http2, effects) {
+        let session = valid[0].session.clone();
+        if rule.session.is_none() && valid.iter().any(|one| one.session != session) {
+            let message =
+                "the backends of a rule need the same sessions: a rule for each, or sessionPersistence of the rule";
+            self.refuse(&format!("{field}.backendRefs"), Shortcoming::new("UnsupportedValue", message), built);
+        }
+        let policy = match self.policy(rule, valid[0].http2, session, effects) {
             Ok(policy) => ForwardPolicy { tls: common.filter(|_| !differ), ..policy },
             Err((part, message)) => {
                 self.refuse(&format!("{field}.{part}"), Shortcoming::new("UnsupportedValue", message), built);
@@ -485,27 +499,23 @@ impl RuleReader<'_> {
         built: &mut BuiltRule,
     ) -> Result<ValidBackend, (Reason, Shortcoming)> {
         let (group, kind) = (one.group.as_deref().unwrap_or_default(), one.kind.as_deref().unwrap_or("Service"));
+        if self.options.has_xbackends && group == Kind::XBackend.group() && kind == Kind::XBackend.as_str() {
+            return self.xbackend(one, built);
+        }
         if !group.is_empty() || kind != "Service" {
             let group = if group.is_empty() { String::new() } else { format!(" of {group}") };
             let message = format!("expected a Service, found {kind}{group}");
             return Err((Reason::UnsupportedBackend, Shortcoming::new("InvalidKind", message)));
         }
         let namespace = one.namespace.as_deref().unwrap_or(&self.key.namespace);
-        let from = (self.key.kind, &*self.key.namespace);
-        if !grant::permits(self.objects, from, ("Service", namespace, &one.name)) {
-            let message = format!(
-                "no ReferenceGrant in namespace {namespace} lets {}s of {} refer to Service {}",
-                self.key.kind, self.key.namespace, one.name
-            );
-            return Err((Reason::ForbiddenReference, Shortcoming::new("RefNotPermitted", message)));
-        }
         let service = ObjectKey::new(Kind::Service, namespace, &*one.name);
+        self.permitted(&service)?;
         built.services.push(service.clone());
         let Some(port) = one.port else {
             return Err((Reason::InvalidBackend, Shortcoming::new("InvalidKind", "port: a Service needs a port")));
         };
         let key = BackendKey::of_gateway(namespace, &one.name, stream::layer(self.key.kind), port);
-        let (weight, effects) = (0, Effects::default());
+        let (weight, session, effects) = (0, None, Effects::default());
         let Some(Object::Service(object)) = self.objects.get(&service) else {
             let stands_in = self.options.development.as_ref().is_some_and(|development| {
                 let replaced = || development.backends.keys().any(|(replaced, _)| *replaced == service);
@@ -514,7 +524,7 @@ impl RuleReader<'_> {
             let http2 = self.key.kind == Kind::GRPCRoute;
             let message = format!("there is no Service {namespace}/{}", one.name);
             return if stands_in {
-                Ok(ValidBackend { key, weight, http2, tls: Ok(None), effects })
+                Ok(ValidBackend { key, weight, http2, tls: Ok(None), session, effects })
             } else {
                 Err((Reason::ServiceNotFound, Shortcoming::new("BackendNotFound", message)))
             };
@@ -534,7 +544,77 @@ impl RuleReader<'_> {
             Some("kubernetes.io/h2c") => true,
             _ => self.key.kind == Kind::GRPCRoute,
         };
-        Ok(ValidBackend { key, weight, http2, tls, effects })
+        Ok(ValidBackend { key, weight, http2, tls, session, effects })
+    }
+
+    /// Whether the route may refer to an object.
+    fn permitted(&self, to: &ObjectKey) -> Result<(), (Reason, Shortcoming)> {
+        if grant::permits(self.objects, (self.key.kind, &self.key.namespace), to) {
+            return Ok(());
+        }
+        let message = format!(
+            "no ReferenceGrant in namespace {} lets {}s of {} refer to {} {}",
+            to.namespace, self.key.kind, self.key.namespace, to.kind, to.name
+        );
+        Err((Reason::ForbiddenReference, Shortcoming::new("RefNotPermitted", message)))
+    }
+
+    /// Follows a reference to an XBackend in the same order.
+    fn xbackend(&self, one: &BackendReference, built: &mut BuiltRule) -> Result<ValidBackend, (Reason, Shortcoming)> {
+        let namespace = one.namespace.as_deref().unwrap_or(&self.key.namespace);
+        let key = ObjectKey::new(Kind::XBackend, namespace, &*one.name);
+        self.permitted(&key)?;
+        built.services.push(key.clone());
+        if let Some(port) = one.port {
+            let message = format!("port: expected none for an XBackend, which has its own, found {port}");
+            return Err((Reason::InvalidBackend, Shortcoming::new("UnsupportedValue", message)));
+        }
+        let Some(part) = self.xbackends.get(&key) else {
+            let message = format!("there is no XBackend {namespace}/{}", one.name);
+            return Err((Reason::InvalidBackend, Shortcoming::new("BackendNotFound", message)));
+        };
+        if let Some(fault) = &part.fault {
+            let message = format!("XBackend {namespace}/{} is not accepted: {}", one.name, fault.shortcoming().message);
+            return Err((fault.reason, Shortcoming::new("UnsupportedValue", message)));
+        }
+        let layer = match stream::layer(self.key.kind) {
+            Layer::Gateway => Layer::XBackend,
+            Layer::Tcp => Layer::XStream,
+            _ => Layer::Udp,
+        };
+        let is_grpc = self.key.kind == Kind::GRPCRoute;
+        let http2 = match (layer, part.protocol) {
+            (Layer::XBackend, None | Some(Spoken::Http)) => is_grpc,
+            (Layer::XBackend, Some(Spoken::Http2)) => true,
+            (Layer::XBackend, Some(Spoken::Http1)) if !is_grpc => false,
+            (Layer::XStream, None | Some(Spoken::Tcp)) => false,
+            _ => {
+                let needs = match self.key.kind {
+                    Kind::HTTPRoute => "HTTP, HTTP11, HTTP2, H2C, GRPC or WSS",
+                    Kind::GRPCRoute => "HTTP, HTTP2, H2C or GRPC",
+                    Kind::UDPRoute => "a Service: XBackends get no datagrams",
+                    _ => "TCP, or none",
+                };
+                let message = format!(
+                    "the protocol of XBackend {namespace}/{} does not suit a {}: expected {needs}",
+                    one.name, self.key.kind
+                );
+                return Err((Reason::UnsupportedBackend, Shortcoming::new("UnsupportedProtocol", message)));
+            }
+        };
+        if layer == Layer::XStream && part.session.is_some() {
+            let message =
+                format!("XBackend {namespace}/{} has sessions, which a {} can't keep", one.name, self.key.kind);
+            return Err((Reason::UnsupportedBackend, Shortcoming::new("UnsupportedValue", message)));
+        }
+        Ok(ValidBackend {
+            key: BackendKey::of_gateway(namespace, &one.name, layer, part.port),
+            weight: 0,
+            http2,
+            tls: Ok(part.tls.clone()),
+            session: part.session.clone(),
+            effects: Effects::default(),
+        })
     }
 
     /// Time limits and retries.
@@ -542,6 +622,7 @@ impl RuleReader<'_> {
         &self,
         rule: &RuleText<'_>,
         http2: bool,
+        session: Option<Arc<Session>>,
         effects: &mut Effects,
     ) -> Result<ForwardPolicy, (String, String)> {
         let mut policy = ForwardPolicy {
@@ -594,15 +675,16 @@ impl RuleReader<'_> {
                 within: policy.retry.within,
             };
         }
+        policy.session = session;
         if let Some(asked) = rule.session {
             let named = format!("{}#{}", self.key, rule.name.map_or_else(|| rule.at.to_string(), str::to_owned));
             let session = session::session(asked, &named);
             let session = session.map_err(|(part, why)| (format!("sessionPersistence.{part}"), why))?;
-            if let SessionCarrier::Header(name) = &session.carrier {
-                // The client's sessions are ours: an endpoint can't begin one.
-                effects.response.push(FieldEdit::new(name.clone(), fairway_model::Change::Remove));
-            }
             policy.session = Some(session.into());
+        }
+        if let Some(SessionCarrier::Header(name)) = policy.session.as_ref().map(|session| &session.carrier) {
+            // The client's sessions are ours: an endpoint can't begin one.
+            effects.response.push(FieldEdit::new(name.clone(), fairway_model::Change::Remove));
         }
         Ok(policy)
     }

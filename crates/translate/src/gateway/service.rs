@@ -26,21 +26,23 @@ use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::options::{GatewayAddressing, Options};
 use crate::resource::backend::Layer;
 
-/// The label of everything that is made for Gateways, and its value.
-const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "fairway");
+/// The label of everything that is made for Gateways and XBackends, and its value.
+pub(super) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "fairway");
 /// The label that the Gateway API wants: the name of the Gateway, shortened if it is longer than labels may be.
 const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+/// The label of Services that are made for XBackends: its name, shortened in the same way.
+pub(super) const XBACKEND_NAME: &str = "fairway.dev/xbackend-name";
 const CLASS_NAME: &str = "gateway.networking.k8s.io/gateway-class-name";
 /// The annotation with the whole name of the Gateway.
 const GATEWAY: &str = "fairway.dev/gateway";
 /// The annotation by which a Service that is as it should be is recognized: labels and annotations that others add change nothing.
-const APPLIED: &str = "fairway.dev/applied";
+pub(super) const APPLIED: &str = "fairway.dev/applied";
 /// Who looks after a slice. Without it the endpoints controller of Kubernetes would.
 const SLICE_MANAGER: (&str, &str) = ("endpointslice.kubernetes.io/managed-by", "fairway.dev");
 /// The address types of slices.
 const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
 /// Longest name of a Service, and longest value of a label.
-const NAME: usize = 63;
+pub(super) const NAME: usize = 63;
 
 /// What a Gateway with an address of its own asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -132,11 +134,11 @@ impl OwnAddress {
     }
 }
 
-/// Whether a Service was made for a Gateway.
+/// Whether a Service was made for a Gateway or an XBackend.
 pub fn is_made(service: &Service) -> bool {
     let labels = service.metadata.labels.as_ref();
     let label = |name: &str| labels.and_then(|labels| labels.get(name)).map(String::as_str);
-    label(MANAGED_BY.0) == Some(MANAGED_BY.1) && label(GATEWAY_NAME).is_some()
+    label(MANAGED_BY.0) == Some(MANAGED_BY.1) && (label(GATEWAY_NAME).is_some() || label(XBACKEND_NAME).is_some())
 }
 
 /// Whether two versions of a Service are the same here.
@@ -163,13 +165,13 @@ pub(super) fn key(gateway: &ObjectKey, class: &str) -> ObjectKey {
 }
 
 /// A text with a sum of the whole at its end, short enough for a name.
-fn shortened(text: &str, whole: &str) -> String {
+pub(super) fn shortened(text: &str, whole: &str) -> String {
     let sum = format!("{:08x}", sum(whole) as u32);
     let kept: String = text.chars().take(NAME - sum.len() - 1).collect();
     format!("{}-{sum}", kept.trim_end_matches(['-', '.', '_']))
 }
 
-fn sum(value: impl Hash) -> u64 {
+pub(super) fn sum(value: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()
@@ -290,12 +292,16 @@ pub(super) fn made_for(service: &Service) -> Option<&str> {
     service.metadata.annotations.as_ref()?.get(GATEWAY).map(String::as_str)
 }
 
+/// A name as the value of a label.
+pub(super) fn label_value(text: &str) -> String {
+    if text.len() <= NAME { text.to_owned() } else { shortened(text, text) }
+}
+
 fn labels(part: &GatewayPart, own: &OwnAddress) -> BTreeMap<String, String> {
-    let value = |text: &str| if text.len() <= NAME { text.to_owned() } else { shortened(text, text) };
     let mut labels = own.labels.clone();
     labels.insert(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned());
-    labels.insert(GATEWAY_NAME.to_owned(), value(&part.key.name));
-    labels.insert(CLASS_NAME.to_owned(), value(&own.class));
+    labels.insert(GATEWAY_NAME.to_owned(), label_value(&part.key.name));
+    labels.insert(CLASS_NAME.to_owned(), label_value(&own.class));
     labels
 }
 

@@ -114,6 +114,7 @@ impl ReportInputs<'_> {
             | Kind::UDPRoute
             | Kind::BackendTLSPolicy
             | Kind::RoutePolicy
+            | Kind::XBackend
             | Kind::XBackendTrafficPolicy => self.of_gateway_api(key),
             Kind::IngressClass
             | Kind::EndpointSlice

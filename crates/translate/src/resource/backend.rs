@@ -6,6 +6,7 @@
 
 mod endpoints;
 mod external;
+mod xbackend;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -20,9 +21,12 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::configmap::GlobalConfig;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::gateway::api::XBackend;
 use crate::objects::{Kind, ObjectKey};
 use crate::options::{Development, ECHO_SERVICE_FIELD, Options};
 use crate::resource::Owner;
+
+pub(crate) use self::external::outside;
 
 /// A port of a Service as an object names it, and its traffic.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -49,6 +53,10 @@ pub(crate) enum Layer {
     Auth,
     /// The same, to a DNS name or an address: `service` is that, and there is no namespace.
     Name,
+    /// Requests by routes of the Gateway API to an XBackend: `service` is its name.
+    XBackend,
+    /// Bytes of connections by such routes to an XBackend.
+    XStream,
 }
 
 impl Layer {
@@ -61,9 +69,14 @@ impl Layer {
     /// The protocol, as Services spell it.
     pub(crate) fn protocol(self) -> &'static str {
         match self {
-            Self::Http | Self::Gateway | Self::Tcp | Self::Auth | Self::Name => "TCP",
+            Self::Http | Self::Gateway | Self::Tcp | Self::Auth | Self::Name | Self::XBackend | Self::XStream => "TCP",
             Self::Udp => "UDP",
         }
+    }
+
+    /// Whether it receives the requests of clients.
+    fn is_of_requests(self) -> bool {
+        matches!(self, Self::Http | Self::Gateway | Self::XBackend)
     }
 }
 
@@ -114,11 +127,28 @@ impl BackendKey {
             Layer::Tcp => "/tcp",
             Layer::Udp => "/udp",
             Layer::Auth => "/auth",
+            Layer::XBackend => "/xbackend",
+            Layer::XStream => "/xbackend-tcp",
             Layer::Name => return format!("//{}:{}", self.service, self.port).into(),
         };
         match self.port {
             BackendPort::First => format!("{}/{}{suffix}", self.namespace, self.service).into(),
             _ => format!("{}/{}:{}{suffix}", self.namespace, self.service, self.port).into(),
+        }
+    }
+
+    /// The XBackend, if it is one.
+    pub(crate) fn xbackend(&self) -> Option<ObjectKey> {
+        let (namespace, name) = (self.namespace.clone(), self.service.clone());
+        let is_one = matches!(self.layer, Layer::XBackend | Layer::XStream);
+        is_one.then_some(ObjectKey { kind: Kind::XBackend, namespace, name })
+    }
+
+    fn origin(&self) -> Origin {
+        match self.xbackend() {
+            Some(xbackend) => xbackend.origin(),
+            None if self.layer == Layer::Name => Origin::new("Name", "", &*self.service),
+            None => self.service().origin(),
         }
     }
 
@@ -141,6 +171,14 @@ impl Problem {
         Self { severity, reason, message: message.into() }
     }
 
+    pub(crate) fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The fault as a finding about the object whose requests are copied for the backend.
     pub(crate) fn of_mirror(&self, origin: &Origin, field: &str, backend: &BackendKey) -> Diagnostic {
         let (value, message) =
@@ -161,14 +199,14 @@ impl Problem {
             Layer::Http if self.reason == Reason::NoEndpoints => {
                 "requests answer 503 unless there is a default backend"
             }
-            Layer::Http | Layer::Gateway => "requests answer 503",
-            Layer::Tcp => "connections are closed",
+            Layer::Http | Layer::Gateway | Layer::XBackend => "requests answer 503",
+            Layer::Tcp | Layer::XStream => "connections are closed",
             Layer::Udp => "datagrams are dropped",
             Layer::Auth | Layer::Name => "requests can't be authenticated and answer 500",
         };
         let message = format!("{}; {then}", self.message);
         let found = Diagnostic::new(self.severity, self.reason, origin, field, &value, message);
-        let serves = matches!(backend.layer, Layer::Http | Layer::Gateway | Layer::Auth | Layer::Name);
+        let serves = backend.layer.is_of_requests() || matches!(backend.layer, Layer::Auth | Layer::Name);
         if serves && !stands_in { found.unserved() } else { found }
     }
 }
@@ -185,6 +223,7 @@ pub(crate) struct Resolved {
 /// The inputs of a backend.
 pub(crate) struct Sources<'a> {
     pub(crate) service: Option<&'a Service>,
+    pub(crate) xbackend: Option<&'a XBackend>,
     pub(crate) slices: Vec<&'a EndpointSlice>,
     /// Its owners, oldest first.
     pub(crate) owners: Vec<&'a Owner>,
@@ -200,11 +239,14 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
     let port = sources.service.and_then(|service| find_port(service, key));
     // The first owner decides everything that a backend can have only once.
     let first = sources.owners.first();
-    let of_requests = matches!(key.layer, Layer::Http | Layer::Gateway);
+    let of_requests = key.layer.is_of_requests();
     let by_cluster_address =
         of_requests && first.and_then(|first| first.wishes.by_cluster_address).unwrap_or(config.service_upstream);
     let found = match (key.layer, &key.port) {
         (Layer::Name, BackendPort::Number(number)) => external::named(&key.service, *number, options),
+        (Layer::XBackend | Layer::XStream, BackendPort::Number(number)) => {
+            xbackend::find(key, *number, sources, options)
+        }
         _ => endpoints::find(key, sources, port, by_cluster_address, options),
     };
     let (mut endpoints, mut problem) = match found {
@@ -242,7 +284,9 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
         (port, _) => port.to_string(),
     };
     let upstream_name = match key.port {
-        _ if key.layer == Layer::Tcp => format!("tcp-{}-{}-{}", key.namespace, key.service, key.port).into(),
+        _ if matches!(key.layer, Layer::Tcp | Layer::XStream) => {
+            format!("tcp-{}-{}-{}", key.namespace, key.service, key.port).into()
+        }
         _ if key.layer == Layer::Udp => format!("udp-{}-{}-{}", key.namespace, key.service, key.port).into(),
         _ if key.layer == Layer::Name => format!("external-auth-{}-{}", key.service, key.port).into(),
         BackendPort::First if sources.is_default => "upstream-default-backend".into(),
@@ -251,7 +295,7 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
     };
     let backend = Backend {
         name: name.clone(),
-        origin: if key.layer == Layer::Name { Origin::new("Name", "", &*key.service) } else { key.service().origin() },
+        origin: key.origin(),
         port: port_text.into(),
         upstream_name,
         protocol,

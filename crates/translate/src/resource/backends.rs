@@ -8,7 +8,7 @@ use fairway_model::{Backend, EndpointSet, Resource, ResourceName};
 use crate::config::configmap::GlobalConfig;
 use crate::engine::dirty::{Dirty, Output, compact};
 use crate::engine::part::{Extent, portion};
-use crate::gateway::TrafficPolicies;
+use crate::gateway::{TrafficPolicies, service_key};
 use crate::objects::{Object, ObjectKey, Objects};
 use crate::options::Options;
 use crate::resource::backend::{self, BackendKey, BackendPort, Layer, Problem, Sources};
@@ -20,6 +20,8 @@ pub(crate) struct Backends {
     states: BTreeMap<BackendKey, BackendState>,
     /// The EndpointSlices of each Service, sorted.
     slices: HashMap<ObjectKey, Vec<ObjectKey>>,
+    /// The backends that have the endpoints of a Service with another name: those of XBackends.
+    selected: HashMap<ObjectKey, BTreeSet<BackendKey>>,
     waiting: BTreeSet<BackendKey>,
 }
 
@@ -33,6 +35,8 @@ struct BackendState {
     problem: Option<Problem>,
     backend: Option<Arc<Backend>>,
     endpoints: Option<Arc<EndpointSet>>,
+    /// The Service that it has the endpoints of, if it is not its own.
+    selects: Option<ObjectKey>,
 }
 
 /// The inputs of backends.
@@ -70,7 +74,7 @@ impl Backends {
         dirty.backends.insert(key.clone());
     }
 
-    /// Marks everything that depends on a Service.
+    /// Marks everything that depends on a Service or an XBackend.
     pub(crate) fn touch_service(&self, service: &ObjectKey, dirty: &mut Dirty) {
         let start = BackendKey {
             namespace: service.namespace.clone(),
@@ -80,6 +84,7 @@ impl Backends {
         };
         let same = |key: &&BackendKey| key.namespace == service.namespace && key.service == service.name;
         dirty.backends.extend(self.states.range(start..).map(|(key, _)| key).take_while(same).cloned());
+        dirty.backends.extend(self.selected.get(service).into_iter().flatten().cloned());
     }
 
     /// Applies a new or changed slice of a Service, or its end.
@@ -128,10 +133,12 @@ impl Backends {
                 if state.endpoints.is_some() {
                     out.removals.push(ResourceName::EndpointSet(key.name()));
                 }
+                self.select(&key, None);
                 self.states.remove(&key);
                 continue;
             }
             let resolved = self.resolve(&key, state, inputs);
+            self.select(&key, selected(&key, inputs.objects));
             let Some(state) = self.states.get_mut(&key) else { continue };
             if state.endpoints.as_deref() != resolved.endpoints.as_ref() {
                 state.endpoints = resolved.endpoints.map(Arc::new);
@@ -153,15 +160,37 @@ impl Backends {
         }
     }
 
+    /// Records the Service that a backend has the endpoints of.
+    fn select(&mut self, key: &BackendKey, service: Option<ObjectKey>) {
+        let Some(state) = self.states.get_mut(key).filter(|state| state.selects != service) else { return };
+        if let Some(before) = std::mem::replace(&mut state.selects, service.clone())
+            && let Some(all) = self.selected.get_mut(&before)
+        {
+            all.remove(key);
+            if all.is_empty() {
+                self.selected.remove(&before);
+            }
+        }
+        if let Some(service) = service {
+            self.selected.entry(service).or_default().insert(key.clone());
+        }
+    }
+
     fn resolve(&self, key: &BackendKey, state: &BackendState, inputs: BackendInputs<'_>) -> backend::Resolved {
-        let service_key = key.service();
-        let service = match inputs.objects.get(&service_key) {
+        let own = key.service();
+        let service = match inputs.objects.get(&own) {
             Some(Object::Service(service)) => Some(&**service),
             _ => None,
         };
-        let slices = self.slices.get(&service_key).into_iter().flatten();
+        let xbackend = match key.xbackend().and_then(|key| inputs.objects.get(&key)) {
+            Some(Object::XBackend(xbackend)) => Some(&**xbackend),
+            _ => None,
+        };
+        let selected = selected(key, inputs.objects);
+        let slices = self.slices.get(selected.as_ref().unwrap_or(&own)).into_iter().flatten();
         let sources = Sources {
             service,
+            xbackend,
             slices: slices
                 .filter_map(|slice| match inputs.objects.get(slice) {
                     Some(Object::EndpointSlice(slice)) => Some(&**slice),
@@ -169,9 +198,17 @@ impl Backends {
                 })
                 .collect(),
             owners: state.owners.values().map(|owner| &**owner).collect(),
-            retry: inputs.traffic.constraint(&service_key).filter(|_| key.layer == Layer::Gateway),
+            retry: inputs.traffic.constraint(&own).filter(|_| key.layer == Layer::Gateway),
             is_default: state.pinned.is_some() && key.layer == Layer::Http,
         };
         backend::resolve(key, &sources, inputs.config, inputs.options)
     }
+}
+
+/// The Service that is made for the pods of an XBackend.
+fn selected(key: &BackendKey, objects: &Objects) -> Option<ObjectKey> {
+    let xbackend = key.xbackend()?;
+    let Some(Object::XBackend(found)) = objects.get(&xbackend) else { return None };
+    found.spec.endpoint_selector.as_ref()?;
+    Some(service_key(&xbackend, found.metadata.uid.as_deref().unwrap_or_default()))
 }

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use fairway_translate::annotation::full_name;
 use fairway_translate::gateway::api::{
     BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
-    XBackendTrafficPolicy,
+    XBackend, XBackendTrafficPolicy,
 };
 use fairway_translate::gateway::policy::RoutePolicy;
 use fairway_translate::objects::{Change, Object};
@@ -136,7 +136,7 @@ pub(crate) fn text_of(change: &Change) -> String {
         }
         Change::Upsert(object) => {
             let manifest = manifest!(object: Service EndpointSlice ConfigMap ListenerSet HTTPRoute GRPCRoute TLSRoute TCPRoute
-                ReferenceGrant BackendTLSPolicy RoutePolicy XBackendTrafficPolicy);
+                ReferenceGrant BackendTLSPolicy RoutePolicy XBackendTrafficPolicy XBackend);
             format!("{} {manifest}", object.key())
         }
     }
@@ -170,6 +170,7 @@ impl Tenant {
             6 => self.ingress(), 2 => self.service(), 2 => self.slice(), 2 => self.secret(), 1 => self.config_map(),
             5 => self.http_route(), 2 => self.other_route(), 2 => self.listener_set(), 1 => self.grant(),
             1 => self.backend_policy(), 1 => self.traffic_policy(), 4 => self.route_policy(),
+            2 => self.xbackend(),
         ];
         (object, prop::bool::weighted(0.2))
             .prop_map(|(object, gone)| if gone { Change::Remove(object.key()) } else { Change::Upsert(object) })
@@ -358,12 +359,19 @@ impl Tenant {
     }
 
     fn backends(self) -> impl Strategy<Value = Vec<Value>> {
-        let backend = (0..4u8, self.place(), prop::option::of(0..3i32), any::<bool>()).prop_map(
-            |(service, place, weight, there)| {
-                let port = if there { 80 } else { 81 };
-                json!({"name": format!("s{service}"), "namespace": place, "port": port, "weight": weight})
-            },
-        );
+        let backend =
+            (0..4u8, self.place(), prop::option::of(0..3i32), 0..6u8).prop_map(|(service, place, weight, kind)| {
+                let mut backend = json!({"name": format!("s{service}"), "namespace": place, "weight": weight});
+                match kind {
+                    0..2 => {
+                        backend["group"] = json!("gateway.networking.x-k8s.io");
+                        backend["kind"] = json!("XBackend");
+                    }
+                    2..4 => backend["port"] = json!(80),
+                    _ => backend["port"] = json!(81),
+                }
+                backend
+            });
         prop::collection::vec(backend, 0..3)
     }
 
@@ -460,15 +468,22 @@ impl Tenant {
     }
 
     fn grant(self) -> impl Strategy<Value = Object> {
-        (self.metadata("g", 2), select(&["x", "y", "m"][..]), 0..4usize, any::<bool>()).prop_map(
+        (self.metadata("g", 2), select(&["x", "y", "m"][..]), 0..5usize, any::<bool>()).prop_map(
             |(metadata, namespace, kind, secret)| {
-                let kind = ["HTTPRoute", "GRPCRoute", "ListenerSet", "RoutePolicy"][kind];
-                let group = if kind == "RoutePolicy" { "fairway.dev" } else { "gateway.networking.k8s.io" };
+                let kind = ["HTTPRoute", "GRPCRoute", "ListenerSet", "RoutePolicy", "XBackend"][kind];
+                let group = match kind {
+                    "RoutePolicy" => "fairway.dev",
+                    "XBackend" => "gateway.networking.x-k8s.io",
+                    _ => "gateway.networking.k8s.io",
+                };
                 read::<ReferenceGrant>(json!({
                     "metadata": metadata,
                     "spec": {
                         "from": [{"group": group, "kind": kind, "namespace": namespace}],
-                        "to": [{"group": "", "kind": if secret { "Secret" } else { "Service" }}],
+                        "to": [
+                            {"group": "", "kind": if secret { "Secret" } else { "Service" }},
+                            {"group": "gateway.networking.x-k8s.io", "kind": "XBackend"},
+                        ],
                     },
                 }))
             },
@@ -503,6 +518,41 @@ impl Tenant {
                 },
             }))
         })
+    }
+
+    fn xbackend(self) -> impl Strategy<Value = Object> {
+        let tls = (0..4usize, self.place(), 0..3u8).prop_map(|(tls, place, number)| {
+            let authorities = json!([{"group": "", "kind": "ConfigMap", "name": format!("m{number}")}]);
+            let validation = json!({"hostname": "backend.example", "caCertificateRefs": authorities});
+            let shown = json!({"name": format!("t{number}"), "namespace": place});
+            [
+                json!(null),
+                json!({"mode": "ServerOnly", "validation": validation}),
+                json!({"mode": "ClientAndServer", "validation": validation, "clientCertificateRef": shown}),
+                json!({"mode": "Most"}),
+            ][tls]
+                .clone()
+        });
+        let kinds = [
+            json!({"type": "ExternalHostname", "externalHostname": {"hostname": "outside.example"}}),
+            json!({"type": "ExternalHostname", "externalHostname": {"hostname": "localhost"}}),
+            json!({"type": "ExternalHostname", "externalHostname": {"hostname": "s0.x.svc.cluster.local"}}),
+            json!({"type": "ExternalHostname"}),
+            json!({"type": "EndpointSelector", "endpointSelector": {"matchLabels": {"a": "b"}}}),
+            json!({
+                "type": "EndpointSelector", "endpointSelector": {"matchLabels": {"a": "b"}},
+                "sessionPersistence": {"type": "Header", "header": {"name": "x-session"}},
+            }),
+        ];
+        let protocol = select(&[None, None, Some("TCP"), Some("H2C"), Some("WSS"), Some("MCP")][..]);
+        (self.metadata("s", 4), select(kinds.to_vec()), tls, protocol, 0..3u16).prop_map(
+            |(mut metadata, mut spec, tls, protocol, port)| {
+                metadata["uid"] = json!("some");
+                spec["port"] = json!({"number": 8080 * port});
+                (spec["tls"], spec["protocol"]) = (tls, json!(protocol));
+                read::<XBackend>(json!({"metadata": metadata, "spec": spec}))
+            },
+        )
     }
 
     fn route_policy(self) -> impl Strategy<Value = Object> {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use fairway_translate::gateway::GatewayParameters;
 use fairway_translate::gateway::api::{
     BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
-    UDPRoute, XBackendTrafficPolicy,
+    UDPRoute, XBackend, XBackendTrafficPolicy,
 };
 use fairway_translate::gateway::policy::RoutePolicy;
 use fairway_translate::objects::{Kind, Object, ObjectKey, Objects};
@@ -61,6 +61,8 @@ struct Flags {
     disable_catch_all: bool,
     enable_ssl_passthrough: bool,
     disable_svc_external_name: bool,
+    /// Without the CRD of XBackend.
+    no_xbackends: bool,
     http: Option<Vec<SocketAddr>>,
     https: Option<Vec<SocketAddr>>,
     allowed_backend_addresses: Vec<IpAddr>,
@@ -172,7 +174,7 @@ fn object(value: Value) -> Result<Object, Failed> {
     Ok(read!(
         Ingress IngressClass Service EndpointSlice Secret ConfigMap Namespace
         GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute TLSRoute TCPRoute UDPRoute ReferenceGrant BackendTLSPolicy RoutePolicy
-        XBackendTrafficPolicy GatewayParameters
+        XBackend XBackendTrafficPolicy GatewayParameters
     ))
 }
 
@@ -218,6 +220,7 @@ impl Flags {
             },
             gateway_ports: self.gateway_ports.map_or(defaults.gateway_ports, |(first, last)| first..=last),
             disable_external_name: self.disable_svc_external_name,
+            has_xbackends: !self.no_xbackends,
             http: self.http.unwrap_or(defaults.http),
             https: self.https.unwrap_or(defaults.https),
             allowed_backend_addresses: self.allowed_backend_addresses,

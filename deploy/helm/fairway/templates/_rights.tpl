@@ -56,9 +56,9 @@ the condition of its version.
 {{ include "fairway.rule" (dict "group" "fairway.dev" "resources" (list "gatewayparameters") "verbs" $read) }}
 {{- end }}
 {{- /* The experimental channel of the Gateway API. */}}
-{{ include "fairway.rule" (dict "group" "gateway.networking.x-k8s.io" "resources" (list "xbackendtrafficpolicies") "verbs" $read) }}
+{{ include "fairway.rule" (dict "group" "gateway.networking.x-k8s.io" "resources" (list "xbackends" "xbackendtrafficpolicies") "verbs" $read) }}
 {{- if $duties.status }}
-{{ include "fairway.rule" (dict "group" "gateway.networking.x-k8s.io" "resources" (list "xbackendtrafficpolicies/status") "verbs" (list "patch")) }}
+{{ include "fairway.rule" (dict "group" "gateway.networking.x-k8s.io" "resources" (list "xbackends/status" "xbackendtrafficpolicies/status") "verbs" (list "patch")) }}
 {{ include "fairway.rule" (dict "group" "fairway.dev" "resources" (list "routepolicies/status") "verbs" (list "patch")) }}
 {{- $written := list "gateways/status" "listenersets/status" "backendtlspolicies/status" }}
 {{- range $routes }}{{- $written = append $written (printf "%s/status" .) }}{{- end }}
@@ -68,7 +68,7 @@ the condition of its version.
 {{ include "fairway.rule" (dict "group" "gateway.networking.k8s.io" "resources" $routes "verbs" (list "patch")) }}
 {{- end }}
 {{- if $duties.addresses }}
-{{- /* The Services of Gateways that have an address of their own, and what they lead to. */}}
+{{- /* The Services of Gateways that have an address of their own, and what they lead to; and those for the pods of XBackends. */}}
 {{- $make := list "create" "patch" "delete" }}
 {{ include "fairway.rule" (dict "group" "" "resources" (list "services") "verbs" $make) }}
 {{ include "fairway.rule" (dict "group" "discovery.k8s.io" "resources" (list "endpointslices") "verbs" $make) }}

@@ -31,6 +31,9 @@ impl Running {
                 if kind == Kind::IngressClass {
                     self.read_classes(true);
                 }
+                if kind == Kind::XBackend {
+                    self.define_xbackends(true);
+                }
                 self.readable(source);
                 let news = self.store.listed(source);
                 self.gone(wanted, news).await;
@@ -41,6 +44,9 @@ impl Running {
                 debug!(%kind, objects = self.store.count(kind), "list complete");
             }
             Message::Absent => {
+                if kind == Kind::XBackend {
+                    self.define_xbackends(false);
+                }
                 self.readable(source);
                 // Objects whose CRD is gone are gone too.
                 self.store.relist(source);

@@ -163,10 +163,18 @@ impl Running {
         }
     }
 
+    /// Records whether the API server has the kind XBackend.
+    pub(super) fn define_xbackends(&mut self, defined: bool) {
+        if defined != self.has_xbackends {
+            self.has_xbackends = defined;
+            self.rebuild = self.translator.is_some();
+        }
+    }
+
     fn new_translator(&self) -> Translator {
         let options = self.config.options.clone();
         let ingress_classes_readable = options.ingress_classes_readable && self.classes_readable;
-        Translator::new(Options { ingress_classes_readable, ..options })
+        Translator::new(Options { ingress_classes_readable, has_xbackends: self.has_xbackends, ..options })
     }
 
     /// Translates everything again because an option has changed, and returns the differences.

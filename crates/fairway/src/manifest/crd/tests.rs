@@ -71,6 +71,72 @@ fn every_rule_of_the_standard_channel_refuses_one_of_the_cases() {
 }
 
 #[test]
+fn xbackends_are_judged_by_the_rules_of_their_crd() {
+    let host =
+        json!({"type": "ExternalHostname", "externalHostname": {"hostname": "api.example"}, "port": {"number": 443}});
+    let pods = json!({"type": "EndpointSelector", "endpointSelector": {"matchLabels": {"a.example/b": "c"}}, "port": {"number": 80}});
+    let with = |base: &Value, name: &str, value: Value| {
+        let mut spec = base.as_object().unwrap().clone();
+        match value {
+            Value::Null => drop(spec.remove(name)),
+            value => drop(spec.insert(name.to_owned(), value)),
+        }
+        judge("XBackend", &json!({"metadata": {"name": "a"}, "spec": spec}))
+    };
+    let validation = json!({"hostname": "api.example", "wellKnownCACertificates": "System"});
+    let secure = json!({"mode": "ServerOnly", "validation": validation});
+    let good = [
+        (&host, "tls", secure.clone()),
+        (
+            &host,
+            "tls",
+            json!({"mode": "ClientAndServer", "validation": validation, "clientCertificateRef": {"name": "a"}}),
+        ),
+        (&host, "protocol", json!("H2C")),
+        (&pods, "sessionPersistence", json!({"cookie": {}})),
+    ];
+    for (base, name, value) in good {
+        let judged = with(base, name, value.clone());
+        assert!(judged.refusals.is_empty() && judged.experimental_kind, "{name} {value}: {judged:?}");
+    }
+    let of = |address: &str| json!({"hostname": address});
+    let mut missing = Vec::new();
+    for (base, name, value, message) in [
+        (&host, "externalHostname", Value::Null, "externalHostname must be set when type is ExternalHostname"),
+        (&host, "endpointSelector", pods["endpointSelector"].clone(), "must be unset otherwise"),
+        (&host, "externalHostname", of("web.shop.svc.cluster.local"), "end with .cluster.local"),
+        (&host, "protocol", json!("HTTP2"), "tls must be enabled when protocol is HTTP2"),
+        (&host, "protocol", json!("WSS"), "tls must be enabled when protocol is WSS"),
+        (&host, "protocol", json!("HTTP3"), "Unsupported value"),
+        (&host, "sessionPersistence", json!({"cookie": {}}), "only be set when type is EndpointSelector"),
+        (&host, "port", json!({}), "at least 1"),
+        (&host, "port", json!({"number": 70_000}), "65535"),
+        (&host, "tls", json!({"mode": "ServerOnly"}), "validation must be set"),
+        (&host, "tls", json!({"mode": "None", "validation": validation}), "validation must be set"),
+        (
+            &host,
+            "tls",
+            json!({"mode": "ClientAndServer", "validation": validation}),
+            "clientCertificateRef must be set",
+        ),
+        (&pods, "endpointSelector", json!({"matchLabels": {}}), "at least 1"),
+        (&pods, "endpointSelector", json!({"matchLabels": {"a b": "c"}}), "Label keys must be"),
+        (&pods, "sessionPersistence", json!({"type": "Header"}), "header must be specified"),
+    ] {
+        let judged = with(base, name, value.clone());
+        let said: Vec<_> = judged.refusals.iter().map(|refusal| &*refusal.message).collect();
+        if !said.iter().any(|said| said.contains(message)) {
+            missing.push(format!("{name} {value}: {said:?}"));
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+    let mut both = host.clone();
+    (both["protocol"], both["tls"]) = (json!("H2C"), secure);
+    let judged = judge("XBackend", &json!({"metadata": {"name": "a"}, "spec": both}));
+    assert!(judged.refusals.iter().any(|one| one.message.contains("tls must be disabled")), "{judged:?}");
+}
+
+#[test]
 fn what_only_the_experimental_channel_has_is_told_apart() {
     let with = |rule: Value| {
         let backends = json!([{"name": "web", "port": 80}]);

@@ -95,6 +95,17 @@ async fn search_domains_are_tried() {
 }
 
 #[tokio::test]
+async fn a_name_that_ends_with_a_dot_is_whole() {
+    let zone = zone(&[("web.shop.svc.cluster.local", &["10.0.0.5"])]);
+    let (resolver, mut changes) = resolver(&zone, 60).await;
+    resolver.apply(&named("a", "web.shop.", 80));
+    fairway_testkit::eventually("a failure", async || resolver.counts().failures >= 1).await;
+    assert!(changes.try_recv().is_err(), "no search domain is tried");
+    zone.lock().unwrap().insert("web.shop".to_owned(), vec!["10.0.0.6".parse().unwrap()]);
+    assert_eq!(next(&mut changes).await.1, ["10.0.0.6:80"]);
+}
+
+#[tokio::test]
 async fn the_last_addresses_stay_while_a_name_is_gone() {
     let zone = zone(&[("x.example", &["10.0.0.1"])]);
     let (resolver, mut changes) = resolver(&zone, 0).await;

@@ -44,8 +44,8 @@ impl Gateways {
         Some((ObjectStatus::Policy { ancestors }, findings))
     }
 
-    /// The Gateways through which a Service is reached.
-    fn gateways_before(&self, service: &ObjectKey) -> BTreeSet<ObjectKey> {
+    /// The Gateways through which a Service or an XBackend is reached.
+    pub(super) fn gateways_before(&self, service: &ObjectKey) -> BTreeSet<ObjectKey> {
         let parents = self.parents_of_routes();
         let routes = self.services.get(service).into_iter().flatten().filter_map(|route| self.routes.get(route));
         let listeners = routes.flat_map(|route| &route.attachments).map(|one| &one.listener.holder);

@@ -214,7 +214,7 @@ fn certificate_shortcoming(listener: &ListenerPart, secrets: &Secrets) -> Option
 }
 
 /// Why the certificate of a Secret is not in order.
-fn unusable(key: &ObjectKey, secrets: &Secrets) -> Option<String> {
+pub(super) fn unusable(key: &ObjectKey, secrets: &Secrets) -> Option<String> {
     Some(match secrets.standing(key)?.problem? {
         CertificateProblem::Missing => format!("there is no Secret {}/{}", key.namespace, key.name),
         CertificateProblem::Unusable(why) => format!("Secret {}/{}: {why}", key.namespace, key.name),

@@ -254,8 +254,8 @@ impl SpecReading<'_> {
     fn service(&mut self, url: &AuthUrl, text: &str) {
         let Some(backend) = external_auth::backend(url, &fairway_model::HostPattern::Any, self.options) else { return };
         let (name, from) = (&*backend.service, &*self.key.namespace);
-        let is_permitted = backend.layer == Layer::Name
-            || grant::permits(self.objects, (Kind::RoutePolicy, from), ("Service", &backend.namespace, name));
+        let is_permitted =
+            backend.layer == Layer::Name || grant::permits(self.objects, (Kind::RoutePolicy, from), &backend.service());
         if is_permitted {
             self.asked.service = Some(backend);
             return;

@@ -71,7 +71,12 @@ fn is_for(endpoint: &SliceEndpoint, zone: &str) -> Option<bool> {
     Some(zones.iter().any(|hint| hint.name == zone))
 }
 
-fn from_slices(slices: &[&EndpointSlice], port: &ServicePort, layer: Layer, zone: Option<&str>) -> Vec<Endpoint> {
+pub(super) fn from_slices(
+    slices: &[&EndpointSlice],
+    port: &ServicePort,
+    layer: Layer,
+    zone: Option<&str>,
+) -> Vec<Endpoint> {
     // An address may be in several slices; if it is ready in one of them, it is ready.
     let mut found: BTreeMap<SocketAddr, EndpointState> = BTreeMap::new();
     // The ready ones for the zone, as long as each has a hint: otherwise the hints are not complete (as in kube-proxy).

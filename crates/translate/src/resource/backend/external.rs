@@ -1,6 +1,6 @@
-//! Services of type ExternalName: a DNS name in place of endpoints.
+//! Services of type ExternalName, and XBackends with an external host: a DNS name in place of endpoints.
 //!
-//! With such a name, anyone who may create a Service could direct the proxy to itself, to its node or to the cloud's metadata
+//! With such a name, anyone who may create one of these could direct the proxy to itself, to its node or to the cloud's metadata
 //! server. Names that show this are refused here; the proxy checks the addresses that a name resolves to.
 
 use std::net::{IpAddr, SocketAddr};
@@ -42,6 +42,27 @@ pub(super) fn named(name: &str, number: i32, options: &Options) -> Result<Endpoi
     let number = port_number(number);
     let missing = || Problem::new(Severity::Error, Reason::InvalidBackend, "expected a port from 1 to 65535");
     at(name, "the host", number.ok_or_else(missing)?, options)
+}
+
+/// The host of an XBackend. It is a whole name (the specification says FQDN), which no search domain of the cluster completes: that would
+/// lead to Services of any namespace, as names of the cluster would.
+pub(crate) fn outside(name: &str, number: i32, options: &Options) -> Result<Endpoints, Problem> {
+    let forbidden = |message: String| Problem::new(Severity::Error, Reason::ForbiddenAddress, message);
+    if options.disable_external_name {
+        return Err(forbidden("hosts outside of the cluster are turned off (--disable-svc-external-name)".into()));
+    }
+    let name = name.to_ascii_lowercase();
+    if name == "cluster.local" || name.ends_with(".cluster.local") {
+        return Err(forbidden(format!("{} is a name of the cluster: refer to the Service", bounded(&name))));
+    }
+    let missing = || Problem::new(Severity::Error, Reason::InvalidBackend, "expected a port from 1 to 65535");
+    match at(&name, "the host", port_number(number).ok_or_else(missing)?, options)? {
+        Endpoints::Name { host, port } => Ok(Endpoints::Name { host: format!("{host}.").into(), port }),
+        Endpoints::Addresses(_) => {
+            let message = format!("{} is an address: expected a DNS name", bounded(&name));
+            Err(Problem::new(Severity::Error, Reason::InvalidBackend, message))
+        }
+    }
 }
 
 fn at(name: &str, what: &str, number: u16, options: &Options) -> Result<Endpoints, Problem> {

@@ -1,0 +1,118 @@
+//! XBackends among the objects of the Gateway API: what is read again when one changes, what is made for them, and what they are told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::status::unusable;
+use super::{GatewayInputs, GatewayOwned, Gateways, plain_owner, selection};
+use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::engine::dirty::{Dirty, Output};
+use crate::gateway::backend_tls::{ANCESTORS, ancestor};
+use crate::gateway::service::Make;
+use crate::gateway::status::{AncestorStatus, Condition, ObjectStatus, Shortcoming};
+use crate::gateway::xbackend::XBackendFault;
+use crate::objects::{Kind, Object, ObjectKey};
+use crate::resource::Secrets;
+
+impl Gateways {
+    /// Reads an XBackend. Returns the routes that depend on it.
+    pub(super) fn read_xbackend(
+        &mut self,
+        key: &ObjectKey,
+        inputs: GatewayInputs<'_>,
+        owned: &mut GatewayOwned<'_>,
+        dirty: &mut Dirty,
+        out: &mut Output,
+    ) -> BTreeSet<ObjectKey> {
+        let GatewayInputs { objects, options, .. } = inputs;
+        let found = match objects.get(key) {
+            Some(Object::XBackend(found)) => Some((plain_owner(key, &found.metadata, objects), &**found)),
+            _ => None,
+        };
+        let owned_by = (&mut *owned.secrets, &mut *owned.config_maps);
+        self.xbackends.read(key, found, (objects, options), owned_by, dirty, out);
+        owned.backends.touch_service(key, dirty);
+        self.findings.remove(key);
+        dirty.reports.insert(key.clone());
+        dirty.gateway_statuses.insert(key.clone());
+        dirty.gateway_services = true;
+        self.services.get(key).cloned().unwrap_or_default()
+    }
+
+    /// Marks what depends on whether an XBackend is reached. Other objects are left alone.
+    pub(super) fn reached(&self, key: &ObjectKey, dirty: &mut Dirty) {
+        if key.kind == Kind::XBackend {
+            dirty.gateway_statuses.insert(key.clone());
+            dirty.gateway_services |= self.xbackends.get(key).is_some_and(|part| part.selection.is_some());
+        }
+    }
+
+    /// What has to be done about Services for the pods of XBackends: one is made for what a route of ours refers to. It stays as long as the
+    /// XBackend is about pods, so that an edit of a route costs nothing.
+    pub(super) fn settle_xbackends(
+        &mut self,
+        inputs: GatewayInputs<'_>,
+        dirty: &mut Dirty,
+    ) -> BTreeMap<ObjectKey, Make> {
+        let (mut made, mut unmade) = (BTreeMap::new(), BTreeMap::new());
+        if inputs.options.development.is_none() {
+            let accepted = self.xbackends.iter().filter(|(_, part)| part.fault.is_none());
+            for (key, part) in accepted {
+                let service = part.service();
+                let make = match &part.selection {
+                    None => Ok(selection::leftover(key, service, inputs.objects)),
+                    Some(_) if !self.services.contains_key(key) => Ok(None),
+                    Some(selected) => selection::settle(key, service, selected, part.port, inputs.objects),
+                };
+                match make {
+                    Ok(make) => made.extend(make.map(|make| (service.clone(), make))),
+                    Err(fault) => _ = unmade.insert(key.clone(), fault),
+                }
+            }
+        }
+        let before = std::mem::replace(&mut self.unmade, unmade);
+        let changed = before.keys().chain(self.unmade.keys()).filter(|key| before.get(*key) != self.unmade.get(*key));
+        dirty.gateway_statuses.extend(changed.cloned());
+        made
+    }
+
+    /// The status of an XBackend at the Gateways through which it is reached, and the findings about it.
+    pub(super) fn xbackend_status(
+        &self,
+        key: &ObjectKey,
+        secrets: &Secrets,
+    ) -> Option<(ObjectStatus, Vec<Diagnostic>)> {
+        let part = self.xbackends.get(key)?;
+        let origin = key.origin();
+        let mut findings = Vec::new();
+        let mut complain = |severity, reason, field: &str, value: &str, message: String| {
+            findings.push(Diagnostic::new(severity, reason, &origin, field, value, message));
+        };
+        let secret = part.secret.as_ref().and_then(|secret| unusable(secret, secrets));
+        let fault = if let Some(fault) = &part.fault {
+            let XBackendFault { field, value, reason, message, .. } = fault;
+            let message = format!("{message}; requests to it answer 500, connections to it are closed");
+            complain(Severity::Error, *reason, field, value, message);
+            Some(fault.shortcoming())
+        } else if let Some(why) = secret {
+            let field = "spec.tls.clientCertificateRef";
+            complain(Severity::Error, Reason::InvalidSecret, field, "", format!("{why}; it is not reached"));
+            Some(Shortcoming::new("InvalidClientCertificateRef", format!("{field}: {why}")))
+        } else if let Some(fault) = self.unmade.get(key) {
+            let message = format!("{}; its pods are not found", fault.message);
+            complain(Severity::Error, Reason::UnsupportedValue, "spec.endpointSelector", "", message);
+            Some(fault.clone())
+        } else {
+            if let Some(fault) = &part.left_out {
+                // The message begins with the field.
+                let (field, why) = fault.message.split_once(": ").unwrap_or(("spec.tls.validation", &fault.message));
+                complain(Severity::Warning, Reason::UnsupportedValue, field, "", format!("{why}; it is left out"));
+            }
+            None
+        };
+        let ancestors = self.gateways_before(key).into_iter().take(ANCESTORS).map(|gateway| AncestorStatus {
+            ancestor_ref: ancestor(&gateway),
+            conditions: vec![Condition::of("Accepted", fault.as_ref())],
+        });
+        Some((ObjectStatus::Policy { ancestors: ancestors.collect() }, findings))
+    }
+}
