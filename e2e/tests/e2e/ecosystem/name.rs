@@ -19,6 +19,7 @@ kind: Gateway
 metadata: {name: outer}
 spec:
   gatewayClassName: '{ns}'
+  allowedListeners: {namespaces: {from: Same}}
   listeners:
     - {name: apps, port: 80, protocol: HTTP, hostname: '*.apps.example'}
     - {name: any, port: 8080, protocol: HTTP}
@@ -30,9 +31,16 @@ metadata: {name: inner}
 spec:
   gatewayClassName: '{ns}'
   listeners: [{name: http, port: 80, protocol: HTTP}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ListenerSet
+metadata: {name: team}
+spec:
+  parentRef: {name: outer}
+  listeners: [{name: team, port: 80, protocol: HTTP, hostname: team.example}]
 ";
 
-/// Names of its own, two of which its listener takes; names of the listener; and a Gateway beside the first.
+/// Names of its own, two of which its listener takes; names of the listener, also of a ListenerSet's; and a Gateway beside the first.
 const ROUTES: &str = "
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -47,6 +55,13 @@ kind: HTTPRoute
 metadata: {name: rest}
 spec:
   parentRefs: [{name: outer, sectionName: apps}]
+  rules: [{backendRefs: [{name: web, port: 80}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: team}
+spec:
+  parentRefs: [{kind: ListenerSet, name: team}]
   rules: [{backendRefs: [{name: web, port: 80}]}]
 ---
 apiVersion: gateway.networking.k8s.io/v1
@@ -96,11 +111,17 @@ fn records_are_the_names_of_routes_and_the_addresses_of_their_gateways() -> anyh
         let sources = ["ingress", "gateway-httproute", "gateway-grpcroute", "gateway-tlsroute"];
         let mut arguments: Vec<String> = sources.iter().map(|source| format!("--source={source}")).collect();
         arguments.extend(["provider=inmemory", "policy=sync", "inmemory-zone=example", "interval=1s"].map(option));
-        arguments.extend([kubeconfig(scene), option(&format!("namespace={}", scene.namespace()))]);
+        arguments.extend([
+            kubeconfig(scene),
+            option(&format!("namespace={}", scene.namespace())),
+            option("gateway-listener-sets"),
+        ]);
         let _writer = start(scene, "external-dns", &[], &arguments)?;
 
         let mut expected = Records::new();
-        for name in ["shop.apps.example", "www.apps.example", "*.apps.example", "rpc.example", "secure.example"] {
+        for name in
+            ["shop.apps.example", "www.apps.example", "*.apps.example", "team.example", "rpc.example", "secure.example"]
+        {
             expected.insert(format!("{name} A"), BTreeSet::from([outer.to_string()]));
         }
         expected.insert("both.example A".to_owned(), BTreeSet::from([outer.to_string(), inner.to_string()]));
@@ -110,6 +131,7 @@ fn records_are_the_names_of_routes_and_the_addresses_of_their_gateways() -> anyh
         for (address, port, host) in [
             (outer, 80, "shop.apps.example"),
             (outer, 80, "any.apps.example"),
+            (outer, 80, "team.example"),
             (outer, 8080, "both.example"),
             (inner, 80, "both.example"),
             (own, 80, "site.example"),
@@ -117,11 +139,11 @@ fn records_are_the_names_of_routes_and_the_addresses_of_their_gateways() -> anyh
             scene.served(SocketAddr::new(address, port), host).await?;
         }
 
-        // Another name in place of two, and a route, a Gateway and an Ingress less.
+        // Another name in place of two, and a route, a Gateway, a ListenerSet and an Ingress less.
         let patch = r#"{"spec":{"hostnames":["new.apps.example"]}}"#;
         scene.kubectl(&["patch", "httproute", "shop", "--type=merge", "--patch", patch]).await?;
-        scene.kubectl(&["delete", "grpcroute/rpc", "gateway/inner", "ingress/site"]).await?;
-        for name in ["shop.apps.example", "www.apps.example", "rpc.example", "site.example"] {
+        scene.kubectl(&["delete", "grpcroute/rpc", "gateway/inner", "listenerset/team", "ingress/site"]).await?;
+        for name in ["shop.apps.example", "www.apps.example", "team.example", "rpc.example", "site.example"] {
             expected.remove(&format!("{name} A"));
         }
         for name in ["new.apps.example", "both.example"] {
