@@ -46,6 +46,8 @@ const NODES: usize = 1_000;
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// One of so many writes is about an object that Fairway watches.
 const NOISE: usize = 10;
+/// A controller that uses at most a hundredth of this time has nothing left to do.
+const QUIET: Duration = Duration::from_secs(2);
 /// How often each node renews its Lease.
 const HEARTBEATS: usize = 3;
 
@@ -159,6 +161,14 @@ async fn rest(scene: &Scene, fairway: &Release<'_>, ground: &Ground) -> anyhow::
     for number in 0..NOISE * Noise::KINDS {
         noise.write(number).await?;
     }
+    // What was changed before is still being said in Events.
+    scene
+        .until("a controller that has caught up", async || {
+            let before = cpu()?;
+            sleep(QUIET).await;
+            Ok(cpu()? - before <= QUIET / 100)
+        })
+        .await?;
     let rounds = async || fairway.metric("fairway_channel_rounds_total").await;
     let (rounds_before, cpu_before, begin) = (rounds().await?, cpu()?, Instant::now());
     let mut ticks = interval(HEARTBEAT / u32::try_from(NODES)?);
