@@ -3,14 +3,13 @@
 mod support;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 use fairway_model::{ByteLimit, ForwardPolicy, UpstreamProtocol, UpstreamTls};
 use fairway_proxy::ProxyConfig;
 use fairway_testkit::{Ca, Gate, Leaf, eventually, within};
@@ -18,56 +17,17 @@ use futures::{Stream, StreamExt, stream};
 use http::Uri;
 use http::uri::PathAndQuery;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::service::TowerToHyperService;
+use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use support::grpc::{BytesCodec, Server};
 use support::{HOST, TestProxy, backend, certificate, config, endpoints, forward, host_with_certificate, route};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinHandle, JoinSet};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
 use tonic::client::Grpc;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tower::service_fn;
-
-/// Messages are bytes: what they mean is nothing to the proxy.
-#[derive(Clone, Copy, Default)]
-struct BytesCodec;
-
-impl Codec for BytesCodec {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        *self
-    }
-
-    fn decoder(&mut self) -> Self {
-        *self
-    }
-}
-
-impl Encoder for BytesCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        to.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for BytesCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(from.copy_to_bytes(from.remaining())))
-    }
-}
 
 type Messages = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
 
@@ -126,78 +86,6 @@ async fn serve(request: http::Request<Incoming>) -> Result<http::Response<tonic:
         "/test.Echo/Many" => grpc.server_streaming(service_fn(many), request).await,
         _ => Status::unimplemented("no such method").into_http(),
     })
-}
-
-/// Serves a connection to its end, which is announced when `left` is ready.
-macro_rules! drive {
-    ($connection:expr, $left:expr) => {{
-        let mut connection = std::pin::pin!($connection);
-        tokio::select! {
-            _ = connection.as_mut() => return,
-            () = $left => connection.as_mut().graceful_shutdown(),
-        }
-        let _ = connection.await;
-    }};
-}
-
-/// A server on a free port. It ends its connections in an orderly way when it is told to.
-struct Server {
-    address: SocketAddr,
-    leave: Arc<tokio::sync::Notify>,
-    accepting: JoinHandle<()>,
-}
-
-impl Server {
-    async fn start(tls: Option<&Leaf>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let acceptor = tls.map(|leaf| {
-            let mut config = rustls::ServerConfig::builder()
-                .with_no_client_auth()
-                .with_single_cert(leaf.chain().to_vec(), leaf.key().clone_key())
-                .expect("a certificate with its key");
-            config.alpn_protocols = vec![b"h2".to_vec()];
-            TlsAcceptor::from(Arc::new(config))
-        });
-        let leave = Arc::new(tokio::sync::Notify::new());
-        let leaving = leave.clone();
-        let accepting = tokio::spawn(async move {
-            let mut connections = JoinSet::new();
-            let told = tokio::sync::watch::Sender::new(false);
-            loop {
-                let stream = tokio::select! {
-                    accepted = listener.accept() => accepted.expect("a connection").0,
-                    () = leaving.notified() => break,
-                };
-                let (acceptor, mut told) = (acceptor.clone(), told.subscribe());
-                connections.spawn(async move {
-                    let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new()).http2_only();
-                    builder.http2().max_concurrent_streams(1000);
-                    let service = TowerToHyperService::new(service_fn(serve));
-                    let left = async move { drop(told.wait_for(|told| *told).await) };
-                    match acceptor {
-                        None => {
-                            drive!(builder.serve_connection(TokioIo::new(stream), service), left);
-                        }
-                        Some(acceptor) => {
-                            let Ok(stream) = acceptor.accept(stream).await else { return };
-                            drive!(builder.serve_connection(TokioIo::new(stream), service), left);
-                        }
-                    }
-                });
-            }
-            drop(listener);
-            told.send_replace(true);
-            while connections.join_next().await.is_some() {}
-        });
-        Self { address, leave, accepting }
-    }
-
-    /// Announces the end of all connections (GOAWAY), and ends when their calls have ended.
-    async fn end(self) {
-        self.leave.notify_one();
-        within("the end of the server", self.accepting).await.expect("no panic");
-    }
 }
 
 /// A channel through the proxy.
@@ -262,7 +150,7 @@ impl Setup {
     async fn with_one(over_tls: bool) -> (Self, Server) {
         let ca = Ca::new("ca");
         let leaf = ca.leaf(&[HOST]);
-        let server = Server::start(over_tls.then_some(&leaf)).await;
+        let server = Server::start(over_tls.then_some(&leaf), serve).await;
         (Self::new(&[&server], over_tls, ca, leaf), server)
     }
 
@@ -412,7 +300,7 @@ async fn a_rolling_update_of_servers_fails_no_call() {
         for _ in 0..5 {
             let before = calls.load(Ordering::Relaxed);
             eventually("more calls", async || calls.load(Ordering::Relaxed) > before + 50).await;
-            let next = Server::start(over_tls.then_some(&setup.leaf)).await;
+            let next = Server::start(over_tls.then_some(&setup.leaf), serve).await;
             // Both, then only the new one; the old one leaves as a pod does.
             setup.proxy.publish([endpoints("web", &[server.address, next.address])]).await;
             setup.proxy.publish([endpoints("web", &[next.address])]).await;

@@ -1,6 +1,7 @@
 //! A proxy built by hand for a test: hosts, routes and backends in as little code as possible.
 #![allow(dead_code, missing_docs, unreachable_pub, reason = "each test binary uses a part of it")]
 
+pub mod grpc;
 pub mod h2_origin;
 pub mod http2;
 pub mod log;
