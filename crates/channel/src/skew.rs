@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_model::{
-    AccessList, Action, Affinity, AffinityMode, Authority, Backend, Backends, Balance, Certificate, ClientAuth,
-    ClientAuthMode, Conditions, Endpoint, EndpointSet, Endpoints, Filter, Forward, ForwardPolicy, HashBalance,
-    HealthCheck, Host, HostPattern, HttpsRedirect, Listener, Origin, PathMatch, PrivateKey, Probe, Protocol, Resource,
-    Respond, RetryConstraint, Route, SameSite, Scheme, SessionCookie, Settings, Snapshot, StreamBackends,
-    StreamListener, StreamShare, Template, Transport, Trust, UpstreamTls,
+    AccessList, Action, Affinity, AffinityMode, AuthProtocol, Authority, Backend, Backends, Balance, Certificate,
+    ClientAuth, ClientAuthMode, Conditions, Endpoint, EndpointSet, Endpoints, ExternalAuth, Filter, Forward,
+    ForwardPolicy, GrpcAuth, HashBalance, HealthCheck, Host, HostPattern, HttpAuth, HttpsRedirect, Listener, Origin,
+    PathMatch, PrivateKey, Probe, Protocol, Resource, Respond, RetryConstraint, Route, SameSite, Scheme, SessionCookie,
+    Settings, Snapshot, StreamBackends, StreamListener, StreamShare, Template, Transport, Trust, UpstreamTls,
 };
 use serde_json::{Map, Value, json};
 
@@ -82,6 +82,21 @@ fn guarded_host() -> Host {
         Filter::HttpsRedirect(HttpsRedirect { status: 308, preserve_trailing_slash: false, port: None }),
         Filter::AccessList(AccessList { deny: Vec::new().into(), allow }),
         Filter::RequireEndpoints,
+        Filter::ExternalAuth(Box::new(ExternalAuth {
+            forward: Forward::to("shop/guard:80/auth".into(), ForwardPolicy::default().into()),
+            protocol: AuthProtocol::Grpc(GrpcAuth {
+                authority: "guard.shop.svc:80".into(),
+                allowed: Some(vec!["Cookie".try_into().unwrap()]),
+            }),
+        })),
+        Filter::ExternalAuth(Box::new(ExternalAuth {
+            forward: Forward::to("shop/guard:80/auth".into(), ForwardPolicy::default().into()),
+            protocol: AuthProtocol::Http(HttpAuth {
+                path: "/check".into(),
+                allowed: vec!["Cookie".try_into().unwrap()],
+                copied: vec!["X-User".try_into().unwrap()],
+            }),
+        })),
     ];
     route.conditions = Some(Box::new(Conditions { method: Some("POST".into()), ..Conditions::default() }));
     let client_auth = ClientAuth {

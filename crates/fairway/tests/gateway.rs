@@ -428,6 +428,17 @@ async fn a_service_is_asked_by_a_filter_of_a_route() {
     // The other rules ask nobody.
     assert_eq!(dev.service("a.example", "/").await, "shop/web:80/gateway");
     assert!(guard.seen().len() == 1, "{:?}", guard.seen());
+    // One that speaks HTTP/1 only can't be called.
+    let grpc = asking
+        .replace("protocol: HTTP\n        backendRef", "protocol: GRPC\n        backendRef")
+        .replace("http: {path: /check, allowedResponseHeaders: [X-User]}", "grpc: {allowedHeaders: [X-User]}");
+    fs::write(folder.path().join("a.yaml"), format!("{grpc}{service}")).unwrap();
+    dev.line_with("~");
+    assert_eq!(dev.get("a.example", "/old/x").await.status, 500);
+    let report = text(&run(["explain", folder.path().to_str().unwrap(), "GET", "http://a.example/old/x"]));
+    assert!(report.contains("with a call of ext_authz about the request with the fields X-User;"), "{report}");
+    let report = text(&run(["check".as_ref(), folder.path().as_os_str()]));
+    assert!(report.contains("experimental channel") && !report.contains("it has no effect"), "{report}");
     // Without the service nobody gets in.
     fs::write(folder.path().join("a.yaml"), asking.replace("name: guard", "name: gone")).unwrap();
     dev.line_with("there is no Service shop/gone");

@@ -129,6 +129,8 @@ pub struct Scratch {
     pub location: Vec<u8>,
     /// What the answer of an authentication service contributes to the request; shared with the answers that are kept.
     pub given: Option<Arc<AuthGiven>>,
+    /// What a client gets whose request such a service has denied with an answer of its own.
+    pub denied: Option<Box<Respond>>,
     /// Variables that snippets have set; boxed because most requests have none.
     pub variables: Option<Box<Variables>>,
     /// The place of the request in a trace; boxed because most requests have none.
@@ -213,6 +215,8 @@ pub enum Step<'s> {
     Redirect(u16),
     /// Respond from the proxy itself.
     Respond(&'s Respond),
+    /// Respond with [`Scratch::denied`].
+    Deny,
     /// Respond from the proxy itself with an error.
     Fail(Failure),
     /// Wait before deciding.
@@ -688,12 +692,12 @@ fn begin_trace<'a, F: Fields<'a>>(
 /// Sets the variables that come from the answer of an authentication service.
 fn set_variables(plan: &Plan<'_>, scratch: &mut Scratch) {
     let (Some(auth), Some(given)) = (plan.allowed_by, &mut scratch.given) else { return };
-    if auth.sets.is_empty() || given.variables.is_empty() {
+    if auth.sets().is_empty() || given.variables.is_empty() {
         return;
     }
     let variables = scratch.variables.get_or_insert_default();
     // What was set later is not set back when another service is asked.
-    for (variable, value) in auth.sets.iter().zip(std::mem::take(&mut Arc::make_mut(given).variables)) {
+    for (variable, value) in auth.sets().iter().zip(std::mem::take(&mut Arc::make_mut(given).variables)) {
         variables.set(&variable.name, value);
     }
 }
@@ -710,6 +714,7 @@ fn find<'s, 'a, F: Fields<'a>>(
     scratch.client.decide(arrival, head, snapshot.settings(), || facts.random());
     scratch.identity = None;
     scratch.given = None;
+    scratch.denied = None;
     scratch.variables = None;
     scratch.trace = None;
     scratch.query = None;
@@ -904,11 +909,12 @@ fn answered<'s>(answer: AuthAnswer, plan: &mut Plan<'s>) -> Option<Step<'s>> {
             plan.allowed_by = auth.map(|auth| &**auth).or(plan.allowed_by);
             None
         }
-        AuthAnswer::Unauthorized if auth.is_some_and(|auth| auth.sign_in.is_some()) => Some(Step::Redirect(302)),
+        AuthAnswer::Unauthorized if auth.is_some_and(|auth| auth.sign_in().is_some()) => Some(Step::Redirect(302)),
         AuthAnswer::Unauthorized => Some(Step::Respond(&UNAUTHORIZED)),
         // As in nginx, where one of two ways in is enough, the wish for a password comes before a refusal.
         AuthAnswer::Forbidden if plan.lacks_password => Some(Step::Respond(&UNAUTHORIZED)),
         AuthAnswer::Forbidden => Some(Step::Respond(&FORBIDDEN)),
+        AuthAnswer::Denied => Some(Step::Deny),
         AuthAnswer::Failed => Some(Step::Fail(Failure::Authentication)),
     }
 }

@@ -1,18 +1,38 @@
-//! External authentication: another service allows or denies each request, by the status of its answer to a request
-//! without a body (`auth-url` of ingress-nginx, nginx's `auth_request`).
+//! External authentication: another service allows or denies each request. It is asked in one of the ways of [`AuthProtocol`].
+
+mod check;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::check::{CheckAllowed, CheckAnswer, CheckChange, CheckDenied, CheckField, CheckVerdict};
 use crate::field::is_same_field;
 use crate::{ConfiguredName, FieldEdit, Forward, KnownField, KnownSet, Template};
 
-/// Whom to ask about a request, how, and what to do with the answer.
+/// Whom to ask about a request, and how.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct ExternalAuth {
     /// The service: its backend, the timeouts, and TLS.
     pub forward: Forward,
+    /// What it is asked, and what its answer means.
+    pub protocol: AuthProtocol,
+}
+
+/// How a service is asked.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum AuthProtocol {
+    /// As nginx's `auth_request` does it (`auth-url` of ingress-nginx): by a request without a body, and the status of the answer decides.
+    Subrequest(Box<Subrequest>),
+    /// By a request with the client's method, host and target (the filter ExternalAuth of the Gateway API, protocol HTTP); only 200 allows.
+    Http(HttpAuth),
+    /// By a call of `envoy.service.auth.v3.Authorization/Check` (the same filter, protocol GRPC).
+    Grpc(GrpcAuth),
+}
+
+/// A question as ingress-nginx has it.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Subrequest {
     /// The Host field for the service.
     pub host: Box<str>,
     /// The target of the request to the service.
@@ -23,10 +43,6 @@ pub struct ExternalAuth {
     /// The value of X-Auth-Request-Redirect; `None` for the target of the client's request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_redirect: Option<Template>,
-    /// The fields of the client that the service gets, beside Authorization, in a request with the client's host, its method, and its target
-    /// after [`ExternalAuth::target`] (the ExternalAuth filter of the Gateway API); `None` for a request as ingress-nginx sends it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub allowed: Option<Vec<ConfiguredName>>,
     /// Edits of the fields for the service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldEdit>,
@@ -37,9 +53,6 @@ pub struct ExternalAuth {
     /// not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copied: Vec<ConfiguredName>,
-    /// Whether the backend gets all other fields of the answer too, but those of its body and its connection.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub copies_all: bool,
     /// Variables that the service's answer sets (nginx's `auth_request_set`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sets: Vec<AuthVariable>,
@@ -49,6 +62,29 @@ pub struct ExternalAuth {
     /// Whether the client gets the service's cookies with every status, not just with those of success and redirects.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub always_set_cookie: bool,
+}
+
+/// A question in HTTP, as the Gateway API has it.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct HttpAuth {
+    /// What stands before the target of the client's request.
+    pub path: Box<str>,
+    /// The fields of the client that the service gets, beside Authorization.
+    pub allowed: Vec<ConfiguredName>,
+    /// Fields of the service's answer that the backend gets, and never from the client. If there are none, it gets all but those of the
+    /// answer itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copied: Vec<ConfiguredName>,
+}
+
+/// A question in gRPC.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct GrpcAuth {
+    /// What the call names as its host.
+    pub authority: Box<str>,
+    /// The fields of the client that the service gets; `None` for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed: Option<Vec<ConfiguredName>>,
 }
 
 /// A variable whose value comes from an answer of the service.
@@ -144,43 +180,80 @@ const OF_ANSWER: [&[u8]; 11] = [
 ];
 
 impl ExternalAuth {
-    /// Whether a response with this status passes the service's cookies on: nginx's `add_header` without `always`. The Gateway API does not.
-    pub fn sets_cookies_with(&self, status: u16) -> bool {
-        if self.allowed.is_some() {
-            return false;
+    /// The settings of a question as ingress-nginx has it.
+    pub fn subrequest(&self) -> Option<&Subrequest> {
+        match &self.protocol {
+            AuthProtocol::Subrequest(asks) => Some(asks),
+            AuthProtocol::Http(_) | AuthProtocol::Grpc(_) => None,
         }
-        self.always_set_cookie || matches!(status, 200 | 201 | 204 | 206 | 301..=304 | 307 | 308)
     }
 
-    /// Whether the backend gets a field from the service, and not from the client. What delimits a message is always that of the
-    /// message itself.
+    /// Fields of the service's answer that the backend gets.
+    pub fn copied(&self) -> &[ConfiguredName] {
+        match &self.protocol {
+            AuthProtocol::Subrequest(asks) => &asks.copied,
+            AuthProtocol::Http(asks) => &asks.copied,
+            AuthProtocol::Grpc(_) => &[],
+        }
+    }
+
+    /// Whether the backend gets all fields of the answer, but those of its body and its connection.
+    pub fn copies_all(&self) -> bool {
+        matches!(&self.protocol, AuthProtocol::Http(asks) if asks.copied.is_empty())
+    }
+
+    /// Variables that the answer sets.
+    pub fn sets(&self) -> &[AuthVariable] {
+        self.subrequest().map_or(&[], |asks| &asks.sets)
+    }
+
+    /// The URL to sign in at.
+    pub fn sign_in(&self) -> Option<&Template> {
+        self.subrequest()?.sign_in.as_ref()
+    }
+
+    /// Whether a response with this status passes the service's cookies on: nginx's `add_header` without `always`. The Gateway API does not.
+    pub fn sets_cookies_with(&self, status: u16) -> bool {
+        let of_success = matches!(status, 200 | 201 | 204 | 206 | 301..=304 | 307 | 308);
+        self.subrequest().is_some_and(|asks| asks.always_set_cookie || of_success)
+    }
+
+    /// Whether there may be fields that the backend gets from the service, and not from the client.
+    pub fn may_replace(&self) -> bool {
+        match &self.protocol {
+            AuthProtocol::Subrequest(asks) => !asks.copied.is_empty(),
+            AuthProtocol::Http(_) | AuthProtocol::Grpc(_) => true,
+        }
+    }
+
+    /// Whether the backend gets a field from the service, or not at all, and not from the client. What delimits a message is always that
+    /// of the message itself.
     pub fn replaces(&self, name: &[u8], given: Option<&AuthGiven>) -> bool {
-        let is_given =
-            |given: &AuthGiven| given.others.iter().any(|(own, _)| is_same_field(own.as_str().as_bytes(), name));
-        (given.is_some_and(is_given) || self.is_copied(name))
+        (given.is_some_and(|given| given.replaces(name)) || self.is_copied(name))
             && !KnownSet::STRUCTURAL.contains(KnownField::classify(name))
     }
 
     /// Whether a field of the answer goes to the backend although it is not listed. What is about the answer itself does not.
     pub fn copies_other(&self, name: &[u8]) -> bool {
         let is_content = name.len() > 8 && name[..8].eq_ignore_ascii_case(b"content-");
-        self.copies_all
-            && !self.is_copied(name)
+        self.copies_all()
             && !is_content
             && !KnownSet::STRUCTURAL.contains(KnownField::classify(name))
             && !OF_ANSWER.iter().any(|own| own.eq_ignore_ascii_case(name))
     }
 
-    /// What an answer with this status means. The Gateway API takes nothing but 200 for a yes, ingress-nginx each success.
+    /// What an answer with this status means. The Gateway API takes nothing but 200 for a yes, ingress-nginx each success; a call of gRPC
+    /// is not answered by a status.
     pub fn judge(&self, status: u16) -> AuthAnswer {
-        match (AuthAnswer::of_status(status), &self.allowed) {
-            (AuthAnswer::Allowed, Some(_)) if status != 200 => AuthAnswer::Failed,
+        match (AuthAnswer::of_status(status), &self.protocol) {
+            (_, AuthProtocol::Grpc(_)) => AuthAnswer::Failed,
+            (AuthAnswer::Allowed, AuthProtocol::Http(_)) if status != 200 => AuthAnswer::Failed,
             (answer, _) => answer,
         }
     }
 
     fn is_copied(&self, name: &[u8]) -> bool {
-        self.copied.iter().any(|own| is_same_field(own.as_str().as_bytes(), name))
+        self.copied().iter().any(|own| is_same_field(own.as_str().as_bytes(), name))
     }
 }
 
@@ -193,6 +266,8 @@ pub enum AuthAnswer {
     Unauthorized,
     /// The client may not send the request.
     Forbidden,
+    /// The client may not send it, and gets the service's own answer, [`Scratch::denied`](crate::decision::Scratch::denied).
+    Denied,
     /// Nothing that could be understood, or nothing at all.
     Failed,
 }
@@ -215,24 +290,56 @@ pub struct AuthGiven {
     text: Vec<u8>,
     /// Places in [`ExternalAuth::copied`], and the ends of their values in `text`.
     copied: Vec<(usize, usize)>,
-    /// Other fields, see [`ExternalAuth::copies_all`].
+    /// Other fields, in place of the client's.
     pub others: Vec<(ConfiguredName, Box<[u8]>)>,
+    /// Fields beside those of the client.
+    pub added: Vec<(ConfiguredName, Box<[u8]>)>,
+    /// Fields of the client that the backend does not get.
+    pub removed: Vec<ConfiguredName>,
+    /// Fields of the response.
+    pub response: Vec<GivenField>,
     /// The values of [`ExternalAuth::sets`].
     pub variables: Vec<Vec<u8>>,
+}
+
+/// A field of the response that a service gives.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct GivenField {
+    /// Its name.
+    pub name: ConfiguredName,
+    /// Its value; none is written if it is empty.
+    pub value: Box<[u8]>,
+    /// Whether it takes the place of those that the response has by itself.
+    pub replaces: bool,
+    /// Whether anything is done only if the response has the field by itself, or only if it has not.
+    pub only_with: Option<bool>,
 }
 
 impl AuthGiven {
     /// The memory that it takes.
     pub fn size(&self) -> usize {
         let variables: usize = self.variables.iter().map(|value| value.len() + size_of::<Vec<u8>>()).sum();
-        let others = self.others.iter().map(|(name, value)| name.as_str().len() + value.len() + size_of_val(name) * 2);
-        self.text.len() + self.copied.len() * size_of::<(usize, usize)>() + variables + others.sum::<usize>()
+        let lines = self.others.iter().chain(&self.added);
+        let lines = lines.map(|(name, value)| name.as_str().len() + value.len() + size_of_val(name) * 2);
+        let removed = self.removed.iter().map(|name| name.as_str().len() + size_of_val(name));
+        let response =
+            self.response.iter().map(|field| field.name.as_str().len() + field.value.len() + size_of_val(field));
+        self.text.len()
+            + self.copied.len() * size_of::<(usize, usize)>()
+            + variables
+            + lines.chain(removed).chain(response).sum::<usize>()
+    }
+
+    /// Whether the backend does not get a field of the client because of what the service has said about it.
+    fn replaces(&self, name: &[u8]) -> bool {
+        let is = |own: &ConfiguredName| is_same_field(own.as_str().as_bytes(), name);
+        self.others.iter().any(|(own, _)| is(own)) || self.removed.iter().any(is)
     }
 
     /// Adds the value of a name in [`ExternalAuth::copied`]: all lines of the field, joined. Cookies can't be joined (RFC
     /// 6265 3), so their lines stay apart.
     pub fn push<'a>(&mut self, auth: &ExternalAuth, place: usize, lines: impl Iterator<Item = &'a [u8]>) {
-        let apart = auth.copied.get(place).is_some_and(|name| is_same_field(name.as_str().as_bytes(), b"Set-Cookie"));
+        let apart = auth.copied().get(place).is_some_and(|name| is_same_field(name.as_str().as_bytes(), b"Set-Cookie"));
         let start = self.text.len();
         for line in lines {
             if apart {
@@ -255,8 +362,8 @@ impl AuthGiven {
         let starts = std::iter::once(0).chain(self.copied.iter().map(|(_, end)| *end));
         let values = starts.zip(&self.copied).map(|(start, &(place, end))| (place, &self.text[start..end]));
         values
-            .filter_map(|(place, value)| Some((auth.copied.get(place)?, value)))
+            .filter_map(|(place, value)| Some((auth.copied().get(place)?, value)))
             .filter(|(_, value)| !value.is_empty())
-            .chain(self.others.iter().map(|(name, value)| (name, &**value)))
+            .chain(self.others.iter().chain(&self.added).map(|(name, value)| (name, &**value)))
     }
 }

@@ -91,7 +91,10 @@ pub use cors::{Cors, CorsRules, OriginPattern, Origins};
 pub use edit::{Change, FieldEdit, FieldRules, NameSet};
 pub use endpoint::{Endpoint, EndpointSet, EndpointState, Endpoints};
 pub use error_pages::{ErrorPages, ErrorResponse};
-pub use external_auth::{AuthAnswer, AuthCache, AuthCacheRule, AuthGiven, AuthPart, AuthVariable, ExternalAuth};
+pub use external_auth::{
+    AuthAnswer, AuthCache, AuthCacheRule, AuthGiven, AuthPart, AuthProtocol, AuthVariable, CheckAllowed, CheckAnswer,
+    CheckChange, CheckDenied, CheckField, CheckVerdict, ExternalAuth, GivenField, GrpcAuth, HttpAuth, Subrequest,
+};
 pub use field::{ConfiguredName, FieldName, InvalidName};
 pub use field_block::{BlockedValue, FieldBlock};
 pub use filter::*;

@@ -194,9 +194,7 @@ impl Failure {
             Self::ClientCertificate(Uncertified::Refused) => CauseDetail::Text("the certificate could not be verified"),
             Self::ClientCertificate(Uncertified::Subject) => CauseDetail::Text("the subject is not admitted"),
             Self::Authentication(Some(reason)) => CauseDetail::Text(reason.as_str()),
-            Self::Authentication(None) => {
-                CauseDetail::Text("the service answered with a status other than 2xx, 401 and 403")
-            }
+            Self::Authentication(None) => CauseDetail::Text("the service gave no answer that allows or denies"),
             Self::PasswordsBusy => CauseDetail::Text("too many passwords are being checked"),
             Self::WrongPasswords => CauseDetail::Text("too many wrong passwords"),
             Self::TooLong => CauseDetail::Text("a template makes more of it than a head may hold"),

@@ -23,6 +23,7 @@ mod direction;
 mod encode;
 mod error;
 mod exchange;
+mod ext_authz;
 mod health_check;
 mod http2;
 mod l4;

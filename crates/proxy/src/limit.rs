@@ -247,6 +247,8 @@ fairway_model::limits! {
             AUTH_ANSWERS_BYTES: usize = 8 << 20, Bytes, "The same.", "";
             /// Endpoints of an authentication service that are tried for one request, each only if connecting to the one before failed.
             AUTH_TRIES: u32 = 3, Count, "500.", "`authentication`";
+            /// Bytes of the message with which an authentication service answers that speaks gRPC.
+            AUTH_MESSAGE: usize = 64 << 10, Bytes, "500.", "`authentication`";
             /// Copies of requests that a worker has under way (`mirror-target`).
             MIRRORS: usize = 128, Count, "A request is not copied.", "`fairway_mirror_dropped_total`";
             /// Bytes of the bodies of these.

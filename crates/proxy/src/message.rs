@@ -1,7 +1,7 @@
 //! Heads that the proxy sends. The model decides which fields they have; each version of HTTP serialises them in its own way.
 
 use fairway_model::decision::{Expand, Forwarding, Plan, RequestEdits, ResponseEdits, Scratch};
-use fairway_model::{Backend, Compressing, ConfiguredName, ExternalAuth, Template, TooLong};
+use fairway_model::{AuthProtocol, Backend, Compressing, ConfiguredName, ExternalAuth, GivenField, Template, TooLong};
 
 use crate::http::{FieldsView, Framing, Method, RequestHead, Spanned};
 use crate::live::Live;
@@ -77,13 +77,16 @@ impl<'a> UpstreamRequest<'a> {
 
     /// Makes it the request about itself to an authentication service: without its body, and without the wish for another protocol.
     pub(crate) fn turn_to(&mut self, auth: &'a ExternalAuth, target: &'a [u8]) {
-        if auth.allowed.is_none() {
-            self.method = auth.method.as_ref().map_or(&b"GET"[..], |method| method.as_bytes());
-        }
         self.target = target;
         self.framing = Framing::None;
-        // The Gateway API demands a length whenever there is no body.
-        self.measured = auth.allowed.is_some().then_some(0);
+        match &auth.protocol {
+            AuthProtocol::Subrequest(asks) => {
+                self.method = asks.method.as_ref().map_or(&b"GET"[..], |method| method.as_bytes());
+                self.measured = None;
+            }
+            // The Gateway API demands a length whenever there is no body.
+            AuthProtocol::Http(_) | AuthProtocol::Grpc(_) => self.measured = Some(0),
+        }
         self.edits.auth = Some(auth);
         self.upgrade = None;
     }
@@ -167,6 +170,8 @@ pub(crate) struct ResponseContext<'a> {
     pub(crate) values: &'a Evaluated,
     /// Fields to add.
     pub(crate) added: &'a [(ConfiguredName, Box<str>)],
+    /// Fields that the service gives which has allowed the request.
+    pub(crate) given: &'a [GivenField],
     /// Receives the head as sent, if the log shows fields of it.
     pub(crate) sent_head: &'a mut Vec<u8>,
 }
@@ -180,6 +185,7 @@ impl<'a> ResponseContext<'a> {
             cookies: self.cookies,
             compressing: self.compressing,
             added: self.added,
+            given: self.given,
             status: self.status,
             substituting: self.substituting,
         }

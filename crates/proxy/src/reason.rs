@@ -84,7 +84,7 @@ reasons! {
     ConnectionLimit = "connection_limit", "503",
         "The client has as many requests in progress as `limit-connections` of the route allows; `limit-conn-status-code` sets another status.";
     AccessDenied = "access_denied", "403", "The client's address is not allowed by the route, or its User-Agent or Referer is blocked.";
-    Unauthenticated = "unauthenticated", "401, 403", "The authentication service of the route (`auth-url`) did not allow the request, or name and password (`auth-type`) are missing or wrong.";
+    Unauthenticated = "unauthenticated", "401, 403, as the service says", "The authentication service of the route (`auth-url`, `ExternalAuth`) did not allow the request, or name and password (`auth-type`) are missing or wrong.";
     ClientCertificate = "client_certificate", "400, 403",
         "The host asks for a client certificate (`auth-tls-secret`), and there is none, or one that could not be verified or is of another subject.";
     Misdirected = "misdirected", "421",
@@ -117,7 +117,7 @@ reasons! {
     Misconfigured = "misconfigured", "503",
         "A restriction of the route or its backend is misconfigured or cannot be built, so the route denies everything.";
     Authentication = "authentication", "500",
-        "The authentication service of the route (`auth-url`) could not be asked, which the detail explains, or gave an answer other than 2xx, 401 and 403; or too many passwords wait to be checked.";
+        "The authentication service of the route (`auth-url`, `ExternalAuth`) could not be asked, which the detail explains, or gave an answer that neither allows nor denies; or too many passwords wait to be checked.";
     Unwritable = "unwritable", "500", "The request or the answer cannot be written as HTTP.";
     Shutdown = "shutdown", "499", "The proxy ended while the request was under way: the deadline of the drain had passed.";
     }

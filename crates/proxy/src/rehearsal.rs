@@ -175,6 +175,8 @@ impl Rehearsal {
                 own(&Respond { fields, ..respond.clone() }, cause, false)
             }
             Step::Respond(respond) => own(respond, refused(&plan, respond.status).map(Cause::from), false),
+            // No service is asked, so none denies.
+            Step::Deny => own(&Respond::page(403), refused(&plan, 403).map(Cause::from), false),
             Step::Fail(failure) => failed(failure.into()),
             Step::Wait(_) => unreachable!("it has waited"),
         };
@@ -306,6 +308,7 @@ impl<'a> Rehearsing<'a, '_> {
             substituting: false,
             values: &values,
             added: &[],
+            given: &[],
             sent_head: &mut sent_head,
         };
         let status = write_answer(&answer, head_only, &context, &mut response);

@@ -6,19 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_model::{
-    AccessList, Action, AfterChange, AuthCache, AuthCacheRule, AuthPart, AuthVariable, BasicAuth, ExternalAuth,
-    FieldEdit, Filter, Forward, ForwardPolicy, NetworkSet, PathChange, ResponseEdit, Snippet, SnippetEdits,
-    SnippetStep, Template, UpstreamTls,
+    AccessList, Action, AfterChange, AuthCache, AuthCacheRule, AuthPart, AuthProtocol, AuthVariable, BasicAuth,
+    ExternalAuth, FieldEdit, Filter, Forward, ForwardPolicy, HttpAuth, NetworkSet, PathChange, ResponseEdit, Snippet,
+    SnippetEdits, SnippetStep, Subrequest, Template, UpstreamTls,
 };
 use fairway_testkit::{Ca, Fault, Gate, Origin, Reply, Request, Response};
 use support::{HOST, TestProxy, backend, endpoints, filtered, forward, host, route};
 
 /// Authentication by the backend `auth`.
 fn auth() -> ExternalAuth {
-    let policy = ForwardPolicy { read_timeout: Duration::from_millis(300), ..ForwardPolicy::default() };
-    let Action::Forward(forward) = forward("auth", policy) else { unreachable!("it forwards") };
-    ExternalAuth {
-        forward,
+    asking(asks())
+}
+
+fn asks() -> Subrequest {
+    Subrequest {
         host: "auth.example".into(),
         target: Template::parse("/verify?from=$host"),
         method: None,
@@ -28,10 +29,18 @@ fn auth() -> ExternalAuth {
         copied: Vec::new(),
         sets: Vec::new(),
         cache: None,
-        allowed: None,
-        copies_all: false,
         always_set_cookie: false,
     }
+}
+
+fn asking(asks: Subrequest) -> ExternalAuth {
+    asked_as(AuthProtocol::Subrequest(Box::new(asks)))
+}
+
+fn asked_as(protocol: AuthProtocol) -> ExternalAuth {
+    let policy = ForwardPolicy { read_timeout: Duration::from_millis(300), ..ForwardPolicy::default() };
+    let Action::Forward(forward) = forward("auth", policy) else { unreachable!("it forwards") };
+    ExternalAuth { forward, protocol }
 }
 
 fn filter(auth: ExternalAuth) -> Filter {
@@ -121,14 +130,12 @@ async fn a_service_gets_what_is_listed_and_the_backend_all_that_it_answers() {
         .header("Content-Type", "text/html")
         .header("Set-Cookie", "s=2")
         .body("not for the backend");
-    let asks = ExternalAuth {
-        host: "".into(),
-        target: Template::of_literal("/check"),
-        allowed: Some(["Cookie", "X-Forwarded-For", "X-Forwarded-Host", "X-Request-ID"].map(name).to_vec()),
-        copies_all: true,
-        ..auth()
+    let asks = HttpAuth {
+        path: "/check".into(),
+        allowed: ["Cookie", "X-Forwarded-For", "X-Forwarded-Host", "X-Request-ID"].map(name).to_vec(),
+        copied: Vec::new(),
     };
-    let guarded = Guarded::by(reply, asks);
+    let guarded = Guarded::by(reply, asked_as(AuthProtocol::Http(asks)));
     let mut client = guarded.proxy.connect().await;
     let fields = [
         ("host", "app.example:8080"),
@@ -175,8 +182,8 @@ async fn a_service_gets_what_is_listed_and_the_backend_all_that_it_answers() {
 #[tokio::test]
 async fn a_service_that_gets_what_is_listed_denies_as_others_do() {
     for (answer, status) in [(401, 401), (403, 403), (302, 500), (202, 500), (204, 500)] {
-        let asks = ExternalAuth { allowed: Some(Vec::new()), ..auth() };
-        let guarded = Guarded::by(Reply::status(answer), asks);
+        let asks = HttpAuth { path: "".into(), allowed: Vec::new(), copied: vec![name("X-User")] };
+        let guarded = Guarded::by(Reply::status(answer), asked_as(AuthProtocol::Http(asks)));
         assert_eq!(guarded.get(&[]).await.status, status);
         assert!(guarded.web.seen().is_empty());
     }
@@ -229,7 +236,7 @@ async fn the_service_is_asked_about_the_request_without_its_body() {
 #[tokio::test]
 async fn the_service_judges_the_path_that_is_forwarded() {
     let target = Template::parse("/verify$request_uri&escaped=$escaped_request_uri");
-    let guarded = Guarded::by(Reply::ok(), ExternalAuth { method: Some("GET".into()), target, ..auth() });
+    let guarded = Guarded::by(Reply::ok(), asking(Subrequest { method: Some("GET".into()), target, ..asks() }));
     for target in ["/public/../admin?q", "/public/%2e%2e/admin?q", "http://app.example/admin?q"] {
         let mut client = guarded.proxy.connect().await;
         client.send(format!("GET {target} HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
@@ -266,12 +273,12 @@ async fn the_route_may_choose_method_and_fields() {
     let edits = [("X-Forwarded-Method", "$request_method"), ("X-Sent-From", "us")];
     let guarded = Guarded::by(
         Reply::ok(),
-        ExternalAuth {
+        asking(Subrequest {
             method: Some("POST".into()),
             request_redirect: Some(Template::parse("$escaped_request_uri")),
             fields: edits.map(|(name, value)| FieldEdit::set(name, value).expect("a name")).into(),
-            ..auth()
-        },
+            ..asks()
+        }),
     );
     assert_eq!(guarded.get(&[]).await.status, 200);
     let asked = guarded.asked();
@@ -330,7 +337,7 @@ async fn a_service_that_cannot_be_asked_denies() {
     let guarded = Guarded::by(Reply::ok(), ExternalAuth { forward: unknown, ..auth() });
     assert_eq!((guarded.get(&[]).await.status, guarded.web.requests()), (500, 0));
     // A target with a space can't be sent.
-    let guarded = Guarded::by(Reply::ok(), ExternalAuth { target: Template::parse("/$http_x y"), ..auth() });
+    let guarded = Guarded::by(Reply::ok(), asking(Subrequest { target: Template::parse("/$http_x y"), ..asks() }));
     assert_eq!((guarded.get(&[]).await.status, guarded.web.requests()), (500, 0));
 }
 
@@ -348,7 +355,7 @@ async fn another_endpoint_is_asked_if_one_refuses() {
 async fn fields_of_the_answer_replace_those_of_the_client() {
     let reply = Reply::ok().header("X-Auth-User", "alice").header("x-groups", "a").header("x-groups", "b");
     let copied = ["X-Auth-User", "X-Groups", "Authorization", "X-Real-IP"].map(name).into();
-    let guarded = Guarded::by(reply, ExternalAuth { copied, ..auth() });
+    let guarded = Guarded::by(reply, asking(Subrequest { copied, ..asks() }));
     let response = guarded.get(&[("x-auth-user", "mallory"), ("X_Groups", "root"), ("authorization", "Basic x")]).await;
     let echo = response.echo();
     assert_eq!(echo.headers.all("x-auth-user"), ["alice"]);
@@ -380,7 +387,7 @@ async fn variables_of_the_answer_reach_both_sides_also_from_a_kept_answer() {
         ..SnippetEdits::default()
     };
     let snippet = Filter::Snippet(Arc::new(Snippet { edits, ..Snippet::default() }));
-    let guarded = guarded_by_one(service, vec![snippet, filter(ExternalAuth { sets, ..cached(&[(&[], 60)]) })]);
+    let guarded = guarded_by_one(service, vec![snippet, filter(asking(Subrequest { sets, ..cached(&[(&[], 60)]) }))]);
     for _ in 0..2 {
         let response = guarded.get(&[("x-user", "forged"), ("x-none", "forged")]).await;
         assert_eq!((response.status, response.header("x-for-client")), (200, Some("user:ann, b/200")));
@@ -401,7 +408,7 @@ async fn clients_are_sent_to_sign_in_and_come_back_with_a_cookie() {
         .start();
     let sign_in =
         Template::parse("https://login.example/start?rd=$pass_access_scheme://$http_host$escaped_request_uri");
-    let guarded = Guarded::by_origin(service, ExternalAuth { sign_in: Some(sign_in), ..auth() });
+    let guarded = Guarded::by_origin(service, asking(Subrequest { sign_in: Some(sign_in), ..asks() }));
     let response = guarded.get(&[]).await;
     assert_eq!(response.status, 302);
     assert_eq!(
@@ -419,7 +426,7 @@ async fn clients_are_sent_to_sign_in_and_come_back_with_a_cookie() {
 async fn cookies_of_the_service_depend_on_the_status_unless_always_set() {
     for (always, expected) in [(false, &[][..]), (true, &["a=1"])] {
         let reply = Reply::status(401).header("Set-Cookie", "a=1");
-        let guarded = Guarded::by(reply, ExternalAuth { always_set_cookie: always, ..auth() });
+        let guarded = Guarded::by(reply, asking(Subrequest { always_set_cookie: always, ..asks() }));
         assert_eq!(guarded.get(&[]).await.headers().all("set-cookie"), expected);
         guarded.service.set_reply(Reply::ok().header("Set-Cookie", "a=1"));
         guarded.web.set_reply(Reply::status(404));
@@ -469,7 +476,7 @@ async fn admitted_addresses_need_not_authenticate() {
     let routes = vec![
         filtered(
             route("/in", to()),
-            vec![list("127.0.0.0/8"), filter(ExternalAuth { copied: [name("X-Auth-User")].into(), ..auth() })],
+            vec![list("127.0.0.0/8"), filter(asking(Subrequest { copied: [name("X-Auth-User")].into(), ..asks() }))],
         ),
         filtered(route("/out", to()), vec![list("192.0.2.0/24"), filter(auth())]),
     ];
@@ -509,13 +516,13 @@ async fn hints_of_the_service_do_not_reach_the_client() {
 }
 
 /// Keeps answers for requests with the same field X-User.
-fn cached(rules: &[(&[u16], u64)]) -> ExternalAuth {
+fn cached(rules: &[(&[u16], u64)]) -> Subrequest {
     let rule = |&(statuses, seconds): &(&[u16], u64)| AuthCacheRule {
         statuses: statuses.into(),
         lasts: Duration::from_secs(seconds),
     };
     let cache = AuthCache { key: Template::parse("$http_x_user"), rules: rules.iter().map(rule).collect() };
-    ExternalAuth { cache: Some(cache), copied: vec![name("X-Given")], ..auth() }
+    Subrequest { cache: Some(cache), copied: vec![name("X-Given")], ..asks() }
 }
 
 /// One worker, so that all requests meet the same answers.
@@ -533,7 +540,7 @@ fn guarded_by_one(service: Origin, filters: Vec<Filter>) -> Guarded {
 #[tokio::test]
 async fn an_answer_is_kept_for_requests_with_the_same_key_on_the_same_path() {
     let service = Origin::new("auth").reply(Reply::ok().header("X-Given", "g")).start();
-    let guarded = guarded_by_one(service, vec![filter(cached(&[(&[200, 401], 60)]))]);
+    let guarded = guarded_by_one(service, vec![filter(asking(cached(&[(&[200, 401], 60)])))]);
     for (user, asked) in [("a", 1), ("a", 1), ("b", 2), ("a", 2), ("b", 2)] {
         let response = guarded.get(&[("x-user", user), ("x-given", "spoofed")]).await;
         assert_eq!((response.status, response.echo().headers.all("x-given")), (200, vec!["g"]));
@@ -565,7 +572,7 @@ async fn what_must_not_be_kept_is_asked_about_again() {
         (Reply::status(302), &[(&[302], 60)]),
     ] {
         let service = Origin::new("auth").reply(reply).start();
-        let guarded = guarded_by_one(service, vec![filter(cached(rules))]);
+        let guarded = guarded_by_one(service, vec![filter(asking(cached(rules)))]);
         for asked in 1..=2 {
             guarded.get(&[("x-user", "a")]).await;
             assert_eq!(guarded.service.requests(), asked, "{rules:?}");

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_model::{
-    AccessList, Action, Authority, Backend, ByteLimit, ClientAuth, ClientAuthMode, ClientLimits, ExternalAuth, Filter,
-    ForwardPolicy, Host, HostPattern, NetworkSet, Refusal, RequestRate, Resource, Respond, Retry, RetryConstraint,
-    RetryOn, Settings, Template, UpstreamProtocol,
+    AccessList, Action, AuthProtocol, Authority, Backend, ByteLimit, ClientAuth, ClientAuthMode, ClientLimits,
+    ExternalAuth, Filter, ForwardPolicy, Host, HostPattern, NetworkSet, Refusal, RequestRate, Resource, Respond, Retry,
+    RetryConstraint, RetryOn, Settings, Subrequest, Template, UpstreamProtocol,
 };
 use fairway_proxy::ProxyConfig;
 use fairway_proxy::reason::Reason;
@@ -204,8 +204,7 @@ async fn what_the_authentication_service_says() {
             Action::Forward(forward) => forward,
             _ => unreachable!("it forwards"),
         };
-        let auth = ExternalAuth {
-            forward: to("auth"),
+        let asks = Subrequest {
             host: "auth".into(),
             target: Template::parse("/"),
             method: None,
@@ -215,10 +214,9 @@ async fn what_the_authentication_service_says() {
             copied: Vec::new(),
             sets: Vec::new(),
             cache: None,
-            allowed: None,
-            copies_all: false,
             always_set_cookie: false,
         };
+        let auth = ExternalAuth { forward: to("auth"), protocol: AuthProtocol::Subrequest(Box::new(asks)) };
         let mut resources = backend("auth", &[service.address()]);
         let guarded = filtered(route("/", Action::Forward(to("web"))), vec![Filter::ExternalAuth(Box::new(auth))]);
         resources.push(host(HOST, vec![guarded]));
@@ -227,7 +225,7 @@ async fn what_the_authentication_service_says() {
     let service = Origin::new("a").replies([Reply::status(401), Reply::status(403), Reply::status(404)]).start();
     assert_eq!(ask(&service).await, "401 unauthenticated downstream (-) -");
     assert_eq!(ask(&service).await, "403 unauthenticated downstream (-) -");
-    let other = "the service answered with a status other than 2xx, 401 and 403";
+    let other = "the service gave no answer that allows or denies";
     assert_eq!(ask(&service).await, format!("500 authentication internal ({other}) -"));
     let refusing = Origin::new("a").fault(Fault::Refuse).start();
     assert_eq!(ask(&refusing).await, "500 authentication internal (connect_refused) -");

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use fairway_model::client::Arrival;
 use fairway_model::decision::{Failure, Plan, Step};
 use fairway_model::{
-    Action, Backend, Backends, Balance, CanaryBy, CanaryChoice, ClientAuth, ClientAuthMode, ClientLimits, Cors,
-    EndpointState, Endpoints, ErrorPages, ExternalAuth, Filter, Forward, Host, HostPattern, Origin, Origins, PathMatch,
-    PathReplacement, ResponseRewrites, Route, Scheme, SessionCarrier, TableName, canonical_host,
+    Action, AuthProtocol, Backend, Backends, Balance, CanaryBy, CanaryChoice, ClientAuth, ClientAuthMode, ClientLimits,
+    ConfiguredName, Cors, EndpointState, Endpoints, ErrorPages, ExternalAuth, Filter, Forward, Host, HostPattern,
+    Origin, Origins, PathMatch, PathReplacement, ResponseRewrites, Route, Scheme, SessionCarrier, TableName,
+    canonical_host,
 };
 use fairway_proxy::balance::cookie;
 use fairway_proxy::reason::Cause;
@@ -212,6 +213,7 @@ impl Teller<'_> {
         match plan.step {
             Step::Fail(Failure::NoService | Failure::NoEndpoint) | Step::Forward(_) => self.unavailable(plan, cause),
             Step::Fail(failure) => failure.to_string(),
+            Step::Deny => "an authentication service has denied the request".to_owned(),
             Step::Redirect(_) => match plan.ended_by() {
                 Some(_) => "plain HTTP is redirected to https".to_owned(),
                 None => plan.route.map(|route| format!("{} redirects", owner(&route.origin))).unwrap_or_default(),
@@ -423,23 +425,35 @@ impl Teller<'_> {
         let backend = auth.forward.backends.to_string();
         // The name of one outside the cluster begins with two slashes.
         let backend = backend.trim_start_matches('/');
-        let denied = match &auth.sign_in {
-            Some(sign_in) => format!("401 redirects to {sign_in}"),
-            None => "401".to_owned(),
-        };
-        let copied: Vec<_> = auth.copied.iter().map(|name| name.as_str()).collect();
-        let copied = match (auth.copies_all, copied.is_empty()) {
+        let names = |names: &[ConfiguredName]| names.iter().map(ConfiguredName::as_str).collect::<Vec<_>>().join(", ");
+        let copied = match (auth.copies_all(), auth.copied()) {
             (true, _) => ", and copy all fields of the answer".to_owned(),
-            (false, true) => String::new(),
-            (false, false) => format!(", and copy {}", copied.join(", ")),
+            (false, []) => String::new(),
+            (false, copied) => format!(", and copy {}", names(copied)),
         };
-        let question = match &auth.allowed {
-            Some(_) => format!("the client's method and {}PATH", auth.target),
-            None => format!("{} {}", auth.method.as_deref().unwrap_or("GET"), auth.target),
+        let (question, denied, allows) = match &auth.protocol {
+            AuthProtocol::Subrequest(asks) => {
+                let denied = match &asks.sign_in {
+                    Some(sign_in) => format!("401 redirects to {sign_in}"),
+                    None => "401".to_owned(),
+                };
+                let question = format!("{} {}", asks.method.as_deref().unwrap_or("GET"), asks.target);
+                (question, format!("{denied}, 403 denies"), "2xx")
+            }
+            AuthProtocol::Http(asks) => {
+                (format!("the client's method and {}PATH", asks.path), "401, 403 denies".to_owned(), "200")
+            }
+            AuthProtocol::Grpc(asks) => {
+                let fields = match &asks.allowed {
+                    None => "all fields".to_owned(),
+                    Some(allowed) => format!("the fields {}", names(allowed)),
+                };
+                let denied = "a denial is answered as it says".to_owned();
+                (format!("a call of ext_authz about the request with {fields}"), denied, "OK")
+            }
         };
-        let allows = if auth.allowed.is_some() { "200" } else { "2xx" };
         format!(
-            "ask {backend} with {question}{copied}; {denied}, 403 denies, anything but {allows} answers 500. Explained as if it allowed the request",
+            "ask {backend} with {question}{copied}; {denied}, anything but {allows} answers 500. Explained as if it allowed the request",
         )
     }
 

@@ -1,10 +1,14 @@
 //! The fields of the request to an authentication service, as ingress-nginx's template has them: those of the client, without
-//! what only describes its body or its connection, and those that describe the request. A filter of the Gateway API lists what the service gets.
+//! what only describes its body or its connection, and those that describe the request. A filter of the Gateway API lists what the service
+//! gets, or lets a service of ext_authz have all.
 
 use super::message::{Expand, RequestEdits, hides, value_of, write_edit};
 use crate::client::ClientView;
 use crate::field::is_same_field;
-use crate::{ConfiguredName, ExternalAuth, FieldName, FieldSink, Fields, Host, KnownField, KnownSet, TooLong};
+use crate::{
+    AuthProtocol, ConfiguredName, ExternalAuth, FieldName, FieldSink, Fields, GrpcAuth, Host, HttpAuth, KnownField,
+    KnownSet, Subrequest, TooLong,
+};
 
 const AUTHORIZATION: FieldName<'_> = FieldName::from_static("Authorization");
 const HOST: FieldName<'_> = FieldName::from_static("Host");
@@ -40,12 +44,28 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         value: &mut Vec<u8>,
         expand: &mut impl Expand,
     ) -> Result<(), TooLong> {
+        match &auth.protocol {
+            AuthProtocol::Subrequest(asks) => return self.write_subrequest(asks, sink, value, expand),
+            AuthProtocol::Http(HttpAuth { allowed, .. }) => {
+                sink.field(HOST, self.scratch.client.host());
+                self.write_allowed(|name| is_same_field(AUTHORIZATION.as_bytes(), name), allowed, sink);
+            }
+            AuthProtocol::Grpc(GrpcAuth { allowed: Some(allowed), .. }) => self.write_allowed(|_| false, allowed, sink),
+            AuthProtocol::Grpc(GrpcAuth { allowed: None, .. }) => self.write_all(sink, value),
+        }
+        Ok(())
+    }
+
+    /// Writes the fields of a request as ingress-nginx has it.
+    fn write_subrequest<S: FieldSink<F>>(
+        &self,
+        auth: &Subrequest,
+        sink: &mut S,
+        value: &mut Vec<u8>,
+        expand: &mut impl Expand,
+    ) -> Result<(), TooLong> {
         let Self { head, plan, scratch, rules, .. } = *self;
         let client = &scratch.client;
-        if let Some(allowed) = &auth.allowed {
-            self.write_allowed(allowed, sink);
-            return Ok(());
-        }
         let replaces =
             |name: &[u8]| auth.fields.iter().any(|edit| edit.is_allowed() && edit.replaces() && edit.is_about(name));
         let mut put = |name: FieldName<'_>, value: &[u8]| {
@@ -101,18 +121,35 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         Ok(())
     }
 
-    /// Writes the fields for a service that gets what is listed. Fields that describe the client are Fairway's own.
-    fn write_allowed<S: FieldSink<F>>(&self, allowed: &[ConfiguredName], sink: &mut S) {
+    /// Writes the fields for a service that gets what is listed, and what is `always` sent. Fields that describe the client are Fairway's
+    /// own.
+    fn write_allowed<S: FieldSink<F>>(&self, always: impl Fn(&[u8]) -> bool, allowed: &[ConfiguredName], sink: &mut S) {
         let client = &self.scratch.client;
         let is_allowed = |name: &[u8]| allowed.iter().any(|own| is_same_field(own.as_str().as_bytes(), name));
         let known = allowed.iter().map(|name| KnownField::classify(name.as_str().as_bytes()));
         let known = known.fold(KnownSet::EMPTY, KnownSet::with);
-        sink.field(HOST, client.host());
         client.write_fields(sink, ClientView::written().without_all(known), None);
         let dropped = DROPPED | KnownSet::SSL_CLIENT | client.removed();
         sink.forward(self.head.fields, dropped, |_, name| {
-            !(is_same_field(AUTHORIZATION.as_bytes(), name) || is_allowed(name))
-                || self.rules.client_names.iter().any(|own| hides(own, name, client))
+            !(always(name) || is_allowed(name)) || self.rules.client_names.iter().any(|own| hides(own, name, client))
         });
+    }
+
+    /// Writes the fields for a service that gets all: those of the client, and those about it that a backend gets.
+    fn write_all<S: FieldSink<F>>(&self, sink: &mut S, value: &mut Vec<u8>) {
+        let Self { head, plan, scratch, rules, .. } = *self;
+        let client = &scratch.client;
+        client.write_fields(sink, KnownSet::EMPTY, None);
+        if let Some(demanded) = plan.host.and_then(Host::client_auth) {
+            self.write_identity(demanded, sink, value);
+        }
+        let dropped = DROPPED | KnownSet::SSL_CLIENT | client.removed();
+        sink.forward(head.fields, dropped, |_, name| {
+            rules.client_names.iter().any(|own| hides(own, name, client))
+                || scratch.trace.as_ref().is_some_and(|trace| trace.replaces(name))
+        });
+        if let Some(trace) = &scratch.trace {
+            trace.write(sink, |_| false, value);
+        }
     }
 }

@@ -8,8 +8,8 @@ use crate::edit::NameLengths;
 use crate::field::is_same_field;
 use crate::{
     Backend, Change, ClientAuth, Compressing, ConfiguredName, ExternalAuth, FieldEdit, FieldName, FieldRules,
-    FieldSink, Fields, Host, KnownField, KnownSet, RequestView, ResponseEdit, Route, Substitution, Template, TooLong,
-    decimal,
+    FieldSink, Fields, GivenField, Host, KnownField, KnownSet, RequestView, ResponseEdit, Route, Substitution,
+    Template, TooLong, decimal,
 };
 
 const CONTENT_ENCODING: FieldName<'_> = FieldName::from_static("Content-Encoding");
@@ -160,7 +160,7 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         // Whether fields have to be looked at by name, which most requests are spared.
         let guarded_by = self.plan.guarded_by;
         let by_name = edited
-            || guarded_by.is_some_and(|auth| auth.copies_all || !auth.copied.is_empty())
+            || guarded_by.is_some_and(ExternalAuth::may_replace)
             || in_place
             || scratch.trace.is_some()
             || rules.replaced_in_request.has_others()
@@ -284,6 +284,8 @@ pub struct ResponseEdits<'a, 's> {
     pub compressing: Compressing,
     /// Fields to add: the challenge of a 401 whose page another service sends.
     pub added: &'a [(ConfiguredName, Box<str>)],
+    /// Fields that the service gives which has allowed the request.
+    pub given: &'a [GivenField],
     /// Its status.
     pub status: u16,
     /// Whether texts of its body are replaced.
@@ -293,7 +295,16 @@ pub struct ResponseEdits<'a, 's> {
 impl<'a, 's> ResponseEdits<'a, 's> {
     /// All edits that there may be, before anything is known about the response.
     pub fn unconditional(plan: Option<&'a Plan<'s>>, rules: &'a FieldRules) -> Self {
-        Self { plan, rules, cookies: b"", compressing: Compressing::Never, added: &[], status: 0, substituting: false }
+        Self {
+            plan,
+            rules,
+            cookies: b"",
+            compressing: Compressing::Never,
+            added: &[],
+            given: &[],
+            status: 0,
+            substituting: false,
+        }
     }
 
     /// Whether a field of the response is replaced or removed, so that callers need not produce it.
@@ -364,6 +375,7 @@ impl<'a, 's> ResponseEdits<'a, 's> {
         if edited {
             dropped = dropped | self.replaced(media_type, &mut others);
         }
+        let given = if self.given.is_empty() { Vec::new() } else { self.given_to(fields) };
         let rewrites = self.plan.and_then(Plan::response_rewrites);
         let gone = dropped;
         if let Some(rewrites) = rewrites {
@@ -372,6 +384,7 @@ impl<'a, 's> ResponseEdits<'a, 's> {
         sink.forward(fields, dropped, |_, name| {
             rules.replaced_in_response.has_other(name)
                 || (others.may_have(name) && self.replaces_other(name, media_type))
+                || given.iter().any(|one| one.replaces && is_same_field(one.name.as_str().as_bytes(), name))
         });
         if let Some(rewrites) = rewrites {
             cold_path();
@@ -386,10 +399,25 @@ impl<'a, 's> ResponseEdits<'a, 's> {
         for (name, text) in self.added {
             sink.field(name.get(), text.as_bytes());
         }
+        for one in given.iter().filter(|one| !one.value.is_empty()) {
+            sink.field(one.name.get(), &one.value);
+        }
         if edited || !rules.response.is_empty() {
             return self.write_edits(media_type, sink, value, expand);
         }
         Ok(())
+    }
+
+    /// What of the fields that the service gives goes into a response with these fields: what route and settings say comes first.
+    #[inline(never)]
+    fn given_to<'f, F: Fields<'f>>(&self, fields: F) -> Vec<&'a GivenField> {
+        let applies = |one: &&GivenField| {
+            let name = one.name.as_str().as_bytes();
+            let has = || fields.lines().any(|line| is_same_field(line.name, name));
+            one.only_with.is_none_or(|with| with == has())
+                && !self.edits().any(|edit| takes_place(edit) && edit.is_about(name))
+        };
+        self.given.iter().filter(applies).collect()
     }
 
     /// The edits of the route.

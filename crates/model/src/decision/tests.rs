@@ -71,6 +71,7 @@ fn ask(snapshot: &Snapshot, path: &str, query: Option<&str>, fields: &[(&str, &s
         Step::Forward(to) => format!("{} {:?} {}", to.backend, to.in_place_of.map(BackendName::as_str), to.open),
         Step::Redirect(status) => status.to_string(),
         Step::Respond(respond) => respond.status.to_string(),
+        Step::Deny => "denied".to_owned(),
         Step::Fail(failure) => format!("{} {failure:?}", failure.status()),
         Step::Wait(_) => "waits".to_owned(),
     };
@@ -319,6 +320,7 @@ fn edits_are_data() {
         cookies: b"",
         compressing: Compressing::Never,
         added: &[],
+        given: &[],
         status: 200,
         substituting: false,
     };
@@ -343,6 +345,7 @@ fn a_compressed_response_says_so_and_its_tag_is_weak() {
             cookies: b"",
             compressing,
             added: &[],
+            given: &[],
             status: 200,
             substituting: false,
         };

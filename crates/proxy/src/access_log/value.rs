@@ -211,11 +211,7 @@ fn plain(
         },
         Variable::ServerAddr => ip(record.local.ip(), out),
         Variable::ServerPort => number(record.local.port().into(), out),
-        Variable::ServerProtocol => out.extend_from_slice(match record.head?.parsed.version() {
-            crate::http::Version::Http10 => b"HTTP/1.0",
-            crate::http::Version::Http11 => b"HTTP/1.1",
-            crate::http::Version::Http2 => b"HTTP/2.0",
-        }),
+        Variable::ServerProtocol => out.extend_from_slice(record.head?.parsed.protocol().as_bytes()),
         Variable::Status => status(record.status, out),
         Variable::BodyBytesSent => number(record.body_sent, out),
         Variable::BytesSent => number(record.sent, out),

@@ -1,25 +1,33 @@
 //! Asks an authentication service whether a request may go on. The request to it is a try on the endpoint side, like those that
-//! follow, but without a body, and nothing of its answer reaches the client but what the route says.
+//! follow, but without a body, and nothing of its answer reaches the client but what the route says. A service of ext_authz is called
+//! beside the endpoint side.
 //!
 //! Everything that goes wrong denies.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use fairway_model::decision::{self, Forwarding, Plan, Start, Step, Wait};
-use fairway_model::{AuthAnswer, AuthCache, AuthGiven, BasicAuth, ByteLimit, ConfiguredName, ExternalAuth, Fields};
+use fairway_model::{
+    AuthAnswer, AuthCache, AuthGiven, AuthProtocol, BasicAuth, ByteLimit, CheckVerdict, ConfiguredName, ExternalAuth,
+    Fields, GrpcAuth, Subrequest,
+};
 
+use super::side::{Question, Reply};
 use super::transfer::Gaps;
-use super::tries::{Attempt, Serves};
-use super::{Allowance, Exchange};
+use super::tries::{Attempt, OfExchange, Serves};
+use super::{Allowance, Exchange, grpc};
 use crate::auth_cache::{AuthKey, KeptAnswer};
 use crate::balance::Ask;
 use crate::digest::{self, Proof};
 use crate::error::{Failure, Side};
-use crate::http::{FieldsView, KnownField, Method};
+use crate::ext_authz::{self, Checked, CheckedFields};
+use crate::http::{FieldsView, Framing, KnownField, Method};
 use crate::limit::AUTH_TRIES;
+use crate::message::UpstreamRequest;
 use crate::password::{challenge, credentials};
 use crate::pipeline;
 use crate::upstream::{Service, Way};
@@ -58,7 +66,8 @@ impl<'a> Exchange<'a> {
     /// Decides on with an answer that is kept, if there is one: without the memory that asking takes.
     pub(super) fn recall(&mut self, plan: Plan<'a>) -> Option<(Plan<'a>, Option<Rc<Service>>)> {
         let Step::Wait(Wait::ExternalAuth(auth)) = plan.step else { return None };
-        let key = self.cache_key(auth, auth.cache.as_ref()?).ok()?;
+        let asks = auth.subrequest()?;
+        let key = self.cache_key(auth, asks, asks.cache.as_ref()?).ok()?;
         let answer = self.remember(&key);
         self.scratch.value = key.into_memory();
         let answer = answer?;
@@ -142,7 +151,7 @@ impl<'a> Exchange<'a> {
 
     /// Makes the URL at which a client that the answer does not admit has to sign in.
     fn expand_sign_in(&mut self, auth: &ExternalAuth, answer: AuthAnswer) -> Result<(), Failure> {
-        if let (AuthAnswer::Unauthorized, Some(sign_in)) = (answer, &auth.sign_in) {
+        if let (AuthAnswer::Unauthorized, Some(sign_in)) = (answer, auth.sign_in()) {
             let mut location = std::mem::take(&mut self.scratch.decision.location);
             location.clear();
             let expanded = self.expand_template(Serves::Request, sign_in, &mut location);
@@ -177,8 +186,9 @@ impl<'a> Exchange<'a> {
 
     /// What the service says, or has said about a request with the same key.
     async fn ask_or_remember(&mut self, auth: &'a ExternalAuth) -> Result<AuthAnswer, Failure> {
-        let Some(cache) = &auth.cache else { return self.ask_endpoints(auth).await.map(|(answer, _)| answer) };
-        let key = self.cache_key(auth, cache)?;
+        let cached = auth.subrequest().and_then(|asks| Some((asks, asks.cache.as_ref()?)));
+        let Some((asks, cache)) = cached else { return self.ask_endpoints(auth).await.map(|(answer, _)| answer) };
+        let key = self.cache_key(auth, asks, cache)?;
         if let Some(answer) = self.remember(&key) {
             self.scratch.value = key.into_memory();
             return Ok(answer);
@@ -206,7 +216,7 @@ impl<'a> Exchange<'a> {
 
     /// What requests have in common that share an answer: host, path of the rule, service, and the value of the key. It is made in the
     /// memory for values of templates, which is given back with it.
-    fn cache_key(&mut self, auth: &ExternalAuth, cache: &AuthCache) -> Result<AuthKey, Failure> {
+    fn cache_key(&mut self, auth: &ExternalAuth, asks: &Subrequest, cache: &AuthCache) -> Result<AuthKey, Failure> {
         let mut key = AuthKey::in_memory(std::mem::take(&mut self.scratch.value));
         let host = self.plan.and_then(|plan| plan.host);
         // Writing to memory does not fail.
@@ -214,14 +224,14 @@ impl<'a> Exchange<'a> {
         let _ = key.add(|out| write!(out, "{}", auth.forward.backends));
         for text in [
             self.route().map_or("", |route| &*route.rule),
-            &auth.host,
-            auth.target.text(),
-            auth.method.as_deref().unwrap_or_default(),
+            &asks.host,
+            asks.target.text(),
+            asks.method.as_deref().unwrap_or_default(),
         ] {
             key.add_text(text);
         }
-        let _ = key.add(|out| auth.copied.iter().try_for_each(|name| write!(out, "{},", name.as_str())));
-        let _ = key.add(|out| if auth.sets.is_empty() { Ok(()) } else { write!(out, "{:?}", auth.sets) });
+        let _ = key.add(|out| asks.copied.iter().try_for_each(|name| write!(out, "{},", name.as_str())));
+        let _ = key.add(|out| if asks.sets.is_empty() { Ok(()) } else { write!(out, "{:?}", asks.sets) });
         let value = key.add(|out| self.expand_template(Serves::Authentication(auth), &cache.key, out));
         key.complete();
         match value {
@@ -246,31 +256,120 @@ impl<'a> Exchange<'a> {
         let shard = &self.facts.shard;
         let forwarding = self.plan.and_then(|plan| plan.forwarding_to(auth)).ok_or(Failure::NoShare)?;
         let service = shard.upstreams.service(self.live, forwarding.backend, &shard.rng).ok_or(Failure::NoService)?;
-        let way = shard.upstreams.ways.for_own(self.live, &forwarding, &service).map_err(Failure::InvalidTls)?;
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            match self.ask_endpoint(auth, &forwarding, &service, &way).await {
-                Ok(()) => break,
-                Err(failure) if failure.is_connect() && tries < AUTH_TRIES => {
-                    service.refresh(&self.facts.shard.running());
-                }
-                Err(failure) => return Err(failure),
+        let method = match &auth.protocol {
+            AuthProtocol::Grpc(asks) => {
+                let answer = self.call_endpoints(auth, asks, &forwarding, &service).await?;
+                return Ok((answer, Duration::ZERO));
             }
-        }
+            AuthProtocol::Http(_) => self.client.method(),
+            AuthProtocol::Subrequest(asks) => {
+                let own = asks.method.as_ref().and_then(|method| Method::parse(method.as_bytes()).ok());
+                own.unwrap_or_default()
+            }
+        };
+        let way = shard.upstreams.ways.for_own(self.live, &forwarding, &service).map_err(Failure::InvalidTls)?;
+        self.try_endpoints(auth, &forwarding, &service, &way, None).await?;
         let answer = auth.judge(self.endpoint.status());
         let lasts = self.may_last(auth);
         self.take_from_answer(auth, answer);
-        let own = auth.method.as_ref().and_then(|method| Method::parse(method.as_bytes()).ok());
-        let method = if auth.allowed.is_some() { self.client.method() } else { own.unwrap_or_default() };
         self.discard_response(method).await?;
         Ok((answer, lasts))
+    }
+
+    /// What a service says that is called.
+    async fn call_endpoints(
+        &mut self,
+        auth: &'a ExternalAuth,
+        asks: &GrpcAuth,
+        forwarding: &Forwarding<'_>,
+        service: &Service,
+    ) -> Result<AuthAnswer, Failure> {
+        let shard = &self.facts.shard;
+        let way = shard.upstreams.ways.for_request(self.live, forwarding, service).map_err(Failure::InvalidTls)?;
+        let body = grpc::framed(&self.question(auth, forwarding, service)?)?;
+        let question = Question { authority: &asks.authority, path: ext_authz::PATH, body: &body };
+        let reply = self.try_endpoints(auth, forwarding, service, &way, Some(question)).await?;
+        let answer = reply.as_ref().and_then(Reply::message).and_then(ext_authz::decode);
+        let (Some(answer), Some(head)) = (answer, self.client.head()) else { return Ok(AuthAnswer::Failed) };
+        let decision = &mut self.scratch.decision;
+        Ok(match answer.judge(FieldsView { fields: head.parsed.fields(), bytes: head.bytes }) {
+            CheckVerdict::Allowed(given) => {
+                decision.given = Some(Arc::new(given));
+                AuthAnswer::Allowed
+            }
+            CheckVerdict::Denied(respond) => {
+                decision.denied = Some(Box::new(respond));
+                AuthAnswer::Denied
+            }
+            CheckVerdict::Failed => AuthAnswer::Failed,
+        })
+    }
+
+    /// The message for a service that is called.
+    fn question(
+        &self,
+        auth: &ExternalAuth,
+        forwarding: &Forwarding<'_>,
+        service: &Service,
+    ) -> Result<Vec<u8>, Failure> {
+        let (Some(head), Some(plan)) = (self.client.head(), &self.plan) else { return Err(Failure::Unwritable) };
+        let decision = &self.scratch.decision;
+        let (mut fields, view) = (CheckedFields::default(), head.parsed.view(head.bytes));
+        service.with_backend(|backend| {
+            let mut request = UpstreamRequest::new(self.live, head, plan, forwarding, backend, decision);
+            request.edits.auth = Some(auth);
+            let mut expand = OfExchange(self, Serves::Authentication(auth));
+            request.edits.write(&mut fields, None, &mut Vec::new(), &mut expand)
+        })?;
+        let client = &decision.client;
+        let mut target = Vec::new();
+        decision.append_target(view.query(), &mut target);
+        let checked = Checked {
+            source: SocketAddr::new(client.address(), client.port()),
+            destination: self.facts.arrival.local,
+            time: SystemTime::now().checked_sub(self.begun.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH),
+            id: client.request_id(),
+            method: view.method,
+            target: &target,
+            host: client.host(),
+            scheme: client.told_scheme(),
+            protocol: head.parsed.protocol(),
+            size: match head.parsed.framing() {
+                Framing::None => Some(0),
+                Framing::Length(length) => Some(length),
+                Framing::Chunked | Framing::UntilClose => None,
+            },
+            fields,
+        };
+        Ok(checked.encode())
+    }
+
+    /// Asks endpoints until one answers, or does not but could be reached. With a `question` that is a call, whose answer is returned;
+    /// without one a request, whose answer begins at the endpoint side.
+    async fn try_endpoints(
+        &mut self,
+        auth: &'a ExternalAuth,
+        forwarding: &Forwarding<'_>,
+        service: &Service,
+        way: &Way,
+        question: Option<Question<'_>>,
+    ) -> Result<Option<Reply>, Failure> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.ask_endpoint(auth, forwarding, service, way, question).await {
+                Err(failure) if failure.is_connect() && tries < AUTH_TRIES => {
+                    service.refresh(&self.facts.shard.running());
+                }
+                asked => return asked,
+            }
+        }
     }
 
     /// How long the answer may be kept: not at all if it sets a cookie or forbids it (RFC 9111 5.2.2), which comes first in nginx too, and
     /// never longer than the route says.
     fn may_last(&self, auth: &ExternalAuth) -> Duration {
-        let Some(cache) = &auth.cache else { return Duration::ZERO };
+        let Some(cache) = auth.subrequest().and_then(|asks| asks.cache.as_ref()) else { return Duration::ZERO };
         let response = self.endpoint.response();
         let fields = FieldsView { fields: response.parsed.fields(), bytes: response.bytes };
         let mut lasts = cache.lasts(self.endpoint.status());
@@ -295,26 +394,36 @@ impl<'a> Exchange<'a> {
         lasts
     }
 
-    /// Asks one endpoint, up to the head of its answer.
+    /// Asks one endpoint, up to the head of its answer, or up to the end of that to a call.
     async fn ask_endpoint(
         &mut self,
         auth: &'a ExternalAuth,
         forwarding: &Forwarding<'_>,
         service: &Service,
         way: &Way,
-    ) -> Result<(), Failure> {
+        question: Option<Question<'_>>,
+    ) -> Result<Option<Reply>, Failure> {
         let serves = Serves::Authentication(auth);
         let tried = &self.scratch.tried;
         let ask = Ask { session: None, hash_key: b"", tried, ejected: &[], unhealthy: &[], now: Instant::now() };
         let pick = service.pick(|_| ask).ok_or(Failure::NoEndpoint)?;
         let mut attempt = Attempt::new(service, pick, Instant::now());
-        let mut asked = self.attempt(serves, forwarding, service, way, &mut attempt, false).await;
-        if attempt.kept && asked.is_err_and(Failure::is_closed) {
-            // The idle connection had been closed: nobody has read the request.
-            asked = self.attempt(serves, forwarding, service, way, &mut attempt, true).await;
-        }
-        let (status, reason) = match asked {
-            Ok(()) => (self.endpoint.status(), None),
+        let mut fresh = false;
+        let asked = loop {
+            let asked = match question {
+                None => self.attempt(serves, forwarding, service, way, &mut attempt, fresh).await.map(|()| None),
+                Some(question) => self.call(forwarding, service, way, &mut attempt, question, fresh).await.map(Some),
+            };
+            // The kept connection had been closed, or was about to be: nobody has read the request.
+            let stale = |failure: &Failure| failure.is_closed() || *failure == Failure::Unprocessed;
+            if fresh || !attempt.kept || !asked.as_ref().is_err_and(stale) {
+                break asked;
+            }
+            fresh = true;
+        };
+        let (status, reason) = match &asked {
+            Ok(None) => (self.endpoint.status(), None),
+            Ok(Some(_)) => (200, None),
             Err(failure) => (failure.status(), Some(failure.reason())),
         };
         self.end_try(serves, service, &attempt, status, reason);
@@ -336,18 +445,18 @@ impl<'a> Exchange<'a> {
             cookies.extend_from_slice(cookie);
         }
         match answer {
-            AuthAnswer::Allowed if auth.copies_all || !(auth.copied.is_empty() && auth.sets.is_empty()) => {
+            AuthAnswer::Allowed if auth.copies_all() || !(auth.copied().is_empty() && auth.sets().is_empty()) => {
                 let mut given = AuthGiven::default();
                 let all = |name: &str| {
                     let lines = fields.lines().filter(move |line| line.is(name.as_bytes()));
                     lines.map(|line| line.value).collect::<Vec<_>>().into_iter()
                 };
-                for variable in &auth.sets {
+                for variable in auth.sets() {
                     let mut value = Vec::new();
                     variable.append(self.endpoint.status(), all, &mut value);
                     given.variables.push(value);
                 }
-                for (place, name) in auth.copied.iter().enumerate() {
+                for (place, name) in auth.copied().iter().enumerate() {
                     let lines = fields.lines().filter(|line| line.is(name.as_str().as_bytes()));
                     given.push(auth, place, lines.map(|line| line.value));
                 }
@@ -357,7 +466,7 @@ impl<'a> Exchange<'a> {
                 }
                 self.scratch.decision.given = Some(Arc::new(given));
             }
-            AuthAnswer::Unauthorized if auth.sign_in.is_none() => {
+            AuthAnswer::Unauthorized if auth.sign_in().is_none() => {
                 self.scratch.challenge.extend(challenges(fields));
             }
             _ => {}

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::http::{FieldsView, KnownField, RequestHead, Spanned};
 use crate::reason::Reason;
 use crate::respond::GrpcStatus;
-use fairway_model::Fields;
+use fairway_model::{Fields, TooLong};
 
 /// Whether a request has the type of a call of gRPC (not of gRPC-Web, whose clients read HTTP statuses).
 pub(super) fn is_typed(head: Spanned<'_, RequestHead>) -> bool {
@@ -35,6 +35,21 @@ pub(super) fn status(http: u16, reason: Option<Reason>) -> GrpcStatus {
         _ => "2",
     };
     GrpcStatus { code, message: reason.map_or_else(|| crate::http::reason(http), Reason::as_str) }
+}
+
+/// A message in the form in which a call carries it: a byte that says whether it is compressed, and its length.
+///
+/// # Errors
+/// If it is too long for that.
+pub(super) fn framed(message: &[u8]) -> Result<Vec<u8>, TooLong> {
+    let length = u32::try_from(message.len()).map_err(|_| TooLong)?;
+    Ok([&[0][..], &length.to_be_bytes(), message].concat())
+}
+
+/// The one message that an answer consists of; `None` if it is anything else, or compressed: nobody has agreed to that.
+pub(super) fn unframed(body: &[u8]) -> Option<&[u8]> {
+    let ([0, length @ ..], message) = body.split_first_chunk::<5>()? else { return None };
+    (u32::from_be_bytes(*length) as usize == message.len()).then_some(message)
 }
 
 /// The time that the client gives the call (`grpc-timeout`): at most eight digits and a unit. Anything else is for the endpoint to
@@ -81,6 +96,16 @@ mod tests {
         for value in ["application/grpc-web", "application/grpc-web+proto", "application/json", "application/grp", "x"]
         {
             assert!(!is(value), "{value}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_one_message_that_is_not_compressed() {
+        assert_eq!(unframed(&framed(b"abc").unwrap()), Some(&b"abc"[..]));
+        assert_eq!(unframed(&framed(b"").unwrap()), Some(&b""[..]));
+        let two = [framed(b"a").unwrap(), framed(b"b").unwrap()].concat();
+        for bad in [&b""[..], &[0, 0, 0, 0], &[0, 0, 0, 0, 2, b'a'], &[1, 0, 0, 0, 1, b'a'], &[2, 0, 0, 0, 0], &two] {
+            assert_eq!(unframed(bad), None, "{bad:?}");
         }
     }
 

@@ -29,9 +29,10 @@ use std::hint::cold_path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use fairway_model::decision::{Plan, Start, Step};
+use fairway_model::decision::{self, Plan, Start, Step};
 use fairway_model::{
-    Action, Backend, Bandwidth, ByteLimit, Compressing, ErrorResponse, Excess, Filter, HostPattern, Respond, Route,
+    Action, Backend, Bandwidth, ByteLimit, Compressing, ErrorResponse, Excess, Filter, GivenField, HostPattern,
+    Respond, Route,
 };
 
 use self::buffered::BufferedBody;
@@ -220,12 +221,11 @@ impl<'a> Exchange<'a> {
                 }
             }
             Ok((Step::Redirect(status), _)) => self.answer(&Respond::page(status), true, "").await,
-            Ok((Step::Respond(respond), _)) => {
-                self.cause = self.plan.and_then(|plan| refused(&plan, respond.status)).map(Cause::from);
-                let error = ErrorResponse { status: respond.status, of_endpoint: false };
-                if !(self.may_replace(respond.status) && Box::pin(self.replace_error(error)).await) {
-                    self.answer(respond, false, "").await;
-                }
+            Ok((Step::Respond(respond), _)) => self.answer_as_decided(respond).await,
+            Ok((Step::Deny, _)) => {
+                cold_path();
+                let denied = self.scratch.decision.denied.take().unwrap_or_else(|| Box::new(Respond::page(403)));
+                Box::pin(self.answer_as_decided(&denied)).await;
             }
             Ok((Step::Fail(failure), _)) => self.fail(failure.into()).await,
             Ok((Step::Wait(_), _)) => self.fail(Failure::Authentication(None)).await,
@@ -242,6 +242,7 @@ impl<'a> Exchange<'a> {
         self.scratch.decision.trace = None;
         self.scratch.decision.variables = None;
         self.scratch.decision.given = None;
+        self.scratch.decision.denied = None;
         self.scratch.decision.query = None;
         self.fail(failure).await;
         self.complete = true;
@@ -292,6 +293,15 @@ impl<'a> Exchange<'a> {
         self.answer(&Respond::page(status), false, message).await;
     }
 
+    /// Sends the answer that the decision has come to.
+    async fn answer_as_decided(&mut self, respond: &Respond) {
+        self.cause = self.plan.and_then(|plan| refused(&plan, respond.status)).map(Cause::from);
+        let error = ErrorResponse { status: respond.status, of_endpoint: false };
+        if !(self.may_replace(respond.status) && Box::pin(self.replace_error(error)).await) {
+            self.answer(respond, false, "").await;
+        }
+    }
+
     /// Sends one of the proxy's own answers.
     async fn answer(&mut self, respond: &Respond, redirect: bool, message: &str) {
         self.skip_body();
@@ -305,7 +315,8 @@ impl<'a> Exchange<'a> {
             status: respond.status,
             body: &respond.body,
             message,
-            fields: if respond.status == 401 { challenge } else { &respond.fields },
+            // An answer of its own to say how to authenticate is that of a service.
+            fields: if respond.status == 401 && respond.fields.is_empty() { challenge } else { &respond.fields },
             location: redirect.then_some(&decision.location[..]),
             grpc: error.filter(|_| self.client.is_call()),
         };
@@ -319,6 +330,7 @@ impl<'a> Exchange<'a> {
             substituting: false,
             values: response_values,
             added: &[],
+            given: given_by(self.plan.as_ref(), decision),
             sent_head,
         };
         let written = self.client.write_answer(answer, context, value);
@@ -414,6 +426,12 @@ impl Drop for Exchange<'_> {
         self.with_record(|record| self.facts.shard.observe(self.live, record));
         self.scratch.open = None;
     }
+}
+
+/// What the service gives for the response that has allowed the request.
+fn given_by<'s>(plan: Option<&Plan<'_>>, decision: &'s decision::Scratch) -> &'s [GivenField] {
+    let allowed = plan.is_some_and(|plan| plan.allowed_by().is_some());
+    decision.given.as_ref().filter(|_| allowed).map_or(&[], |given| &given.response)
 }
 
 /// The reason why one of the proxy's own answers counts as an error; none if the route requests that answer.

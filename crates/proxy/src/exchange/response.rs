@@ -10,7 +10,7 @@ use fairway_model::{Compressing, Fields, Forward, Substitution, Uncompressed};
 use super::compressed::CompressedBody;
 use super::progress::RequestProgress;
 use super::tries::{Attempt, Serves};
-use super::{Exchange, Pace};
+use super::{Exchange, Pace, given_by};
 use crate::encode::Encoder;
 use crate::error::{Failure, Side};
 use crate::http::{BodyForm, FieldsView, Framing, KnownField, Method};
@@ -158,7 +158,8 @@ impl Exchange<'_> {
     pub(super) fn write_response(&mut self) {
         self.evaluate_response();
         let replaces_error = self.plan.is_some_and(|plan| plan.replaces_error().is_some());
-        let Scratch { cookie, session, challenge, value, response_values, sent_head, .. } = &mut *self.scratch;
+        let Scratch { decision, cookie, session, challenge, value, response_values, sent_head, .. } =
+            &mut *self.scratch;
         let context = ResponseContext {
             live: self.live,
             clock: &self.facts.shard.clock,
@@ -169,6 +170,7 @@ impl Exchange<'_> {
             substituting: self.substituting,
             values: response_values,
             added: if replaces_error && self.status == 401 { challenge } else { session.as_slice() },
+            given: given_by(self.plan.as_ref(), decision),
             sent_head,
         };
         let sent = self.compressed.as_mut().map(|body| body.framing());

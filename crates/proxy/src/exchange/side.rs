@@ -1,6 +1,7 @@
 //! The two sides of an exchange, the client's and the endpoint's. Only this module knows which version of HTTP a side speaks: the rest
 //! of the exchange asks for what matters of it, such as [`EndpointSide::shows_end`].
 
+mod call;
 mod reach;
 
 use std::cell::OnceCell;
@@ -11,6 +12,7 @@ use fairway_model::KnownSet;
 use fairway_model::client::ClientView;
 use fairway_model::decision::Expand;
 
+pub(super) use self::call::{Question, Reply};
 use super::grpc;
 use crate::body::{Ahead, BodySource};
 use crate::buffer::Buffer;
@@ -390,6 +392,21 @@ impl<'a> EndpointSide<'a> {
         let Some(memory) = memory.take_if(|_| !way.is_exclusive()) else { return false };
         *self = Self::Http2(Box::new(Http2Endpoint::new(memory.get_or_insert_default(), store)));
         true
+    }
+
+    /// Lends the memory for an endpoint of the other version, for a call that the proxy itself makes.
+    fn lend_memory(&mut self) -> Box<Http2Memory> {
+        match self {
+            Self::Http1(_, Some(memory)) => memory.take().unwrap_or_default(),
+            Self::Http1(_, None) | Self::Http2(_) => Box::default(),
+        }
+    }
+
+    /// Takes it back.
+    fn return_memory(&mut self, lent: Box<Http2Memory>) {
+        if let Self::Http1(_, Some(memory)) = self {
+            **memory = Some(lent);
+        }
     }
 
     /// Notes when the time that the client gives the request has passed.

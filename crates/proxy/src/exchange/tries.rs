@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use fairway_model::decision::{self, Expand, Forwarding};
-use fairway_model::{ExternalAuth, Forward, Template, TooLong};
+use fairway_model::{AuthProtocol, ExternalAuth, Forward, Template, TooLong};
 
 use super::grpc;
 use super::mirror::MirrorSet;
@@ -47,6 +47,11 @@ impl Attempt {
     pub(super) fn note_kept(&mut self) {
         self.kept = true;
         self.connect = Some(Duration::ZERO);
+    }
+
+    /// Notes that the answer has begun.
+    pub(super) fn note_answered(&mut self) {
+        self.header = Some(self.begun.elapsed());
     }
 
     /// Notes that its connection is made.
@@ -288,7 +293,7 @@ impl Exchange<'_> {
         self.endpoint.connect(connected);
         self.write_request(serves, service, forwarding)?;
         poll_fn(|cx| self.poll_response_head(cx, serves)).await?;
-        attempt.header = Some(attempt.begun.elapsed());
+        attempt.note_answered();
         let status = self.endpoint.status();
         let refused = match serves {
             Serves::Request => self.client.would_switch_at(status) || (status == 101 && !self.may_switch()),
@@ -328,9 +333,14 @@ impl Exchange<'_> {
         let mut target = Vec::new();
         if let Serves::Authentication(auth) = serves {
             cold_path();
-            self.expand_template(serves, &auth.target, &mut target)?;
-            if auth.allowed.is_some() {
-                decision.append_target(head.parsed.view(head.bytes).query(), &mut target);
+            match &auth.protocol {
+                AuthProtocol::Subrequest(asks) => self.expand_template(serves, &asks.target, &mut target)?,
+                AuthProtocol::Http(asks) => {
+                    target.extend_from_slice(asks.path.as_bytes());
+                    decision.append_target(head.parsed.view(head.bytes).query(), &mut target);
+                }
+                // It is called, see `authenticate`.
+                AuthProtocol::Grpc(_) => return Err(Failure::Unwritable),
             }
         }
         let written = service.with_backend(|backend| {

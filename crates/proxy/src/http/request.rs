@@ -117,6 +117,15 @@ impl RequestHead {
         self.version
     }
 
+    /// The same as text.
+    pub const fn protocol(&self) -> &'static str {
+        match self.version {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+            Version::Http2 => "HTTP/2.0",
+        }
+    }
+
     /// The form of the target.
     pub const fn target(&self) -> TargetForm {
         self.target

@@ -224,6 +224,7 @@ mod tests {
             substituting: false,
             values: &values,
             added: &[],
+            given: &[],
             sent_head: &mut sent_head,
         };
         let to = AnswerTo { head_only, persistence: Persistence::Kept };

@@ -5,7 +5,7 @@
 use std::convert::Infallible;
 use std::ops::Range;
 
-use ::http::header::{CONNECTION, TE, TRANSFER_ENCODING, UPGRADE};
+use ::http::header::{CONNECTION, CONTENT_TYPE, TE, TRANSFER_ENCODING, UPGRADE};
 use ::http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use bytes::Bytes;
@@ -194,6 +194,23 @@ pub(super) fn request(
     *head.headers_mut() = fields;
     // What the pseudo-headers take.
     Ok((head, size as u64 + fields_size + 40))
+}
+
+/// The head of a call of gRPC that the proxy makes itself.
+///
+/// # Errors
+/// If the host is none.
+pub(super) fn call(authority: &str, path: &'static str, secure: bool) -> Result<RequestTo, Failure> {
+    let scheme = if secure { Scheme::HTTPS } else { Scheme::HTTP };
+    let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
+    let mut head = Request::new(());
+    *head.method_mut() = Method::POST;
+    *head.uri_mut() = uri.map_err(|_| Failure::Unwritable)?;
+    *head.version_mut() = Version::HTTP_2;
+    head.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    head.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
+    // With what the fields and the pseudo-headers take.
+    Ok((head, (authority.len() + path.len() + 100) as u64))
 }
 
 /// Whether one client's value of a field of a request can harm others on the same connection: gRPC's C core keeps a failure to read it in

@@ -150,6 +150,18 @@ impl<'a> Http2Endpoint<'a> {
         self.request = request;
     }
 
+    /// Makes the request a call of gRPC by the proxy itself, with a body that is at hand.
+    ///
+    /// # Errors
+    /// If there is no connection, or the host is none.
+    pub(crate) fn begin_call(&mut self, authority: &str, path: &'static str, body: &[u8]) -> Result<(), Failure> {
+        let Some(Call { body: sending, place, .. }) = &mut self.call else { return Err(Failure::UpstreamClosed) };
+        self.request = Some(Box::new(compose::call(authority, path, place.connection.secure)?));
+        sending.room(&place.connection.link).extend_from_slice(body);
+        sending.end();
+        Ok(())
+    }
+
     /// Takes as much of the request body as can be handed over at once. Returns `true` if there is something to write.
     ///
     /// # Errors

@@ -394,10 +394,17 @@ record! {
         protocol: String,
         /// The service.
         backend_ref: BackendReference,
+        /// Settings for gRPC.
+        grpc: Option<GrpcAuthorization>,
         /// Settings for HTTP.
         http: Option<HttpAuthorization>,
         /// How much of the body the service gets.
         forward_body: Option<ForwardBody>,
+    }
+    /// See the API.
+    GrpcAuthorization {
+        /// Fields of the client that the service gets; all if there are none.
+        allowed_headers: Vec<String>,
     }
     /// See the API.
     HttpAuthorization {

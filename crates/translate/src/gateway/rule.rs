@@ -8,15 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_model::{
-    Action, Backends, ByteLimit, Conditions, ConfiguredName, Cors, CorsRules, ExternalAuth, FieldEdit, Filter, Forward,
-    ForwardPolicy, Fraction, Location, Mirror, Origin, Origins, PathMatch, PathReplacement, Redirect, Respond, Retry,
-    RetryOn, Route, Scheme, Session, SessionCarrier, Template, UpstreamProtocol, UpstreamTls, UrlParts,
-    WeightedBackend,
+    Action, AuthProtocol, Backends, ByteLimit, Conditions, ConfiguredName, Cors, CorsRules, ExternalAuth, FieldEdit,
+    Filter, Forward, ForwardPolicy, Fraction, GrpcAuth, HttpAuth, Location, Mirror, Origin, Origins, PathMatch,
+    PathReplacement, Redirect, Respond, Retry, RetryOn, Route, Scheme, Session, SessionCarrier, Template,
+    UpstreamProtocol, UpstreamTls, UrlParts, WeightedBackend,
 };
 
 use super::api::{
-    BackendReference, CorsFilter, ExternalAuthFilter, HTTPRouteFilter, HeaderModifier, PathModifier, RequestMirror,
-    RequestRedirect, RouteRetry, SessionPersistence, Timeouts, UrlRewrite,
+    BackendReference, CorsFilter, ExternalAuthFilter, HTTPRouteFilter, HeaderModifier, HttpAuthorization, PathModifier,
+    RequestMirror, RequestRedirect, RouteRetry, SessionPersistence, Timeouts, UrlRewrite,
 };
 use super::backend_tls::BackendPolicies;
 use super::grant;
@@ -220,10 +220,11 @@ impl RuleReader<'_> {
         let refuse = |part: &str, reason, message: String, built: &mut BuiltRule| {
             self.refuse(&format!("{field}.{part}"), Shortcoming::new(reason, message), built);
         };
-        let http = match (&*auth.protocol, &auth.http) {
-            ("HTTP", http) => http.as_ref(),
-            (other, _) => {
-                return refuse("protocol", "UnsupportedValue", format!("expected HTTP, found {other}"), built);
+        let calls = match &*auth.protocol {
+            "HTTP" => false,
+            "GRPC" => true,
+            other => {
+                return refuse("protocol", "UnsupportedValue", format!("expected HTTP or GRPC, found {other}"), built);
             }
         };
         if auth.forward_body.as_ref().and_then(|body| body.max_size).unwrap_or_default() != 0 {
@@ -237,9 +238,10 @@ impl RuleReader<'_> {
             Ok(ValidBackend { key: BackendKey { layer: Layer::XBackend, .. }, .. }) => {
                 Err(Shortcoming::new("InvalidKind", "expected a Service, found an XBackend"))
             }
-            Ok(ValidBackend { http2: true, .. }) => {
-                Err(Shortcoming::new("UnsupportedProtocol", "the service is asked over HTTP/1.1 only"))
-            }
+            Ok(ValidBackend { http2: true, .. }) if !calls => Err(Shortcoming::new(
+                "UnsupportedProtocol",
+                "with protocol HTTP the service is asked over HTTP/1.1 only",
+            )),
             Ok(ValidBackend { tls: Err(why), .. }) => Err(Shortcoming::new("UnsupportedValue", why)),
             // Nothing that stands in for a backend may stand in for the service.
             Ok(ValidBackend { key, tls: Ok(tls), .. }) => Ok((BackendKey { layer: Layer::Auth, ..key }, tls)),
@@ -259,41 +261,38 @@ impl RuleReader<'_> {
                 return;
             }
         };
-        let names = |list: &str, names: Option<&Vec<String>>, built: &mut BuiltRule| -> Option<Vec<ConfiguredName>> {
+        let names = |list: &str, names: &[String], built: &mut BuiltRule| -> Option<Vec<ConfiguredName>> {
             let mut all = Vec::new();
-            for (at, name) in names.into_iter().flatten().enumerate() {
+            for (at, name) in names.iter().enumerate() {
                 let Ok(name) = name.as_str().try_into() else {
                     let message = format!("{name:?} is no name of a field");
-                    refuse(&format!("http.{list}[{at}]"), "UnsupportedValue", message, built);
+                    refuse(&format!("{list}[{at}]"), "UnsupportedValue", message, built);
                     return None;
                 };
                 all.push(name);
             }
             Some(all)
         };
-        let Some(allowed) = names("allowedHeaders", http.map(|http| &http.allowed_headers), built) else { return };
-        let copied = http.map(|http| &http.allowed_response_headers);
-        let Some(copied) = names("allowedResponseHeaders", copied, built) else { return };
-        let path = http.and_then(|http| http.path.as_deref()).unwrap_or_default().trim_end_matches('/');
-        let slash = if path.is_empty() || path.starts_with('/') { "" } else { "/" };
-        let policy = ForwardPolicy { max_body: ByteLimit::NONE, tls, ..ForwardPolicy::default() };
+        let protocol = if calls {
+            let listed = auth.grpc.as_ref().map_or(&[][..], |grpc| &grpc.allowed_headers);
+            let Some(listed) = names("grpc.allowedHeaders", listed, built) else { return };
+            let authority = format!("{}.{}.svc:{}", key.service, key.namespace, key.port).into();
+            AuthProtocol::Grpc(GrpcAuth { authority, allowed: (!listed.is_empty()).then_some(listed) })
+        } else {
+            let listed = |list: fn(&HttpAuthorization) -> &[String]| auth.http.as_ref().map_or(&[][..], list);
+            let allowed = names("http.allowedHeaders", listed(|http| &http.allowed_headers), built);
+            let copied = names("http.allowedResponseHeaders", listed(|http| &http.allowed_response_headers), built);
+            let (Some(allowed), Some(copied)) = (allowed, copied) else { return };
+            let path = auth.http.as_ref().and_then(|http| http.path.as_deref()).unwrap_or_default();
+            let path = path.trim_end_matches('/');
+            let slash = if path.is_empty() || path.starts_with('/') { "" } else { "/" };
+            AuthProtocol::Http(HttpAuth { path: format!("{slash}{path}").into(), allowed, copied })
+        };
+        let version = if calls { UpstreamProtocol::Http2 } else { UpstreamProtocol::Http1 };
+        let policy = ForwardPolicy { max_body: ByteLimit::NONE, tls, protocol: version, ..ForwardPolicy::default() };
         let forward = Forward::to(key.name(), self.policies.of(policy));
         built.backends.push((key, format!("{field}.backendRef")));
-        effects.auth = Some(Box::new(ExternalAuth {
-            forward,
-            host: "".into(),
-            target: Template::of_literal(&format!("{slash}{path}")),
-            method: None,
-            request_redirect: None,
-            allowed: Some(allowed),
-            fields: Vec::new(),
-            sign_in: None,
-            copies_all: copied.is_empty(),
-            copied,
-            sets: Vec::new(),
-            cache: None,
-            always_set_cookie: false,
-        }));
+        effects.auth = Some(Box::new(ExternalAuth { forward, protocol }));
     }
 
     /// A mirror without a valid backend gets nothing, and the requests are served.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use fairway_model::{
-    Action, BackendName, Backends, BasicAuth, Body, Cors, ExternalAuth, FieldBlock, Filter, Forward, ForwardPolicy,
+    Action, AuthProtocol, BackendName, Backends, BasicAuth, Body, Cors, FieldBlock, Filter, Forward, ForwardPolicy,
     HostPattern, HttpsRedirect, Location, Mirror, Origins, PathMatch, Redirect, RedirectBase, Refusal, Replacement,
     Respond, ResponseRewrites, Rewrite, Route, Template, TraceRule, UpstreamProtocol,
 };
@@ -208,9 +208,10 @@ impl<'a> Common<'a> {
         };
         if let (Some(Ok(edits)), Some(Filter::ExternalAuth(auth))) =
             (&headers.authentication, &mut common.authentication)
+            && let AuthProtocol::Subrequest(asks) = &mut auth.protocol
         {
             // Those of a snippet come after them.
-            auth.fields.splice(0..0, edits.iter().cloned());
+            asks.fields.splice(0..0, edits.iter().cloned());
         }
         common
     }
@@ -431,11 +432,13 @@ impl<'a> Common<'a> {
         let global = || self.global.as_ref()?.as_ref().ok();
         let authentication = self.authentication.as_ref().or_else(global).cloned().filter(|_| !exempt);
         let sets = self.effect.as_ref().map_or(&[][..], |effect| effect.level.auth_sets());
-        let authentication = authentication.map(|filter| match filter {
-            Filter::ExternalAuth(auth) if !sets.is_empty() => {
-                Filter::ExternalAuth(Box::new(ExternalAuth { sets: sets.to_vec(), ..*auth }))
+        let authentication = authentication.map(|mut filter| {
+            if let Filter::ExternalAuth(auth) = &mut filter
+                && let AuthProtocol::Subrequest(asks) = &mut auth.protocol
+            {
+                asks.sets = sets.to_vec();
             }
-            filter => filter,
+            filter
         });
         let level = self.effect.as_ref().map(|effect| &effect.level);
         let any = level.and_then(|level| level.satisfies_any());

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use fairway_model::{
-    AuthCache, ConfiguredName, ExternalAuth, Filter, Forward, ForwardPolicy, HostPattern, Template, UpstreamTls,
+    AuthCache, AuthProtocol, ConfiguredName, ExternalAuth, Filter, Forward, ForwardPolicy, HostPattern, Subrequest,
+    Template, UpstreamTls,
 };
 
 use crate::annotation::ExternalAuthentication;
@@ -80,21 +81,20 @@ pub(crate) fn filter(
     let param = annotations.redirect_param.as_ref().map_or("rd", |param| param.as_str());
     let copied = annotations.response_headers.iter().flat_map(|names| &names.0);
     let copied = copied.filter_map(|name| ConfiguredName::try_from(name.as_str()).ok());
-    Ok(Filter::ExternalAuth(Box::new(ExternalAuth {
-        forward: Forward::to(backend.name(), policy),
+    let asks = Subrequest {
         host: (*host).into(),
         target: url.target.clone(),
         method: annotations.method.map(|method| method.0.into()),
         request_redirect: redirect,
         fields: annotations.snippet.as_ref().map(|snippet| snippet.0.clone()).unwrap_or_default(),
         sign_in: annotations.sign_in.as_ref().map(|url| url.with_redirect(param)),
-        allowed: None,
         copied: copied.collect(),
-        copies_all: false,
         sets: Vec::new(),
         cache,
         always_set_cookie: annotations.always_set_cookie == Some(true),
-    })))
+    };
+    let forward = Forward::to(backend.name(), policy);
+    Ok(Filter::ExternalAuth(Box::new(ExternalAuth { forward, protocol: AuthProtocol::Subrequest(Box::new(asks)) })))
 }
 
 /// Which answers are kept.

@@ -266,6 +266,7 @@ fn answer(snapshot: &Snapshot, url: &str) -> String {
             Some(refusal) => format!("{}, {}", respond.status, refusal.reason),
             None => respond.status.to_string(),
         },
+        Step::Deny => "denied".to_owned(),
         Step::Fail(failure) => format!("{}, {failure}", failure.status()),
         Step::Wait(Wait::Password(_)) => "name and password".to_owned(),
         Step::Wait(Wait::ExternalAuth(auth)) => format!("ask {}", auth.forward.backends),

@@ -1,0 +1,170 @@
+//! A call of gRPC that the proxy itself makes: one message each way, on a stream of a connection that clients' requests use too.
+//!
+//! Dropping it before its end resets the stream.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use fairway_model::decision::Forwarding;
+use fairway_model::{FieldLine, Fields, KnownField};
+
+use super::super::Exchange;
+use super::super::grpc;
+use super::super::transfer::Gaps;
+use super::super::tries::Attempt;
+use super::Connected;
+use crate::body::{BodySource, Event};
+use crate::error::Failure;
+use crate::http::{BodyForm, FieldsView, Method, ResponsePart};
+use crate::http2::{Http2Endpoint, StreamPlace};
+use crate::limit::AUTH_MESSAGE;
+use crate::upstream::{Service, Target, Way};
+use crate::work::{Http2Memory, RESPONSE};
+
+/// What is called, and with what.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Question<'q> {
+    /// The host.
+    pub(in super::super) authority: &'q str,
+    /// Service and method.
+    pub(in super::super) path: &'static str,
+    /// The message in its frame.
+    pub(in super::super) body: &'q [u8],
+}
+
+/// What came back.
+#[derive(Debug, Default)]
+pub(in super::super) struct Reply {
+    /// Whether the head is that of an answer of gRPC.
+    is_answer: bool,
+    has_head: bool,
+    body: Vec<u8>,
+    /// Whether the trailers say that the call has succeeded, if they say anything.
+    succeeded: Option<bool>,
+}
+
+impl Reply {
+    /// The message of a call that has succeeded.
+    pub(in super::super) fn message(&self) -> Option<&[u8]> {
+        let whole = self.is_answer && self.succeeded == Some(true);
+        grpc::unframed(&self.body).filter(|_| whole)
+    }
+
+    fn take_head(&mut self, endpoint: &Http2Endpoint<'_>) {
+        let head = endpoint.response();
+        let fields = FieldsView { fields: head.parsed.fields(), bytes: head.bytes };
+        let typed = fields.get(KnownField::ContentType).is_some_and(|value| value.starts_with(b"application/grpc"));
+        // No coding is asked for.
+        let is_encoding = |line: FieldLine<'_>| line.is(b"grpc-encoding") && line.value != b"identity";
+        self.is_answer = endpoint.status() == 200 && typed && !fields.lines().any(is_encoding);
+        self.has_head = true;
+    }
+
+    /// Takes what there is of the body; `true` at its end. What is longer than an answer may be ends there.
+    fn take_body(&mut self, source: &mut BodySource<'_>) -> Result<bool, Failure> {
+        while !source.body.has_ended() {
+            let piece = source.body.decode(source.buffer.filled()).map_err(Failure::ResponseBody)?;
+            let filled = source.buffer.filled();
+            match piece.event {
+                Event::Data(range) => {
+                    self.body.extend_from_slice(&filled[range]);
+                    if self.body.len() > AUTH_MESSAGE {
+                        self.is_answer = false;
+                        return Ok(true);
+                    }
+                }
+                Event::Trailer { name, value } if filled[name.clone()].eq_ignore_ascii_case(b"grpc-status") => {
+                    self.succeeded = Some(self.succeeded.unwrap_or(true) && filled[value].trim_ascii() == b"0");
+                }
+                Event::NeedMore if piece.consumed == 0 => return Ok(false),
+                Event::Trailer { .. } | Event::NeedMore | Event::End => {}
+            }
+            source.buffer.consume(piece.consumed);
+        }
+        Ok(true)
+    }
+}
+
+impl Exchange<'_> {
+    /// One try of a call, up to the end of its answer. The time for reading bounds all of it.
+    ///
+    /// # Errors
+    /// If no whole answer came, or the client has gone meanwhile.
+    pub(in super::super) async fn call(
+        &mut self,
+        forwarding: &Forwarding<'_>,
+        service: &Service,
+        way: &Way,
+        attempt: &mut Attempt,
+        question: Question<'_>,
+        fresh: bool,
+    ) -> Result<Reply, Failure> {
+        let target = Target { address: attempt.pick.endpoint, way: way.number() };
+        if way.is_exclusive() {
+            return Err(Failure::NotHttp2);
+        }
+        let Connected::Http2(place) = self.reach(forwarding, service, way, attempt, target, fresh).await? else {
+            return Err(Failure::NotHttp2);
+        };
+        let mut memory = self.endpoint.lend_memory();
+        let reply = self.converse(&mut memory, place, attempt, question).await;
+        self.endpoint.return_memory(memory);
+        reply
+    }
+
+    async fn converse(
+        &mut self,
+        memory: &mut Http2Memory,
+        place: StreamPlace,
+        attempt: &mut Attempt,
+        question: Question<'_>,
+    ) -> Result<Reply, Failure> {
+        let facts = self.facts;
+        let mut endpoint = Http2Endpoint::new(memory, &facts.shard.store);
+        endpoint.begin();
+        endpoint.connect(place);
+        endpoint.begin_call(question.authority, question.path, question.body)?;
+        self.limits = Gaps { read: self.after_gap(self.allowance.read), ..Gaps::NONE };
+        let mut reply = Reply::default();
+        let answered = poll_fn(|cx| self.poll_call(cx, &mut endpoint, &mut reply)).await;
+        self.limits = Gaps::NONE;
+        if reply.has_head {
+            attempt.note_answered();
+        }
+        if answered.is_err_and(Failure::is_timeout) {
+            endpoint.suspect();
+        }
+        answered.map(|()| reply)
+    }
+
+    fn poll_call(
+        &mut self,
+        cx: &mut Context<'_>,
+        endpoint: &mut Http2Endpoint<'_>,
+        reply: &mut Reply,
+    ) -> Poll<Result<(), Failure>> {
+        let store = &self.facts.shard.store;
+        // Why it could not be written is what the answer says, if there is one, or why there is none.
+        let _ = endpoint.has_unsent() && endpoint.poll_write(cx).is_ready();
+        while !reply.has_head {
+            match endpoint.poll_head(cx, store, &self.live.prepared.response) {
+                Poll::Ready(Ok(ResponsePart::Head)) => {
+                    reply.take_head(endpoint);
+                    endpoint.begin_body(Method::Post, BodyForm::Frames);
+                }
+                Poll::Ready(Ok(_)) => endpoint.drop_interim(),
+                Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+                Poll::Pending => return self.poll_waiting(cx).map(Err),
+            }
+        }
+        while !reply.take_body(endpoint.source())? {
+            match endpoint.poll_receive(cx, store, RESPONSE) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false)) => return Poll::Ready(Err(Failure::UpstreamClosed)),
+                Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+                Poll::Pending => return self.poll_waiting(cx).map(Err),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
