@@ -2,6 +2,7 @@
 
 mod moving;
 mod observed;
+mod outside;
 mod policy;
 mod refusal;
 
@@ -30,8 +31,9 @@ const KINDS: [(&str, &str, bool); 10] = [
 ];
 
 const GROUP: &str = "gateway.networking.k8s.io";
+const EXPERIMENTS: &str = "gateway.networking.x-k8s.io";
 
-/// Makes the CRDs of the standard channel and our own.
+/// Makes the CRDs of the standard channel, that of XBackend and our own.
 pub(crate) async fn install(scene: &Scene) -> anyhow::Result<()> {
     let table: Value = serde_json::from_slice(&std::fs::read(repository().join(TABLE))?)?;
     let mut names = Vec::new();
@@ -40,19 +42,21 @@ pub(crate) async fn install(scene: &Scene) -> anyhow::Result<()> {
         scene.apply(&std::fs::read_to_string(file)?).await?;
         names.push(format!("crd/{plural}.fairway.dev"));
     }
-    for (kind, plural, namespaced) in KINDS {
-        let mut schema = followed(&table["kinds"][kind]["standard"], &table["definitions"]);
+    let standard = KINDS.map(|(kind, plural, namespaced)| (kind, plural, namespaced, "standard", GROUP, "v1"));
+    let experimental = [("XBackend", "xbackends", true, "experimental", EXPERIMENTS, "v1alpha1")];
+    for (kind, plural, namespaced, channel, group, version) in standard.into_iter().chain(experimental) {
+        let mut schema = followed(&table["kinds"][kind][channel], &table["definitions"]);
         schema["properties"]["status"] = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-        let name = format!("{plural}.{GROUP}");
+        let name = format!("{plural}.{group}");
         let version = json!({
-            "name": "v1", "served": true, "storage": true, "subresources": {"status": {}}, "schema": {"openAPIV3Schema": schema},
+            "name": version, "served": true, "storage": true, "subresources": {"status": {}}, "schema": {"openAPIV3Schema": schema},
         });
         let crd = json!({
             "apiVersion": "apiextensions.k8s.io/v1",
             "kind": "CustomResourceDefinition",
             "metadata": {"name": name, "annotations": {"api-approved.kubernetes.io": "unapproved, for a test"}},
             "spec": {
-                "group": GROUP, "scope": if namespaced { "Namespaced" } else { "Cluster" }, "versions": [version],
+                "group": group, "scope": if namespaced { "Namespaced" } else { "Cluster" }, "versions": [version],
                 "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase(), "listKind": format!("{kind}List")},
             },
         });
@@ -80,6 +84,7 @@ fn followed(schema: &Value, definitions: &Value) -> Value {
 fn resource(kind: &str) -> (ApiResource, bool) {
     let (group, version, plural, namespaced) = match KINDS.iter().find(|(known, ..)| *known == kind) {
         Some((_, plural, namespaced)) => (GROUP, "v1", *plural, *namespaced),
+        None if kind == "XBackend" => (EXPERIMENTS, "v1alpha1", "xbackends", true),
         None => {
             let own = OWN.iter().find(|(known, _)| *known == kind).map_or("", |(_, plural)| plural);
             ("fairway.dev", "v1alpha1", own, true)
