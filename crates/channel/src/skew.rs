@@ -87,6 +87,7 @@ fn guarded_host() -> Host {
             protocol: AuthProtocol::Grpc(GrpcAuth {
                 authority: "guard.shop.svc:80".into(),
                 allowed: Some(vec!["Cookie".try_into().unwrap()]),
+                body: std::num::NonZeroU32::new(1024),
             }),
         })),
         Filter::ExternalAuth(Box::new(ExternalAuth {
@@ -95,6 +96,7 @@ fn guarded_host() -> Host {
                 path: "/check".into(),
                 allowed: vec!["Cookie".try_into().unwrap()],
                 copied: vec!["X-User".try_into().unwrap()],
+                body: std::num::NonZeroU32::new(1024),
             }),
         })),
     ];

@@ -2,6 +2,7 @@
 
 mod check;
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -75,6 +76,9 @@ pub struct HttpAuth {
     /// answer itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copied: Vec<ConfiguredName>,
+    /// Whether the service gets the body, and of how many bytes at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<NonZeroU32>,
 }
 
 /// A question in gRPC.
@@ -85,6 +89,9 @@ pub struct GrpcAuth {
     /// The fields of the client that the service gets; `None` for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed: Option<Vec<ConfiguredName>>,
+    /// Whether the service gets the body, and of how many bytes at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<NonZeroU32>,
 }
 
 /// A variable whose value comes from an answer of the service.
@@ -185,6 +192,14 @@ impl ExternalAuth {
         match &self.protocol {
             AuthProtocol::Subrequest(asks) => Some(asks),
             AuthProtocol::Http(_) | AuthProtocol::Grpc(_) => None,
+        }
+    }
+
+    /// Whether the service gets the body of the request, and of how many bytes at most; a longer one is refused.
+    pub fn body(&self) -> Option<NonZeroU32> {
+        match &self.protocol {
+            AuthProtocol::Subrequest(_) => None,
+            AuthProtocol::Http(HttpAuth { body, .. }) | AuthProtocol::Grpc(GrpcAuth { body, .. }) => *body,
         }
     }
 

@@ -81,6 +81,8 @@ pub(crate) struct Checked<'a> {
     pub(crate) size: Option<u64>,
     /// Its fields.
     pub(crate) fields: CheckedFields,
+    /// Its body, if the service gets that.
+    pub(crate) body: &'a [u8],
 }
 
 impl Checked<'_> {
@@ -108,6 +110,9 @@ impl Checked<'_> {
             scheme: text(self.scheme),
             size: self.size.map_or(-1, |size| i64::try_from(size).unwrap_or(-1)),
             protocol: self.protocol.to_owned(),
+            body: text(self.body),
+            // A service must not take a body for an empty one because it is no text.
+            raw_body: if std::str::from_utf8(self.body).is_ok() { Vec::new() } else { self.body.to_vec() },
         };
         let request = CheckRequest {
             attributes: Some(AttributeContext {
@@ -237,6 +242,10 @@ struct HttpRequest {
     size: i64,
     #[prost(string, tag = "10")]
     protocol: String,
+    #[prost(string, tag = "11")]
+    body: String,
+    #[prost(bytes = "vec", tag = "12")]
+    raw_body: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]

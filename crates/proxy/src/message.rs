@@ -75,8 +75,9 @@ impl<'a> UpstreamRequest<'a> {
         self.close = true;
     }
 
-    /// Makes it the request about itself to an authentication service: without its body, and without the wish for another protocol.
-    pub(crate) fn turn_to(&mut self, auth: &'a ExternalAuth, target: &'a [u8]) {
+    /// Makes it the request about itself to an authentication service: with as much of a body as that gets, and without the wish for
+    /// another protocol.
+    pub(crate) fn turn_to(&mut self, auth: &'a ExternalAuth, target: &'a [u8], body: u64) {
         self.target = target;
         self.framing = Framing::None;
         match &auth.protocol {
@@ -85,7 +86,7 @@ impl<'a> UpstreamRequest<'a> {
                 self.measured = None;
             }
             // The Gateway API demands a length whenever there is no body.
-            AuthProtocol::Http(_) | AuthProtocol::Grpc(_) => self.measured = Some(0),
+            AuthProtocol::Http(_) | AuthProtocol::Grpc(_) => self.measured = Some(body),
         }
         self.edits.auth = Some(auth);
         self.upgrade = None;

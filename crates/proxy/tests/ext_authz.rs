@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -211,8 +212,19 @@ fn filter(policy: ForwardPolicy, allowed: Option<&[&str]>) -> Filter {
     let Action::Forward(forward) = forward("auth", policy) else { unreachable!("it forwards") };
     let allowed =
         allowed.map(|names| names.iter().map(|name| ConfiguredName::try_from(*name).expect("a name")).collect());
-    let asks = GrpcAuth { authority: "auth.default.svc:80".into(), allowed };
+    let asks = GrpcAuth { authority: "auth.default.svc:80".into(), allowed, body: None };
     Filter::ExternalAuth(Box::new(ExternalAuth { forward, protocol: AuthProtocol::Grpc(asks) }))
+}
+
+/// For a service that gets bodies of up to so many bytes.
+fn filter_with_body(most: u32) -> Filter {
+    let mut filter = filter(policy(), None);
+    if let Filter::ExternalAuth(auth) = &mut filter
+        && let AuthProtocol::Grpc(asks) = &mut auth.protocol
+    {
+        asks.body = NonZeroU32::new(most);
+    }
+    filter
 }
 
 /// A backend behind a service.
@@ -359,6 +371,28 @@ async fn a_service_gets_only_the_fields_that_are_listed() {
     let fields = [("x-tenant", "a"), ("authorization", "x"), ("x-forwarded-for", "192.0.2.9"), ("x-other", "1")];
     assert_eq!(guarded.get(&fields).await.status, 200);
     assert_eq!(fields_of(&guarded.asked().message), ["x-forwarded-for: 127.0.0.1", "x-tenant: a"]);
+}
+
+#[tokio::test]
+async fn a_service_gets_the_body_that_the_backend_gets() {
+    let guarded = Guarded::by_filter(Sends::message(&answer(0, b"")), filter_with_body(100_000), None).await;
+    let mut client = guarded.proxy.connect().await;
+    let long = vec![b'x'; 100_000];
+    for (body, text, raw) in [
+        (&b"the body"[..], "the body", &b""[..]),
+        (b"", "", b""),
+        (b"caf\xe9", "caf\u{fffd}", b"caf\xe9"),
+        (&long, std::str::from_utf8(&long).expect("text"), b""),
+    ] {
+        let response = client.request("POST", "/", &[("host", HOST)], body).await;
+        assert_eq!((response.status, guarded.web.seen().pop().expect("one").body), (200, body.to_vec()));
+        let http = at(&guarded.asked().message, &HTTP);
+        assert_eq!((text_at(&http, &[11]), at(&http, &[12])), (text.to_owned(), raw.to_vec()));
+        assert_eq!(number_at(&http, &[], 9).unwrap_or_default(), body.len() as u64);
+    }
+    let seen = guarded.web.requests();
+    let response = client.request("POST", "/", &[("host", HOST)], &vec![b'x'; 100_001]).await;
+    assert_eq!((response.status, guarded.web.requests()), (413, seen));
 }
 
 #[tokio::test]

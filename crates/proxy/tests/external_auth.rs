@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,6 +135,7 @@ async fn a_service_gets_what_is_listed_and_the_backend_all_that_it_answers() {
         path: "/check".into(),
         allowed: ["Cookie", "X-Forwarded-For", "X-Forwarded-Host", "X-Request-ID"].map(name).to_vec(),
         copied: Vec::new(),
+        body: None,
     };
     let guarded = Guarded::by(reply, asked_as(AuthProtocol::Http(asks)));
     let mut client = guarded.proxy.connect().await;
@@ -179,10 +181,90 @@ async fn a_service_gets_what_is_listed_and_the_backend_all_that_it_answers() {
     assert_eq!(guarded.asked().method, "HEAD");
 }
 
+/// A service that gets bodies of up to ten bytes.
+fn judged() -> Guarded {
+    let body = NonZeroU32::new(10);
+    let asks = HttpAuth { path: "".into(), allowed: vec![name("Content-Type")], copied: vec![name("X-User")], body };
+    Guarded::by(Reply::status(200).header("X-User", "ann"), asked_as(AuthProtocol::Http(asks)))
+}
+
+#[tokio::test]
+async fn a_service_and_the_backend_get_the_same_body() {
+    let guarded = judged();
+    let mut client = guarded.proxy.connect().await;
+    let fields = [("host", HOST), ("content-type", "text/plain")];
+    for body in ["", "a", "ten bytes!"] {
+        let response = client.request("POST", "/", &fields, body.as_bytes()).await;
+        let echo = response.echo();
+        assert_eq!((response.status, echo.body.as_str(), echo.header("x-user")), (200, body, Some("ann")));
+        let asked = guarded.asked();
+        assert_eq!((&asked.body[..], asked.header("content-type")), (body.as_bytes(), Some("text/plain")));
+        assert_eq!(asked.header("content-length"), Some(&*body.len().to_string()));
+    }
+    // One without a length gets one on the way, in pieces and with an end of its own.
+    client.send(format!("PUT / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n")).await;
+    client.send("3\r\nabc\r\n").await;
+    client.send("2\r\nde\r\n0\r\n\r\n").await;
+    assert_eq!(client.read_response().await.echo().body, "abcde");
+    let asked = guarded.asked();
+    assert_eq!(
+        (&asked.body[..], asked.header("content-length"), asked.header("transfer-encoding")),
+        (&b"abcde"[..], Some("5"), None)
+    );
+    // A client that asks first is told to send it.
+    client.send(format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")).await;
+    client.read_until("HTTP/1.1 100 Continue\r\n\r\n").await;
+    client.send("xyz").await;
+    assert_eq!(client.read_response().await.echo().body, "xyz");
+    assert_eq!(guarded.asked().body, b"xyz");
+    // The connections are kept, and a stale one gets the body again.
+    guarded.service.close_connections();
+    let response = client.request("POST", "/", &fields, b"again").await;
+    assert_eq!((response.status, &guarded.asked().body[..]), (200, &b"again"[..]));
+    let h2 = support::http2::H2::connect(guarded.proxy.http).await;
+    let response = h2.post("/", "over h2").await;
+    assert_eq!((response.status, &guarded.asked().body[..]), (200, &b"over h2"[..]));
+}
+
+#[tokio::test]
+async fn a_body_that_the_service_can_not_get_whole_is_refused() {
+    let chunked = |body: &str| format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
+    let with_length = |length: usize| format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {length}\r\n\r\n");
+    for (request, status) in [
+        (with_length(11) + "eleven byte", 413),
+        // Nothing of it has to come.
+        (with_length(1 << 40), 413),
+        (chunked("b\r\neleven byte\r\n0\r\n\r\n"), 413),
+        (chunked("a\r\nten bytes!\r\n1\r\nx\r\n"), 413),
+        (chunked("zz\r\n"), 400),
+    ] {
+        let guarded = judged();
+        let mut client = guarded.proxy.connect().await;
+        client.send(&request).await;
+        assert_eq!(client.read_response().await.status, status, "{request}");
+        assert_eq!((guarded.service.requests(), guarded.web.requests()), (0, 0), "{request}");
+    }
+    // A service that may get more than there is memory for gets nothing, and nobody passes it by.
+    let body = NonZeroU32::new(32 << 20);
+    let asks = HttpAuth { path: "".into(), allowed: Vec::new(), copied: vec![name("X-User")], body };
+    let guarded = Guarded::by(Reply::ok(), asked_as(AuthProtocol::Http(asks)));
+    let mut client = guarded.proxy.connect().await;
+    client.send(with_length(9 << 20)).await;
+    client.send(vec![b'x'; 8 << 20]).await;
+    assert_eq!(client.read_response().await.status, 500);
+    assert_eq!((guarded.service.requests(), guarded.web.requests()), (0, 0));
+    // A wish for another protocol does not hide a body.
+    let guarded = judged();
+    let mut client = guarded.proxy.connect().await;
+    let upgrade = [("host", HOST), ("connection", "upgrade"), ("upgrade", "websocket")];
+    assert_eq!(client.request("POST", "/", &upgrade, b"abc").await.status, 200);
+    assert_eq!(guarded.asked().body, b"abc");
+}
+
 #[tokio::test]
 async fn a_service_that_gets_what_is_listed_denies_as_others_do() {
     for (answer, status) in [(401, 401), (403, 403), (302, 500), (202, 500), (204, 500)] {
-        let asks = HttpAuth { path: "".into(), allowed: Vec::new(), copied: vec![name("X-User")] };
+        let asks = HttpAuth { path: "".into(), allowed: Vec::new(), copied: vec![name("X-User")], body: None };
         let guarded = Guarded::by(Reply::status(answer), asked_as(AuthProtocol::Http(asks)));
         assert_eq!(guarded.get(&[]).await.status, status);
         assert!(guarded.web.seen().is_empty());

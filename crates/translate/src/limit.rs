@@ -27,6 +27,8 @@ fairway_model::limits! {
             NAMESPACE_LISTENERS: usize = 512, Count, "Its further listeners are closed, and their status says so (`TooManyListeners`).", "";
             /// `RequestMirror` filters of one rule of a route, with those of its only backend.
             RULE_MIRRORS: usize = 16, Count, "The rule answers 500, and the status of its route says so.", "";
+            /// `forwardBody.maxSize` of a filter `ExternalAuth`. The body is held in memory until its service has answered.
+            AUTH_BODY: u32 = 4 << 20, Bytes, "The rule answers 500, and the status of its route says so.", "";
             /// The text of a snippet. The longest in public have some 3 KiB.
             SNIPPET: usize = 64 << 10, Bytes, "The snippet is refused as a whole, and a finding says so.", "";
             /// Directives of a snippet.

@@ -452,8 +452,12 @@ impl Teller<'_> {
                 (format!("a call of ext_authz about the request with {fields}"), denied, "OK")
             }
         };
+        let body = match auth.body() {
+            Some(most) => format!(" and a body of up to {most} bytes"),
+            None => String::new(),
+        };
         format!(
-            "ask {backend} with {question}{copied}; {denied}, anything but {allows} answers 500. Explained as if it allowed the request",
+            "ask {backend} with {question}{body}{copied}; {denied}, anything but {allows} answers 500. Explained as if it allowed the request",
         )
     }
 

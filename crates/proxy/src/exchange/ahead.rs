@@ -4,10 +4,11 @@
 //! Many servers take a request without a Content-Length for one without a body, so a body of unknown length is measured in this way.
 
 use std::future::poll_fn;
+use std::num::NonZeroU32;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use fairway_model::RequestBuffering;
+use fairway_model::{ByteLimit, RequestBuffering};
 
 use super::Exchange;
 use super::transfer::Gaps;
@@ -43,19 +44,37 @@ impl Exchange<'_> {
     /// # Errors
     /// The client sent no whole body, or one that is malformed or too large.
     pub(super) async fn read_ahead(&mut self) -> Result<(), Failure> {
-        poll_fn(|cx| self.poll_ahead(cx)).await?;
+        poll_fn(|cx| self.poll_ahead(cx, true)).await?;
         self.limits = Gaps::NONE;
         // Times of tries do not include the wait for the client.
         self.dispatched = Instant::now();
         Ok(())
     }
 
-    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+    /// Reads the body for a service that judges it, into memory.
+    ///
+    /// # Errors
+    /// The client sent no whole body, or one that is malformed or longer than `most`, or there is no memory for it now.
+    pub(super) async fn read_whole(&mut self, most: NonZeroU32) -> Result<Vec<u8>, Failure> {
+        let most = ByteLimit::of(most.get().into());
+        match self.client.framing() {
+            Framing::None | Framing::Length(0) | Framing::UntilClose => return Ok(Vec::new()),
+            // Nothing of it need be read to know.
+            Framing::Length(length) if !most.admits(length) => return Err(Failure::BodyTooLarge),
+            Framing::Length(_) | Framing::Chunked => {}
+        }
+        self.allowance.max_body = most;
+        poll_fn(|cx| self.poll_ahead(cx, false)).await?;
+        self.limits = Gaps::NONE;
+        self.client.whole_data().ok_or(Failure::Authentication(None))
+    }
+
+    fn poll_ahead(&mut self, cx: &mut Context<'_>, spools: bool) -> Poll<Result<(), Failure>> {
         loop {
             match self.client.poll_spooled(cx) {
                 Poll::Ready(Ok(())) => {}
                 // The thread that writes it has logged why it can't.
-                Poll::Ready(Err(_)) => return Poll::Ready(self.end_ahead()),
+                Poll::Ready(Err(_)) => return Poll::Ready(self.end_ahead(spools)),
                 // Nothing is received meanwhile.
                 Poll::Pending => return self.poll_limits().map(Err),
             }
@@ -63,23 +82,23 @@ impl Exchange<'_> {
             if !self.allowance.max_body.admits(self.client.data_ahead()) {
                 return Poll::Ready(Err(Failure::BodyTooLarge));
             }
-            let (room, seen) = (self.may_read_ahead(), self.client.seen_ahead());
+            let (room, seen) = (self.may_read_ahead(spools), self.client.seen_ahead());
             let writes = if self.client.is_spooled() {
                 seen >= PIECE || (seen > 0 && (ahead == Ahead::Whole || !room))
             } else {
-                ahead == Ahead::Partial && !room && self.begin_spooling()
+                ahead == Ahead::Partial && !room && spools && self.begin_spooling()
             };
             if writes {
                 if self.client.spool() {
                     continue;
                 }
-                return Poll::Ready(self.end_ahead());
+                return Poll::Ready(self.end_ahead(spools));
             }
             if ahead == Ahead::Whole {
                 self.client.measure();
             }
             if ahead == Ahead::Whole || !(room || self.client.is_spooled()) {
-                return Poll::Ready(self.end_ahead());
+                return Poll::Ready(self.end_ahead(spools));
             }
             // Permission to send may not be written yet.
             if let Poll::Ready(Err(failure)) = self.poll_write_client(cx) {
@@ -99,19 +118,19 @@ impl Exchange<'_> {
         true
     }
 
-    fn end_ahead(&mut self) -> Result<(), Failure> {
+    fn end_ahead(&mut self, spools: bool) -> Result<(), Failure> {
         self.client.end_spooling();
-        self.may_read_ahead();
+        self.may_read_ahead(spools);
         Ok(())
     }
 
-    /// Counts what is held of the body. Whether there is memory for more of it.
-    fn may_read_ahead(&mut self) -> bool {
+    /// Counts what is held of the body. Whether there is memory for more of it, of which a body needs less that a file may take.
+    fn may_read_ahead(&mut self, spools: bool) -> bool {
         let held = self.client.held_ahead();
         let total = &self.facts.shard.ahead;
         total.set(total.get() - self.ahead + held);
         self.ahead = held;
-        let most = if self.facts.shard.common.spools.is_some() { LARGE } else { BODY_AHEAD };
+        let most = if spools && self.facts.shard.common.spools.is_some() { LARGE } else { BODY_AHEAD };
         held + LEAST_READ <= most && total.get() + LEAST_READ <= BODIES_AHEAD
     }
 

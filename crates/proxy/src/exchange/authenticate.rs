@@ -1,5 +1,5 @@
 //! Asks an authentication service whether a request may go on. The request to it is a try on the endpoint side, like those that
-//! follow, but without a body, and nothing of its answer reaches the client but what the route says. A service of ext_authz is called
+//! follow, but without a body or with one that was read before, and nothing of its answer reaches the client but what the route says. A service of ext_authz is called
 //! beside the endpoint side.
 //!
 //! Everything that goes wrong denies.
@@ -137,8 +137,12 @@ impl<'a> Exchange<'a> {
     /// # Errors
     /// If it can't be asked, or the client has gone meanwhile.
     async fn ask(&mut self, auth: &'a ExternalAuth) -> Result<AuthAnswer, Failure> {
+        let body = match auth.body() {
+            Some(most) => Box::pin(self.read_whole(most)).await?,
+            None => Vec::new(),
+        };
         self.client.leave_body(true);
-        let answer = self.ask_or_remember(auth).await;
+        let answer = self.ask_or_remember(auth, &body).await;
         self.client.leave_body(false);
         // Nothing of this may be taken for a try that concerns the client's request.
         self.endpoint.begin();
@@ -185,9 +189,9 @@ impl<'a> Exchange<'a> {
     }
 
     /// What the service says, or has said about a request with the same key.
-    async fn ask_or_remember(&mut self, auth: &'a ExternalAuth) -> Result<AuthAnswer, Failure> {
+    async fn ask_or_remember(&mut self, auth: &'a ExternalAuth, body: &[u8]) -> Result<AuthAnswer, Failure> {
         let cached = auth.subrequest().and_then(|asks| Some((asks, asks.cache.as_ref()?)));
-        let Some((asks, cache)) = cached else { return self.ask_endpoints(auth).await.map(|(answer, _)| answer) };
+        let Some((asks, cache)) = cached else { return self.ask_endpoints(auth, body).await.map(|(answer, _)| answer) };
         let key = self.cache_key(auth, asks, cache)?;
         if let Some(answer) = self.remember(&key) {
             self.scratch.value = key.into_memory();
@@ -195,7 +199,7 @@ impl<'a> Exchange<'a> {
         }
         let shard = &self.facts.shard;
         let before = self.scratch.challenge.len();
-        let (answer, lasts) = self.ask_endpoints(auth).await?;
+        let (answer, lasts) = self.ask_endpoints(auth, body).await?;
         if !lasts.is_zero() {
             let given = self.scratch.decision.given.clone().filter(|_| answer == AuthAnswer::Allowed);
             let challenge = self.scratch.challenge[before..].to_vec();
@@ -232,7 +236,7 @@ impl<'a> Exchange<'a> {
         }
         let _ = key.add(|out| asks.copied.iter().try_for_each(|name| write!(out, "{},", name.as_str())));
         let _ = key.add(|out| if asks.sets.is_empty() { Ok(()) } else { write!(out, "{:?}", asks.sets) });
-        let value = key.add(|out| self.expand_template(Serves::Authentication(auth), &cache.key, out));
+        let value = key.add(|out| self.expand_template(Serves::Authentication(auth, &[]), &cache.key, out));
         key.complete();
         match value {
             Ok(()) => Ok(key),
@@ -244,7 +248,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// What the service says, and how long that may be kept.
-    async fn ask_endpoints(&mut self, auth: &'a ExternalAuth) -> Result<(AuthAnswer, Duration), Failure> {
+    async fn ask_endpoints(&mut self, auth: &'a ExternalAuth, body: &[u8]) -> Result<(AuthAnswer, Duration), Failure> {
         let policy = &*auth.forward.policy;
         self.allowance = Allowance {
             send: policy.send_timeout,
@@ -258,7 +262,7 @@ impl<'a> Exchange<'a> {
         let service = shard.upstreams.service(self.live, forwarding.backend, &shard.rng).ok_or(Failure::NoService)?;
         let method = match &auth.protocol {
             AuthProtocol::Grpc(asks) => {
-                let answer = self.call_endpoints(auth, asks, &forwarding, &service).await?;
+                let answer = self.call_endpoints((auth, asks), body, &forwarding, &service).await?;
                 return Ok((answer, Duration::ZERO));
             }
             AuthProtocol::Http(_) => self.client.method(),
@@ -268,7 +272,7 @@ impl<'a> Exchange<'a> {
             }
         };
         let way = shard.upstreams.ways.for_own(self.live, &forwarding, &service).map_err(Failure::InvalidTls)?;
-        self.try_endpoints(auth, &forwarding, &service, &way, None).await?;
+        self.try_endpoints(Serves::Authentication(auth, body), &forwarding, &service, &way, None).await?;
         let answer = auth.judge(self.endpoint.status());
         let lasts = self.may_last(auth);
         self.take_from_answer(auth, answer);
@@ -279,16 +283,17 @@ impl<'a> Exchange<'a> {
     /// What a service says that is called.
     async fn call_endpoints(
         &mut self,
-        auth: &'a ExternalAuth,
-        asks: &GrpcAuth,
+        (auth, asks): (&'a ExternalAuth, &GrpcAuth),
+        body: &[u8],
         forwarding: &Forwarding<'_>,
         service: &Service,
     ) -> Result<AuthAnswer, Failure> {
         let shard = &self.facts.shard;
         let way = shard.upstreams.ways.for_request(self.live, forwarding, service).map_err(Failure::InvalidTls)?;
-        let body = grpc::framed(&self.question(auth, forwarding, service)?)?;
+        let serves = Serves::Authentication(auth, body);
+        let body = grpc::framed(&self.question(auth, body, forwarding, service)?)?;
         let question = Question { authority: &asks.authority, path: ext_authz::PATH, body: &body };
-        let reply = self.try_endpoints(auth, forwarding, service, &way, Some(question)).await?;
+        let reply = self.try_endpoints(serves, forwarding, service, &way, Some(question)).await?;
         let answer = reply.as_ref().and_then(Reply::message).and_then(ext_authz::decode);
         let (Some(answer), Some(head)) = (answer, self.client.head()) else { return Ok(AuthAnswer::Failed) };
         let decision = &mut self.scratch.decision;
@@ -309,6 +314,7 @@ impl<'a> Exchange<'a> {
     fn question(
         &self,
         auth: &ExternalAuth,
+        body: &[u8],
         forwarding: &Forwarding<'_>,
         service: &Service,
     ) -> Result<Vec<u8>, Failure> {
@@ -318,7 +324,7 @@ impl<'a> Exchange<'a> {
         service.with_backend(|backend| {
             let mut request = UpstreamRequest::new(self.live, head, plan, forwarding, backend, decision);
             request.edits.auth = Some(auth);
-            let mut expand = OfExchange(self, Serves::Authentication(auth));
+            let mut expand = OfExchange(self, Serves::Authentication(auth, body));
             request.edits.write(&mut fields, None, &mut Vec::new(), &mut expand)
         })?;
         let client = &decision.client;
@@ -340,6 +346,7 @@ impl<'a> Exchange<'a> {
                 Framing::Chunked | Framing::UntilClose => None,
             },
             fields,
+            body,
         };
         Ok(checked.encode())
     }
@@ -348,7 +355,7 @@ impl<'a> Exchange<'a> {
     /// without one a request, whose answer begins at the endpoint side.
     async fn try_endpoints(
         &mut self,
-        auth: &'a ExternalAuth,
+        serves: Serves<'_>,
         forwarding: &Forwarding<'_>,
         service: &Service,
         way: &Way,
@@ -357,7 +364,7 @@ impl<'a> Exchange<'a> {
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.ask_endpoint(auth, forwarding, service, way, question).await {
+            match self.ask_endpoint(serves, forwarding, service, way, question).await {
                 Err(failure) if failure.is_connect() && tries < AUTH_TRIES => {
                     service.refresh(&self.facts.shard.running());
                 }
@@ -397,13 +404,12 @@ impl<'a> Exchange<'a> {
     /// Asks one endpoint, up to the head of its answer, or up to the end of that to a call.
     async fn ask_endpoint(
         &mut self,
-        auth: &'a ExternalAuth,
+        serves: Serves<'_>,
         forwarding: &Forwarding<'_>,
         service: &Service,
         way: &Way,
         question: Option<Question<'_>>,
     ) -> Result<Option<Reply>, Failure> {
-        let serves = Serves::Authentication(auth);
         let tried = &self.scratch.tried;
         let ask = Ask { session: None, hash_key: b"", tried, ejected: &[], unhealthy: &[], now: Instant::now() };
         let pick = service.pick(|_| ask).ok_or(Failure::NoEndpoint)?;

@@ -64,7 +64,7 @@ impl Gaps {
 impl Exchange<'_> {
     /// Sends the request until the head of the response is complete.
     pub(super) fn poll_response_head(&mut self, cx: &mut Context<'_>, serves: Serves<'_>) -> Poll<Result<(), Failure>> {
-        let asks = matches!(serves, Serves::Authentication(_));
+        let asks = matches!(serves, Serves::Authentication(..));
         loop {
             // A `100 Continue` or an interim response. If it can't be written now, everything else continues.
             if let Poll::Ready(Err(failure)) = self.poll_write_client(cx) {

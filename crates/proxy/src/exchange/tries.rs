@@ -65,15 +65,15 @@ impl Attempt {
 pub(super) enum Serves<'a> {
     /// The client's request.
     Request,
-    /// A question to an authentication service: nothing of the answer is for the client.
-    Authentication(&'a ExternalAuth),
+    /// A question to an authentication service, with the body that it gets: nothing of the answer is for the client.
+    Authentication(&'a ExternalAuth, &'a [u8]),
     /// A request to the service that replaces an error response.
     ErrorPage,
 }
 
 impl Serves<'_> {
-    /// Whether the endpoint gets a request of the proxy's own about the client's: without its body, and without the wish for another
-    /// protocol.
+    /// Whether the endpoint gets a request of the proxy's own about the client's: without its body, unless it is part of what is written,
+    /// and without the wish for another protocol.
     pub(super) fn is_bodiless(self) -> bool {
         !matches!(self, Self::Request)
     }
@@ -298,7 +298,7 @@ impl Exchange<'_> {
         let refused = match serves {
             Serves::Request => self.client.would_switch_at(status) || (status == 101 && !self.may_switch()),
             Serves::ErrorPage => self.client.would_switch_at(status) || status == 101,
-            Serves::Authentication(_) => status == 101,
+            Serves::Authentication(..) => status == 101,
         };
         if refused { Err(Failure::Upgrade) } else { Ok(()) }
     }
@@ -331,7 +331,7 @@ impl Exchange<'_> {
         self.endpoint.prepare_family(&decision.client, &self.facts.family);
         let Some(plan) = &self.plan else { return Err(Failure::Unwritable) };
         let mut target = Vec::new();
-        if let Serves::Authentication(auth) = serves {
+        if let Serves::Authentication(auth, _) = serves {
             cold_path();
             match &auth.protocol {
                 AuthProtocol::Subrequest(asks) => self.expand_template(serves, &asks.target, &mut target)?,
@@ -346,7 +346,7 @@ impl Exchange<'_> {
         let written = service.with_backend(|backend| {
             let mut request = UpstreamRequest::new(self.live, head, plan, forwarding, backend, decision);
             match serves {
-                Serves::Authentication(auth) => request.turn_to(auth, &target),
+                Serves::Authentication(auth, body) => request.turn_to(auth, &target, body.len() as u64),
                 Serves::Request | Serves::ErrorPage if request.framing == Framing::Chunked => {
                     request.measured = self.client.measured();
                 }
@@ -358,6 +358,9 @@ impl Exchange<'_> {
         self.scratch.value = value;
         match written {
             Ok(written) => {
+                if let Serves::Authentication(_, body) = serves {
+                    out.extend_from_slice(body);
+                }
                 self.endpoint.set_request(out, written);
                 Ok(())
             }
@@ -385,7 +388,7 @@ impl Exchange<'_> {
         let clock = &mut *self.facts.shard.log_clock.borrow_mut();
         self.with_record(|record| match serves {
             Serves::Request | Serves::ErrorPage => format.append(record, clock, limit, out),
-            Serves::Authentication(_) => {
+            Serves::Authentication(..) => {
                 let judged_path = Some(&*self.scratch.decision.target);
                 format.append(&RequestRecord { judged_path, ..*record }, clock, limit, out)
             }
@@ -416,7 +419,7 @@ impl Exchange<'_> {
             scratch.tried.push(attempt.pick.endpoint);
         }
         // The log tells of the response that the client gets.
-        if !matches!(serves, Serves::Authentication(_)) && scratch.tries.len() < TRIES as usize {
+        if !matches!(serves, Serves::Authentication(..)) && scratch.tries.len() < TRIES as usize {
             scratch.tries.push(Try {
                 endpoint: attempt.pick.endpoint,
                 status,

@@ -3,6 +3,7 @@
 //! A rule that can't be carried out in whole answers 500 (503 to gRPC clients, who read it as "unavailable") instead of being served
 //! without a part of it.
 
+use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -227,10 +228,13 @@ impl RuleReader<'_> {
                 return refuse("protocol", "UnsupportedValue", format!("expected HTTP or GRPC, found {other}"), built);
             }
         };
-        if auth.forward_body.as_ref().and_then(|body| body.max_size).unwrap_or_default() != 0 {
-            let message = "the service gets no bodies: must be 0 or unset".to_owned();
+        let most = auth.forward_body.as_ref().and_then(|body| body.max_size).unwrap_or_default();
+        let most = u32::try_from(most).ok().filter(|most| *most <= limit::AUTH_BODY);
+        let Some(most) = most else {
+            let message = format!("expected at most {} bytes", limit::AUTH_BODY);
             return refuse("forwardBody.maxSize", "UnsupportedValue", message, built);
-        }
+        };
+        let body = NonZeroU32::new(most);
         if effects.auth.is_some() || effects.cannot_ask {
             return refuse("protocol", "UnsupportedValue", "expected one filter ExternalAuth".to_owned(), built);
         }
@@ -277,7 +281,7 @@ impl RuleReader<'_> {
             let listed = auth.grpc.as_ref().map_or(&[][..], |grpc| &grpc.allowed_headers);
             let Some(listed) = names("grpc.allowedHeaders", listed, built) else { return };
             let authority = format!("{}.{}.svc:{}", key.service, key.namespace, key.port).into();
-            AuthProtocol::Grpc(GrpcAuth { authority, allowed: (!listed.is_empty()).then_some(listed) })
+            AuthProtocol::Grpc(GrpcAuth { authority, allowed: (!listed.is_empty()).then_some(listed), body })
         } else {
             let listed = |list: fn(&HttpAuthorization) -> &[String]| auth.http.as_ref().map_or(&[][..], list);
             let allowed = names("http.allowedHeaders", listed(|http| &http.allowed_headers), built);
@@ -286,7 +290,7 @@ impl RuleReader<'_> {
             let path = auth.http.as_ref().and_then(|http| http.path.as_deref()).unwrap_or_default();
             let path = path.trim_end_matches('/');
             let slash = if path.is_empty() || path.starts_with('/') { "" } else { "/" };
-            AuthProtocol::Http(HttpAuth { path: format!("{slash}{path}").into(), allowed, copied })
+            AuthProtocol::Http(HttpAuth { path: format!("{slash}{path}").into(), allowed, copied, body })
         };
         let version = if calls { UpstreamProtocol::Http2 } else { UpstreamProtocol::Http1 };
         let policy = ForwardPolicy { max_body: ByteLimit::NONE, tls, protocol: version, ..ForwardPolicy::default() };
