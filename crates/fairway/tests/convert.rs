@@ -386,3 +386,16 @@ fn no_two_objects_and_no_two_listeners_share_a_name() {
     assert!(policies.len() > 2, "{policies:#?}");
     assert_eq!(names.len(), policies.len(), "{names:?}");
 }
+
+#[test]
+fn references_to_other_namespaces_are_granted_as_the_api_server_takes_it() {
+    let asked = ingress("one", &[("auth-url", "http://auth.ops.svc.cluster.local/check")], ROOT, TLS);
+    let service =
+        "---\n{apiVersion: v1, kind: Service, metadata: {name: auth, namespace: ops}, spec: {ports: [{port: 80}]}}\n";
+    let said = convert(&(asked + service), &["--gateway", "infra/shared"]);
+    let grants = said.of("ReferenceGrant");
+    let to: Vec<_> = grants.iter().map(|grant| grant["spec"]["to"][0].to_string()).collect();
+    let granted = |kind, name| format!(r#"{{"group":"","kind":"{kind}","name":"{name}"}}"#);
+    assert_eq!(to, [granted("Service", "auth"), granted("Secret", "tls")], "{:#}", said.report);
+    assert_eq!(said.code, Some(0), "{:#}", said.report);
+}

@@ -6,7 +6,7 @@ use fairway_translate::gateway::api::{
     ListenerTls, ObjectReference, ReferenceGrant, ReferenceGrantSpec, RouteNamespaces,
 };
 use fairway_translate::gateway::{CONTROLLER, policy};
-use fairway_translate::objects::{Kind, ObjectKey};
+use fairway_translate::objects::{Kind, Object, ObjectKey};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::assemble::{Assembling, Verdict};
@@ -110,9 +110,9 @@ impl Assembling<'_> {
             ..GatewayClass::default()
         };
         self.converted.objects.splice(0..0, [class.into(), gateway.into()]);
-        let refused: Vec<_> = self.converted.objects.iter().filter_map(|object| judged(object).err()).collect();
-        for Obstacle { why, .. } in refused {
-            let key = self.gateway.clone();
+        let refusal = |object: &Object| judged(object).err().map(|Obstacle { why, .. }| (object.key(), why));
+        let refused: Vec<_> = self.converted.objects.iter().filter_map(refusal).collect();
+        for (key, why) in refused {
             self.note(&key, Verdict::NotConverted, "", &why);
         }
     }

@@ -697,15 +697,20 @@ record! {
         /// Namespace.
         namespace: String,
     }
-    /// See the API.
-    GrantTo {
-        /// API group.
-        group: String,
-        /// Kind.
-        kind: String,
-        /// Name; any by default.
-        name: Option<String>,
-    }
+}
+
+/// See the API.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GrantTo {
+    /// API group. Required also where it is empty: the core's.
+    pub group: String,
+    /// Kind.
+    #[serde(skip_serializing_if = "is_empty")]
+    pub kind: String,
+    /// Name; any by default.
+    #[serde(skip_serializing_if = "is_empty")]
+    pub name: Option<String>,
 }
 
 /// See the API.
