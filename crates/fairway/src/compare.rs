@@ -18,7 +18,7 @@ mod response;
 mod run;
 mod text;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -77,20 +77,28 @@ pub(crate) struct Suggested {
     pub(crate) fields: Vec<String>,
     /// The Ingress that suggests it.
     pub(crate) origin: Option<Origin>,
+    /// The Ingress that has the path, if it has not the name.
+    pub(crate) beside: Option<Origin>,
 }
 
 /// The requests that the Ingresses of these objects suggest.
 pub(crate) fn suggested(reading: &Reading) -> Vec<Suggested> {
     let methods = ["GET", "HEAD", "OPTIONS", "POST"].map(str::to_owned).to_vec();
     let options = Options { methods, host: None, scheme: None, fields: Vec::new(), max_requests: usize::MAX };
-    let all = derive::requests(reading, &options).requests.into_iter();
-    all.map(|question| Suggested {
-        url: question.url(),
-        method: question.method,
-        fields: question.fields.iter().map(|(name, value)| format!("{name}:{value}")).collect(),
-        origin: question.origin,
-    })
-    .collect()
+    let own = derive::requests(reading, &options).requests;
+    let asked: HashSet<_> = own.iter().map(|question| Question { origin: None, ..question.clone() }).collect();
+    let is_new = |(question, _): &(Question, _)| !asked.contains(&Question { origin: None, ..question.clone() });
+    let crossing = derive::crossing(reading).into_iter().filter(is_new);
+    let all = own.into_iter().map(|question| (question, None));
+    all.chain(crossing.map(|(question, origin)| (question, Some(origin))))
+        .map(|(question, beside)| Suggested {
+            url: question.url(),
+            method: question.method,
+            fields: question.fields.iter().map(|(name, value)| format!("{name}:{value}")).collect(),
+            origin: question.origin,
+            beside,
+        })
+        .collect()
 }
 
 /// Runs the command; it fails if an answer differs.

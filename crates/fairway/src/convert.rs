@@ -25,7 +25,7 @@ use fairway_translate::objects::{Kind, Object};
 use serde_json::{Value, json};
 
 use self::assemble::{Converted, Verdict, Wanted, convert};
-use self::prove::{Proof, prove};
+use self::prove::{Before, Proof, prove};
 use crate::cli;
 use crate::flags::{Flags, UsageError};
 use crate::reading::{Missing, Reading, Source, missing_objects, read};
@@ -88,9 +88,10 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 
 /// What can be converted without letting anything through that is kept out now: what the proof finds wider is left as it is.
 fn whole_and_proven(reading: &Reading, mut wanted: Wanted) -> anyhow::Result<(Converted, Proof)> {
+    let before = Before::new(reading);
     loop {
         let converted = convert(reading, &wanted);
-        let proof = prove(reading, &converted)?;
+        let proof = prove(&before, &converted)?;
         // Each round leaves out at least one more.
         let before = wanted.wider.len();
         wanted.wider.extend(proof.wider.clone());

@@ -399,3 +399,30 @@ fn references_to_other_namespaces_are_granted_as_the_api_server_takes_it() {
     assert_eq!(to, [granted("Service", "auth"), granted("Secret", "tls")], "{:#}", said.report);
     assert_eq!(said.code, Some(0), "{:#}", said.report);
 }
+
+/// What a Gateway would give to a wider host.
+#[test]
+fn a_name_with_an_ingress_of_its_own_gets_no_requests_of_wider_hosts() {
+    let only: &[(&str, &str, &str)] = &[("/only", "Prefix", "web")];
+    let other: &[(&str, &str, &str)] = &[("/", "Prefix", "other")];
+    for (wide, host) in [("any", "host: a.example, "), ("below", "a.example")] {
+        let with = if wide == "any" { "" } else { "'*.example'" };
+        let all = ingress(wide, &[], other, "").replace(host, with) + &ingress("one", &[], only, "");
+        let said = convert(&all, &[]);
+        let differences = said.report["differences"].to_string();
+        assert!(!differences.contains("http://a.example/"), "{differences}");
+        let listeners = said.of("Gateway")[0]["spec"]["listeners"].to_string();
+        assert!(listeners.contains(r#""hostname":"a.example","name":"http-a.example","port":80"#), "{listeners}");
+        // Nothing is left for a wider host.
+        let said = convert(&all.replace("/only", "/"), &[]);
+        assert_eq!(said.of("Gateway")[0]["spec"]["listeners"].as_array().map(Vec::len), Some(1), "{:#}", said.report);
+    }
+}
+
+#[test]
+fn a_target_port_becomes_the_port_of_the_service() {
+    let service = "---\n{apiVersion: v1, kind: Service, metadata: {name: far, namespace: ns}, spec: {ports: [{port: 8080, targetPort: 80}]}}\n";
+    let said = convert(&(ingress("one", &[], &[("/", "Prefix", "far")], "") + service), &[]);
+    let port = &said.of("HTTPRoute")[0]["spec"]["rules"][0]["backendRefs"][0]["port"];
+    assert_eq!((port, said.code), (&8080.into(), Some(0)), "{:#}", said.report);
+}

@@ -1,7 +1,7 @@
 //! Requests out of Ingresses: each path, with and without a slash at its end, something below it, other methods, a wrong host, over
 //! http and https; and what annotations react to: other names of the host, an `Origin`, the field of a canary.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use fairway_model::{Origin, Scheme};
 use fairway_translate::objects::{Kind, Object};
@@ -15,6 +15,9 @@ use crate::reading::Reading;
 const MARK: &str = "fairway-compare";
 /// The host for rules without one, and a host that no Ingress has: no public DNS has this top-level domain (RFC 6761).
 const NO_HOST: &str = "fairway-compare.invalid";
+
+/// Most requests by the names of others.
+const CROSSING: usize = 20_000;
 
 /// The requests for all Ingresses that are served, Ingress by Ingress.
 pub(super) fn requests(reading: &Reading, options: &Options) -> Collected {
@@ -31,6 +34,47 @@ pub(super) fn requests(reading: &Reading, options: &Options) -> Collected {
         all.add(None, "GET", NO_HOST, "/", &[]);
     }
     all.collected
+}
+
+/// Requests for the paths of wildcards, and of rules without a host, by names that other rules have for themselves. Each comes with the
+/// Ingress whose path it is; that of the name is the question's own. They are at most [`CROSSING`].
+pub(super) fn crossing(reading: &Reading) -> Vec<(Question, Origin)> {
+    let (mut names, mut wide) = (BTreeMap::<String, Origin>::new(), Vec::new());
+    for (key, object) in reading.objects.of_kind(Kind::Ingress) {
+        let (Object::Ingress(ingress), origin) = (object, key.origin()) else { continue };
+        if reading.foreign.contains(&origin) {
+            continue;
+        }
+        for rule in ingress.read().spec.iter().flat_map(|spec| spec.rules.iter().flatten()) {
+            let host = rule.host.as_deref().unwrap_or_default().to_ascii_lowercase();
+            if host.is_empty() || host.starts_with("*.") {
+                let paths = rule.http.iter().flat_map(|http| &http.paths);
+                let targets: BTreeSet<_> = paths.map(|path| target(path.path.as_deref().unwrap_or("/"))).collect();
+                wide.push((host.clone(), origin.clone(), targets));
+            }
+            if !host.is_empty() {
+                names.entry(host).or_insert_with(|| origin.clone());
+            }
+        }
+    }
+    let (mut found, mut seen) = (Vec::new(), HashSet::new());
+    for (wildcard, origin, targets) in &wide {
+        let parent = wildcard.strip_prefix('*').unwrap_or_default();
+        for (name, owner) in names.iter().filter(|(name, _)| *name != wildcard && name.ends_with(parent)) {
+            for target in targets {
+                if found.len() >= CROSSING {
+                    return found;
+                }
+                if seen.insert((name, target)) {
+                    let questions = [Scheme::Http, Scheme::Https]
+                        .map(|scheme| Question::new("GET", scheme, &sample(Some(name)), target));
+                    let owned = questions.map(|question| Question { origin: Some(owner.clone()), ..question });
+                    found.extend(owned.map(|question| (question, origin.clone())));
+                }
+            }
+        }
+    }
+    found
 }
 
 /// A host that a rule serves.

@@ -18,7 +18,7 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressTLS};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 
-use super::gateway::{HTTP, LISTENERS, listener_name};
+use super::gateway::{LISTENERS, listener_name};
 use super::policy::{Annotated, Defaults, Obstacle};
 use super::route::{self, RULES, ServedPath};
 use super::served::ServedHosts;
@@ -98,6 +98,7 @@ pub(super) fn convert(reading: &Reading, wanted: &Wanted) -> Converted {
         served: ServedHosts::new(&reading.snapshot),
         gateway: ObjectKey::new(Kind::Gateway, gateway.0, gateway.1),
         listeners: BTreeMap::new(),
+        barriers: BTreeSet::new(),
         secrets: BTreeSet::new(),
         names: BTreeSet::new(),
         deciding: BTreeMap::new(),
@@ -147,6 +148,8 @@ pub(super) struct Assembling<'a> {
     pub(super) gateway: ObjectKey,
     /// The HTTPS listeners by host, each with its Secret.
     pub(super) listeners: BTreeMap<String, ObjectKey>,
+    /// The hosts with a listener of their own for plain HTTP.
+    pub(super) barriers: BTreeSet<String>,
     /// Secrets of other namespaces than that of the Gateway.
     pub(super) secrets: BTreeSet<ObjectKey>,
     pub(super) names: BTreeSet<ObjectKey>,
@@ -284,7 +287,7 @@ impl Assembling<'_> {
         let status = self.redirect_status();
         let asked = redirects.ssl_redirect.unwrap_or_else(|| self.setting("ssl-redirect") != Some("false"));
         let hsts = self.reading.snapshot.settings().strict_transport_security.as_deref();
-        let mut listeners = Vec::new();
+        let (mut listeners, mut barriers) = (Vec::new(), BTreeSet::new());
         for (is_secured, hosts) in [(true, secured), (false, plain)] {
             let to_https = forced || (asked && is_secured);
             if to_https && redirect.is_none() && !hosts.is_empty() && redirects.preserve_trailing_slash != Some(true) {
@@ -317,7 +320,7 @@ impl Assembling<'_> {
                         listeners.push((name, secret.clone()));
                     }
                 }
-                let http = vec![HTTP.to_owned()];
+                let http = self.plain_listeners(hosts.iter(), &mut barriers);
                 match (to_https && redirect.is_none(), is_secured) {
                     (true, _) => {
                         let rules = route::to_https(&route::rules(&paths, &[]), status);
@@ -367,12 +370,14 @@ impl Assembling<'_> {
         }
         let new: BTreeSet<_> =
             listeners.iter().map(|(host, _)| host).filter(|host| !self.listeners.contains_key(*host)).collect();
-        if 1 + self.listeners.len() + new.len() > LISTENERS {
+        let plain = 1 + self.barriers.union(&barriers).count();
+        if plain + self.listeners.len() + new.len() > LISTENERS {
             let why = format!(
                 "the Gateway has {LISTENERS} listeners, which is the most: convert this one alone, with --gateway for another Gateway"
             );
             return Err(Obstacle { annotation: "tls", why });
         }
+        self.barriers.extend(barriers);
         for (host, secret) in listeners {
             self.listener(&host, secret);
         }

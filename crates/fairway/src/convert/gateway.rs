@@ -1,5 +1,8 @@
 //! The Gateway, its listeners, and permission for what is referred to in other namespaces.
 
+use std::collections::BTreeSet;
+
+use fairway_model::HostPattern;
 use fairway_translate::annotation::IngressAnnotations;
 use fairway_translate::gateway::api::{
     self, AllowedRoutes, Gateway, GatewayClass, GatewayClassSpec, GatewayListener, GatewaySpec, GrantFrom, GrantTo,
@@ -15,6 +18,8 @@ use super::whole::judged;
 
 /// The listener for plain HTTP.
 pub(super) const HTTP: &str = "http";
+/// Most listeners that keep the requests of a name from wider ones: room is left for those with certificates.
+const BARRIERS: usize = 16;
 /// Most listeners of a Gateway that the API server takes.
 pub(super) const LISTENERS: usize = 64;
 
@@ -25,6 +30,28 @@ impl Assembling<'_> {
             self.secrets.insert(secret.clone());
         }
         self.listeners.entry(host.to_owned()).or_insert(secret);
+    }
+
+    /// The listeners for plain HTTP of hosts. Names of which requests would go on to wider hosts get one of their own, which is noted in
+    /// `barriers`.
+    pub(super) fn plain_listeners<'h>(
+        &self,
+        hosts: impl Iterator<Item = &'h HostPattern>,
+        barriers: &mut BTreeSet<String>,
+    ) -> Vec<String> {
+        let mut listeners = BTreeSet::new();
+        for host in hosts {
+            let name = host.to_string();
+            let is_known = self.barriers.contains(&name) || barriers.contains(&name);
+            let has_room = is_known || self.barriers.union(barriers).count() < BARRIERS;
+            if has_room && self.served.ends_before_a_wider_one(host) {
+                listeners.insert(plain_listener_name(&name));
+                barriers.insert(name);
+            } else {
+                listeners.insert(HTTP.to_owned());
+            }
+        }
+        listeners.into_iter().collect()
     }
 
     /// Permission to ask an authentication service of another namespace.
@@ -77,13 +104,16 @@ impl Assembling<'_> {
             let namespaces = RouteNamespaces { from: Some("All".to_owned()), selector: None };
             Some(AllowedRoutes { namespaces: Some(namespaces), kinds: Vec::new() })
         };
-        let mut listeners = vec![GatewayListener {
-            name: HTTP.to_owned(),
+        let plain = |name: String, hostname: Option<String>| GatewayListener {
+            name,
+            hostname,
             port: 80,
             protocol: "HTTP".to_owned(),
             allowed_routes: all(),
             ..GatewayListener::default()
-        }];
+        };
+        let mut listeners = vec![plain(HTTP.to_owned(), None)];
+        listeners.extend(self.barriers.iter().map(|host| plain(plain_listener_name(host), Some(host.clone()))));
         self.converted.certificates = self.listeners.values().cloned().collect();
         self.converted.secured = self.listeners.keys().cloned().collect();
         for (host, secret) in &self.listeners {
@@ -121,6 +151,11 @@ impl Assembling<'_> {
 /// The name of the HTTPS listener of a host, which no other host has.
 pub(super) fn listener_name(host: &str) -> String {
     host.strip_prefix("*.").map_or_else(|| format!("https-{host}"), |parent| format!("wildcard-https-{parent}"))
+}
+
+/// The same of its own listener for plain HTTP.
+fn plain_listener_name(host: &str) -> String {
+    host.strip_prefix("*.").map_or_else(|| format!("http-{host}"), |parent| format!("wildcard-http-{parent}"))
 }
 
 /// Whether a wildcard has a name.

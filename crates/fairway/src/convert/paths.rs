@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use fairway_model::{Action, Backends, Forward, HostPattern, Origin};
 use fairway_translate::annotation::IngressAnnotations;
 use fairway_translate::objects::{Kind, Object, ObjectKey};
+use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::assemble::Assembling;
 use super::policy::Obstacle;
@@ -111,11 +113,15 @@ impl Assembling<'_> {
             return Err(format!("Service {} is an ExternalName, which routes can't lead to", service.name));
         }
         let port = service.port.as_ref();
+        let found = found.and_then(|spec| spec.ports.as_ref());
         if let Some(number) = port.and_then(|port| port.number).filter(|number| *number != 0) {
-            return Ok((service.name.clone(), number));
+            // An Ingress may name the target port, a route may not.
+            let is_meant =
+                |port: &&ServicePort| port.port == number || port.target_port == Some(IntOrString::Int(number));
+            let of_service = found.and_then(|ports| ports.iter().find(is_meant)).map(|port| port.port);
+            return Ok((service.name.clone(), of_service.unwrap_or(number)));
         }
         let name = port.and_then(|port| port.name.as_deref()).unwrap_or_default();
-        let found = found.and_then(|spec| spec.ports.as_ref());
         let found = found.and_then(|ports| ports.iter().find(|port| port.name.as_deref() == Some(name)));
         let number = found.map(|port| port.port);
         let number = number.ok_or_else(|| {

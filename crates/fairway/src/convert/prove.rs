@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::assemble::Converted;
 use super::gateway::covers;
-use crate::compare::suggested;
+use crate::compare::{Suggested, suggested};
 use crate::explain::{Account, By, ChosenRoute, Explainer};
 use crate::reading::{Reading, Source};
 
@@ -63,9 +63,23 @@ const CHECKS: [&str; 9] = [
     "snippet",
 ];
 
+/// What is asked, and how the Ingresses answer: the same for each conversion of them.
+pub(super) struct Before<'r> {
+    reading: &'r Reading,
+    requests: Vec<Suggested>,
+    explainer: Explainer<'r>,
+}
+
+impl<'r> Before<'r> {
+    pub(super) fn new(reading: &'r Reading) -> Self {
+        Self { reading, requests: suggested(reading), explainer: Explainer::new(reading) }
+    }
+}
+
 /// Asks the Ingresses that have been converted, and the objects that they have become. Of the same difference for several methods and
-/// clients the first is told.
-pub(super) fn prove(reading: &Reading, converted: &Converted) -> anyhow::Result<Proof> {
+/// clients the first is told; there is none where something is wider, since that is not kept.
+pub(super) fn prove(before: &Before<'_>, converted: &Converted) -> anyhow::Result<Proof> {
+    let reading = before.reading;
     let is_done = |origin: &Origin| {
         let key = ObjectKey::new(Kind::Ingress, &*origin.namespace, &*origin.name);
         *origin.kind == *"Ingress" && converted.done.contains(&key)
@@ -89,11 +103,11 @@ pub(super) fn prove(reading: &Reading, converted: &Converted) -> anyhow::Result<
     let translation = fairway_translate::translate(&objects, &reading.options, jiff::Timestamp::now().as_second());
     let after = Reading::of(objects, translation, reading.options.clone())?;
     let after = Reading { source: Source::Files, ..after };
-    let (before, after) = (Explainer::new(reading), Explainer::new(&after));
+    let after = Explainer::new(&after);
     let (mut proof, mut seen) = (Proof::default(), BTreeSet::new());
-    for (request, client) in suggested(reading).iter().flat_map(|one| CLIENTS.map(|client| (one, client))) {
+    for (request, client) in before.requests.iter().flat_map(|one| CLIENTS.map(|client| (one, client))) {
         let ask = |side: &Explainer<'_>| side.account(&request.method, &request.url, &request.fields, client);
-        let (Some(before), Some(now)) = (ask(&before), ask(&after)) else { continue };
+        let (Some(before), Some(now)) = (ask(&before.explainer), ask(&after)) else { continue };
         let told = format!("{} {}", request.method, request.url);
         if let Some(why) = wider(&before, &now, &request.url) {
             // Also requests of Ingresses that stay: a route may take them now.
@@ -106,7 +120,11 @@ pub(super) fn prove(reading: &Reading, converted: &Converted) -> anyhow::Result<
                 proof.wider.entry(by).or_insert_with(|| format!("{told} would be less restricted: {why}"));
             }
         }
-        let Some(origin) = request.origin.as_ref().filter(|origin| is_done(origin)) else { continue };
+        if !proof.wider.is_empty() {
+            continue;
+        }
+        let mut origins = request.origin.iter().chain(&request.beside);
+        let Some(origin) = origins.find(|origin| is_done(origin)) else { continue };
         let host = request.url.strip_prefix("https://").and_then(|rest| rest.split(['/', '?', ':']).next());
         let unsecured = host.filter(|host| !converted.secured.iter().any(|known| known == host || covers(known, host)));
         // Any name is answered with a self-signed certificate there, for which nobody asked.

@@ -27,6 +27,25 @@ impl<'a> ServedHosts<'a> {
     pub(super) fn get(&self, pattern: &HostPattern) -> Option<&ServedHost<'a>> {
         self.0.get(pattern)
     }
+
+    /// Whether a Gateway would give what no path of this host takes to a wider one. With Ingresses, nobody gets it.
+    pub(super) fn ends_before_a_wider_one(&self, pattern: &HostPattern) -> bool {
+        let (HostPattern::Exact(name) | HostPattern::Label(name)) = pattern else { return false };
+        let takes_all = |route: &&Route| is_written(route) && route.path.to_string() == "Prefix /";
+        if self.get(pattern).is_none_or(|own| own.host.routes().iter().any(|route| takes_all(&route))) {
+            return false;
+        }
+        let is_used = |wider: &HostPattern| self.get(wider).is_some_and(|own| own.host.routes().iter().any(is_written));
+        let parents = std::iter::successors(name.parent(), |name| name.split_once('.').map(|(_, parent)| parent));
+        // `*.NAME` of a Gateway takes names of more labels too.
+        let wildcards = parents.filter_map(|parent| parent.parse().ok().map(HostPattern::Label));
+        wildcards.chain([HostPattern::Any]).any(|wider| is_used(&wider))
+    }
+}
+
+/// Whether a path or a default backend of an Ingress is behind a route.
+fn is_written(route: &Route) -> bool {
+    ["rules[", "defaultBackend"].iter().any(|part| route.origin.section.starts_with(part))
 }
 
 impl<'a> ServedHost<'a> {
