@@ -44,6 +44,7 @@ pub(crate) fn routing_table(
             if rows.len() < LINES {
                 rows.push(Row {
                     url: url(host, route, doors, snapshot),
+                    is_link: is_address(host, route),
                     kind: path_kind(&route.path),
                     target: target(route, snapshot, development),
                     origin: format!("{}/{}", route.origin.namespace, route.origin.name),
@@ -63,7 +64,7 @@ pub(crate) fn routing_table(
         let _ = writeln!(
             out,
             "  {}{}  {} {}{}  {}",
-            terminal.link(&row.url),
+            if row.is_link { terminal.link(&row.url) } else { printable(&row.url) },
             gap(&row.url, urls),
             terminal.style(Style::Dim, "→"),
             printable(&row.target),
@@ -88,6 +89,8 @@ pub(crate) fn path_kind(path: &PathMatch) -> &'static str {
 
 struct Row {
     url: String,
+    /// Whether the URL is one, and no pattern.
+    is_link: bool,
     kind: &'static str,
     target: String,
     origin: String,
@@ -108,6 +111,12 @@ pub(crate) fn is_implied(route: &Route) -> bool {
     let slash = matches!(&route.action, Action::Redirect(redirect) if redirect.location == Location::AppendSlash);
     let twin = matches!(&route.path, PathMatch::Exact(path) if *route.rule == format!("{path}/"));
     built_in || slash || twin
+}
+
+/// Whether host and path of a route stand for themselves.
+fn is_address(host: &Host, route: &Route) -> bool {
+    let of_host = matches!(host.pattern(), HostPattern::Exact(_) | HostPattern::Any);
+    of_host && !matches!(route.path, PathMatch::Regex(_))
 }
 
 /// A URL that matches the route, with TLS if the host has its own certificate.
@@ -134,7 +143,7 @@ fn url(host: &Host, route: &Route, doors: &Doors, snapshot: &Snapshot) -> String
             SocketAddr::V4(v4) => v4.ip().to_string(),
             SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
         }),
-        pattern => pattern.to_string(),
+        pattern => pattern.as_written(),
     };
     let mut path = Vec::new();
     match &route.path {

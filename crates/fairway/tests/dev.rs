@@ -304,3 +304,17 @@ fn what_cannot_be_started_says_why_and_what_to_do() {
         assert!(error.contains(part), "{args:?}: {error}");
     }
 }
+
+#[tokio::test]
+async fn wildcards_are_shown_as_they_are_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let aliased = ingress("web", "a.example", "").replace(
+        "namespace: shop}",
+        "namespace: shop, annotations: {nginx.ingress.kubernetes.io/server-alias: '*.b.example'}}",
+    );
+    write(folder.path(), "a.yaml", &aliased);
+    let mut dev = Dev::start([folder.path()]);
+    assert!(dev.greeting.contains("http://*.b.example:"), "{}", dev.greeting);
+    write(folder.path(), "a.yaml", &aliased.replace("*.b", "*.c"));
+    dev.line_with("+ *.c.example/");
+}

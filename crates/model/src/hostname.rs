@@ -137,6 +137,14 @@ impl HostPattern {
         Ok(Self::Exact(text.parse()?))
     }
 
+    /// The pattern as users write it: a wildcard has a single `*`, whether that stands for one label or for many.
+    pub fn as_written(&self) -> String {
+        match self {
+            Self::Subdomains(name) => format!("*.{name}"),
+            other => other.to_string(),
+        }
+    }
+
     /// Which of two patterns that match the same name is more specific, first: an exact name, then the longer wildcard, one
     /// label before many, then other patterns, then any name.
     pub fn by_precision(&self) -> std::cmp::Reverse<(u8, usize, u8)> {
@@ -296,6 +304,7 @@ mod tests {
     fn patterns_print_as_they_are_read() {
         for text in ["a.b", "*.a.b", "**.a.b", "a.b.*", "~^x[0-9]+\\.b$", "*"] {
             assert_eq!(HostPattern::parse(text).unwrap().to_string(), text);
+            assert_eq!(HostPattern::parse(text).unwrap().as_written(), text.replace("**", "*"));
         }
         assert!(HostPattern::parse("~(").is_err());
         assert!(HostPattern::parse("*.").is_err());

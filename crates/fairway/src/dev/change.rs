@@ -94,7 +94,7 @@ fn route_line(
     snapshot: &Snapshot,
     development: Option<&Development>,
 ) -> String {
-    let name = host.map(|host| host.pattern().to_string()).unwrap_or_default();
+    let name = host.map(|host| host.pattern().as_written()).unwrap_or_default();
     format!("{name}{}{} → {}", route.path.text(), path_kind(&route.path), target(route, snapshot, development))
 }
 
@@ -130,7 +130,7 @@ fn compare_host(
         && old.certificate() != new.certificate()
     {
         let name = new.certificate().map_or("the default one".to_owned(), ToString::to_string);
-        add('~', format!("{} has the certificate {name}", new.pattern()));
+        add('~', format!("{} has the certificate {name}", new.pattern().as_written()));
     }
 }
 

@@ -290,7 +290,7 @@ impl Teller<'_> {
             HostPattern::Any => "every name that no other host takes",
         };
         let asks = host.client_auth().map(|auth| asks(auth)).unwrap_or_default();
-        ChosenHost { pattern: host.pattern().to_string(), why: format!("{kind}{asks}") }
+        ChosenHost { pattern: host.pattern().as_written(), why: format!("{kind}{asks}") }
     }
 
     fn name(&self, route: &Route) -> RouteName {

@@ -477,7 +477,7 @@ impl Hosts {
             // An author who defines both names knows about it.
             let severity = if primary.as_ref() == Some(owner) { Severity::Info } else { Severity::Warning };
             let reason = Reason::HostConflict;
-            let diagnostic = Diagnostic::new(severity, reason, &owner.origin(), field, &pattern.to_string(), message);
+            let diagnostic = Diagnostic::new(severity, reason, &owner.origin(), field, &pattern.as_written(), message);
             found.entry(owner.clone()).or_default().push(diagnostic);
         }
         if state.rare.claim_diagnostics != found {

@@ -73,10 +73,10 @@ pub(crate) fn filter(
         }
     }
     let Some(host) = host(url, pattern) else {
-        return Err(format!("auth-url has $host, and {pattern} is no single name").into());
+        return Err(format!("auth-url has $host, and {} is no single name", pattern.as_written()).into());
     };
     let Some(backend) = backend else {
-        return Err(format!("the service of auth-url, {host}, is not known for {pattern}").into());
+        return Err(format!("the service of auth-url, {host}, is not known for {}", pattern.as_written()).into());
     };
     let param = annotations.redirect_param.as_ref().map_or("rd", |param| param.as_str());
     let copied = annotations.response_headers.iter().flat_map(|names| &names.0);
