@@ -4,7 +4,6 @@ mod backend;
 mod change;
 mod request_lines;
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::io::IsTerminal;
@@ -86,7 +85,6 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         findings,
         terminal,
         reading: None,
-        some_refused: Cell::new(false),
         unread: None,
         large: None,
     };
@@ -133,6 +131,7 @@ async fn serve(
     mut signals: Signals,
 ) -> anyhow::Result<ExitCode> {
     let mut look_again = tokio::time::interval(LOOK_AGAIN);
+    let mut listen_again = tokio::time::interval(LISTEN_AGAIN);
     loop {
         tokio::select! {
             // In this order, so that a small change goes before the next part of a large one.
@@ -144,7 +143,7 @@ async fn serve(
             }
             parsed = PendingReading::ended(&mut session.reading) => session.parsed(parsed).await,
             _ = look_again.tick() => session.time_passed().await,
-            () = tokio::time::sleep(LISTEN_AGAIN), if session.some_refused.get() => session.listen_again().await,
+            _ = listen_again.tick() => session.listen_again().await,
             () = std::future::ready(()), if session.has_more() => session.proceed().await,
         }
     }
@@ -171,8 +170,6 @@ struct Session {
     findings: SharedFindings,
     terminal: Terminal,
     reading: Option<PendingReading>,
-    /// Whether a port could not be opened.
-    some_refused: Cell<bool>,
     /// Saved paths that can't be read before the current reading ends.
     unread: Option<Saved>,
     large: Option<Large>,
@@ -196,7 +193,7 @@ impl Session {
     /// Opens the ports that were not open at the start, and returns the remarks about them.
     async fn open(&self) -> String {
         let delta = Snapshot::diff(&self.publisher.snapshot(), self.translator.snapshot());
-        if delta.is_empty() { String::new() } else { self.remarks(&self.publisher.publish(delta).await) }
+        if delta.is_empty() { String::new() } else { remarks(&self.publisher.publish(delta).await) }
     }
 
     /// Prints what is served where.
@@ -312,14 +309,8 @@ impl Session {
     /// Tries to open the ports that another program had.
     async fn listen_again(&self) {
         if let Some(published) = self.publisher.listen_again().await {
-            self.terminal.print(&self.remarks(&published));
+            self.terminal.print(&remarks(&published));
         }
-    }
-
-    /// The ports that could not be opened, and those that are open at last.
-    fn remarks(&self, published: &Published) -> String {
-        self.some_refused.set(!published.refused.is_empty());
-        remarks(published)
     }
 
     /// Whether a part of a large change waits for its turn.
@@ -366,7 +357,7 @@ impl Session {
         let published = self.publisher.publish(update.delta.clone()).await;
         let after = self.publisher.snapshot();
         let lines = change::lines(&before, &after, &update.delta, self.options.development.as_ref());
-        (lines, self.remarks(&published))
+        (lines, remarks(&published))
     }
 
     /// Prints the differences and the new findings.
@@ -424,6 +415,7 @@ fn leads_to(snapshot: &Snapshot, service: &Origin, address: SocketAddr) -> bool 
     })
 }
 
+/// The ports that could not be opened, and those that are open at last.
 fn remarks(published: &Published) -> String {
     let mut notes = String::new();
     for refused in published.refused.iter().filter(|refused| !refused.known) {
