@@ -4,7 +4,7 @@ mod backend;
 mod change;
 mod request_lines;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::ArgMatches;
 use fairway_model::{
-    AccessLog, Delta, Endpoints, Listener, ListenerName, LogEscape, Origin, ResourceName, Scheme, Snapshot, Template,
+    AccessLog, BackendName, Delta, Endpoints, Listener, ListenerName, LogEscape, Origin, ResourceName, Scheme,
+    Snapshot, Template,
 };
 use fairway_proxy::access_log::LogSink;
 use fairway_proxy::admin::{ChannelSource, FindingSource};
@@ -39,6 +40,8 @@ use crate::{echo, reading, report, telemetry};
 const DRAIN: Duration = Duration::from_secs(5);
 /// Maximum number of findings listed at the start.
 const FINDINGS: usize = 30;
+/// Maximum number of Services listed that no file has.
+const SERVICES: usize = 5;
 /// How often certificates are checked for expiry while nothing is saved.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// How often a port is tried that another program had.
@@ -221,6 +224,7 @@ impl Session {
                 let _ = writeln!(out, "--backend {name}: no Ingress refers to this port of the Service");
             }
         }
+        out.push_str(&self.services_not_in_files(&snapshot));
         let _ = write!(
             out,
             "{} from {} in {}; watching for changes\n{}{notes}",
@@ -230,6 +234,28 @@ impl Session {
             addresses(&doors, proxy, &snapshot),
         );
         terminal.print(&out);
+    }
+
+    /// A line about the Services for which the echo answers though no file has them: a cluster without them would not serve that.
+    fn services_not_in_files(&self, snapshot: &Snapshot) -> String {
+        let Some(echo) = self.options.development.as_ref().and_then(|development| development.echo) else {
+            return String::new();
+        };
+        let is_echo = |name: &BackendName| {
+            let endpoints = snapshot.endpoint_set(name).map(|set| &set.endpoints);
+            matches!(endpoints, Some(Endpoints::Addresses(list)) if matches!(&list[..], [one] if one.address == echo))
+        };
+        let missing = snapshot.backends().into_iter().filter(|backend| is_echo(&backend.name));
+        let missing = missing.filter(|backend| self.manifests.place(&backend.origin).is_none());
+        let names: BTreeSet<_> =
+            missing.map(|backend| format!("{}/{}", backend.origin.namespace, backend.origin.name)).collect();
+        let more = match names.len() {
+            0 => return String::new(),
+            all if all > SERVICES => format!(" and {}", count(all - SERVICES, "other", "others")),
+            _ => String::new(),
+        };
+        let list = names.into_iter().take(SERVICES).collect::<Vec<_>>().join(", ");
+        format!("Services that the files lack: {list}{more}; the echo answers for them, and a cluster with an error\n")
     }
 
     /// Applies saved files and prints the changes. Large files are read while other changes go on, even those saved at the same moment.

@@ -318,3 +318,13 @@ async fn wildcards_are_shown_as_they_are_written() {
     write(folder.path(), "a.yaml", &aliased.replace("*.b", "*.c"));
     dev.line_with("+ *.c.example/");
 }
+
+#[tokio::test]
+async fn services_that_no_file_has_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let service =
+        "---\n{apiVersion: v1, kind: Service, metadata: {name: api, namespace: shop}, spec: {ports: [{port: 80}]}}\n";
+    write(folder.path(), "a.yaml", &(ingress("web", "a.example", "") + &ingress("api", "b.example", "") + service));
+    let dev = Dev::start([folder.path()]);
+    assert!(dev.greeting.contains("Services that the files lack: shop/web; the echo answers"), "{}", dev.greeting);
+}

@@ -229,3 +229,39 @@ fn tls_that_passes_through_has_no_route() {
     assert_eq!(account["answer"]["by"], "nothing", "{account:#}");
     assert!(account["findings"].to_string().contains("expected a path /"), "{account:#}");
 }
+
+const ROUTES: &str = "\
+{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: gw}, spec: {gatewayClassName: any, listeners: [{name: http, port: 80, protocol: HTTP}]}}
+---
+{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: gone}, spec: {parentRefs: [{name: gw}], hostnames: [gone.example], rules: [{backendRefs: [{name: gone, port: 80}]}]}}
+---
+{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: port}, spec: {parentRefs: [{name: gw}], hostnames: ['*.port.example'], rules: [{matches: [{path: {value: /x}}], backendRefs: [{name: web, port: 8080}]}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {ports: [{port: 80, targetPort: 8080}]}}
+";
+
+#[test]
+fn a_rule_without_a_valid_backend_names_what_is_missing() {
+    for (url, status, reason) in [
+        ("http://gone.example/", 500, "there is no Service default/gone"),
+        // The target port is none of the Service.
+        ("http://a.port.example/x", 500, "there is no port 8080: Service default/web has 80"),
+    ] {
+        let account = of(ROUTES, &["GET", url]);
+        let why = account["answer"]["why"].as_str().expect("a text");
+        assert!(account["answer"]["status"] == status && why.contains(reason), "{account:#}");
+    }
+    assert_eq!(of(ROUTES, &["GET", "http://a.port.example/x"])["host"]["pattern"], "*.port.example");
+}
+
+#[test]
+fn a_service_that_no_file_has_is_answered_for_in_dev_only() {
+    for (manifests, url) in [
+        (ingress("ssl-redirect: 'true'", "/", "gone"), "https://a.example/"),
+        (ROUTES.to_owned(), "http://gone.example/"),
+    ] {
+        let account = of(&manifests, &["GET", url]);
+        let why = account["answer"]["why"].as_str().expect("a text");
+        assert!(why.ends_with(" in a cluster, and fairway dev answers with its echo"), "{why}");
+    }
+}

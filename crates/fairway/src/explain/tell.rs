@@ -14,7 +14,7 @@ use fairway_proxy::balance::cookie;
 use fairway_proxy::reason::Cause;
 use fairway_proxy::rehearsal::{Effect, Outcome, Rehearsal, Rehearsed};
 use fairway_proxy::resolve::AddressPolicy;
-use fairway_translate::diagnostic::Reason;
+use fairway_translate::diagnostic::{Diagnostic, Reason};
 use fairway_translate::options::ECHO_SERVICE_FIELD;
 
 use super::account::{
@@ -236,8 +236,9 @@ impl Teller<'_> {
                 }
                 (None, None, _) => self.no_host(left_out),
                 (None, Some(host), _) if *host.pattern() == HostPattern::Any => self.no_host(left_out),
-                (None, Some(host), None) => format!("no path of host {} takes the request", host.pattern()),
-                (None, Some(host), Some(_)) => format!("no path of host {} takes the request", host.pattern()),
+                (None, Some(host), route) => route
+                    .and_then(|route| self.not_carried_out(route))
+                    .unwrap_or_else(|| format!("no path of host {} takes the request", host.pattern().as_written())),
             },
             Step::Wait(_) => String::new(),
         }
@@ -266,7 +267,30 @@ impl Teller<'_> {
         let found = findings.find(|found| {
             about.contains(&found.reason) && is_about(&found.origin, &route.origin) && found.message.contains(&service)
         });
-        found.map_or_else(|| format!("{} has no ready endpoint", backend.origin), ToString::to_string)
+        found.map_or_else(|| format!("{} has no ready endpoint", backend.origin), |found| self.told(found))
+    }
+
+    /// Why a rule of the Gateway API is answered in place of its backends.
+    fn not_carried_out(&self, route: &Route) -> Option<String> {
+        let rule = route.origin.section.split('.').next().filter(|rule| rule.starts_with("rules["))?;
+        let rule = format!("spec.{rule}");
+        let is_about = |found: &&Diagnostic| {
+            let below = found.field.strip_prefix(&*rule).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+            below && is_about(&found.origin, &route.origin)
+        };
+        let found = || self.basis.lookup.findings(Some(&route.origin)).filter(is_about);
+        found().find(|found| found.unserved).or_else(|| found().next()).map(|found| self.told(found))
+    }
+
+    /// A finding as the reason of an answer. Of Services that the files lack, `fairway dev` says something else than a cluster.
+    fn told(&self, found: &Diagnostic) -> String {
+        let stands_in = self.reading.development().is_some_and(|development| development.echo.is_some());
+        let echo = if stands_in && found.reason == Reason::ServiceNotFound {
+            " in a cluster, and fairway dev answers with its echo"
+        } else {
+            ""
+        };
+        format!("{found}{echo}")
     }
 
     fn backend(&self, name: &fairway_model::BackendName) -> Option<&Backend> {

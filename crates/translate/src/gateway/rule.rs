@@ -14,6 +14,7 @@ use fairway_model::{
     PathReplacement, Redirect, Respond, Retry, RetryOn, Route, Scheme, Session, SessionCarrier, Template,
     UpstreamProtocol, UpstreamTls, UrlParts, WeightedBackend,
 };
+use k8s_openapi::api::core::v1::ServicePort;
 
 use super::api::{
     BackendReference, CorsFilter, ExternalAuthFilter, HTTPRouteFilter, HeaderModifier, HttpAuthorization, PathModifier,
@@ -29,8 +30,8 @@ use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::shared::Shared;
 use crate::limit;
 use crate::objects::{Kind, Object, ObjectKey, Objects};
-use crate::options::Options;
-use crate::resource::backend::{BackendKey, Layer, is_external};
+use crate::options::{Development, Options};
+use crate::resource::backend::{BackendKey, Layer, is_external, ports};
 
 /// Stands for "no time limit": a day short of what a deadline can hold is of no use to anyone.
 const ENDLESS: Duration = Duration::from_secs(365 * 86_400);
@@ -537,7 +538,16 @@ impl RuleReader<'_> {
             let message = format!("Service {namespace}/{} is an ExternalName", one.name);
             return Err((Reason::UnsupportedBackend, Shortcoming::new("InvalidKind", message)));
         }
-        let found = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default().iter().find(|it| it.port == port);
+        let of_service = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+        // Never its target port.
+        let is_meant = |it: &&ServicePort| it.port == port && key.layer.takes(it.protocol.as_deref());
+        let found = of_service.iter().find(is_meant);
+        let replaced =
+            |development: &Development| development.backends.contains_key(&(service.clone(), port.to_string()));
+        if found.is_none() && !self.options.development.as_ref().is_some_and(replaced) {
+            let message = format!("there is no port {port}: {}", ports(&key, object));
+            return Err((Reason::PortNotFound, Shortcoming::new("BackendNotFound", message)));
+        }
         let tls = self.tls.tls(&service, found.and_then(|port| port.name.as_deref())).cloned().transpose();
         let http2 = match found.and_then(|port| port.app_protocol.as_deref()) {
             Some("kubernetes.io/wss") if tls == Ok(None) && key.layer == Layer::Gateway => {

@@ -337,7 +337,8 @@ pub(crate) fn find_port<'a>(service: &'a Service, key: &BackendKey) -> Option<&'
                 Some(IntOrString::String(target)) => target.parse() == Ok(*number),
                 None => false,
             };
-            port.port == *number || target
+            // Routes of the Gateway API name ports of the Service only.
+            port.port == *number || target && key.layer != Layer::Gateway
         }),
         BackendPort::Name(name) => right.find(|port| {
             let target = matches!(&port.target_port, Some(IntOrString::String(target)) if **target == **name);
@@ -346,7 +347,8 @@ pub(crate) fn find_port<'a>(service: &'a Service, key: &BackendKey) -> Option<&'
     }
 }
 
-fn port_missing(key: &BackendKey, service: &Service) -> Problem {
+/// The ports of a Service among which that of a backend is not, in words.
+pub(crate) fn ports(key: &BackendKey, service: &Service) -> String {
     let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
     let known: Vec<String> = ports
         .iter()
@@ -358,8 +360,11 @@ fn port_missing(key: &BackendKey, service: &Service) -> Problem {
         })
         .collect();
     let known = if known.is_empty() { format!("no {} port", key.layer.protocol()) } else { known.join(", ") };
-    let message = format!("Service {}/{} has {known}", key.namespace, key.service);
-    Problem::new(Severity::Warning, Reason::PortNotFound, message)
+    format!("Service {}/{} has {known}", key.namespace, key.service)
+}
+
+fn port_missing(key: &BackendKey, service: &Service) -> Problem {
+    Problem::new(Severity::Warning, Reason::PortNotFound, ports(key, service))
 }
 
 fn port_number(number: i32) -> Option<u16> {
