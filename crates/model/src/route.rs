@@ -202,6 +202,11 @@ impl PathRegex {
         &self.text
     }
 
+    /// How many groups a [rewrite](Self::rewrite) can fill in.
+    pub fn groups(&self) -> usize {
+        self.regex.captures_len() - 1
+    }
+
     /// Whether the canonical path matches from its start.
     pub fn is_match(&self, path: &[u8]) -> bool {
         self.may_match(path) && (self.literal_decides || self.regex.is_match(path))

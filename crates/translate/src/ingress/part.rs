@@ -294,6 +294,7 @@ pub(crate) fn parse(
     }
     let aliases = reading.aliases(&annotations, &options.annotations_prefix);
     reading.rewrite_variables(&annotations, &options.annotations_prefix);
+    reading.rewrite_groups(&annotations, &options.annotations_prefix);
     reading.variables(&annotations, &options.annotations_prefix);
     let PartReading { mut diagnostics, mut backends, mut hosts, .. } = reading;
     if rejected {
@@ -544,6 +545,42 @@ impl PartReading<'_> {
             ),
         };
         self.report(severity, Reason::InvalidPath, field, text, message).unserved = severity == Severity::Error;
+    }
+
+    /// Groups that a path doesn't have are empty, so that all of its requests get the same path.
+    fn rewrite_groups(&mut self, annotations: &IngressAnnotations, prefix: &str) {
+        let Some(target) = annotations.rewriting.rewrite_target.as_ref().filter(|_| !annotations.is_canary()) else {
+            return;
+        };
+        let text = target.as_str();
+        let groups = text.split('$').skip(1).filter_map(|rest| rest.chars().next()?.to_digit(10));
+        let Some(most) = groups.max().filter(|most| *most > 0) else { return };
+        let lacks = |rule: &&PathRule| {
+            let groups = rule.regex().as_ref().map(PathRegex::groups);
+            &*rule.text != text && groups.is_ok_and(|groups| groups < most as usize)
+        };
+        let paths: Vec<_> = self.hosts.iter().flat_map(|rules| &rules.paths).filter(lacks).collect();
+        let Some(first) = paths.first() else { return };
+        let path = crate::diagnostic::bounded(&first.text);
+        let others = match paths.len() - 1 {
+            0 => String::new(),
+            1 => " and another path".to_owned(),
+            others => format!(" and {others} other paths"),
+        };
+        let bare = path.trim_end_matches('/');
+        let example = match most {
+            1 => format!(", such as {bare}/(.*)"),
+            2 => format!(", such as {bare}(/|$)(.*)"),
+            _ => String::new(),
+        };
+        let is_literal = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-_~".contains(&byte));
+        let example = if is_literal { example } else { String::new() };
+        let groups = if most == 1 { "a group".to_owned() } else { format!("{most} groups") };
+        let message = format!(
+            "expected paths with {groups} in parentheses{example}: at {path}{others} ${most} is empty, whatever the rest of the path is"
+        );
+        let field = format!("metadata.annotations[\"{prefix}/rewrite-target\"]");
+        self.report(Severity::Warning, Reason::InvalidPath, field, text, &message);
     }
 
     /// Variables without a value. nginx would not start with them.
