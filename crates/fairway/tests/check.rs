@@ -379,3 +379,14 @@ fn other_mistakes_of_an_ingress_that_is_not_loaded_are_reported_too() {
         assert!(report.contains(part), "{part}: {report}");
     }
 }
+
+#[test]
+fn a_key_that_occurs_twice_is_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: gw}\nspec:\n  gatewayClassName: any\n  \
+                   gatewayClassName: any\n  listeners: [{name: http, port: 80, protocol: HTTP}]\n";
+    fs::write(folder.path().join("a.yaml"), gateway).unwrap();
+    let report = text(&run(["check".as_ref(), folder.path().as_os_str()]));
+    let told: Vec<_> = report.lines().filter(|line| line.contains("a.yaml:")).collect();
+    assert!(matches!(told[..], [one] if one.contains("the key occurs twice; the last one counts")), "{report}");
+}

@@ -57,7 +57,10 @@ pub(super) fn correction(expected: &str, key: &str, node: &Node<'_>) -> Option<S
         ("i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" | "u64", Some(text)) if number && quoted => {
             format!("{key}: {text}, without quotes")
         }
-        ("i32", Some(text)) if key == "number" && !number => format!("name: {text}, if it is the name of a port"),
+        // The name of a port has a letter.
+        ("i32", Some(text)) if key == "number" && text.bytes().any(|byte| byte.is_ascii_alphabetic()) => {
+            format!("name: {text}, if it is the name of a port")
+        }
         ("a boolean", Some("true" | "false")) => format!("{key}: {}, without quotes", text.unwrap_or_default()),
         ("a sequence", Some(text)) if key.ends_with("Refs") => format!("{key}: [{{name: {text}}}]"),
         ("a sequence", Some(text)) => format!("{key}: [{text}]"),

@@ -39,7 +39,7 @@ pub(super) enum Blemish {
 }
 
 /// Why an object can't be read.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct DecodeError {
     /// Line within the document, from 1; 0 if unknown.
     pub(super) line: u32,
@@ -52,10 +52,12 @@ pub(super) struct DecodeError {
     correction: Option<String>,
 }
 
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 enum Wrong {
     /// A value of another kind than this one, which is named by serde or the Kubernetes types.
     Kind { expected: String, found: String },
+    /// A number with a fraction where a whole one is expected.
+    Fraction(f64),
     /// A number that a type can't hold.
     Range { expected: String, found: String },
     /// Anything else, in the words of the type that rejected it.
@@ -209,15 +211,22 @@ impl<'n> Decoder<'n, '_> {
 
     fn map<V: Visitor<'n>>(self, visitor: V, fields: &'static [&'static str]) -> Result<V::Value, DecodeError> {
         let Value::Mapping(entries) = &self.node.value else { return Err(self.mismatch(&visitor)) };
+        let mut overridden = Vec::new();
         for (at, entry) in entries.iter().enumerate() {
             // Quadratic, but cheaper than a set for the few keys that objects have; a ConfigMap with many is no reason for one.
-            if at < 64 && entries[..at].iter().any(|earlier| earlier.key == entry.key && !earlier.merged) {
+            let earlier = if at < 64 { &entries[..at] } else { &[] };
+            let Some((other, earlier)) = earlier.iter().enumerate().rfind(|(_, earlier)| earlier.key == entry.key)
+            else {
+                continue;
+            };
+            overridden.push(other);
+            if !earlier.merged {
                 let path = Path { parent: Some(self.path), step: Step::Key(&entry.key) };
                 let field = path.to_string();
                 self.notes.borrow_mut().push(Note { line: entry.line, field, blemish: Blemish::DuplicateKey });
             }
         }
-        let entries = Entries { decoder: self, fields, rest: entries.iter(), value: None };
+        let entries = Entries { decoder: self, fields, rest: entries.iter().enumerate(), overridden, value: None };
         visitor.visit_map(entries).map_err(|error| self.located(error))
     }
 }
@@ -227,7 +236,10 @@ macro_rules! numbers {
         fn $method<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, DecodeError> {
             match self.scalar() {
                 Some(Scalar::Integer(value)) => visitor.visit_i64(value),
-                Some(Scalar::Float(value)) => visitor.visit_f64(value),
+                Some(Scalar::Float(value)) => match whole(value) {
+                    Some(value) => visitor.visit_i64(value),
+                    None => visitor.visit_f64(value),
+                },
                 _ => return Err(self.mismatch(&visitor)),
             }
             .map_err(|error| self.located(error))
@@ -329,10 +341,17 @@ impl<'n> de::Deserializer<'n> for Decoder<'n, '_> {
     }
 }
 
+/// The whole number that is written with a point or an exponent, which JSON doesn't have any more.
+fn whole(number: f64) -> Option<i64> {
+    if number.fract() == 0.0 { format!("{number:.0}").parse().ok() } else { None }
+}
+
 struct Entries<'n, 'p> {
     decoder: Decoder<'n, 'p>,
     fields: &'static [&'static str],
-    rest: std::slice::Iter<'n, Entry<'n>>,
+    rest: std::iter::Enumerate<std::slice::Iter<'n, Entry<'n>>>,
+    /// The places of those whose key comes again: types may refuse a key that stands twice.
+    overridden: Vec<usize>,
     value: Option<&'n Entry<'n>>,
 }
 
@@ -340,7 +359,7 @@ impl<'n> MapAccess<'n> for Entries<'n, '_> {
     type Error = DecodeError;
 
     fn next_key_seed<K: DeserializeSeed<'n>>(&mut self, seed: K) -> Result<Option<K::Value>, DecodeError> {
-        let Some(entry) = self.rest.next() else { return Ok(None) };
+        let Some((_, entry)) = self.rest.find(|(at, _)| !self.overridden.contains(at)) else { return Ok(None) };
         self.value = Some(entry);
         seed.deserialize((&*entry.key).into_deserializer()).map(Some)
     }
@@ -393,7 +412,11 @@ impl de::Error for DecodeError {
     }
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        let expected = expected.to_string();
         let found = match found {
+            Unexpected::Float(number) if number.fract() != 0.0 && advice::range(&expected).is_some() => {
+                return Self::new(Wrong::Fraction(number));
+            }
             Unexpected::Seq => "a list",
             Unexpected::Map => "a mapping",
             Unexpected::Bool(_) => "true or false",
@@ -401,7 +424,7 @@ impl de::Error for DecodeError {
             Unexpected::Unit | Unexpected::Option => "nothing",
             _ => "a text",
         };
-        Self::new(Wrong::Kind { expected: expected.to_string(), found: found.to_owned() })
+        Self::new(Wrong::Kind { expected, found: found.to_owned() })
     }
 
     fn invalid_value(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
@@ -422,6 +445,7 @@ impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.wrong {
             Wrong::Other(words) => f.write_str(words)?,
+            Wrong::Fraction(number) => write!(f, "expected a whole number, and {number} is not whole")?,
             Wrong::Range { expected, found } => write!(f, "expected a whole number from {expected}, not {found}")?,
             Wrong::Kind { expected, found } => write!(f, "expected {}, not {found}", advice::expectation(expected))?,
         }
@@ -434,6 +458,7 @@ impl std::error::Error for DecodeError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fairway_translate::gateway::api::Gateway;
     use fairway_translate::gateway::policy::RoutePolicy;
     use k8s_openapi::api::core::v1::Service;
     use k8s_openapi::api::networking::v1::Ingress;
@@ -472,6 +497,16 @@ mod tests {
         assert_eq!(error.to_string(), "expected a whole number, not a text: write number: 80, without quotes");
         let error = read::<Ingress>(&text.replace("\"80\"", "99999999999")).0.unwrap_err();
         assert_eq!(error.to_string(), "expected a whole number from -2147483648 to 2147483647, not 99999999999");
+        let error = read::<Ingress>(&text.replace("\"80\"", "1.5")).0.unwrap_err();
+        assert_eq!(error.to_string(), "expected a whole number, and 1.5 is not whole");
+    }
+
+    #[test]
+    fn a_whole_number_may_have_a_point() {
+        for (written, port) in [("80.0", 80), ("8.08e3", 8080)] {
+            let (service, _) = read::<Service>(&format!("spec:\n  ports:\n  - {{port: {written}}}\n"));
+            assert_eq!(service.unwrap().spec.unwrap().ports.unwrap()[0].port, port, "{written}");
+        }
     }
 
     #[test]
@@ -519,6 +554,15 @@ mod tests {
         assert_eq!(ingress.unwrap().spec.unwrap().ingress_class_name.as_deref(), Some("b"));
         assert_eq!(notes[0].blemish, Blemish::DuplicateKey);
         assert_eq!(notes[0].line, 3);
+        // Of a type that refuses it too.
+        let text = "spec:\n  gatewayClassName: a\n  gatewayClassName: b\n  listeners: []\n";
+        let (gateway, notes) = read::<Gateway>(text);
+        assert_eq!(gateway.unwrap().spec.gateway_class_name, "b");
+        assert_eq!(notes.iter().map(|note| &note.blemish).collect::<Vec<_>>(), [&Blemish::DuplicateKey]);
+        // What a merge key brings is no second.
+        let (gateway, notes) =
+            read::<Gateway>("spec:\n  <<: {gatewayClassName: a}\n  gatewayClassName: b\n  listeners: []\n");
+        assert_eq!((gateway.unwrap().spec.gateway_class_name.as_str(), notes), ("b", Vec::new()));
     }
 
     #[test]
