@@ -70,8 +70,14 @@ fn as_text(reading: &Reading, verdicts: &Verdicts, flags: &Flags, terminal: Term
     if !reading.statuses.is_empty() {
         let gap = if out.is_empty() { "" } else { "\n" };
         let _ = writeln!(out, "{gap}{}", terminal.style(Style::Bold, "Gateway API"));
+        let refused = reading.manifests.refused();
         for (key, status) in &reading.statuses {
             let _ = writeln!(out, "  {}", printable(&key.to_string()));
+            if refused.contains(key) {
+                let line = "refused by the API server, as said above: it has no status";
+                let _ = writeln!(out, "    {}", terminal.style(Style::Red, line));
+                continue;
+            }
             for (good, line) in gateway::lines(status) {
                 let style = if good { Style::Green } else { Style::Red };
                 let _ = writeln!(out, "    {}", terminal.style(style, printable(&line)));

@@ -191,7 +191,13 @@ impl Manifests {
         Counts { files: self.files.len(), objects: self.live.len(), ignored }
     }
 
-    /// The kinds of the live objects, with their numbers.
+    /// The objects that are read though the API server would refuse them.
+    pub(crate) fn refused(&self) -> HashSet<&ObjectKey> {
+        let held = self.files.values().flat_map(|file| &file.documents).flat_map(|document| &document.objects);
+        held.filter(|held| !held.good).map(|held| &held.key).collect()
+    }
+
+    /// The live objects.
     pub(crate) fn objects(&self) -> impl Iterator<Item = &Object> {
         self.live.values().map(|live| &live.object)
     }

@@ -390,3 +390,21 @@ fn a_key_that_occurs_twice_is_told_once() {
     let told: Vec<_> = report.lines().filter(|line| line.contains("a.yaml:")).collect();
     assert!(matches!(told[..], [one] if one.contains("the key occurs twice; the last one counts")), "{report}");
 }
+
+#[test]
+fn an_object_that_the_api_server_refuses_has_no_status() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = |name: &str| {
+        format!(
+            "---\n{{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {{name: {name}}}, spec: {{gatewayClassName: any, \
+             listeners: [{{name: http, port: 80, protocol: HTTP}}]}}}}\n"
+        )
+    };
+    fs::write(folder.path().join("a.yaml"), gateway("good") + &gateway("Bad_Name")).unwrap();
+    let report = text(&run(["check".as_ref(), folder.path().as_os_str()]));
+    let after = |name: &str| {
+        report.split_once(&format!("  Gateway default/{name}\n")).and_then(|(_, rest)| rest.lines().next())
+    };
+    assert_eq!(after("good"), Some("    Accepted, Programmed, ResolvedRefs"), "{report}");
+    assert_eq!(after("Bad_Name"), Some("    refused by the API server, as said above: it has no status"), "{report}");
+}

@@ -63,7 +63,7 @@ pub(super) struct Held {
     /// Whether the file gives the object's creation time.
     pub(super) dated: bool,
     /// Whether the API server would take it.
-    good: bool,
+    pub(super) good: bool,
 }
 
 impl Held {
@@ -300,8 +300,10 @@ struct Outdated;
 
 impl DocumentState {
     fn parsed(hash: u64, line: u32, contents: Contents) -> ParsedDocument {
-        let Contents { objects, unreadable, mut findings, ignored } = contents;
-        let objects: Vec<_> = objects.into_iter().map(Held::good).collect();
+        let Contents { objects, unreadable, refused, mut findings, ignored } = contents;
+        let mut objects: Vec<_> = objects.into_iter().map(Held::good).collect();
+        let refused: HashSet<_> = refused.into_iter().collect();
+        objects.iter_mut().for_each(|held| held.good = !refused.contains(&held.key));
         findings.shrink_to_fit();
         ParsedDocument::New(Self { hash, line, objects, findings, ignored }, unreadable)
     }

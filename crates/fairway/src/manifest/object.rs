@@ -44,6 +44,8 @@ pub(super) struct Contents {
     pub(super) objects: Vec<(u32, Object)>,
     /// Objects that can't be read or are left out.
     pub(super) unreadable: Vec<Unreadable>,
+    /// Those of the objects that the API server would refuse.
+    pub(super) refused: Vec<ObjectKey>,
     /// Findings, each with its line.
     pub(super) findings: Vec<(u32, Diagnostic)>,
     /// Objects of kinds that are not read.
@@ -251,6 +253,10 @@ impl Reader<'_> {
                     Refused::LeftOut if restricts_others(kind) => "; here it counts until there is a good form of it",
                     Refused::LeftOut => ", and it is not read here",
                 };
+                let is_text = |note: &Note| !matches!(note.blemish, Blemish::NotText { .. });
+                if self.refused == Refused::Read && !(refusals.is_empty() && notes.iter().all(is_text)) {
+                    self.contents.refused.push(key.clone());
+                }
                 if refusals.is_empty() || self.refused == Refused::Read {
                     self.contents.objects.push((node.line, object.into()));
                 } else {
