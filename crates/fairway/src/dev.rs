@@ -415,7 +415,8 @@ impl Session {
         findings.extend(told.into_iter().chain(not_served).chain(gateways).map(placed));
         // It may be written any moment, so it is no error yet.
         let missing = reading::missing_objects(self.translator.objects(), &self.options, reading::Source::Files);
-        findings.extend(missing.into_iter().map(|mut found| {
+        let missing = missing.into_iter().chain(reading::nothing(&self.manifests));
+        findings.extend(missing.map(|mut found| {
             found.diagnostic.severity = Severity::Warning;
             found
         }));

@@ -179,6 +179,11 @@ impl Manifests {
         parsed.files.iter().all(|file| self.files.get(&file.path).is_some_and(|state| state.is_edit(file)))
     }
 
+    /// The files and folders that were asked for.
+    pub(crate) fn roots(&self) -> &[PathBuf] {
+        &self.roots
+    }
+
     /// The folders to watch so that no change is missed.
     pub(crate) fn folders(&self) -> HashSet<PathBuf> {
         scan::folders(&self.roots)
@@ -210,6 +215,7 @@ impl Manifests {
             if let Some(broken) = &file.broken {
                 findings.push(Finding { place: at(broken.line), diagnostic: broken.diagnostic.clone() });
             }
+            findings.extend(file.remark(path).map(|diagnostic| Finding { place: at(None), diagnostic }));
             for document in &file.documents {
                 findings.extend(document.findings.iter().map(|(line, diagnostic)| Finding {
                     place: at(Some(document.line + line.max(&1) - 1)),

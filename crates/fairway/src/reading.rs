@@ -73,7 +73,7 @@ pub(crate) fn read(paths: &[PathBuf], flags: &Flags, missing: Missing) -> anyhow
     findings.extend(manifests.locate(others));
     findings.extend(missing_objects(&reading.objects, &reading.options, Source::Files));
     if missing == Missing::Told {
-        findings.extend(nothing(&manifests, paths));
+        findings.extend(nothing(&manifests));
         findings.iter_mut().for_each(|finding| raise(&mut finding.diagnostic));
     }
     report::sort(&mut findings);
@@ -128,11 +128,11 @@ pub(crate) fn missing_objects(objects: &Objects, options: &Options, source: Sour
 }
 
 /// Without any object a report would have no findings and no value.
-fn nothing(manifests: &Manifests, paths: &[PathBuf]) -> Option<Finding> {
+pub(crate) fn nothing(manifests: &Manifests) -> Option<Finding> {
     let counts = manifests.counts();
-    let broken = manifests.findings().iter().any(|found| found.diagnostic.severity == Severity::Error);
-    (counts.objects == 0 && counts.ignored == 0 && !broken).then(|| {
-        let paths: Vec<_> = paths.iter().map(|path| path.to_string_lossy()).collect();
+    let broken = || manifests.findings().iter().any(|found| found.diagnostic.severity == Severity::Error);
+    (counts.objects == 0 && counts.ignored == 0 && !broken()).then(|| {
+        let paths: Vec<_> = manifests.roots().iter().map(|path| path.to_string_lossy()).collect();
         let origin = Origin::new("File", "", paths.join(", "));
         let message = match counts.files {
             0 => format!("{}: there is no manifest here: expected files that end in .yaml, .yml or .json", origin.name),

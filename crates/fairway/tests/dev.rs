@@ -306,6 +306,55 @@ fn what_cannot_be_started_says_why_and_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_emptied_is_told_by_the_name_that_it_was_given() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("manifests")).unwrap();
+    let file = Path::new("manifests").join("a.yaml");
+    for root in ["manifests", "./manifests", ".", "manifests/a.yaml"] {
+        write(folder.path(), "manifests/a.yaml", &ingress("web", "a.example", ""));
+        let mut dev = Dev::start_in(folder.path(), [root]);
+        drop(fs::File::create(folder.path().join(&file)).unwrap());
+        dev.line_with("- a.example/");
+        let told = dev.line_with("the file is empty now");
+        assert!(told.contains("a.yaml: warning: "), "{root}: {told}");
+        assert_eq!(dev.service("a.example", "/").await, "404", "{root}");
+        write(folder.path(), "manifests/a.yaml", &ingress("web", "b.example", ""));
+        dev.line_with("cleared");
+    }
+}
+
+#[tokio::test]
+async fn a_folder_without_manifests_is_told_until_there_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut dev = Dev::start([folder.path()]);
+    assert!(
+        dev.greeting.contains("warning: ") && dev.greeting.contains("there is no manifest here"),
+        "{}",
+        dev.greeting
+    );
+    write(folder.path(), "a.yaml", &ingress("web", "a.example", ""));
+    dev.line_with("cleared");
+}
+
+#[tokio::test]
+async fn services_that_no_file_has_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let service =
+        "---\n{apiVersion: v1, kind: Service, metadata: {name: api, namespace: shop}, spec: {ports: [{port: 80}]}}\n";
+    write(folder.path(), "a.yaml", &(ingress("web", "a.example", "") + &ingress("api", "b.example", "") + service));
+    let dev = Dev::start([folder.path()]);
+    assert!(dev.greeting.contains("Services that the files lack: shop/web; the echo answers"), "{}", dev.greeting);
+}
+
+#[tokio::test]
+async fn a_request_for_no_backend_is_shown_as_that() {
+    let mut dev = Dev::start([example("shop")]);
+    dev.get("nobody.localhost", "/x").await;
+    let line = dev.line_with("GET http://nobody.localhost/x");
+    assert!(line.starts_with("404 GET http://nobody.localhost/x > no backend "), "{line}");
+}
+
+#[tokio::test]
 async fn wildcards_are_shown_as_they_are_written() {
     let folder = tempfile::tempdir().unwrap();
     let aliased = ingress("web", "a.example", "").replace(
@@ -317,14 +366,4 @@ async fn wildcards_are_shown_as_they_are_written() {
     assert!(dev.greeting.contains("http://*.b.example:"), "{}", dev.greeting);
     write(folder.path(), "a.yaml", &aliased.replace("*.b", "*.c"));
     dev.line_with("+ *.c.example/");
-}
-
-#[tokio::test]
-async fn services_that_no_file_has_are_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let service =
-        "---\n{apiVersion: v1, kind: Service, metadata: {name: api, namespace: shop}, spec: {ports: [{port: 80}]}}\n";
-    write(folder.path(), "a.yaml", &(ingress("web", "a.example", "") + &ingress("api", "b.example", "") + service));
-    let dev = Dev::start([folder.path()]);
-    assert!(dev.greeting.contains("Services that the files lack: shop/web; the echo answers"), "{}", dev.greeting);
 }

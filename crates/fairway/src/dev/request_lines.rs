@@ -7,6 +7,8 @@ use crate::terminal::{Style, Terminal};
 /// The format of a line, unless the user asks for another. The status comes first, because it decides the colour.
 pub(super) const TEMPLATE: &str =
     "$status $request_method $scheme://$host$request_uri > $service_name:$service_port $upstream_addr ${request_time}s";
+/// What stands there for a request that no backend was meant to get, and what is shown in its place.
+const NOBODY: (&str, &str) = (" > : - ", " > no backend ");
 
 /// Takes lines in pieces and prints whole ones.
 pub(super) struct RequestLines {
@@ -34,6 +36,7 @@ impl Write for RequestLines {
                 _ => Style::Plain,
             };
             let (status, rest) = line.split_at(line.find(' ').unwrap_or(line.len()));
+            let rest = rest.replacen(NOBODY.0, NOBODY.1, 1);
             out.push_str(&format!("{}{rest}\n", self.terminal.style(style, status)));
         }
         self.rest.drain(..=end);

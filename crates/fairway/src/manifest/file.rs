@@ -32,6 +32,8 @@ pub(super) struct FileState {
     pub(super) taken: u64,
     /// Why the current content is not in use.
     pub(super) broken: Option<Broken>,
+    /// Whether it held objects, and holds nothing any more.
+    emptied: bool,
 }
 
 /// A file that can't be read or parsed.
@@ -230,6 +232,13 @@ impl FileState {
         content.broken.is_some() || before == now
     }
 
+    /// A remark about a file that its author may have emptied by accident.
+    pub(super) fn remark(&self, path: &Path) -> Option<Diagnostic> {
+        let message = "the file is empty now: what it held is gone";
+        let reason = Reason::InvalidManifest;
+        self.emptied.then(|| Diagnostic::new(Severity::Warning, reason, &file_origin(path), "", "", message))
+    }
+
     /// Nothing is applied before everything is parsed: invalid YAML changes nothing.
     fn take_content(&mut self, content: Content, file: &Origin) -> Result<Option<Vec<DocumentState>>, Outdated> {
         let Content { documents: parsed, broken } = content;
@@ -268,6 +277,7 @@ impl FileState {
                 }
             });
         }
+        self.emptied = fresh.is_empty() && (self.emptied || !old.is_empty());
         self.documents = fresh;
         Ok(Some(old.into_iter().flatten().collect()))
     }

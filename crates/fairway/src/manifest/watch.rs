@@ -1,7 +1,7 @@
 //! Reports saved files. Editors write in several steps (truncate and write, or write a new file and rename it), so a change is
 //! reported once the file has been closed, or has been quiet for a while.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -53,6 +53,8 @@ impl Saved {
 struct Shared {
     /// Files named on the command line: they may have any extension.
     named: HashSet<PathBuf>,
+    /// The watched folders by the absolute path that events have.
+    folders: Mutex<HashMap<PathBuf, PathBuf>>,
     pending: Mutex<Pending>,
     changed: Notify,
 }
@@ -79,7 +81,7 @@ impl Watcher {
     /// A watcher that watches nothing yet. `paths` are the files and folders of the manifests.
     pub(crate) fn new(paths: &[PathBuf]) -> Result<Self, WatchError> {
         let real = paths.iter().filter_map(|path| path.canonicalize().ok());
-        let named = paths.iter().map(|path| without_dot(path)).chain(real).collect();
+        let named = paths.iter().cloned().chain(real).collect();
         let shared = Arc::new(Shared { named, ..Shared::default() });
         let events = shared.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| events.take(event))
@@ -92,10 +94,15 @@ impl Watcher {
         for gone in self.watched.extract_if(|folder| !folders.contains(folder)) {
             // The kernel has already forgotten the folder if it was deleted.
             let _ = self.watcher.unwatch(&gone);
+            self.shared.folders().retain(|_, folder| *folder != gone);
         }
         for folder in folders {
             if self.watched.contains(&folder) {
                 continue;
+            }
+            // Before there are events of it.
+            if let Ok(absolute) = std::path::absolute(&folder) {
+                self.shared.folders().insert(absolute, folder.clone());
             }
             match self.watcher.watch(&folder, RecursiveMode::NonRecursive) {
                 Ok(()) => {
@@ -130,7 +137,27 @@ impl Shared {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn folders(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, PathBuf>> {
+        self.folders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A path below the folder as the user wrote it, and not as the absolute path of an event.
+    fn as_given(&self, path: PathBuf) -> PathBuf {
+        let folders = self.folders();
+        let folder = path.parent().and_then(|folder| folders.get(folder));
+        let Some(given) = folder.zip(path.file_name()).map(|(folder, name)| folder.join(name)) else { return path };
+        // The folder of a file that was named without one.
+        match given.strip_prefix(".") {
+            Ok(bare) if self.named.contains(bare) => bare.to_owned(),
+            _ => given,
+        }
+    }
+
     fn take(&self, event: notify::Result<Event>) {
+        let event = event.map(|mut event| {
+            event.paths = event.paths.into_iter().map(|path| self.as_given(path)).collect();
+            event
+        });
         let mut pending = self.lock();
         match event {
             Ok(event) => pending.note(event, &self.named),
@@ -152,16 +179,14 @@ impl Pending {
             EventKind::Access(_) => return,
             EventKind::Modify(ModifyKind::Data(_)) => false,
             // Changed permissions say nothing about what is being written.
-            EventKind::Modify(ModifyKind::Metadata(_)) => {
-                event.paths.iter().all(|path| !self.open.contains(&without_dot(path)))
-            }
+            EventKind::Modify(ModifyKind::Metadata(_)) => event.paths.iter().all(|path| !self.open.contains(path)),
             // Renames, removals and new names are complete when they are reported.
             _ => true,
         };
         // Writes to other files are ignored: otherwise a log beside the manifests would never be quiet.
         let content = matches!(event.kind, EventKind::Access(_) | EventKind::Modify(ModifyKind::Data(_)));
         let matters = |path: &PathBuf| !content || is_manifest(path) || named.contains(path);
-        let paths: Vec<_> = event.paths.iter().map(|path| without_dot(path)).filter(matters).collect();
+        let paths: Vec<_> = event.paths.into_iter().filter(matters).collect();
         if paths.is_empty() {
             return;
         }
@@ -227,11 +252,6 @@ pub(super) fn is_empty(file: &Path) -> bool {
     std::fs::metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0)
 }
 
-/// The folder `.` is watched for files named without a folder; its events begin with `./`.
-fn without_dot(path: &Path) -> PathBuf {
-    path.strip_prefix("./").unwrap_or(path).to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,6 +263,25 @@ mod tests {
         save();
         let saved = tokio::time::timeout(Duration::from_secs(10), watcher.saved()).await.expect("the save is told");
         saved.paths.expect("few paths")
+    }
+
+    #[test]
+    fn paths_are_told_as_they_were_given() {
+        let here = std::env::current_dir().unwrap();
+        let shared = Shared { named: HashSet::from(["a.txt".into()]), ..Shared::default() };
+        for folder in ["m", "../n", "."] {
+            shared.folders().insert(std::path::absolute(folder).unwrap(), folder.into());
+        }
+        for (event, given) in [
+            (here.join("m/a.yaml"), Path::new("m/a.yaml")),
+            (here.join("../n/a.yaml"), Path::new("../n/a.yaml")),
+            // As for the folder of files that are named without one.
+            (here.join("./a.txt"), Path::new("a.txt")),
+            (here.join("./a.yaml"), Path::new("./a.yaml")),
+            (here.join("other/a.yaml"), &here.join("other/a.yaml")),
+        ] {
+            assert_eq!(shared.as_given(event), given);
+        }
     }
 
     #[tokio::test]

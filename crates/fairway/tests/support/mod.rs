@@ -9,7 +9,7 @@ pub(crate) mod schema;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -60,12 +60,24 @@ impl Dev {
         args: impl IntoIterator<Item = impl AsRef<OsStr>>,
         environment: &[(&str, &OsStr)],
     ) -> Self {
+        let mut command = fairway();
+        command.envs(environment.iter().copied());
+        Self::start_as(command, args)
+    }
+
+    /// The same in a folder, to which paths are relative.
+    pub(crate) fn start_in(folder: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        let mut command = fairway();
+        command.current_dir(folder);
+        Self::start_as(command, args)
+    }
+
+    fn start_as(mut command: Command, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         let any = "127.0.0.1:0";
-        let mut child = fairway()
+        let mut child = command
             .arg("dev")
             .args(args)
             .args(["--http", any, "--https", any, "--admin", any])
-            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary runs");
