@@ -30,7 +30,7 @@ use foldhash::quality::RandomState;
 
 use file::{DocumentState, FileState, Texts};
 use node::Node;
-pub(crate) use object::{Refused, UNREADABLE};
+pub(crate) use object::Refused;
 pub(crate) use scan::NoSuchPath;
 use settle::Unsettled;
 

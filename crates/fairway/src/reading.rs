@@ -15,7 +15,7 @@ use fairway_translate::verdict::nearest;
 use fairway_translate::{LeftOut, NotOurs, Standing, Translation};
 
 use crate::flags::Flags;
-use crate::manifest::{Counts, Finding, Manifests, Refused, UNREADABLE};
+use crate::manifest::{Counts, Finding, Manifests, Refused};
 use crate::report;
 
 /// Stands for the echo of `fairway dev`, which isn't running. No Service in the files has this address.
@@ -92,8 +92,7 @@ pub(crate) fn without_second_opinions(
     }
     let (refused, denied) = (errors(of_files.iter().map(|found| &found.diagnostic)), errors(of_translation.iter()));
     let is_said = |found: &Diagnostic| found.severity != Severity::Error && denied.contains(&about(found));
-    let unreadable = format!("spec.{UNREADABLE}");
-    of_translation.retain(|found| !refused.contains(&about(found)) && found.field != unreadable);
+    of_translation.retain(|found| !refused.contains(&about(found)));
     of_files.retain(|found| !is_said(&found.diagnostic));
     (of_files, of_translation)
 }

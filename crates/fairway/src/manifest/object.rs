@@ -7,7 +7,7 @@ use fairway_model::Origin;
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
 use fairway_translate::gateway::GatewayParameters;
 use fairway_translate::gateway::api;
-use fairway_translate::gateway::policy::RoutePolicy;
+use fairway_translate::gateway::policy::{RoutePolicy, UNREADABLE};
 use fairway_translate::objects::{Kind, Object, ObjectKey};
 use fairway_translate::verdict::nearest;
 use k8s_openapi::api::core::v1::Secret;
@@ -64,9 +64,6 @@ pub(super) struct Unreadable {
 fn restricts_others(kind: Kind) -> bool {
     matches!(kind, Kind::RoutePolicy | Kind::BackendTLSPolicy)
 }
-
-/// The member of a RoutePolicy that can't be read, in place of all others: no version knows it, so it denies what the policy is for.
-pub(crate) const UNREADABLE: &str = "(unreadable)";
 
 /// What counts of a RoutePolicy that can't be read.
 fn unreadable_policy<T: DeserializeOwned>(node: &Node<'_>, kind: Kind, key: &ObjectKey) -> Option<T> {

@@ -10,6 +10,9 @@ use crate::gateway::api::{Anything, kind};
 
 /// The API group.
 pub const GROUP: &str = "fairway.dev";
+/// The member of a policy that can't be read, in place of all others: no version knows it, so it denies what the policy is for. Whoever
+/// writes it says why.
+pub const UNREADABLE: &str = "(unreadable)";
 
 kind!(RoutePolicy, "routepolicies", NamespaceResourceScope, RoutePolicySpec, "fairway.dev", "v1alpha1");
 

@@ -6,7 +6,7 @@ use fairway_model::{NetworkSet, Template};
 
 use super::api::{
     BasicAuthentication, ClientAccess, ErrorReplacement, Limits, LoadBalancing, Network, RequestHandling,
-    ResponseHandling, Retrying, Rewriting, RoutePolicySpec, ServiceAuthentication, Session, Waiting,
+    ResponseHandling, Retrying, Rewriting, RoutePolicySpec, ServiceAuthentication, Session, UNREADABLE, Waiting,
 };
 use super::schema::{Listed, Number, Schema as _};
 use crate::annotation::{
@@ -90,6 +90,8 @@ pub(super) struct Asked {
     /// The values of all sections.
     pub(super) annotations: IngressAnnotations,
     pub(super) faults: Vec<SectionFault>,
+    /// Whether it stands for a policy that can't be read.
+    pub(super) unreadable: bool,
     /// The Secret with the users.
     pub(super) secret: Option<ObjectKey>,
     /// The service that decides.
@@ -114,8 +116,12 @@ pub(super) fn read(key: &ObjectKey, spec: &RoutePolicySpec, objects: &Objects, o
     let sections = Section::ALL.iter().copied().filter(|section| section.is_in(spec)).collect();
     let mut reading = SpecReading { key, objects, options, asked: Asked { sections, ..Asked::default() } };
     if let Some(path) = spec.newer() {
-        let why = Shortcoming::new("Invalid", "this version of Fairway does not know it");
-        let field = format!("spec.{path}");
+        reading.asked.unreadable = path == UNREADABLE;
+        let (field, why) = match reading.asked.unreadable {
+            true => ("spec".to_owned(), "it can't be read"),
+            false => (format!("spec.{path}"), "this version of Fairway does not know it"),
+        };
+        let why = Shortcoming::new("Invalid", why);
         reading.asked.faults.push(SectionFault { section: Section::Newer, field, value: String::new(), why });
     }
     if let Some(access) = &spec.access {

@@ -50,7 +50,10 @@ impl RoutePolicies {
             };
             let message = format!("{}; {then}", fault.why.message);
             let found = finding(Severity::Error, reason, fault.field.clone(), &fault.value, message);
-            findings.push(Diagnostic { unserved: denies, ..found });
+            // Why a policy can't be read is told where it was.
+            if !(part.asked.unreadable && fault.section == Section::Newer) {
+                findings.push(Diagnostic { unserved: denies, ..found });
+            }
             if fault.why.reason != "RefNotPermitted" {
                 let message = format!("{}: {message}", fault.field, message = fault.why.message);
                 invalid.get_or_insert_with(|| Shortcoming::new("Invalid", message));
