@@ -488,13 +488,20 @@ impl Gateways {
         };
         let patterns = text.patterns(&origin, &mut findings);
         let attaching = Attaching { kind: key.kind, namespace: &key.namespace, hostnames: patterns.as_deref() };
-        // Nothing of it can be carried out.
-        let refused = rules.refused.first().filter(|_| rules.refused.len() >= rules.count);
+        let mut torn = BTreeMap::new();
         let (mut attachments, mut parents) = (BTreeSet::new(), Vec::new());
         for (at, parent) in text.parents().iter().enumerate() {
             let Some(attached) = judge(parent, attaching, self.parents_of_routes(), objects) else { continue };
             // It says no, but stays where it is: its requests must not fall to another route.
             attachments.extend(attached.iter().flatten().cloned());
+            let torn_here = self.torn(key, &rules, attached.iter().flatten());
+            let of_policies = torn_here
+                .iter()
+                .map(|(field, why)| Shortcoming::new("IncompatibleFilters", format!("Dropped Rule: {field}: {why}")));
+            let faults: Vec<_> = rules.refused.iter().cloned().chain(of_policies).collect();
+            torn.extend(torn_here);
+            // Nothing of it can be carried out.
+            let refused = faults.first().filter(|_| faults.len() >= rules.count);
             let judgement = match refused {
                 Some(fault) if attached.is_ok() => Err(fault.clone()),
                 _ => attached.map(drop),
@@ -511,11 +518,16 @@ impl Gateways {
                 Condition::of("Accepted", judgement.as_ref().err()),
                 Condition::of("ResolvedRefs", rules.unresolved.as_ref()),
             ];
-            if let (Ok(_), Some(fault)) = (&judgement, rules.refused.first()) {
+            if let (Ok(_), Some(fault)) = (&judgement, faults.first()) {
                 conditions.push(Condition::new("PartiallyInvalid", true, fault));
             }
             parents.push(ParentStatus { parent_ref: with_defaults(parent), conditions });
         }
+        findings.extend(torn.into_iter().map(|(field, why)| {
+            let (severity, reason) = (Severity::Error, Reason::RoutePolicyRefused);
+            let message = format!("{why}; requests to the rule answer 503");
+            Diagnostic::new(severity, reason, &origin, field, "", message).unserved()
+        }));
         let wishes = self.wishes(key, &rules, attachments.first());
         let carried = rules.carried();
         findings.extend(rules.findings);

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use fairway_model::Filter;
+
 use super::{GatewayInputs, GatewayOwned, Gateways, is_in_scope, plain_owner, turn};
 use crate::diagnostic::Diagnostic;
 use crate::engine::dirty::{Dirty, Output};
@@ -118,6 +120,33 @@ impl Gateways {
             }
         }
         all
+    }
+
+    /// The rules of a route that can't be carried out where it is attached, because policies there ask for what a filter of theirs
+    /// decides already: by field, each with the reason.
+    pub(super) fn torn<'a>(
+        &self,
+        key: &ObjectKey,
+        rules: &RouteRules,
+        places: impl Iterator<Item = &'a Attachment>,
+    ) -> BTreeMap<String, String> {
+        let mut found = BTreeMap::new();
+        if self.policies_of_routes.is_empty() {
+            return found;
+        }
+        let asks = |one: &&RuleRoute| one.route.filters.iter().any(|filter| matches!(filter, Filter::ExternalAuth(_)));
+        for one in places {
+            let Some(gateway) = self.gateway_at(one) else { continue };
+            for RuleRoute { route, rule } in rules.routes.iter().filter(asks) {
+                let site = Site { route: key, rule: rule.as_ref(), listener: &one.listener, gateway };
+                if let (Some(why), Some(rule)) =
+                    (self.policies_of_routes.torn(&site), route.origin.section.split('.').next())
+                {
+                    found.entry(format!("spec.{rule}.filters")).or_insert(why);
+                }
+            }
+        }
+        found
     }
 
     /// The status of a policy, and the findings about it.

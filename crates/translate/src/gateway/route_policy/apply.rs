@@ -28,18 +28,29 @@ impl RoutePolicies {
         }
         self.forwarding = forwarding;
     }
+
+    /// Why policies can't be applied to a rule that has the filter ExternalAuth.
+    pub(in crate::gateway) fn torn(&self, site: &Site<'_>) -> Option<String> {
+        self.effective(site).as_ref().and_then(torn)
+    }
+}
+
+/// What of policies can't be applied beside the filter ExternalAuth: both would decide who is let in.
+fn torn(effective: &Effective<'_>) -> Option<String> {
+    let of = |section: Section| effective.of(section).filter(|part| part.fault(section).is_none());
+    let is_any = |part: &&RoutePolicyPart| part.asked.annotations.access.satisfy == Some(Satisfy::Any);
+    let asking = of(Section::ExternalAuth).map(|part| ("externalAuth", part));
+    let (what, part) = asking.or_else(|| Some(("access.satisfy: Any", of(Section::Access).filter(is_any)?)))?;
+    Some(format!("{what} of {} can't be applied beside the filter ExternalAuth", part.turn.key()))
 }
 
 fn apply(effective: &Effective<'_>, pattern: &HostPattern, route: &mut Route, forwarding: &mut Policies) {
     let annotations = effective.annotations();
     let asks = route.filters.iter().any(|filter| matches!(filter, Filter::ExternalAuth(_)));
-    let checks = match checks(effective, &annotations, pattern, forwarding) {
-        Ok(checks) if asks && (checks.any || checks.authentication.is_some()) => {
-            let reason = "satisfy Any and externalAuth of policies can't be applied beside the filter ExternalAuth";
-            vec![Filter::Refuse(Refusal { reason: reason.into() })]
-        }
-        Ok(checks) => checks.into_filters().collect(),
-        Err(reason) => vec![Filter::Refuse(Refusal { reason })],
+    let checks = match (checks(effective, &annotations, pattern, forwarding), torn(effective).filter(|_| asks)) {
+        (Ok(_), Some(reason)) => vec![Filter::Refuse(Refusal { reason: reason.into() })],
+        (Ok(checks), None) => checks.into_filters().collect(),
+        (Err(reason), _) => vec![Filter::Refuse(Refusal { reason })],
     };
     // What is said to every client comes before: browsers send preflights without credentials, and need the fields of a refusal too.
     let is_before = |filter: &&Filter| matches!(filter, Filter::EditResponse(_) | Filter::Cors(_));
