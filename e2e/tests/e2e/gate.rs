@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::rollout::{TWO, restart, serve_as, unharmed};
+use crate::rollout::{TWO, hasty_update, restart, serve_as, unharmed};
 use crate::split::SPLIT;
 
 const GATE: &str = "controller.readinessGate.enabled=true";
@@ -78,17 +78,7 @@ fn a_rolling_update_never_outruns_a_proxy() -> anyhow::Result<()> {
         let (fairway, address) = serve_as(scene, 2, &[TWO, GATE, OBSERVED]).await?;
         shows_who_has_observed_it(scene).await?;
         gives_the_gate_once(scene).await?;
-        // Old pods end at once; new ones have to be known by then.
-        let path = "/spec/template/spec/containers/0/args";
-        let hasty = format!(r#"[{{"op": "add", "path": "{path}", "value": ["--linger=0"]}}]"#);
-        scene.kubectl(&["patch", "deployment/web", "--type=json", "--patch", &hasty]).await?;
-        scene.kubectl(&["rollout", "status", "deployment/web", "--timeout=120s"]).await?;
-        scene.ready("web", 2).await?;
-        unharmed(scene, "rolling update of a backend whose pods wait for the proxies", address, async || {
-            restart(scene, "web").await?;
-            scene.ready("web", 2).await
-        })
-        .await?;
+        hasty_update(scene, "rolling update of a backend whose pods wait for the proxies", address, 2).await?;
         ensure!(reasons(scene).await? == [known(), known()], "{:?}", reasons(scene).await?);
         unrouted_pods_are_ready(scene).await?;
         one_at_a_time(scene).await?;
@@ -209,13 +199,29 @@ async fn starting(scene: &Scene, before: &[Pod]) -> anyhow::Result<Pod> {
         .await
 }
 
-/// While a proxy doesn't know a new pod, no old one ends.
-async fn slow(scene: &Scene, fairway: &Release<'_>) -> anyhow::Result<()> {
+/// A rollout of the backend that began while a proxy was stopped.
+struct Rollout {
+    /// The pod of Fairway with that proxy.
+    victim: Pod,
+    /// The pods of the backend until then.
+    before: Vec<Pod>,
+    /// The first pod that replaces one of them.
+    new: Pod,
+}
+
+/// Stops a proxy, and waits for the first new pod of a rollout of the backend.
+async fn rollout_without_a_proxy(scene: &Scene, fairway: &Release<'_>) -> anyhow::Result<Rollout> {
     let victim = fairway.pods().await?.pop().context("no pod of Fairway")?;
     let before = scene.pods("web").await?;
     signal(scene, name(&victim)?, Signal::SIGSTOP).await?;
     scene.kubectl(&["rollout", "restart", "deployment/web"]).await?;
     let new = starting(scene, &before).await?;
+    Ok(Rollout { victim, before, new })
+}
+
+/// While a proxy doesn't know a new pod, no old one ends.
+async fn slow(scene: &Scene, fairway: &Release<'_>) -> anyhow::Result<()> {
+    let Rollout { victim, before, new } = rollout_without_a_proxy(scene, fairway).await?;
     let begin = Instant::now();
     while begin.elapsed().as_secs() < 8 {
         let pods = scene.pods("web").await?;
@@ -238,11 +244,7 @@ async fn slow(scene: &Scene, fairway: &Release<'_>) -> anyhow::Result<()> {
 
 /// A proxy that never goes on stops nobody's rollout.
 async fn stuck(scene: &Scene, fairway: &Release<'_>) -> anyhow::Result<()> {
-    let victim = fairway.pods().await?.pop().context("no pod of Fairway")?;
-    let before = scene.pods("web").await?;
-    signal(scene, name(&victim)?, Signal::SIGSTOP).await?;
-    scene.kubectl(&["rollout", "restart", "deployment/web"]).await?;
-    let new = starting(scene, &before).await?;
+    let Rollout { victim, new, .. } = rollout_without_a_proxy(scene, fairway).await?;
     let begin = Instant::now();
     let now = scene
         .find("the condition", async || {

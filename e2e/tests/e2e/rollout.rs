@@ -41,16 +41,7 @@ fn no_request_fails_while_the_pods_of_a_backend_are_replaced_or_become_fewer_or_
 fn no_request_fails_though_the_pods_of_a_backend_stop_listening_before_anybody_knows() -> anyhow::Result<()> {
     scene::run("rollout-hasty", async |scene| {
         let (_fairway, address) = serve(scene, 4).await?;
-        let path = "/spec/template/spec/containers/0/args";
-        let patch = format!(r#"[{{"op": "add", "path": "{path}", "value": ["--linger=0"]}}]"#);
-        scene.kubectl(&["patch", "deployment/web", "--type=json", "--patch", &patch]).await?;
-        scene.kubectl(&["rollout", "status", "deployment/web", "--timeout=120s"]).await?;
-        scene.ready("web", 4).await?;
-        unharmed(scene, "rolling update of a backend that ends at once", address, async || {
-            restart(scene, "web").await?;
-            scene.ready("web", 4).await
-        })
-        .await
+        hasty_update(scene, "rolling update of a backend that ends at once", address, 4).await
     })
 }
 
@@ -214,6 +205,20 @@ pub(super) async fn restart(scene: &Scene, deployment: &str) -> anyhow::Result<(
     scene.kubectl(&["rollout", "restart", &deployment]).await?;
     scene.kubectl(&["rollout", "status", &deployment, "--timeout=120s"]).await?;
     Ok(())
+}
+
+/// Updates a backend of this many pods under load. Its old pods end at once: no request may need them any more.
+pub(super) async fn hasty_update(scene: &Scene, what: &str, address: SocketAddr, pods: usize) -> anyhow::Result<()> {
+    let path = "/spec/template/spec/containers/0/args";
+    let patch = format!(r#"[{{"op": "add", "path": "{path}", "value": ["--linger=0"]}}]"#);
+    scene.kubectl(&["patch", "deployment/web", "--type=json", "--patch", &patch]).await?;
+    scene.kubectl(&["rollout", "status", "deployment/web", "--timeout=120s"]).await?;
+    scene.ready("web", pods).await?;
+    unharmed(scene, what, address, async || {
+        restart(scene, "web").await?;
+        scene.ready("web", pods).await
+    })
+    .await
 }
 
 pub(super) async fn scale(scene: &Scene, pods: usize) -> anyhow::Result<()> {
