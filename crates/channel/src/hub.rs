@@ -630,9 +630,9 @@ impl Drop for Member {
 fn encode(resource: Resource) -> Option<(Arc<str>, Entry, bool)> {
     match Encoded::new(&resource) {
         Ok(encoded) => {
-            // Nothing of a new certificate is in the old one, whose key is not to be kept.
-            let is_certificate = matches!(resource, Resource::Certificate(_));
-            let (long, version) = (encoded.is_long() && !is_certificate, encoded.version);
+            // Nothing of a new certificate is in the old one, whose key is not to be kept, and neither are fields for a receiver of spans.
+            let is_secret = matches!(resource, Resource::Certificate(_) | Resource::Telemetry(_));
+            let (long, version) = (encoded.is_long() && !is_secret, encoded.version);
             Some((encoded.name, Entry { version, resource, long, before: None }, false))
         }
         Err(error) => {
@@ -651,6 +651,7 @@ fn origins(resource: &Resource) -> Vec<Origin> {
         Resource::Host(host) => host.tiers().flat_map(Host::routes).map(|route| route.origin.section("")).collect(),
         Resource::Backend(backend) => vec![backend.origin.clone()],
         Resource::Certificate(certificate) => vec![certificate.origin.clone()],
+        Resource::Telemetry(telemetry) => vec![telemetry.origin.clone()],
         Resource::StreamListener(listener) => vec![listener.origin.section("")],
         Resource::EndpointSet(_) | Resource::Listener(_) | Resource::Settings(_) => Vec::new(),
     };

@@ -173,6 +173,7 @@ pub(crate) fn text_of(name: &ResourceName) -> String {
         ResourceName::Backend(name) => format!("backend/{name}"),
         ResourceName::EndpointSet(name) => format!("endpoints/{name}"),
         ResourceName::Certificate(name) => format!("certificate/{name}"),
+        ResourceName::Telemetry(name) => format!("telemetry/{name}"),
     }
 }
 

@@ -8,8 +8,9 @@ use fairway_model::{
     AccessList, Action, Affinity, AffinityMode, AuthProtocol, Authority, Backend, Backends, Balance, Certificate,
     ClientAuth, ClientAuthMode, Conditions, Endpoint, EndpointSet, Endpoints, ExternalAuth, Filter, Forward,
     ForwardPolicy, GrpcAuth, HashBalance, HealthCheck, Host, HostPattern, HttpAuth, HttpsRedirect, Listener, Origin,
-    PathMatch, PrivateKey, Probe, Protocol, Resource, Respond, RetryConstraint, Route, SameSite, Scheme, SessionCookie,
-    Settings, Snapshot, StreamBackends, StreamListener, StreamShare, Template, Transport, Trust, UpstreamTls,
+    ParentRule, PathMatch, PrivateKey, Probe, Protocol, Resource, Respond, RetryConstraint, Route, SameSite, Sampler,
+    Scheme, SessionCookie, Settings, Snapshot, SpanAttribute, SpanReceiver, SpanValue, StandardAttribute,
+    StreamBackends, StreamListener, StreamShare, Telemetry, Template, Transport, Trust, UpstreamTls,
 };
 use serde_json::{Map, Value, json};
 
@@ -43,7 +44,7 @@ fn current() -> Map<String, Value> {
         chain: vec![Arc::from(*b"certificate")],
         key: PrivateKey::new(*b"key"),
     };
-    let resources: [Resource; 11] = [
+    let resources: [Resource; 12] = [
         Settings::default().into(),
         guarded_host().into(),
         plain_backend().into(),
@@ -62,6 +63,7 @@ fn current() -> Map<String, Value> {
         Host::new("ingress".into(), host, vec![route("/order", 200), route("/", 404)]).into(),
         EndpointSet { backend: "shop/cart:80".into(), endpoints }.into(),
         certificate.into(),
+        telemetry().into(),
     ];
     let encoded = resources.iter().map(|resource| Encoded::new(resource).unwrap());
     encoded.map(|one| (one.name.to_string(), serde_json::from_slice(&one.body).unwrap())).collect()
@@ -171,6 +173,35 @@ fn shares() -> StreamBackends {
     let secure = StreamShare { backend: Some("shop/db:5432/tcp".into()), weight: 3, tls: Some(tls.into()) };
     let nowhere = StreamShare { backend: None, weight: 1, tls: None };
     StreamBackends::Weighted([secure, nowhere].into())
+}
+
+/// How requests are traced, with everything that a policy may say.
+fn telemetry() -> Telemetry {
+    let name = |text: &str| text.try_into().unwrap();
+    let attribute = |name: &str, value| SpanAttribute { name: name.into(), value };
+    let trust = Trust::Authorities([Authority::new(*b"authority")].into());
+    let tls = UpstreamTls { name: Some("traces.shop.example".into()), sni: true, trust, ..UpstreamTls::default() };
+    Telemetry {
+        name: "shop/traces".into(),
+        origin: Origin::new("XTelemetryPolicy", "shop", "traces"),
+        sampler: Some(Sampler::Share(1 << 60)),
+        parent: Some(ParentRule::Followed(Sampler::Always)),
+        service: Some("shop".into()),
+        span: Some("request".into()),
+        attributes: vec![
+            attribute("env", SpanValue::Literal("test".into())),
+            attribute("user", SpanValue::Field(name("X-User"))),
+            attribute("method", SpanValue::Standard(StandardAttribute::Method)),
+            attribute("agent", SpanValue::Standard(StandardAttribute::RequestField(name("user-agent")))),
+        ],
+        receiver: Some(SpanReceiver {
+            backend: "shop/traces:4317/auth".into(),
+            authority: "traces.shop:4317".into(),
+            http: false,
+            tls: Some(tls.into()),
+            fields: vec![(name("Authorization"), "Bearer secret".into())],
+        }),
+    }
 }
 
 /// What a place in a value may become.

@@ -683,8 +683,15 @@ fn begin_trace<'a, F: Fields<'a>>(
 ) {
     if let (Some(rule), None) = (&route.tracing, &scratch.trace) {
         cold_path();
-        let tracing = &snapshot.settings().tracing;
-        let context = TraceContext::begin(rule, tracing, received.head.fields, || facts.random());
+        let telemetry = match &rule.telemetry {
+            None => None,
+            Some(name) => match snapshot.telemetry(name) {
+                None => return,
+                Some(telemetry) => Some(&**telemetry),
+            },
+        };
+        let rules = (&snapshot.settings().tracing, telemetry);
+        let context = TraceContext::begin(rule, rules, received.head.fields, || facts.random());
         scratch.trace = Some(Box::new(context));
     }
 }

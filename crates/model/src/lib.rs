@@ -69,6 +69,7 @@ mod share;
 mod snapshot;
 mod snippet;
 mod stream;
+mod telemetry;
 mod template;
 mod tls;
 mod trace;
@@ -105,7 +106,7 @@ pub use known::{KnownField, KnownSet};
 pub use limit::{Amount, Limit, LimitSection};
 pub use listener::{Listener, Scheme};
 pub use mirror::{Fraction, Mirror};
-pub use name::{BackendName, CertificateName, ListenerName, TableName};
+pub use name::{BackendName, CertificateName, ListenerName, TableName, TelemetryName};
 pub use network::{NetworkSet, is_special};
 pub use origin::Origin;
 pub use passthrough::Passthrough;
@@ -132,6 +133,7 @@ pub use stream::{
     StreamBackends, StreamListener, StreamLog, StreamRetry, StreamSegment, StreamSettings, StreamShare, StreamTarget,
     StreamTemplate, StreamVariable, Transport,
 };
+pub use telemetry::{ParentRule, SecretText, SpanAttribute, SpanReceiver, SpanValue, StandardAttribute, Telemetry};
 pub use template::{Segment, Template, Variable};
 pub use tls::{HostCiphers, KeyGroup, TicketKey, TlsCipher, TlsSettings};
 pub use trace::{Collector, Sampler, TraceContext, TraceRule, Tracing, hex, hex_digest};

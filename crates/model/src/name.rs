@@ -48,4 +48,6 @@ names! {
     BackendName
     /// Name of a [`Certificate`](crate::Certificate), `namespace/secret`.
     CertificateName
+    /// Name of a [`Telemetry`](crate::Telemetry), `namespace/policy`.
+    TelemetryName
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::map::{HASHER, Map};
 use crate::{
     Backend, BackendName, Certificate, CertificateName, EndpointSet, Host, HostKey, HostPattern, Hostname, Listener,
-    ListenerName, Passthrough, Settings, StreamListener, TableName,
+    ListenerName, Passthrough, Settings, StreamListener, TableName, Telemetry, TelemetryName,
 };
 
 /// The complete immutable configuration that the proxy runs. Cloning copies pointers.
@@ -25,6 +25,7 @@ pub struct Snapshot {
     backends: Map<BackendName, Backend>,
     endpoint_sets: Map<BackendName, EndpointSet>,
     certificates: Map<CertificateName, Certificate>,
+    telemetries: BTreeMap<TelemetryName, Arc<Telemetry>>,
     settings: Arc<Settings>,
 }
 
@@ -43,6 +44,8 @@ pub enum Resource {
     EndpointSet(Arc<EndpointSet>),
     /// A certificate chain and its key.
     Certificate(Arc<Certificate>),
+    /// How the requests to a Gateway are traced.
+    Telemetry(Arc<Telemetry>),
     /// Settings for the whole proxy.
     Settings(Arc<Settings>),
 }
@@ -62,6 +65,8 @@ pub enum ResourceName {
     EndpointSet(BackendName),
     /// Of a certificate.
     Certificate(CertificateName),
+    /// Of how requests are traced.
+    Telemetry(TelemetryName),
 }
 
 impl Resource {
@@ -76,6 +81,7 @@ impl Resource {
             Self::Backend(backend) => ResourceName::Backend(backend.name.clone()),
             Self::EndpointSet(set) => ResourceName::EndpointSet(set.backend.clone()),
             Self::Certificate(certificate) => ResourceName::Certificate(certificate.name.clone()),
+            Self::Telemetry(telemetry) => ResourceName::Telemetry(telemetry.name.clone()),
             Self::Settings(_) => return None,
         })
     }
@@ -90,7 +96,7 @@ macro_rules! into_resource {
         }
     )*};
 }
-into_resource!(Listener StreamListener Host Backend EndpointSet Certificate Settings);
+into_resource!(Listener StreamListener Host Backend EndpointSet Certificate Telemetry Settings);
 
 /// A change: the only kind of value that crosses from the control side to the data side.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
@@ -136,6 +142,7 @@ impl Snapshot {
         diff_trees(&old.listeners, &new.listeners, Resource::Listener, ResourceName::Listener, &mut delta);
         let (before, after) = (&old.stream_listeners, &new.stream_listeners);
         diff_trees(before, after, Resource::StreamListener, ResourceName::StreamListener, &mut delta);
+        diff_trees(&old.telemetries, &new.telemetries, Resource::Telemetry, ResourceName::Telemetry, &mut delta);
         diff_maps(&old.certificates, &new.certificates, Resource::Certificate, ResourceName::Certificate, &mut delta);
         diff_maps(&old.endpoint_sets, &new.endpoint_sets, Resource::EndpointSet, ResourceName::EndpointSet, &mut delta);
         diff_maps(&old.backends, &new.backends, Resource::Backend, ResourceName::Backend, &mut delta);
@@ -247,6 +254,16 @@ impl Snapshot {
         self.certificates.get(name)
     }
 
+    /// How requests are traced, by name.
+    pub fn telemetry(&self, name: &TelemetryName) -> Option<&Arc<Telemetry>> {
+        self.telemetries.get(name)
+    }
+
+    /// All ways of tracing requests that are not those of the settings, by name.
+    pub fn telemetries(&self) -> impl ExactSizeIterator<Item = &Arc<Telemetry>> {
+        self.telemetries.values()
+    }
+
     /// A resource by name.
     pub fn resource(&self, name: &ResourceName) -> Option<Resource> {
         match name {
@@ -260,6 +277,7 @@ impl Snapshot {
             ResourceName::Backend(name) => self.backends.get(name).cloned().map(Resource::Backend),
             ResourceName::EndpointSet(name) => self.endpoint_sets.get(name).cloned().map(Resource::EndpointSet),
             ResourceName::Certificate(name) => self.certificates.get(name).cloned().map(Resource::Certificate),
+            ResourceName::Telemetry(name) => self.telemetries.get(name).cloned().map(Resource::Telemetry),
         }
     }
 
@@ -321,6 +339,9 @@ impl Snapshot {
             Resource::Backend(backend) => self.backends.insert(backend.name.clone(), backend),
             Resource::EndpointSet(set) => self.endpoint_sets.insert(set.backend.clone(), set),
             Resource::Certificate(certificate) => self.certificates.insert(certificate.name.clone(), certificate),
+            Resource::Telemetry(telemetry) => {
+                self.telemetries.insert(telemetry.name.clone(), telemetry);
+            }
             Resource::Settings(settings) => self.settings = settings,
         }
     }
@@ -350,6 +371,9 @@ impl Snapshot {
             ResourceName::Certificate(name) => {
                 self.certificates.remove(name);
             }
+            ResourceName::Telemetry(name) => {
+                self.telemetries.remove(name);
+            }
         }
     }
 }
@@ -357,7 +381,7 @@ impl Snapshot {
 /// For dumps and golden files: sorted, and keys redacted.
 impl Serialize for Snapshot {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_struct("Snapshot", 7)?;
+        let mut out = serializer.serialize_struct("Snapshot", 7 + usize::from(!self.telemetries.is_empty()))?;
         out.serialize_field("settings", &self.settings)?;
         out.serialize_field("listeners", &self.listeners().collect::<Vec<_>>())?;
         out.serialize_field("stream_listeners", &self.stream_listeners().collect::<Vec<_>>())?;
@@ -365,6 +389,11 @@ impl Serialize for Snapshot {
         out.serialize_field("backends", &self.backends())?;
         out.serialize_field("endpoint_sets", &self.endpoint_sets())?;
         out.serialize_field("certificates", &self.certificates())?;
+        if self.telemetries.is_empty() {
+            out.skip_field("telemetries")?;
+        } else {
+            out.serialize_field("telemetries", &self.telemetries().collect::<Vec<_>>())?;
+        }
         out.end()
     }
 }
@@ -486,11 +515,11 @@ fn sorted<K: Clone + Eq + std::hash::Hash + Ord, V>(map: &Map<K, V>) -> Vec<&Arc
     entries.into_iter().map(|(_, value)| value).collect()
 }
 
-fn diff_trees<V: PartialEq>(
-    old: &BTreeMap<ListenerName, Arc<V>>,
-    new: &BTreeMap<ListenerName, Arc<V>>,
+fn diff_trees<K: Clone + Ord, V: PartialEq>(
+    old: &BTreeMap<K, Arc<V>>,
+    new: &BTreeMap<K, Arc<V>>,
     resource: impl Fn(Arc<V>) -> Resource,
-    name: impl Fn(ListenerName) -> ResourceName,
+    name: impl Fn(K) -> ResourceName,
     delta: &mut Delta,
 ) {
     let changed = new.iter().filter(|(name, value)| old.get(*name) != Some(*value));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::field::is_same_field;
-use crate::{FieldName, FieldSink, Fields, Template};
+use crate::{FieldName, FieldSink, Fields, Telemetry, TelemetryName, Template};
 
 const TRACEPARENT: FieldName<'_> = FieldName::from_static("traceparent");
 const B3: FieldName<'_> = FieldName::from_static("b3");
@@ -71,6 +71,9 @@ pub struct TraceRule {
     /// The name of spans; `None` for the path of the rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<Template>,
+    /// What holds in place of the settings, if anything does. As long as it is not there, nothing is traced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub telemetry: Option<TelemetryName>,
 }
 
 /// The place of a request in a trace.
@@ -110,7 +113,7 @@ impl Sampler {
         Self::Share((ratio.clamp(0.0, 1.0) * (1u64 << 63) as f64) as u64)
     }
 
-    fn samples(self, trace: &[u8; 16]) -> bool {
+    pub(crate) fn samples(self, trace: &[u8; 16]) -> bool {
         match self {
             Self::Always => true,
             Self::Never => false,
@@ -130,10 +133,10 @@ struct Caller {
 }
 
 impl TraceContext {
-    /// The context of a request. `random` gives 64 random bits.
+    /// The context of a request, by the settings or what holds in their place. `random` gives 64 random bits.
     pub fn begin<'a>(
         rule: &TraceRule,
-        tracing: &Tracing,
+        (tracing, telemetry): (&Tracing, Option<&Telemetry>),
         fields: impl Fields<'a>,
         mut random: impl FnMut() -> u64,
     ) -> Self {
@@ -166,16 +169,14 @@ impl TraceContext {
                 (trace, None)
             }
         };
-        let sampled = caller.sampled.filter(|_| tracing.follows_parent);
-        Self {
-            trace,
-            span: random().max(1).to_be_bytes(),
-            parent,
-            sampled: sampled.unwrap_or_else(|| tracing.sampler.samples(&trace)),
-            keeps_state,
-            single_b3,
-            multiple_b3,
-        }
+        let sampled = match telemetry {
+            Some(telemetry) => telemetry.samples(tracing, &trace, caller.sampled),
+            None => {
+                let followed = caller.sampled.filter(|_| tracing.follows_parent);
+                followed.unwrap_or_else(|| tracing.sampler.samples(&trace))
+            }
+        };
+        Self { trace, span: random().max(1).to_be_bytes(), parent, sampled, keeps_state, single_b3, multiple_b3 }
     }
 
     /// Whether a field of the client gives way to what is [written](Self::write), or must not go on.

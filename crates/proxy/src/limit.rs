@@ -438,6 +438,8 @@ fairway_model::limits! {
             SPAN_QUEUE: usize = 65_536, Count, "Spans are dropped.", "`fairway_spans_dropped_total`";
             /// Spans that wait to be sent, of all workers together.
             SPAN_BYTES: usize = 16 << 20, Bytes, "Spans are dropped.", "`fairway_spans_dropped_total`";
+            /// Receivers of spans with something to send at a time, of policies and of the settings.
+            SPAN_RECEIVERS: usize = 64, Count, "Spans are dropped.", "`fairway_spans_dropped_total`";
             /// Longest name of a span.
             SPAN_NAME: usize = 256, Bytes, "The name is cut.", "";
             /// Spans in one message, whatever `otel-max-export-batch-size` says.

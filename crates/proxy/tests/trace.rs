@@ -6,16 +6,18 @@ mod support;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fairway_model::{
-    Collector, FieldEdit, Filter, ForwardPolicy, Resource, Route, Sampler, Settings, Template, TraceRule, Tracing,
+    Authority, Collector, FieldEdit, Filter, ForwardPolicy, Origin as Owner, ParentRule, Resource, Route, Sampler,
+    Settings, SpanAttribute, SpanReceiver, SpanValue, StandardAttribute, Telemetry, Template, TraceRule, Tracing,
+    Trust, UpstreamTls,
 };
 use fairway_testkit::{Ca, Origin, Reply, eventually};
 use http::Response;
 use support::h2_origin::{Call, H2Origin};
 use support::log::{Lines, logging};
-use support::{HOST, TestProxy, backend, forward, host, route};
+use support::{HOST, TestProxy, backend, backend_alone, endpoints, forward, host, route};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
@@ -25,7 +27,7 @@ fn traced(rule: TraceRule) -> Route {
 }
 
 fn trusting() -> TraceRule {
-    TraceRule { trusts: true, operation: None }
+    TraceRule { trusts: true, operation: None, telemetry: None }
 }
 
 fn start(origin: &Origin, route: Route, tracing: Tracing) -> TestProxy {
@@ -91,7 +93,8 @@ async fn a_trace_goes_on_in_the_form_that_it_came_in() {
 #[tokio::test]
 async fn an_untrusted_trace_does_not_go_on_and_what_the_route_sets_takes_its_place() {
     let origin = Origin::start("a");
-    let proxy = start(&origin, traced(TraceRule { trusts: false, operation: None }), Tracing::default());
+    let proxy =
+        start(&origin, traced(TraceRule { trusts: false, operation: None, telemetry: None }), Tracing::default());
     let parent = format!("00-{TRACE}-{PARENT}-01");
     let all = [("traceparent", &*parent), ("tracestate", "a=b"), ("b3", "0"), ("X-B3-TraceId", TRACE)];
     let new = carried(&proxy, &all).await;
@@ -128,7 +131,11 @@ async fn sampled_spans_go_to_the_collector_over_grpc() {
     let mut resources = backend("web", &[origin.address()]);
     resources.push(host(
         HOST,
-        vec![traced(TraceRule { trusts: true, operation: Some(Template::parse("op $request_method")) })],
+        vec![traced(TraceRule {
+            trusts: true,
+            operation: Some(Template::parse("op $request_method")),
+            telemetry: None,
+        })],
     ));
     resources.push(with(collector(server.address, false)));
     let proxy =
@@ -203,6 +210,180 @@ async fn a_collector_with_tls_gets_spans_if_an_authority_of_the_file_says_who_it
     }
 }
 
+fn telemetry(name: &str, receiver: SpanReceiver) -> Telemetry {
+    Telemetry {
+        name: name.into(),
+        origin: Owner::new("XTelemetryPolicy", "shop", name),
+        sampler: None,
+        parent: None,
+        service: None,
+        span: None,
+        attributes: Vec::new(),
+        receiver: Some(receiver),
+    }
+}
+
+fn receiver(service: &str, http: bool) -> SpanReceiver {
+    let backend = backend_alone(service).name;
+    SpanReceiver { backend, authority: format!("{service}.svc:4317").into(), http, tls: None, fields: Vec::new() }
+}
+
+/// A route at a path that a policy traces.
+fn by_policy(path: &str, policy: &str) -> Route {
+    let rule = TraceRule { telemetry: Some(policy.into()), ..trusting() };
+    Route { tracing: Some(Arc::new(rule)), ..route(path, forward("web", ForwardPolicy::default())) }
+}
+
+#[tokio::test]
+async fn the_spans_of_a_policy_go_to_its_own_receiver_and_say_what_it_asks_for() {
+    let messages: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+    let received = messages.clone();
+    let server = H2Origin::start(move |mut call: Call| {
+        let received = received.clone();
+        async move {
+            let authority = call.request.uri().authority().map(|it| it.as_str().to_owned());
+            assert_eq!(authority.as_deref(), Some("own.svc:4317"));
+            assert_eq!(call.request.headers()["authorization"], "Bearer of-the-shop");
+            let (body, _) = call.body().await;
+            received.lock().unwrap().push(body[5..].to_vec());
+            call.answer(Response::builder().header("grpc-status", "0").body(()).unwrap(), "");
+        }
+    })
+    .await;
+    let (origin, global) = (Origin::start("a"), Origin::new("collector").reply(Reply::ok()).start());
+    let attribute = |name: &str, value| SpanAttribute { name: name.into(), value };
+    let standard = |key: &str| SpanValue::Standard(StandardAttribute::of_key(key).unwrap());
+    let field = |name: &str| SpanValue::Field(name.try_into().unwrap());
+    let own = Telemetry {
+        service: Some("own".into()),
+        span: Some("own span".into()),
+        attributes: vec![
+            attribute("env", SpanValue::Literal("test".into())),
+            attribute("user", field("x-user")),
+            attribute("http.method", standard("http.request.method")),
+            attribute("status", standard("http.response.status_code")),
+            attribute("url", standard("url.full")),
+            attribute("absent", field("x-absent")),
+            attribute("type", field("content-type")),
+            attribute("version", standard("network.protocol.version")),
+        ],
+        ..telemetry(
+            "shop/own",
+            SpanReceiver {
+                fields: vec![("Authorization".try_into().unwrap(), "Bearer of-the-shop".into())],
+                ..receiver("own", false)
+            },
+        )
+    };
+    let mut resources = backend("web", &[origin.address()]);
+    resources.extend(backend("own", &[server.address]));
+    resources.extend([own.into(), with(collector(global.address(), true))]);
+    resources
+        .push(host(HOST, vec![by_policy("/own", "shop/own"), by_policy("/none", "shop/none"), traced(trusting())]));
+    let proxy = TestProxy::start(resources);
+    let long = "u".repeat(3000);
+    let fields = [("host", HOST), ("x-user", &*long)];
+    for target in ["/own/a?b=c", "/", "/none"] {
+        proxy.connect().await.request("GET", target, &fields, b"").await;
+    }
+    eventually("both messages", || async { !messages.lock().unwrap().is_empty() && global.requests() > 0 }).await;
+    let spans_of_own = spans(&messages.lock().unwrap()[0]);
+    let [(span, attributes)] = &spans_of_own[..] else { panic!("{} spans", spans_of_own.len()) };
+    assert_eq!(span[&5], b"own span");
+    let user = attributes["user"].clone();
+    assert!(user.len() == 1024 && long.starts_with(&user), "its length is bounded");
+    for (key, value) in [
+        ("service.name", "own"),
+        ("env", "test"),
+        ("http.method", "GET"),
+        ("status", "200"),
+        ("url", &format!("http://{HOST}/own/a?b=c")),
+        ("version", "1.1"),
+    ] {
+        assert_eq!(attributes.get(key).map(String::as_str), Some(value), "{key}: {attributes:?}");
+    }
+    assert!(attributes.contains_key("type") && !attributes.contains_key("absent"), "{attributes:?}");
+    let others = spans(&global.seen()[0].body);
+    assert_eq!((others.len(), &*others[0].1["service.name"]), (1, "shop"), "not those of policies");
+    // A policy that is not there traces nothing.
+    let parent = format!("00-{TRACE}-{PARENT}-01");
+    let all = [("host", HOST), ("traceparent", &*parent)];
+    let echo = proxy.connect().await.request("GET", "/none", &all, b"").await.echo();
+    assert_eq!(echo.headers.all("traceparent"), [&*parent]);
+}
+
+#[tokio::test]
+async fn the_callers_decision_counts_as_the_policy_says() {
+    let origin = Origin::start("a");
+    let begin = |parent, sampler| Telemetry { parent, sampler, ..telemetry("shop/a", receiver("none", true)) };
+    let mut resources = backend("web", &[origin.address()]);
+    resources.push(host(HOST, vec![by_policy("/", "shop/a")]));
+    let proxy = TestProxy::start(resources);
+    let (sampled, not) = (format!("00-{TRACE}-{PARENT}-01"), format!("00-{TRACE}-{PARENT}-00"));
+    let all = Sampler::Always;
+    for (policy, expected) in [
+        // New traces, those that the caller has sampled, and those that it has not.
+        (begin(None, None), ["01", "01", "00"]),
+        (begin(Some(ParentRule::Followed(all)), Some(Sampler::Never)), ["00", "01", "00"]),
+        (begin(Some(ParentRule::Followed(Sampler::Never)), Some(all)), ["01", "00", "00"]),
+        (begin(Some(ParentRule::Ignored), Some(all)), ["01", "01", "01"]),
+    ] {
+        proxy.publish([policy.clone().into()]).await;
+        for (parent, expected) in [None, Some(&sampled), Some(&not)].into_iter().zip(expected) {
+            let fields: Vec<_> = parent.map(|parent| ("traceparent", &**parent)).into_iter().collect();
+            let value = carried(&proxy, &fields).await.remove("traceparent").unwrap();
+            assert!(value.ends_with(expected), "{parent:?} became {value} by {policy:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_that_does_not_answer_delays_no_other_and_the_endpoints_of_now_get_spans() {
+    let stalled = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let [first, second] = ["first", "second"].map(|name| Origin::new(name).reply(Reply::ok()).start());
+    let origin = Origin::start("a");
+    let mut resources = backend("web", &[origin.address()]);
+    resources.extend(backend("stalled", &[stalled.local_addr().unwrap()]));
+    resources.extend(backend("good", &[first.address()]));
+    resources.push(telemetry("shop/stalled", receiver("stalled", true)).into());
+    resources.push(telemetry("shop/good", receiver("good", true)).into());
+    resources.push(with(Tracing { delay: Duration::from_millis(20), ..Tracing::default() }));
+    resources.push(host(HOST, vec![by_policy("/stalled", "shop/stalled"), by_policy("/good", "shop/good")]));
+    let proxy = TestProxy::start(resources);
+    let begun = Instant::now();
+    proxy.connect().await.get(HOST, "/stalled").await;
+    let (held, _) = stalled.accept().await.unwrap();
+    proxy.connect().await.get(HOST, "/good").await;
+    eventually("spans at the good one", || async { first.requests() > 0 }).await;
+    proxy.publish([endpoints("good", &[second.address()])]).await;
+    let before = first.requests();
+    proxy.connect().await.get(HOST, "/good").await;
+    eventually("spans at the other endpoint", || async { second.requests() > 0 }).await;
+    assert_eq!(first.requests(), before);
+    assert!(begun.elapsed() < Duration::from_secs(10), "the first one still waits for its answer");
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_receiver_with_tls_gets_spans_if_its_certificate_is_as_demanded() {
+    let (ca, other) = (Ca::new("collector"), Ca::new("other"));
+    for (trusted, expected) in [(&ca, 1), (&other, 0)] {
+        let server = Origin::new("collector").tls(&ca.leaf(&["otel.example"])).reply(Reply::ok()).start();
+        let origin = Origin::start("a");
+        let trust = Trust::Authorities([Authority::new(trusted.der().to_vec())].into());
+        let tls = UpstreamTls { name: Some("otel.example".into()), sni: true, trust, ..UpstreamTls::default() };
+        let own = SpanReceiver { tls: Some(Arc::new(tls)), ..receiver("own", true) };
+        let mut resources = backend("web", &[origin.address()]);
+        resources.extend(backend("own", &[server.address()]));
+        resources.extend([telemetry("shop/own", own).into(), host(HOST, vec![by_policy("/", "shop/own")])]);
+        let proxy = TestProxy::start(resources);
+        proxy.connect().await.get(HOST, "/").await;
+        // The collector lives on the thread of the test.
+        tokio::task::spawn_blocking(move || proxy.proxy.stop_now()).await.unwrap();
+        assert_eq!(server.requests(), expected);
+    }
+}
+
 type Fields = HashMap<u64, Vec<u8>>;
 
 /// The spans of a message, each with its attributes and those of its resource.
@@ -219,7 +400,8 @@ fn spans(message: &[u8]) -> Vec<(Fields, HashMap<String, String>)> {
             let texts = own.chain(shared).map(|(_, pair)| {
                 let pair = fields(&pair);
                 let value = fields(&pair[&2]);
-                let text = value.get(&1).cloned().unwrap_or_default();
+                let number = || value.get(&3).map(|number| number[0].to_string().into_bytes());
+                let text = value.get(&1).cloned().or_else(number).unwrap_or_default();
                 (String::from_utf8(pair[&1].clone()).unwrap(), String::from_utf8(text).unwrap())
             });
             (fields(&span), texts.collect())

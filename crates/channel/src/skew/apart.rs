@@ -2,6 +2,7 @@
 
 use fairway_model::{
     Backend, Certificate, Delta, EndpointSet, Endpoints, Listener, Origin, Resource, Settings, StreamListener,
+    Telemetry,
 };
 use fairway_testkit::within;
 use serde_json::{Value, json};
@@ -103,6 +104,7 @@ fn edited(resource: &Resource) -> Resource {
         Resource::Backend(it) => Backend { port: "81".into(), ..(*it).clone() }.into(),
         Resource::EndpointSet(it) => EndpointSet { endpoints: Endpoints::Addresses(vec![]), ..(*it).clone() }.into(),
         Resource::Certificate(it) => Certificate { fingerprint: "01".into(), ..(*it).clone() }.into(),
+        Resource::Telemetry(it) => Telemetry { span: Some("other".into()), ..(*it).clone() }.into(),
         Resource::Settings(it) => Settings { server_tokens: !it.server_tokens, ..(*it).clone() }.into(),
     }
 }

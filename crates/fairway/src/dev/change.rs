@@ -47,6 +47,7 @@ pub(super) fn lines(
             }
             ResourceName::Listener(name) | ResourceName::StreamListener(name) => add('-', format!("listener {name}")),
             ResourceName::Certificate(name) => add('-', format!("certificate {name}")),
+            ResourceName::Telemetry(name) => add('-', format!("tracing by {name}")),
             ResourceName::Backend(_) | ResourceName::EndpointSet(_) => {}
         }
     }
@@ -67,6 +68,10 @@ pub(super) fn lines(
                 if before.backend(&backend.name).is_some() {
                     add('~', format!("how {} is spoken to", backend.name));
                 }
+            }
+            Resource::Telemetry(telemetry) => {
+                let sign = if before.telemetry(&telemetry.name).is_some() { '~' } else { '+' };
+                add(sign, format!("tracing by {}", telemetry.name));
             }
             Resource::Settings(_) => add('~', "settings of the whole proxy".to_owned()),
             Resource::Listener(listener) => add('~', format!("listener {} {}", listener.name, listener.address)),

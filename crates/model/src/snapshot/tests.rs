@@ -35,6 +35,20 @@ fn stream_listener(name: u8, port: u8) -> Resource {
     .into()
 }
 
+fn telemetry(name: u8, service: u8) -> Resource {
+    Telemetry {
+        name: format!("a/t{name}").into(),
+        origin: Origin::new("XTelemetryPolicy", "a", "t"),
+        sampler: None,
+        parent: None,
+        service: Some(format!("s{service}").into()),
+        span: None,
+        attributes: Vec::new(),
+        receiver: None,
+    }
+    .into()
+}
+
 fn resources() -> impl Strategy<Value = Vec<Resource>> {
     let patterns =
         prop_oneof!["[a-c]\\.[a-c]", "\\*\\.[a-c]", "\\*\\*\\.[a-c]", "[a-c]\\.\\*", "~[a-c]", Just("*".to_owned())];
@@ -43,6 +57,7 @@ fn resources() -> impl Strategy<Value = Vec<Resource>> {
         (0u8..4, 0u8..3).prop_map(|(name, port)| endpoints(name, port)),
         (0u8..3, 0u8..3).prop_map(|(name, port)| listener(name, port)),
         (0u8..3, 0u8..3).prop_map(|(name, port)| stream_listener(name, port)),
+        (0u8..3, 0u8..3).prop_map(|(name, service)| telemetry(name, service)),
     ];
     proptest::collection::vec(resource, 0..20)
 }
@@ -83,12 +98,13 @@ fn resources_are_found_and_removed_by_their_names() {
         backend.into(),
         endpoints(0, 1),
         certificate("c").into(),
+        telemetry(0, 1),
         settings.clone().into(),
     ];
     let snapshot = Snapshot::default().apply(Delta::upsert(resources.clone()));
     let (named, others): (Vec<_>, Vec<_>) = resources.into_iter().partition(|resource| resource.name().is_some());
     assert_eq!(others, [settings.clone().into()]);
-    assert_eq!(named.len(), 6);
+    assert_eq!(named.len(), 7);
     let removals: Vec<_> = named.iter().filter_map(Resource::name).collect();
     let found: Vec<_> = removals.iter().filter_map(|name| snapshot.resource(name)).collect();
     assert_eq!(found, named);

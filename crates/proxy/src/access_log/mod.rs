@@ -22,6 +22,7 @@ use crate::record::RequestRecord;
 pub use self::clock::LogClock;
 pub use self::format::Format;
 pub use self::stream::{StreamFormat, StreamRecord};
+pub(crate) use self::value::without_port;
 pub use self::writer::{LogHandle, LogSink, LogThread, LogWriter};
 
 /// What is logged and in which format, compiled from the settings whenever they change.

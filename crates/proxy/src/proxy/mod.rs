@@ -4,6 +4,7 @@ mod control;
 mod fingerprint;
 mod handover;
 mod listening;
+mod receiver;
 mod shared;
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -39,7 +40,7 @@ use crate::net::stapling::Stapling;
 use crate::net::tls::Certificates;
 use crate::remark::{ACCEL_REDIRECT, ACCEL_REDIRECT_TEXT, Remarks};
 use crate::shard::{ClientCounts, Common};
-use crate::span::Spans;
+use crate::span::{NoDestination, Spans};
 use crate::spool::{SpoolOptions, Spools};
 use crate::upstream::HealthBoard;
 use crate::worker::{self, Order};
@@ -171,7 +172,6 @@ impl Proxy {
             log.set_syslog(live.snapshot.settings().access_log.syslog.as_ref());
         }
         let spans = Spans::new(count);
-        spans.configure(&live.snapshot.settings().tracing);
         let remarks = Remarks::default();
         let spools = spool.map(start_spools).transpose()?;
         let health = Arc::<HealthBoard>::default();
@@ -224,6 +224,14 @@ impl Proxy {
             away: watch::Sender::default(),
         };
         let shared = Arc::new(shared);
+        shared.spans.find_receivers({
+            let (shared, turns) = (Arc::downgrade(&shared), AtomicUsize::new(0));
+            Box::new(move |policy| {
+                let live = shared.upgrade().map(|shared| shared.live()).ok_or(NoDestination::Nobody)?;
+                receiver::find(&live, policy, turns.fetch_add(1, Ordering::Relaxed))
+            })
+        });
+        shared.configure_spans(None);
         shared.note(fingerprint::whole(&shared.live().snapshot), &[]);
         let everything = Snapshot::diff(&Snapshot::default(), &shared.live().snapshot);
         shared.announce(&everything, &Snapshot::default());
@@ -394,9 +402,7 @@ impl Publisher {
         if let Some(log) = &shared.log {
             log.set_syslog(live.snapshot.settings().access_log.syslog.as_ref());
         }
-        if live.snapshot.settings().tracing != current.snapshot.settings().tracing {
-            shared.spans.configure(&live.snapshot.settings().tracing);
-        }
+        shared.configure_spans(Some((&current, &live)));
         let mut listeners = shared.relisten(&mut listening, &live.snapshot);
         let (refused, opened) = (std::mem::take(&mut listeners.refused), std::mem::take(&mut listeners.opened));
         // Handshakes may see it a moment before the requests do.

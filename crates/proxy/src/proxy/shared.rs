@@ -80,6 +80,23 @@ impl Shared {
         while all_done.recv().await.is_some() {}
     }
 
+    /// Tells the thread for spans about the settings, if a change concerns it.
+    pub(super) fn configure_spans<'a>(&self, change: Option<(&'a Live, &'a Live)>) {
+        let current = self.live();
+        let live = match change {
+            None => &*current,
+            Some((before, after)) => {
+                let rules = |live: &'a Live| (live.snapshot.telemetries().len() > 0, &live.snapshot.settings().tracing);
+                if rules(before) == rules(after) {
+                    return;
+                }
+                after
+            }
+        };
+        let snapshot = &live.snapshot;
+        self.spans.configure(&snapshot.settings().tracing, snapshot.telemetries().len() > 0);
+    }
+
     /// Passes a change to the parts that watch the addresses of endpoints.
     pub(super) fn announce(&self, delta: &Delta, before: &Snapshot) {
         if let Some(resolver) = &self.resolver {

@@ -33,7 +33,7 @@ use crate::random::Rng;
 use crate::record::RequestRecord;
 use crate::remark::Remarks;
 use crate::respond::DateClock;
-use crate::span::{SpanBuffer, Spans};
+use crate::span::{SpanBuffer, SpanRules, Spans};
 use crate::spool::Spools;
 use crate::timer::{Beat, Timers};
 use crate::unreachable::{Failing, UnreachableSink};
@@ -273,19 +273,28 @@ impl Shard {
     /// Keeps the span of a request, if it is sampled and somebody receives it.
     fn record_span(&self, live: &Live, context: &TraceContext, record: &RequestRecord<'_>) {
         let tracing = &live.snapshot.settings().tracing;
-        if !context.sampled || tracing.collector.is_none() {
+        let rule = record.route.and_then(|route| route.tracing.as_ref());
+        let policy = rule.and_then(|rule| rule.telemetry.as_ref());
+        let telemetry = policy.and_then(|policy| live.snapshot.telemetry(policy));
+        let is_received = match (policy, telemetry) {
+            (None, _) => tracing.collector.is_some(),
+            (Some(_), telemetry) => telemetry.is_some_and(|telemetry| telemetry.receiver.is_some()),
+        };
+        if !context.sampled || !is_received {
             return;
         }
-        let rule = record.route.and_then(|route| route.tracing.as_ref());
         let mut name = Vec::new();
-        match rule.and_then(|rule| rule.operation.as_ref()) {
-            Some(operation) => {
+        match (telemetry.and_then(|it| it.span.as_deref()), rule.and_then(|rule| rule.operation.as_ref())) {
+            (Some(span), _) => name.extend_from_slice(span.as_bytes()),
+            (None, Some(operation)) => {
                 // What doesn't fit is left out.
                 let _ = self.format(operation).append(record, &mut self.log_clock.borrow_mut(), SPAN_NAME, &mut name);
             }
-            None => name.extend_from_slice(record.route.map_or(b"", |route| route.rule.as_bytes())),
+            (None, None) => name.extend_from_slice(record.route.map_or(b"", |route| route.rule.as_bytes())),
         }
-        self.common.spans.record(&self.spans, tracing, context, record, &name);
+        let receivers = live.snapshot.telemetries().len() + 1;
+        let rules = SpanRules { tracing, telemetry: telemetry.map(|telemetry| &**telemetry), receivers };
+        self.common.spans.record(&self.spans, rules, context, record, &name);
     }
 
     /// Writes a line about a stream that has ended.

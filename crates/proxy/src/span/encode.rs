@@ -1,12 +1,14 @@
 //! Spans in protobuf, as `opentelemetry/proto/trace/v1/trace.proto` defines them. The few messages that are needed are written here: the
 //! generated types would cost a megabyte of the binary.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use fairway_model::{Action, Fields, TraceContext};
+use fairway_model::{Action, Fields, SpanValue, StandardAttribute, Target, Telemetry, TraceContext};
 
-use crate::http::FieldsView;
+use crate::access_log::without_port;
+use crate::http::{FieldsView, Version};
 use crate::record::RequestRecord;
 
 /// `SPAN_KIND_SERVER`.
@@ -21,8 +23,26 @@ const ERROR: u64 = 2;
 // No limit: the heads of requests are limited, and the rest of a text is left out.
 const TEXT: usize = 1024;
 
+/// Fields of a name that are read, whose values may be many.
+// No limit: the rest is left out.
+const LINES: usize = 16;
+
+/// What is told about a request beyond what is known about it.
+pub(super) struct Told<'a> {
+    /// The name of the span.
+    pub(super) name: &'a [u8],
+    /// What a policy asks for.
+    pub(super) telemetry: Option<&'a Telemetry>,
+}
+
 /// Appends a span as an element of `ScopeSpans.spans`. `end` is the time since 1970.
-pub(super) fn span(context: &TraceContext, record: &RequestRecord<'_>, name: &[u8], end: Duration, out: &mut Vec<u8>) {
+pub(super) fn span(
+    context: &TraceContext,
+    record: &RequestRecord<'_>,
+    Told { name, telemetry }: Told<'_>,
+    end: Duration,
+    out: &mut Vec<u8>,
+) {
     let mut span = Vec::with_capacity(512);
     bytes(1, &context.trace, &mut span);
     bytes(2, &context.span, &mut span);
@@ -34,6 +54,11 @@ pub(super) fn span(context: &TraceContext, record: &RequestRecord<'_>, name: &[u
     time(7, end.saturating_sub(record.duration), &mut span);
     time(8, end, &mut span);
     attributes(record, &mut span);
+    for one in telemetry.into_iter().flat_map(|telemetry| &telemetry.attributes) {
+        if let Some(value) = value(&one.value, record) {
+            put(&one.name, &value, &mut span);
+        }
+    }
     if record.status >= 500 {
         let mut status = Vec::new();
         if let Some(cause) = record.cause {
@@ -47,53 +72,177 @@ pub(super) fn span(context: &TraceContext, record: &RequestRecord<'_>, name: &[u
 
 /// The attributes, under the names of nginx's module, and those that ingress-nginx adds.
 fn attributes(record: &RequestRecord<'_>, out: &mut Vec<u8>) {
-    let mut put = |key: &str, value: &[u8]| {
+    let mut add = |key: &str, value: &[u8]| {
         if !value.is_empty() {
             attribute(9, key, value, out);
         }
     };
     let client = record.client;
     if let Some(head) = record.head {
-        put("http.method", head.parsed.method_bytes(head.bytes));
-        put("http.target", head.parsed.request_uri().of(head.bytes));
+        add("http.method", head.parsed.method_bytes(head.bytes));
+        add("http.target", head.parsed.request_uri().of(head.bytes));
         let fields = FieldsView { fields: head.parsed.fields(), bytes: head.bytes };
         if let Some(agent) = fields.lines().find(|line| line.is(b"user-agent")) {
-            put("http.user_agent", agent.value);
+            add("http.user_agent", agent.value);
         }
     }
-    put("http.scheme", client.scheme().as_str().as_bytes());
-    put("http.host", client.host());
-    put("net.peer.ip", &client.address_text());
-    put("request_id", client.request_id());
+    add("http.scheme", client.scheme().as_str().as_bytes());
+    add("http.host", client.host());
+    add("net.peer.ip", &client.address_text());
+    add("request_id", client.request_id());
     if let Some(host) = record.host {
         let mut name = String::new();
         let _ = write!(name, "{}", host.pattern());
-        put("http.server_name", name.as_bytes());
+        add("http.server_name", name.as_bytes());
     }
     if let Some(route) = record.route {
-        put("ingress.namespace", route.origin.namespace.as_bytes());
-        put("ingress.name", route.origin.name.as_bytes());
-        put("http.route", route.rule.as_bytes());
+        add("ingress.namespace", route.origin.namespace.as_bytes());
+        add("ingress.name", route.origin.name.as_bytes());
+        add("http.route", route.rule.as_bytes());
         if let Some(backend) = record.backend.filter(|_| matches!(route.action, Action::Forward(_))) {
-            put("ingress.service_name", backend.origin.name.as_bytes());
-            put("ingress.upstream", backend.upstream_name.as_bytes());
+            add("ingress.service_name", backend.origin.name.as_bytes());
+            add("ingress.upstream", backend.upstream_name.as_bytes());
         }
     }
     if let Some(cause) = record.cause {
-        put("fairway.failure_reason", cause.reason.as_str().as_bytes());
+        add("fairway.failure_reason", cause.reason.as_str().as_bytes());
     }
     for (key, value) in [
         ("net.host.port", u64::from(record.local.port())),
         ("http.status_code", record.status.into()),
         ("fairway.tries", record.tries.len() as u64),
     ] {
-        let mut pair = Vec::new();
-        text(1, key.as_bytes(), &mut pair);
-        let mut any = Vec::new();
-        number(3, value, &mut any);
-        bytes(2, &any, &mut pair);
-        bytes(9, &pair, out);
+        put(key, &AttributeValue::Number(value), out);
     }
+}
+
+/// The value of an attribute, in the type that the conventions of OpenTelemetry give it.
+enum AttributeValue<'a> {
+    Text(Cow<'a, [u8]>),
+    Number(u64),
+    List(Vec<&'a [u8]>),
+}
+
+impl<'a> From<&'a [u8]> for AttributeValue<'a> {
+    fn from(text: &'a [u8]) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+/// The value that a policy asks for, if the request has it.
+fn value<'a>(asked: &'a SpanValue, record: &RequestRecord<'a>) -> Option<AttributeValue<'a>> {
+    match asked {
+        SpanValue::Literal(text) => Some(text.as_bytes().into()),
+        SpanValue::Field(name) => {
+            let name = name.as_str().as_bytes();
+            let found = request_fields(record, name).or_else(|| response_fields(record, name))?;
+            let [only] = found[..] else { return Some(AttributeValue::Text(found.join(&b", "[..]).into())) };
+            Some(only.into())
+        }
+        SpanValue::Standard(attribute) => standard(attribute, record),
+    }
+}
+
+/// An attribute of the conventions of OpenTelemetry.
+fn standard<'a>(attribute: &'a StandardAttribute, record: &RequestRecord<'a>) -> Option<AttributeValue<'a>> {
+    let client = record.client;
+    let owned = |text: String| Some(AttributeValue::Text(text.into_bytes().into()));
+    let view = || record.head.map(|head| head.parsed.view(head.bytes));
+    let target = || match view()?.target {
+        Target::Path(path, query) => Some((path, query)),
+        Target::Server => None,
+    };
+    match attribute {
+        StandardAttribute::Method => {
+            const KNOWN: [&[u8]; 10] =
+                [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH", b"QUERY"];
+            let method = view()?.method;
+            Some(if KNOWN.contains(&method) { method } else { &b"_OTHER"[..] }.into())
+        }
+        StandardAttribute::MethodOriginal => Some(view()?.method.into()),
+        StandardAttribute::Status => (record.status > 0).then(|| AttributeValue::Number(record.status.into())),
+        StandardAttribute::Route => Some(record.route?.rule.as_bytes().into()),
+        StandardAttribute::UserAgent => request_fields(record, b"user-agent")?.first().map(|value| (*value).into()),
+        StandardAttribute::ErrorType => match record.cause {
+            Some(cause) => Some(cause.reason.as_str().as_bytes().into()),
+            None if record.status >= 500 => owned(record.status.to_string()),
+            None => None,
+        },
+        StandardAttribute::Scheme => Some(client.scheme().as_str().as_bytes().into()),
+        StandardAttribute::Path => Some(target()?.0.into()),
+        StandardAttribute::Query => Some(target()?.1?.into()),
+        StandardAttribute::Url => {
+            let (path, query) = target()?;
+            let (mark, query) = query.map_or((&b""[..], &b""[..]), |query| (&b"?"[..], query));
+            let parts = [client.scheme().as_str().as_bytes(), b"://", client.host(), path, mark, query];
+            Some(AttributeValue::Text(parts.concat().into()))
+        }
+        StandardAttribute::ClientAddress => owned(client.address().to_string()),
+        StandardAttribute::ClientPort => {
+            (client.address() == record.peer.ip()).then(|| AttributeValue::Number(record.peer.port().into()))
+        }
+        StandardAttribute::ServerAddress => Some(without_port(client.host()).into()),
+        StandardAttribute::ServerPort => Some(AttributeValue::Number(record.local.port().into())),
+        StandardAttribute::PeerAddress => owned(record.peer.ip().to_string()),
+        StandardAttribute::PeerPort => Some(AttributeValue::Number(record.peer.port().into())),
+        StandardAttribute::Protocol => Some(b"http"[..].into()),
+        StandardAttribute::ProtocolVersion => Some(
+            match record.head?.parsed.version() {
+                Version::Http10 => &b"1.0"[..],
+                Version::Http11 => b"1.1",
+                Version::Http2 => b"2",
+            }
+            .into(),
+        ),
+        StandardAttribute::Transport => Some(b"tcp"[..].into()),
+        StandardAttribute::NetworkType => {
+            Some(if record.peer.ip().to_canonical().is_ipv4() { &b"ipv4"[..] } else { b"ipv6" }.into())
+        }
+        StandardAttribute::RequestField(name) => {
+            request_fields(record, name.as_str().as_bytes()).map(AttributeValue::List)
+        }
+        StandardAttribute::ResponseField(name) => {
+            response_fields(record, name.as_str().as_bytes()).map(AttributeValue::List)
+        }
+    }
+}
+
+fn request_fields<'a>(record: &RequestRecord<'a>, name: &[u8]) -> Option<Vec<&'a [u8]>> {
+    let head = record.head?;
+    lines(FieldsView { fields: head.parsed.fields(), bytes: head.bytes }, name)
+}
+
+fn response_fields<'a>(record: &RequestRecord<'a>, name: &[u8]) -> Option<Vec<&'a [u8]>> {
+    let fields = record.upstream_fields?;
+    lines(FieldsView { fields: fields.parsed, bytes: fields.bytes }, name)
+}
+
+/// The first values of a field; `None` if it is absent.
+fn lines<'a>(fields: FieldsView<'a>, name: &[u8]) -> Option<Vec<&'a [u8]>> {
+    let found: Vec<_> = fields.lines().filter(|line| line.is(name)).map(|line| line.value).take(LINES).collect();
+    (!found.is_empty()).then_some(found)
+}
+
+/// Adds an attribute to a span.
+fn put(key: &str, value: &AttributeValue<'_>, out: &mut Vec<u8>) {
+    let mut any = Vec::new();
+    match value {
+        AttributeValue::Text(value) => text(1, value, &mut any),
+        AttributeValue::Number(value) => number(3, *value, &mut any),
+        AttributeValue::List(values) => {
+            let mut list = Vec::new();
+            for value in values {
+                let mut one = Vec::new();
+                text(1, value, &mut one);
+                bytes(1, &one, &mut list);
+            }
+            bytes(5, &list, &mut any);
+        }
+    }
+    let mut pair = Vec::new();
+    text(1, key.as_bytes(), &mut pair);
+    bytes(2, &any, &mut pair);
+    bytes(9, &pair, out);
 }
 
 /// The message that hands over spans: `ExportTraceServiceRequest`.

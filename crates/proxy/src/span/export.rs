@@ -1,19 +1,18 @@
 //! Sends a message of spans to a collector, over gRPC or HTTP/1.1, with TLS or without: one connection for each message, since there is one every few seconds.
 //! Runs on the thread for spans, never on a worker.
 
-use std::net::ToSocketAddrs;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::{fs, io};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use fairway_model::Collector;
-use http::Request;
+use fairway_model::{Collector, ConfiguredName, SecretText, Tracing};
+use http::{HeaderValue, Request};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::runtime::Builder;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -21,6 +20,50 @@ use crate::limit::{SPAN_ANSWER, SPAN_AUTHORITIES, SPAN_HEAD, SPAN_TIME};
 
 /// The method that takes spans.
 const METHOD: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+
+/// Where spans go, and how.
+#[derive(Debug)]
+pub(crate) struct SpanDestination {
+    /// What is tried, in order.
+    pub(crate) place: SpanPlace,
+    /// What it is called in requests.
+    pub(crate) authority: String,
+    /// Whether it is spoken to over HTTP/1.1; over gRPC otherwise.
+    pub(crate) http: bool,
+    /// TLS to it, if it is spoken.
+    pub(crate) tls: Option<SpanTls>,
+    /// Fields of the requests.
+    pub(crate) fields: Vec<(ConfiguredName, SecretText)>,
+    /// `service.name` of the spans.
+    pub(crate) service: Box<str>,
+}
+
+/// Where a collector is.
+#[derive(Debug)]
+pub(crate) enum SpanPlace {
+    /// At one of these addresses.
+    Addresses(Vec<SocketAddr>),
+    /// Where this name leads.
+    Name(Box<str>, u16),
+}
+
+/// TLS to a collector.
+#[derive(Debug)]
+pub(crate) struct SpanTls {
+    pub(crate) config: Arc<ClientConfig>,
+    pub(crate) name: ServerName<'static>,
+}
+
+/// Why the spans of a policy go nowhere.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoDestination {
+    #[error("nobody receives them")]
+    Nobody,
+    #[error("the Service has no endpoint")]
+    NoEndpoint,
+    #[error("{0}")]
+    Tls(String),
+}
 
 /// Why spans could not be sent.
 #[derive(Debug, thiserror::Error)]
@@ -41,38 +84,61 @@ pub(super) enum ExportError {
     Name,
     #[error("the authorities in {0} can't be used")]
     Authorities(Box<str>),
+    #[error("the value of the field {0} can't be sent")]
+    Field(Box<str>),
+    #[error(transparent)]
+    Nowhere(#[from] NoDestination),
 }
 
-/// Sends a message. Blocks.
+impl SpanDestination {
+    /// The collector of the settings.
+    ///
+    /// # Errors
+    /// If there is none, or TLS to it can't be had.
+    pub(super) fn of_collector(tracing: &Tracing) -> Result<Self, ExportError> {
+        let Some(Collector { host, port, http, authorities }) = &tracing.collector else {
+            return Err(NoDestination::Nobody.into());
+        };
+        let name = || ServerName::try_from(host.to_string()).map_err(|_| ExportError::Name);
+        let tls = authorities
+            .as_deref()
+            .map(|file| Ok::<_, ExportError>(SpanTls { config: tls(file, *http)?, name: name()? }));
+        Ok(Self {
+            place: SpanPlace::Name(host.clone(), port.get()),
+            authority: if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") },
+            http: *http,
+            tls: tls.transpose()?,
+            fields: Vec::new(),
+            service: tracing.service.clone(),
+        })
+    }
+}
+
+/// Sends a message.
 ///
 /// # Errors
 /// Why that failed.
-pub(super) fn send(collector: &Collector, message: Vec<u8>) -> Result<(), ExportError> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let Collector { host, port, http, authorities } = collector;
-    let tls = authorities.as_deref().map(|file| tls(file, *http)).transpose()?;
-    let name = ServerName::try_from(host.to_string());
-    let address = (&**host, port.get()).to_socket_addrs().map_err(ExportError::Connect)?;
-    let address: Vec<_> = address.collect();
-    let host = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    runtime.block_on(async {
-        let sent = async {
-            let stream = TcpStream::connect(&*address).await.map_err(ExportError::Connect)?;
-            match tls {
-                None => exchange(stream, *http, "http", &host, message).await,
-                Some(tls) => {
-                    let name = name.map_err(|_| ExportError::Name)?;
-                    let stream = tls.connect(name, stream).await.map_err(ExportError::Connect)?;
-                    exchange(stream, *http, "https", &host, message).await
-                }
-            }
+pub(super) async fn send(to: &SpanDestination, message: Vec<u8>) -> Result<(), ExportError> {
+    let sent = async {
+        let stream = match &to.place {
+            SpanPlace::Addresses(addresses) => TcpStream::connect(&**addresses).await,
+            SpanPlace::Name(host, port) => TcpStream::connect((&**host, *port)).await,
         };
-        timeout(SPAN_TIME, sent).await.unwrap_or(Err(ExportError::Late))
-    })
+        let stream = stream.map_err(ExportError::Connect)?;
+        match &to.tls {
+            None => exchange(stream, "http", to, message).await,
+            Some(SpanTls { config, name }) => {
+                let tls = TlsConnector::from(config.clone());
+                let stream = tls.connect(name.clone(), stream).await.map_err(ExportError::Connect)?;
+                exchange(stream, "https", to, message).await
+            }
+        }
+    };
+    timeout(SPAN_TIME, sent).await.unwrap_or(Err(ExportError::Late))
 }
 
 /// TLS with a certificate by an authority in a file, which is read for each message: they are seconds apart, and it may be renewed.
-fn tls(file: &str, http: bool) -> Result<TlsConnector, ExportError> {
+fn tls(file: &str, http: bool) -> Result<Arc<ClientConfig>, ExportError> {
     let unusable = || ExportError::Authorities(file.into());
     let size = fs::metadata(file).map_err(|_| unusable())?.len();
     let text = fs::read(file).ok().filter(|_| size <= SPAN_AUTHORITIES).ok_or_else(unusable)?;
@@ -85,32 +151,47 @@ fn tls(file: &str, http: bool) -> Result<TlsConnector, ExportError> {
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let mut config = config.map_err(|_| unusable())?.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![if http { b"http/1.1".to_vec() } else { b"h2".to_vec() }];
-    Ok(TlsConnector::from(Arc::new(config)))
+    Ok(Arc::new(config))
 }
 
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    http: bool,
     scheme: &str,
-    host: &str,
+    to: &SpanDestination,
     message: Vec<u8>,
 ) -> Result<(), ExportError> {
-    if http { over_http(stream, host, &message).await } else { over_grpc(stream, scheme, host, message).await }
+    if to.http { over_http(stream, to, &message).await } else { over_grpc(stream, scheme, to, message).await }
+}
+
+/// The value of a field, marked as one that no table of HPACK keeps.
+fn value(name: &ConfiguredName, text: &SecretText) -> Result<HeaderValue, ExportError> {
+    let mut value = HeaderValue::from_str(text.reveal()).map_err(|_| ExportError::Field(name.as_str().into()))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// OTLP/HTTP with a binary body.
 async fn over_http(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    host: &str,
+    to: &SpanDestination,
     message: &[u8],
 ) -> Result<(), ExportError> {
-    let head = format!(
-        "POST /v1/traces HTTP/1.1\r\nHost: {host}\r\nUser-Agent: fairway/{}\r\nContent-Type: application/x-protobuf\r\n\
-         Content-Length: {}\r\nConnection: close\r\n\r\n",
+    let mut head = format!(
+        "POST /v1/traces HTTP/1.1\r\nHost: {}\r\nUser-Agent: fairway/{}\r\nContent-Type: application/x-protobuf\r\n\
+         Content-Length: {}\r\nConnection: close\r\n",
+        to.authority,
         env!("CARGO_PKG_VERSION"),
         message.len()
-    );
-    stream.write_all(head.as_bytes()).await?;
+    )
+    .into_bytes();
+    for (name, text) in &to.fields {
+        head.extend_from_slice(name.as_str().as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value(name, text)?.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    stream.write_all(&head).await?;
     stream.write_all(message).await?;
     stream.flush().await?;
     let mut line = Vec::new();
@@ -131,7 +212,7 @@ async fn over_http(
 async fn over_grpc(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     scheme: &str,
-    host: &str,
+    to: &SpanDestination,
     message: Vec<u8>,
 ) -> Result<(), ExportError> {
     // A collector needs one stream, a short answer and nothing else; what it may send beyond that is bounded.
@@ -144,12 +225,14 @@ async fn over_grpc(
         .max_local_error_reset_streams(Some(1))
         .handshake::<_, Bytes>(stream)
         .await?;
-    let request = Request::post(format!("{scheme}://{host}{METHOD}"))
+    let mut request = Request::post(format!("{scheme}://{}{METHOD}", to.authority))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
-        .header("user-agent", concat!("fairway/", env!("CARGO_PKG_VERSION")))
-        .body(())
-        .map_err(|_| ExportError::Name)?;
+        .header("user-agent", concat!("fairway/", env!("CARGO_PKG_VERSION")));
+    for (name, text) in &to.fields {
+        request = request.header(name.as_str(), value(name, text)?);
+    }
+    let request = request.body(()).map_err(|_| ExportError::Name)?;
     let mut framed = BytesMut::with_capacity(message.len() + 5);
     framed.put_u8(0);
     framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));

@@ -26,9 +26,7 @@ pub(crate) use self::health::{HealthBoard, SharedHealth};
 pub(crate) use self::pool::{Pool, UpstreamConnection};
 pub(crate) use self::service::{Copies, Service, endpoints};
 pub(crate) use self::target::{Target, Way, Ways};
-#[cfg(test)]
-pub(crate) use self::tls::UpstreamVersion;
-pub(crate) use self::tls::{InvalidTls, TlsWay, unverified};
+pub(crate) use self::tls::{InvalidTls, TlsWay, UpstreamVersion, apart, unverified};
 
 /// The endpoints of one worker.
 #[derive(Debug, Default)]

@@ -133,6 +133,20 @@ impl TlsWay {
     }
 }
 
+/// TLS for a connection of the proxy's own that no pool holds.
+///
+/// # Errors
+/// See [`InvalidTls`].
+pub(crate) fn apart(
+    version: UpstreamVersion,
+    tls: &UpstreamTls,
+    certificate: Option<&Certificate>,
+) -> Result<(Arc<ClientConfig>, ServerName<'static>), InvalidTls> {
+    // Its number is of no use outside of a pool.
+    let TlsWay { config, name, .. } = TlsWay::new(WayNumber::PLAIN, version, tls, certificate)?;
+    Ok((config, name))
+}
+
 /// The authorities that count. Those of the machine are read once: a change of them takes effect with a new process.
 fn roots(trust: &Trust) -> Arc<RootCertStore> {
     static SYSTEM: OnceLock<Arc<RootCertStore>> = OnceLock::new();

@@ -88,6 +88,7 @@ fn names(update: &Update) -> Vec<String> {
             Resource::Backend(one) => format!("Backend {}", one.name),
             Resource::EndpointSet(one) => format!("EndpointSet {}", one.backend),
             Resource::Certificate(one) => format!("Certificate {}", one.name),
+            Resource::Telemetry(one) => format!("Telemetry {}", one.name),
             Resource::Settings(_) => "Settings".to_owned(),
         })
         .collect()

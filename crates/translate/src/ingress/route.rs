@@ -503,6 +503,7 @@ fn tracing(annotations: &IngressAnnotations, config: &GlobalConfig) -> Option<Ar
         Arc::new(TraceRule {
             trusts: own.trusts.unwrap_or(config.opentelemetry_trust_incoming_span),
             operation: operation.map(Template::parse),
+            telemetry: None,
         })
     })
 }
