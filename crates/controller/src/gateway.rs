@@ -225,7 +225,11 @@ impl Writing<'_> {
             wanted
                 if matches!(
                     key.kind,
-                    Kind::BackendTLSPolicy | Kind::RoutePolicy | Kind::XBackendTrafficPolicy | Kind::XBackend
+                    Kind::BackendTLSPolicy
+                        | Kind::RoutePolicy
+                        | Kind::XBackendTrafficPolicy
+                        | Kind::XBackend
+                        | Kind::XTelemetryPolicy
                 ) =>
             {
                 let ours: Vec<_> = match wanted {

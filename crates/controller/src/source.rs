@@ -47,7 +47,13 @@ pub(crate) fn sources(config: &ControllerConfig) -> Vec<Source> {
     if config.gateway_api {
         let of_namespace = |kind| namespaces(&[]).into_iter().map(move |namespace| (kind, namespace));
         let routes = Kind::ALL.iter().copied().filter(|kind| kind.is_route());
-        let policies = [Kind::BackendTLSPolicy, Kind::XBackendTrafficPolicy, Kind::RoutePolicy, Kind::XBackend];
+        let policies = [
+            Kind::BackendTLSPolicy,
+            Kind::XBackendTrafficPolicy,
+            Kind::XTelemetryPolicy,
+            Kind::RoutePolicy,
+            Kind::XBackend,
+        ];
         // They are about Services, of which Gateways with a shared address have none.
         let has_own = config.options.gateway_address != GatewayAddressing::Shared;
         let parameters = has_own.then_some(Kind::GatewayParameters);

@@ -113,6 +113,7 @@ pub(crate) fn plural(kind: Kind) -> &'static str {
         Kind::GatewayParameters => "gatewayparameters",
         Kind::XBackend => "xbackends",
         Kind::XBackendTrafficPolicy => "xbackendtrafficpolicies",
+        Kind::XTelemetryPolicy => "xtelemetrypolicies",
         Kind::ListenerSet => "listenersets",
         Kind::HTTPRoute => "httproutes",
         Kind::GRPCRoute => "grpcroutes",

@@ -495,3 +495,68 @@ async fn a_policy_that_cannot_be_read_denies() {
     assert!(report.contains("the requests that it is for answer 503") && !report.contains("(unreadable)"), "{report}");
     assert_eq!(report.lines().filter(|line| line.contains("a.yaml:")).count(), 1, "{report}");
 }
+
+/// A policy for the Gateway of [`OBJECTS`].
+fn telemetry(tracing: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.x-k8s.io/v1alpha1\nkind: XTelemetryPolicy\nmetadata: {{name: traces, namespace: shop}}\nspec:\n  \
+         targetRefs: [{{group: gateway.networking.k8s.io, kind: Gateway, name: edge}}]\n  tracing:\n    {tracing}\n"
+    )
+}
+
+#[test]
+fn a_telemetry_policy_is_judged_as_in_a_cluster_and_its_headers_are_never_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let checked = |tracing: &str| {
+        fs::write(folder.path().join("objects.yaml"), OBJECTS).unwrap();
+        fs::write(folder.path().join("policy.yaml"), telemetry(tracing)).unwrap();
+        let output = run(["check".as_ref(), folder.path().as_os_str()]);
+        let report = text(&output);
+        assert!(!report.contains("hunter2"), "{report}");
+        report
+    };
+    let provider = "provider: {backendRef: {name: web, port: 80}, headers: [{name: X-Key, value: hunter2}]}";
+    let report = checked(&format!("mode: Enabled\n    {provider}"));
+    assert!(
+        report.contains("policy.yaml:2: warning") && report.contains("a kind of the experimental channel"),
+        "{report}"
+    );
+    assert!(report.contains("XTelemetryPolicy shop/traces\n    at edge: Accepted, ResolvedRefs\n"), "{report}");
+    let explained = run(["explain".as_ref(), folder.path().as_os_str(), "http://a.example/".as_ref()]);
+    let explained = text(&explained);
+    assert!(explained.contains("tracing of XTelemetryPolicy shop/traces"), "{explained}");
+    for (tracing, expected) in [
+        (
+            format!("mode: Disabled\n    {provider}"),
+            "provider is required when mode is Enabled, and must be empty otherwise",
+        ),
+        (format!("mode: Enabled\n    {}", provider.replace("hunter2", "'hunter2\t\t'")), "headers[0].value"),
+        (format!("mode: Enabled\n    {}", provider.replace("hunter2", "[hunter2]")), "headers[0].value"),
+        (format!("mode: Enabled\n    {}", provider.replace("X-Key", "Host")), "UnsupportedValue"),
+    ] {
+        let report = checked(&tracing);
+        assert!(report.contains("error") && report.contains(expected), "{expected} in\n{report}");
+    }
+}
+
+#[tokio::test]
+async fn spans_of_a_gateway_go_where_its_policy_says_and_the_change_is_told() {
+    let (web, spans) = (Origin::start("web"), Origin::new("spans").reply(Reply::ok()).start());
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("objects.yaml"), OBJECTS).unwrap();
+    let backends = [("web", &web), ("otel", &spans)].map(|(name, origin)| {
+        let port = if name == "otel" { 4318 } else { 80 };
+        format!("--backend=shop/{name}:{port}={}", origin.address())
+    });
+    let words = [folder.path().as_os_str(), backends[0].as_ref(), backends[1].as_ref()];
+    let dev = Dev::start(words);
+    let traced = async || dev.get("a.example", "/").await.echo().headers.all("traceparent").len();
+    assert_eq!(traced().await, 0);
+    let service =
+        "---\napiVersion: v1\nkind: Service\nmetadata: {name: otel, namespace: shop}\nspec: {ports: [{port: 4318}]}\n";
+    let policy = telemetry("mode: Enabled\n    provider: {backendRef: {name: otel, port: 4318}}");
+    fs::write(folder.path().join("policy.yaml"), policy + service).unwrap();
+    eventually("a trace", async || if traced().await == 1 { Ok(()) } else { Err("none") }).await;
+    eventually("spans", async || if spans.requests() > 0 { Ok(()) } else { Err("none") }).await;
+    assert_eq!(&*spans.seen()[0].target, "/v1/traces");
+}

@@ -483,6 +483,9 @@ impl Translator {
             Kind::XBackend => {
                 dirty.xbackends.insert(key);
             }
+            Kind::XTelemetryPolicy => {
+                dirty.telemetry_policies.insert(key);
+            }
             Kind::RoutePolicy => {
                 dirty.route_policies.insert(key);
             }
@@ -545,6 +548,9 @@ fn means_the_same(before: &Object, after: &Object) -> bool {
         (Object::XBackend(a), Object::XBackend(b)) => {
             Arc::ptr_eq(a, b)
                 || a.spec == b.spec && a.metadata.uid == b.metadata.uid && same_life(&a.metadata, &b.metadata)
+        }
+        (Object::XTelemetryPolicy(a), Object::XTelemetryPolicy(b)) => {
+            Arc::ptr_eq(a, b) || a.spec == b.spec && same_life(&a.metadata, &b.metadata)
         }
         (Object::RoutePolicy(a), Object::RoutePolicy(b)) => {
             Arc::ptr_eq(a, b) || a.spec == b.spec && same_life(&a.metadata, &b.metadata)

@@ -27,6 +27,7 @@ mod service;
 mod session;
 pub mod status;
 mod stream;
+mod telemetry_policy;
 mod traffic_policy;
 mod xbackend;
 

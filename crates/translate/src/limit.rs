@@ -29,6 +29,10 @@ fairway_model::limits! {
             RULE_MIRRORS: usize = 16, Count, "The rule answers 500, and the status of its route says so.", "";
             /// `forwardBody.maxSize` of a filter `ExternalAuth`. The body is held in memory until its service has answered.
             AUTH_BODY: u32 = 4 << 20, Bytes, "The rule answers 500, and the status of its route says so.", "";
+            /// Attributes of spans that an XTelemetryPolicy asks for.
+            TELEMETRY_ATTRIBUTES: usize = 32, Count, "The policy is not applied, and its status says so (`UnsupportedValue`).", "";
+            /// Fields of the requests to the receiver of an XTelemetryPolicy.
+            TELEMETRY_FIELDS: usize = 16, Count, "The policy is not applied, and its status says so (`UnsupportedValue`).", "";
             /// The text of a snippet. The longest in public have some 3 KiB.
             SNIPPET: usize = 64 << 10, Bytes, "The snippet is refused as a whole, and a finding says so.", "";
             /// Directives of a snippet.

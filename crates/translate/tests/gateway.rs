@@ -7,7 +7,7 @@ use fairway_model::Snapshot;
 use fairway_translate::gateway::Make;
 use fairway_translate::gateway::api::{
     BackendTLSPolicy, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute, UDPRoute,
-    XBackend, XBackendTrafficPolicy,
+    XBackend, XBackendTrafficPolicy, XTelemetryPolicy,
 };
 use fairway_translate::gateway::policy::RoutePolicy;
 use fairway_translate::objects::{Change, Object, ObjectKey, Objects};
@@ -305,7 +305,26 @@ fn other() -> impl Strategy<Value = Object> {
                 },
             }))
         });
-    prop_oneof![2 => xbackend(), 2 => policy, 1 => traffic, 2 => route_policy(), 1 => secret(), 1 => map, 2 => made, 1 => slice, 3 => gateway, 2 => set, 1 => class, 1 => grant, 1 => namespace, 2 => service, 2 => ingress]
+    let telemetry = (0..2usize, 0..3u32, 0..4u32, (0..2u32, 0..3u32, any::<bool>()), 0..5u8).prop_map(
+        |(namespace, name, created, (gateway, service, far), what)| {
+            let target = json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": format!("g{gateway}")});
+            let mut tracing = json!({
+                "mode": "Enabled", "serviceName": format!("t{name}"),
+                "provider": {"backendRef": {"name": format!("s{service}"), "port": 80, "namespace": far.then_some("b")}},
+            });
+            match what {
+                0 => tracing = json!({"mode": "Disabled"}),
+                1 => tracing["attributes"] = json!([{"name": "a", "sourceType": "Attribute", "attributeKey": "none"}]),
+                2 => tracing["samplingRate"] = json!({"numerator": 5}),
+                _ => {}
+            }
+            read::<XTelemetryPolicy>(json!({
+                "metadata": metadata(namespace, format!("o{name}"), created),
+                "spec": {"targetRefs": [target], "tracing": tracing},
+            }))
+        },
+    );
+    prop_oneof![2 => xbackend(), 2 => policy, 1 => traffic, 2 => telemetry, 2 => route_policy(), 1 => secret(), 1 => map, 2 => made, 1 => slice, 3 => gateway, 2 => set, 1 => class, 1 => grant, 1 => namespace, 2 => service, 2 => ingress]
 }
 
 fn change() -> impl Strategy<Value = Change> {

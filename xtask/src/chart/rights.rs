@@ -29,7 +29,7 @@ const SERVED: [&str; 7] = [
 const GATE: [&str; 2] = ["list watch pods", "patch pods/status"];
 
 /// Rights about the Gateway API in every namespace that is served.
-const GATEWAYS: [&str; 23] = [
+const GATEWAYS: [&str; 25] = [
     "list watch backendtlspolicies",
     "list watch gateways",
     "list watch grpcroutes",
@@ -42,6 +42,7 @@ const GATEWAYS: [&str; 23] = [
     "list watch udproutes",
     "list watch xbackends",
     "list watch xbackendtrafficpolicies",
+    "list watch xtelemetrypolicies",
     "patch backendtlspolicies/status",
     "patch gateways/status",
     "patch grpcroutes/status",
@@ -53,6 +54,7 @@ const GATEWAYS: [&str; 23] = [
     "patch udproutes/status",
     "patch xbackends/status",
     "patch xbackendtrafficpolicies/status",
+    "patch xtelemetrypolicies/status",
 ];
 
 /// Rights about routes that show who has observed them.

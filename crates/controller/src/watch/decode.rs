@@ -200,6 +200,7 @@ fn object(kind: Kind, text: &str, hasher: &RandomState) -> serde_json::Result<(R
         Kind::GatewayParameters => slim(lenient::<GatewayParameters>(text)?, hasher),
         Kind::XBackendTrafficPolicy => slim(lenient::<api::XBackendTrafficPolicy>(text)?, hasher),
         Kind::XBackend => slim(lenient::<api::XBackend>(text)?, hasher),
+        Kind::XTelemetryPolicy => slim(lenient::<api::XTelemetryPolicy>(text)?, hasher),
         Kind::RoutePolicy => slim(lenient::<RoutePolicy>(text)?, hasher),
         Kind::ListenerSet => slim(lenient::<api::ListenerSet>(text)?, hasher),
         Kind::HTTPRoute => slim(lenient::<api::HTTPRoute>(text)?, hasher),

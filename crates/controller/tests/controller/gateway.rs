@@ -410,3 +410,31 @@ async fn a_gateway_counts_thousands_of_routes_with_one_write_for_each_change() {
     assert_eq!((written("/gateways/"), written("/httproutes/")), (2, ROUTES + 1));
     rig.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_traces_is_told_about_at_its_gateway_and_goes_with_its_crd() {
+    const POLICIES: &str = "xtelemetrypolicies";
+    let api = cluster(&[]);
+    api.put(class());
+    api.put(gateway());
+    api.put(route(1, "a.example.com"));
+    api.put(json!({
+        "apiVersion": "gateway.networking.x-k8s.io/v1alpha1", "kind": "XTelemetryPolicy",
+        "metadata": {"namespace": "shop", "name": "traces", "generation": 3, "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {
+            "targetRefs": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge"}],
+            "tracing": {"mode": "Enabled", "provider": {"backendRef": {"name": "missing", "port": 4317}}},
+        },
+    }));
+    let mut rig = Rig::start(&api, gateway_config());
+    rig.serves(&["a.example.com"]).await;
+    let ancestors = |api: &ApiServer| api.get(POLICIES, "shop", "traces").unwrap()["status"]["ancestors"].clone();
+    let expected = ["Accepted=True@3", "ResolvedRefs=False@3"];
+    api.until("its status", |api| conditions(&ancestors(api)[0]) == expected).await;
+    assert_eq!(ancestors(&api)[0]["ancestorRef"]["name"], "edge");
+    api.fail("GET", "gateway.networking.x-k8s.io", 404, usize::MAX);
+    api.disconnect();
+    api.put(route(2, "b.example.com"));
+    rig.serves(&["b.example.com"]).await;
+    rig.stop().await;
+}

@@ -96,11 +96,11 @@ pub(crate) struct ChosenRoute {
     pub(crate) why: String,
     /// Other routes that match the request, by precedence.
     pub(crate) beaten: Vec<RouteName>,
-    /// The RoutePolicies that decide about something of the route.
+    /// The policies that decide about something of the route.
     pub(crate) policies: Vec<DecidingPolicy>,
 }
 
-/// A RoutePolicy, and what it decides about.
+/// A RoutePolicy or an XTelemetryPolicy, and what it decides about.
 #[derive(Debug, Eq, PartialEq, Serialize)]
 pub(crate) struct DecidingPolicy {
     pub(crate) object: String,

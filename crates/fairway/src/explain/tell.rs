@@ -338,7 +338,7 @@ impl Teller<'_> {
         ChosenRoute { name: self.name(route), why: why.to_owned(), beaten, policies: self.policies(route) }
     }
 
-    /// The RoutePolicies that decide about something of a route on this host.
+    /// The RoutePolicies that decide about something of a route on this host, and the XTelemetryPolicy that traces it.
     fn policies(&self, route: &Route) -> Vec<DecidingPolicy> {
         let host = self.rehearsed.plan.as_ref().and_then(|plan| plan.host).map(|host| host.pattern());
         let mut found = Vec::new();
@@ -351,6 +351,11 @@ impl Teller<'_> {
                     found.push(policy);
                 }
             }
+        }
+        let traced_by = route.tracing.as_ref().and_then(|rule| rule.telemetry.as_ref());
+        if let Some(telemetry) = traced_by.and_then(|name| self.reading.snapshot.telemetry(name)) {
+            let (file, line) = place(self.reading.manifests.place_of(&telemetry.origin, ""));
+            found.push(DecidingPolicy { object: telemetry.origin.to_string(), file, line, members: vec!["tracing"] });
         }
         found
     }

@@ -185,6 +185,9 @@ impl Reader<'_> {
                 self.object::<api::XBackendTrafficPolicy>(node, Kind::XBackendTrafficPolicy, |_| {});
             }
             Some(Kind::XBackend) => self.object::<api::XBackend>(node, Kind::XBackend, |_| {}),
+            Some(Kind::XTelemetryPolicy) => {
+                self.object::<api::XTelemetryPolicy>(node, Kind::XTelemetryPolicy, |_| {});
+            }
             Some(Kind::RoutePolicy) => self.object::<RoutePolicy>(node, Kind::RoutePolicy, |_| {}),
             Some(Kind::ListenerSet) => self.object::<api::ListenerSet>(node, Kind::ListenerSet, |_| {}),
             Some(Kind::HTTPRoute) => self.object::<api::HTTPRoute>(node, Kind::HTTPRoute, |_| {}),
@@ -386,8 +389,14 @@ impl Reader<'_> {
         value: &str,
         message: &str,
     ) {
+        let value = if is_hidden(origin, field) { "" } else { value };
         self.contents.findings.push((line, Diagnostic::new(severity, reason, origin, field, value, message)));
     }
+}
+
+/// Whether a value may be a secret outside of Secrets: the fields of requests to a receiver of spans.
+fn is_hidden(origin: &Origin, field: &str) -> bool {
+    *origin.kind == *Kind::XTelemetryPolicy.as_str() && field.starts_with("spec.tracing.provider.headers")
 }
 
 /// The kinds of Kubernetes' own groups that we read some kinds of, besides those: none of them is a misspelt one of ours.

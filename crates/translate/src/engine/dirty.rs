@@ -43,6 +43,8 @@ pub(crate) struct Dirty {
     pub(crate) traffic_policies: BTreeSet<ObjectKey>,
     /// XBackends, or ConfigMaps that they name.
     pub(crate) xbackends: BTreeSet<ObjectKey>,
+    /// XTelemetryPolicies, or Services that they name.
+    pub(crate) telemetry_policies: BTreeSet<ObjectKey>,
     /// RoutePolicies.
     pub(crate) route_policies: BTreeSet<ObjectKey>,
     /// RoutePolicies whose users have to be looked at again.

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::gateway::GatewayParameters;
 use crate::gateway::api::{
     BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
-    UDPRoute, XBackend, XBackendTrafficPolicy,
+    UDPRoute, XBackend, XBackendTrafficPolicy, XTelemetryPolicy,
 };
 use crate::gateway::policy::RoutePolicy;
 
@@ -39,7 +39,7 @@ macro_rules! kinds {
             /// Whether it is one of the Gateway API, or one that attaches to those: their CRDs a cluster may lack.
             pub fn is_of_gateway_api(self) -> bool {
                 self.is_route()
-                    || matches!(self, Self::GatewayClass | Self::Gateway | Self::ListenerSet | Self::ReferenceGrant | Self::BackendTLSPolicy | Self::RoutePolicy | Self::XBackendTrafficPolicy | Self::GatewayParameters | Self::XBackend)
+                    || matches!(self, Self::GatewayClass | Self::Gateway | Self::ListenerSet | Self::ReferenceGrant | Self::BackendTLSPolicy | Self::RoutePolicy | Self::XBackendTrafficPolicy | Self::XTelemetryPolicy | Self::GatewayParameters | Self::XBackend)
             }
 
             /// Whether it is a route of the Gateway API.
@@ -136,13 +136,24 @@ macro_rules! objects {
 kinds! {
     Ingress IngressClass Service EndpointSlice Secret ConfigMap Namespace
     GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute TLSRoute TCPRoute UDPRoute ReferenceGrant BackendTLSPolicy RoutePolicy
-    XBackendTrafficPolicy GatewayParameters XBackend
+    XBackendTrafficPolicy GatewayParameters XBackend XTelemetryPolicy
 }
 
 objects! {
     IngressClass Service EndpointSlice Secret ConfigMap Namespace
     GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute TLSRoute TCPRoute UDPRoute ReferenceGrant BackendTLSPolicy RoutePolicy
-    XBackendTrafficPolicy GatewayParameters XBackend
+    XBackendTrafficPolicy GatewayParameters XBackend XTelemetryPolicy
+}
+
+impl Kind {
+    /// Several of the kind, for people.
+    pub(crate) fn plural(self) -> String {
+        match self.as_str() {
+            "Ingress" => "Ingresses".to_owned(),
+            "IngressClass" | "GatewayClass" => format!("{self}es"),
+            name => name.strip_suffix("Policy").map_or_else(|| format!("{name}s"), |stem| format!("{stem}Policies")),
+        }
+    }
 }
 
 impl fmt::Display for Kind {

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::{ClusterResourceScope, Metadata, NamespaceResourceScope, Resource};
@@ -84,6 +85,15 @@ kind!(
     "v1alpha1"
 );
 kind!(XBackend, "xbackends", NamespaceResourceScope, XBackendSpec, "gateway.networking.x-k8s.io", "v1alpha1");
+
+kind!(
+    XTelemetryPolicy,
+    "xtelemetrypolicies",
+    NamespaceResourceScope,
+    XTelemetryPolicySpec,
+    "gateway.networking.x-k8s.io",
+    "v1alpha1"
+);
 
 macro_rules! record {
     ($(#[doc = $about:literal] $name:ident { $($(#[doc = $doc:literal])+ $field:ident: $type:ty,)* })+) => {$(
@@ -659,6 +669,64 @@ record! {
         interval: Option<String>,
     }
     /// See the API.
+    XTelemetryPolicySpec {
+        /// What it is for.
+        target_refs: Vec<LocalReference>,
+        /// How requests are traced.
+        tracing: Option<TracingSpec>,
+    }
+    /// See the API.
+    TracingSpec {
+        /// `Enabled`, `Disabled` or `ImplementationDefault`, which is the default.
+        mode: Option<String>,
+        /// Who receives spans.
+        provider: Option<TracingProvider>,
+        /// Which traces are sampled that begin here.
+        sampling_rate: Option<Fraction>,
+        /// What the decision of the caller counts.
+        parent_based_sampling: Option<ParentBasedSampling>,
+        /// `service.name` of the spans.
+        service_name: Option<String>,
+        /// The name of spans.
+        span_name: Option<String>,
+        /// What spans say besides.
+        attributes: Vec<SpanAttributeSpec>,
+    }
+    /// See the API.
+    TracingProvider {
+        /// Where it is.
+        backend_ref: BackendReference,
+        /// Fields of the requests to it.
+        headers: Vec<ProviderHeader>,
+    }
+    /// See the API.
+    ParentBasedSampling {
+        /// `Enabled`, `Disabled` or `ImplementationDefault`, which is the default.
+        mode: Option<String>,
+        /// Of the traces that the caller has sampled.
+        sampling_rate: Option<Fraction>,
+    }
+    /// See the API.
+    SpanAttributeSpec {
+        /// Its name.
+        name: String,
+        /// Where its value comes from: `Header`, `Literal` or `Attribute`.
+        source_type: String,
+        /// A field.
+        header_name: Option<String>,
+        /// A text.
+        literal_value: Option<String>,
+        /// A name of the conventions of OpenTelemetry.
+        attribute_key: Option<String>,
+    }
+    /// See the API.
+    ProviderHeader {
+        /// Name.
+        name: String,
+        /// Value.
+        value: HiddenText,
+    }
+    /// See the API.
     TLSRouteSpec {
         /// Where it attaches.
         parent_refs: Vec<ParentReference>,
@@ -729,6 +797,24 @@ pub struct BackendTlsValidation {
     /// Names of which the certificate must have one.
     #[serde(skip_serializing_if = "is_empty")]
     pub subject_alt_names: Vec<SubjectAltName>,
+}
+
+/// A text of an object that may be a secret: it is written where the object is, and never printed.
+#[derive(Clone, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct HiddenText(String);
+
+impl HiddenText {
+    /// The text, for whom it is meant only.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for HiddenText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
 }
 
 /// A value that is not read. All are equal.

@@ -15,6 +15,7 @@ use super::open::{OpenListener, OpenListeners};
 use super::route::{Carried, RuleRoute};
 use super::route_policy::{RoutePolicies, Site};
 use super::stream::{Passage, Protocol};
+use super::telemetry_policy::TelemetryPolicies;
 use crate::objects::ObjectKey;
 
 /// Which of two routes with equal matches is served: the older one, then the first of the alphabet (Gateway API, HTTPRouteRule).
@@ -122,10 +123,10 @@ impl PortTable {
         table: &TableName,
         pattern: &HostPattern,
         beneath: &Beneath<'_>,
-        policies: &mut RoutePolicies,
+        (policies, telemetry): (&mut RoutePolicies, &TelemetryPolicies),
     ) -> Settled {
         let before = self.published.remove(pattern);
-        let host = self.build(table, pattern, beneath, policies);
+        let host = self.build(table, pattern, beneath, (policies, telemetry));
         match (before, host) {
             (None, None) => Settled::Same,
             (Some(_), None) => Settled::Gone,
@@ -195,7 +196,7 @@ impl PortTable {
         table: &TableName,
         pattern: &HostPattern,
         beneath: &Beneath<'_>,
-        policies: &mut RoutePolicies,
+        (policies, telemetry): (&mut RoutePolicies, &TelemetryPolicies),
     ) -> Option<Host> {
         if self.listeners.iter().any(|listener| matches!(listener.protocol, Protocol::Tcp | Protocol::Udp)) {
             return None;
@@ -241,6 +242,7 @@ impl PortTable {
             let Carried::Requests(routes) = carried else { continue };
             let routes = routes.iter().map(|RuleRoute { route, rule }| {
                 let mut route = self.on_this_port(route, owner);
+                route.tracing = owner.and_then(|owner| telemetry.rule(&owner.gateway)).cloned();
                 if let Some(owner) = owner.filter(|_| !policies.is_empty()) {
                     let (listener, gateway) = (&owner.id, &owner.gateway);
                     let site = Site { route: age.key(), rule: rule.as_ref(), listener, gateway };

@@ -31,6 +31,7 @@ use super::selection;
 use super::service::{self, Make, OwnService};
 use super::status::{Condition, FEATURES, ObjectStatus, ParentStatus, Shortcoming};
 use super::stream::Door;
+use super::telemetry_policy::TelemetryPolicies;
 use super::traffic_policy::TrafficPolicies;
 use super::xbackend::XBackends;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
@@ -55,6 +56,7 @@ pub(crate) struct Gateways {
     services: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
     policies_of_backends: BackendPolicies,
     policies_of_traffic: TrafficPolicies,
+    policies_of_telemetry: TelemetryPolicies,
     policies_of_routes: RoutePolicies,
     xbackends: XBackends,
     /// Why what an XBackend needs can't be made.
@@ -103,6 +105,7 @@ impl Gateways {
         dirty.gateway_statuses.extend(self.policies_of_backends.for_service(service).cloned());
         dirty.gateway_statuses.extend(self.policies_of_traffic.for_service(service).cloned());
         dirty.gateway_statuses.extend(self.policies_of_routes.for_service(service).cloned());
+        dirty.telemetry_policies.extend(self.policies_of_telemetry.for_service(service).cloned());
     }
 
     /// Marks what depends on a ConfigMap.
@@ -160,6 +163,9 @@ impl Gateways {
     pub(crate) fn backends(&self, key: &ObjectKey) -> Cow<'_, [(BackendKey, String)]> {
         match self.routes.get(key) {
             Some(part) => Cow::Borrowed(&part.backends),
+            None if key.kind == Kind::XTelemetryPolicy => {
+                Cow::Owned(self.policies_of_telemetry.backend(key).into_iter().collect())
+            }
             None => Cow::Owned(self.policies_of_routes.backends(key)),
         }
     }
@@ -173,6 +179,7 @@ impl Gateways {
         out: &mut Output,
     ) {
         let mut routes = std::mem::take(&mut dirty.gateway_routes);
+        let mut traced_anew = dirty.gateways;
         if std::mem::take(&mut dirty.gateways) {
             self.read_gateways(inputs, &mut owned, dirty, out);
             self.judge = true;
@@ -186,6 +193,8 @@ impl Gateways {
             dirty.route_policies.extend(inputs.objects.of_kind(Kind::RoutePolicy).map(|(key, _)| key.clone()));
             // They may refer to Secrets by grants.
             dirty.xbackends.extend(inputs.objects.of_kind(Kind::XBackend).map(|(key, _)| key.clone()));
+            let policies = inputs.objects.of_kind(Kind::XTelemetryPolicy);
+            dirty.telemetry_policies.extend(policies.map(|(key, _)| key.clone()));
         }
         for key in std::mem::take(&mut dirty.xbackends) {
             routes.extend(self.read_xbackend(&key, inputs, &mut owned, dirty, out));
@@ -195,6 +204,13 @@ impl Gateways {
         }
         for key in std::mem::take(&mut dirty.traffic_policies) {
             self.read_traffic_policy(&key, inputs.objects, owned.backends, dirty);
+        }
+        for key in std::mem::take(&mut dirty.telemetry_policies) {
+            self.read_telemetry_policy(&key, inputs, dirty);
+            traced_anew = true;
+        }
+        if traced_anew {
+            self.settle_telemetry(owned.backends, dirty, out);
         }
         for key in std::mem::take(&mut dirty.route_policies) {
             routes.extend(self.read_route_policy(&key, inputs, &mut owned, dirty, out));
@@ -587,8 +603,9 @@ impl Gateways {
         }
         for (place, pattern) in due {
             let Some(own) = self.tables.get_mut(&place) else { continue };
+            let policies = (&mut self.policies_of_routes, &self.policies_of_telemetry);
             let beneath = Beneath { host: below.published(&pattern), table, age: &age };
-            match own.settle(&place.table(), &pattern, &beneath, &mut self.policies_of_routes) {
+            match own.settle(&place.table(), &pattern, &beneath, policies) {
                 Settled::Same => {}
                 Settled::Changed(host) => out.upserts.push(Resource::Host(host)),
                 Settled::Gone => {
@@ -617,6 +634,12 @@ impl Gateways {
                 }),
                 Kind::XBackendTrafficPolicy => {
                     self.traffic_policy_status(&key, inputs.objects).map(|(status, findings)| {
+                        self.findings.insert(key.clone(), findings);
+                        status
+                    })
+                }
+                Kind::XTelemetryPolicy => {
+                    self.telemetry_policy_status(&key, inputs.objects).map(|(status, findings)| {
                         self.findings.insert(key.clone(), findings);
                         status
                     })
@@ -809,6 +832,7 @@ fn metadata(object: &Object) -> &ObjectMeta {
         Object::RoutePolicy(policy) => &policy.metadata,
         Object::XBackendTrafficPolicy(policy) => &policy.metadata,
         Object::XBackend(xbackend) => &xbackend.metadata,
+        Object::XTelemetryPolicy(policy) => &policy.metadata,
         _ => &NOTHING,
     }
 }

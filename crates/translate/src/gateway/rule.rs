@@ -566,8 +566,12 @@ impl RuleReader<'_> {
             return Ok(());
         }
         let message = format!(
-            "no ReferenceGrant in namespace {} lets {}s of {} refer to {} {}",
-            to.namespace, self.key.kind, self.key.namespace, to.kind, to.name
+            "no ReferenceGrant in namespace {} lets {} of {} refer to {} {}",
+            to.namespace,
+            self.key.kind.plural(),
+            self.key.namespace,
+            to.kind,
+            to.name
         );
         Err((Reason::ForbiddenReference, Shortcoming::new("RefNotPermitted", message)))
     }

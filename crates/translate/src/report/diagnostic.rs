@@ -151,6 +151,8 @@ reasons! {
     BackendPolicyRefused,
     /// A kind of object that has to be read, and that the controller may not read.
     MissingRight,
+    /// An XTelemetryPolicy that is not applied, in whole or in part.
+    TelemetryPolicyRefused,
     /// A RoutePolicy that is not applied, in whole or in part.
     RoutePolicyRefused,
 }

@@ -115,7 +115,8 @@ impl ReportInputs<'_> {
             | Kind::BackendTLSPolicy
             | Kind::RoutePolicy
             | Kind::XBackend
-            | Kind::XBackendTrafficPolicy => self.of_gateway_api(key),
+            | Kind::XBackendTrafficPolicy
+            | Kind::XTelemetryPolicy => self.of_gateway_api(key),
             Kind::IngressClass
             | Kind::EndpointSlice
             | Kind::Namespace
@@ -129,7 +130,10 @@ impl ReportInputs<'_> {
         let mut found = self.gateways.findings(key).to_vec();
         let origin = key.origin();
         for (backend, field) in &*self.gateways.backends(key) {
-            found.extend(self.backends.problem(backend).map(|problem| problem.diagnostic(&origin, field, backend)));
+            found.extend(self.backends.problem(backend).map(|problem| match key.kind {
+                Kind::XTelemetryPolicy => problem.of_receiver(&origin, field, backend),
+                _ => problem.diagnostic(&origin, field, backend),
+            }));
         }
         found
     }

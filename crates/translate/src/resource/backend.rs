@@ -49,7 +49,7 @@ pub(crate) enum Layer {
     Tcp,
     /// Datagrams of a UDP service.
     Udp,
-    /// Requests about requests, to an authentication service. Its owners may be of other namespaces, so they decide nothing.
+    /// Requests about requests, to an authentication service or a receiver of spans. Its owners may be of other namespaces, so they decide nothing.
     Auth,
     /// The same, to a DNS name or an address: `service` is that, and there is no namespace.
     Name,
@@ -183,6 +183,13 @@ impl Problem {
     pub(crate) fn of_mirror(&self, origin: &Origin, field: &str, backend: &BackendKey) -> Diagnostic {
         let (value, message) =
             (format!("{}:{}", backend.service, backend.port), format!("{}; no copies are sent", self.message));
+        Diagnostic::new(self.severity.min(Severity::Warning), self.reason, origin, field, &value, message)
+    }
+
+    /// The fault as a finding about the policy whose spans the backend receives.
+    pub(crate) fn of_receiver(&self, origin: &Origin, field: &str, backend: &BackendKey) -> Diagnostic {
+        let (value, message) =
+            (format!("{}:{}", backend.service, backend.port), format!("{}; no spans are sent", self.message));
         Diagnostic::new(self.severity.min(Severity::Warning), self.reason, origin, field, &value, message)
     }
 

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use fairway_translate::annotation::full_name;
 use fairway_translate::gateway::api::{
     BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
-    XBackend, XBackendTrafficPolicy,
+    XBackend, XBackendTrafficPolicy, XTelemetryPolicy,
 };
 use fairway_translate::gateway::policy::RoutePolicy;
 use fairway_translate::objects::{Change, Object};
@@ -136,7 +136,7 @@ pub(crate) fn text_of(change: &Change) -> String {
         }
         Change::Upsert(object) => {
             let manifest = manifest!(object: Service EndpointSlice ConfigMap ListenerSet HTTPRoute GRPCRoute TLSRoute TCPRoute
-                ReferenceGrant BackendTLSPolicy RoutePolicy XBackendTrafficPolicy XBackend);
+                ReferenceGrant BackendTLSPolicy RoutePolicy XBackendTrafficPolicy XBackend XTelemetryPolicy);
             format!("{} {manifest}", object.key())
         }
     }
@@ -169,7 +169,7 @@ impl Tenant {
         let object = prop_oneof![
             6 => self.ingress(), 2 => self.service(), 2 => self.slice(), 2 => self.secret(), 1 => self.config_map(),
             5 => self.http_route(), 2 => self.other_route(), 2 => self.listener_set(), 1 => self.grant(),
-            1 => self.backend_policy(), 1 => self.traffic_policy(), 4 => self.route_policy(),
+            1 => self.backend_policy(), 1 => self.traffic_policy(), 1 => self.telemetry_policy(), 4 => self.route_policy(),
             2 => self.xbackend(),
         ];
         (object, prop::bool::weighted(0.2))
@@ -553,6 +553,22 @@ impl Tenant {
                 read::<XBackend>(json!({"metadata": metadata, "spec": spec}))
             },
         )
+    }
+
+    fn telemetry_policy(self) -> impl Strategy<Value = Object> {
+        (self.metadata("o", 2), 0..4u8, self.place(), any::<bool>()).prop_map(|(metadata, service, place, sound)| {
+            let name = format!("s{service}");
+            read::<XTelemetryPolicy>(json!({
+                "metadata": metadata,
+                "spec": {
+                    "targetRefs": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge"}],
+                    "tracing": {
+                        "mode": if sound { "Enabled" } else { "Perhaps" },
+                        "provider": {"backendRef": {"name": name, "port": 80, "namespace": place}},
+                    },
+                },
+            }))
+        })
     }
 
     fn route_policy(self) -> impl Strategy<Value = Object> {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use fairway_translate::gateway::GatewayParameters;
 use fairway_translate::gateway::api::{
     BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
-    UDPRoute, XBackend, XBackendTrafficPolicy,
+    UDPRoute, XBackend, XBackendTrafficPolicy, XTelemetryPolicy,
 };
 use fairway_translate::gateway::policy::RoutePolicy;
 use fairway_translate::objects::{Kind, Object, ObjectKey, Objects};
@@ -174,7 +174,7 @@ fn object(value: Value) -> Result<Object, Failed> {
     Ok(read!(
         Ingress IngressClass Service EndpointSlice Secret ConfigMap Namespace
         GatewayClass Gateway ListenerSet HTTPRoute GRPCRoute TLSRoute TCPRoute UDPRoute ReferenceGrant BackendTLSPolicy RoutePolicy
-        XBackend XBackendTrafficPolicy GatewayParameters
+        XBackend XBackendTrafficPolicy XTelemetryPolicy GatewayParameters
     ))
 }
 

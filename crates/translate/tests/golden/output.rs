@@ -42,6 +42,9 @@ pub(crate) fn render(case: &Ready, translation: &Translation) -> Result<String, 
     section("endpoints", pruned(&endpoints)?)?;
     let certificates: Vec<&str> = snapshot.certificates().into_iter().map(|one| one.name.as_str()).collect();
     section("certificates", serde_norway::to_value(certificates)?)?;
+    // Not written by itself, because it has enums within enums.
+    let telemetries = serde_json::to_value(snapshot.telemetries().collect::<Vec<_>>())?;
+    section("tracing", serde_norway::to_value(telemetries)?)?;
     if shows("settings") {
         section("settings", pruned(&changed_settings(snapshot)?)?)?;
     }

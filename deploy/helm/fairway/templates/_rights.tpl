@@ -56,9 +56,9 @@ the condition of its version.
 {{ include "fairway.rule" (dict "group" "fairway.dev" "resources" (list "gatewayparameters") "verbs" $read) }}
 {{- end }}
 {{- /* The experimental channel of the Gateway API. */}}
-{{ include "fairway.rule" (dict "group" "gateway.networking.x-k8s.io" "resources" (list "xbackends" "xbackendtrafficpolicies") "verbs" $read) }}
+{{ include "fairway.rule" (dict "group" "gateway.networking.x-k8s.io" "resources" (list "xbackends" "xbackendtrafficpolicies" "xtelemetrypolicies") "verbs" $read) }}
 {{- if $duties.status }}
-{{ include "fairway.rule" (dict "group" "gateway.networking.x-k8s.io" "resources" (list "xbackends/status" "xbackendtrafficpolicies/status") "verbs" (list "patch")) }}
+{{ include "fairway.rule" (dict "group" "gateway.networking.x-k8s.io" "resources" (list "xbackends/status" "xbackendtrafficpolicies/status" "xtelemetrypolicies/status") "verbs" (list "patch")) }}
 {{ include "fairway.rule" (dict "group" "fairway.dev" "resources" (list "routepolicies/status") "verbs" (list "patch")) }}
 {{- $written := list "gateways/status" "listenersets/status" "backendtlspolicies/status" }}
 {{- range $routes }}{{- $written = append $written (printf "%s/status" .) }}{{- end }}

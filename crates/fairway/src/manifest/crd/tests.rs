@@ -166,6 +166,8 @@ fn what_only_the_experimental_channel_has_is_told_apart() {
     let said: Vec<_> = judged.in_experimental.iter().map(|refusal| &*refusal.message).collect();
     assert!(said.iter().any(|said| said.ends_with("header must be specified for Header type")), "{said:?}");
     assert!(judge("ConfigMap", &json!({})).refusals.is_empty());
-    assert!(judge("XBackendTrafficPolicy", &json!({})).experimental_kind);
+    for kind in ["XBackendTrafficPolicy", "XTelemetryPolicy"] {
+        assert!(judge(kind, &json!({})).experimental_kind, "{kind}");
+    }
     assert!(!judge("HTTPRoute", &json!({})).experimental_kind && !judge("RoutePolicy", &json!({})).experimental_kind);
 }

@@ -3,7 +3,7 @@
 use fairway_translate::gateway::GatewayParameters;
 use fairway_translate::gateway::api::{
     BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
-    UDPRoute, XBackend, XBackendTrafficPolicy,
+    UDPRoute, XBackend, XBackendTrafficPolicy, XTelemetryPolicy,
 };
 use fairway_translate::gateway::policy::RoutePolicy;
 
@@ -22,5 +22,5 @@ macro_rules! custom {
 
 custom! {
     BackendTLSPolicy GRPCRoute Gateway GatewayClass HTTPRoute ListenerSet ReferenceGrant RoutePolicy TCPRoute TLSRoute
-    UDPRoute XBackend XBackendTrafficPolicy GatewayParameters
+    UDPRoute XBackend XBackendTrafficPolicy XTelemetryPolicy GatewayParameters
 }

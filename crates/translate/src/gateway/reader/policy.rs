@@ -1,4 +1,4 @@
-//! BackendTLSPolicies and XBackendTrafficPolicies among the objects of the Gateway API: what is read again when one changes, and where it counts.
+//! BackendTLSPolicies, XBackendTrafficPolicies and XTelemetryPolicies among the objects of the Gateway API: what is read again when one changes, and where it counts.
 
 use std::collections::BTreeSet;
 
@@ -6,6 +6,7 @@ use super::{GatewayInputs, GatewayOwned, Gateways, plain_owner, turn};
 use crate::diagnostic::Diagnostic;
 use crate::engine::dirty::{Dirty, Output};
 use crate::gateway::status::ObjectStatus;
+use crate::gateway::telemetry_policy::TelemetryReader;
 use crate::objects::{Object, ObjectKey, Objects};
 use crate::resource::Backends;
 
@@ -34,14 +35,23 @@ impl Gateways {
         dirty.gateway_statuses.insert(key.clone());
         // Of several policies for the same, another one may count now.
         dirty.gateway_statuses.extend(services.iter().flat_map(|service| policies.for_service(service)).cloned());
+        let telemetry = services.iter().flat_map(|service| self.policies_of_telemetry.for_service(service));
+        dirty.telemetry_policies.extend(telemetry.cloned());
         services.iter().filter_map(|service| self.services.get(service)).flatten().cloned().collect()
     }
 
     /// The status of a policy, and the findings about it.
     pub(super) fn policy_status(&self, key: &ObjectKey, objects: &Objects) -> Option<(ObjectStatus, Vec<Diagnostic>)> {
         let (ancestors, findings) =
-            self.policies_of_backends.status(key, objects, |service| self.gateways_before(service))?;
+            self.policies_of_backends.status(key, objects, |service| self.gateways_with_tls(service))?;
         Some((ObjectStatus::Policy { ancestors }, findings))
+    }
+
+    /// The Gateways that reach a Service by TLS where a policy says so: for their routes, or to hand over spans.
+    fn gateways_with_tls(&self, service: &ObjectKey) -> BTreeSet<ObjectKey> {
+        let mut gateways = self.gateways_before(service);
+        gateways.extend(self.policies_of_telemetry.gateways_of(service).cloned());
+        gateways
     }
 
     /// The Gateways through which a Service or an XBackend is reached.
@@ -83,6 +93,47 @@ impl Gateways {
     ) -> Option<(ObjectStatus, Vec<Diagnostic>)> {
         let (ancestors, findings) =
             self.policies_of_traffic.status(key, objects, |service| self.gateways_before(service))?;
+        Some((ObjectStatus::Policy { ancestors }, findings))
+    }
+
+    /// Reads an XTelemetryPolicy.
+    pub(super) fn read_telemetry_policy(&mut self, key: &ObjectKey, inputs: GatewayInputs<'_>, dirty: &mut Dirty) {
+        let GatewayInputs { objects, options, .. } = inputs;
+        let found = match objects.get(key) {
+            Some(object @ Object::XTelemetryPolicy(policy)) => {
+                Some((plain_owner(key, &policy.metadata, objects), turn(key, object, objects), &**policy))
+            }
+            _ => None,
+        };
+        let (tls, xbackends, policies) = (&self.policies_of_backends, &self.xbackends, &mut self.policies);
+        let reader = TelemetryReader { objects, options, tls, xbackends, policies };
+        self.policies_of_telemetry.read(key, found, reader, dirty);
+        self.findings.remove(key);
+    }
+
+    /// Decides which XTelemetryPolicy counts at each Gateway, and marks the hosts whose routes are traced in another way.
+    pub(super) fn settle_telemetry(&mut self, backends: &mut Backends, dirty: &mut Dirty, out: &mut Output) {
+        let gateways = &self.gateways;
+        let is_ours = |gateway: &ObjectKey| gateways.contains_key(gateway);
+        let changed = self.policies_of_telemetry.settle(is_ours, backends, dirty, out);
+        for service in self.policies_of_telemetry.services() {
+            dirty.gateway_statuses.extend(self.policies_of_backends.for_service(service).cloned());
+        }
+        for (place, table) in self.tables.iter().filter(|_| !changed.is_empty()) {
+            if table.listeners.iter().any(|listener| changed.contains(&listener.gateway)) {
+                self.hosts.extend(table.names().into_iter().map(|name| (place.clone(), name)));
+            }
+        }
+    }
+
+    /// The status of an XTelemetryPolicy, and the findings about it.
+    pub(super) fn telemetry_policy_status(
+        &self,
+        key: &ObjectKey,
+        objects: &Objects,
+    ) -> Option<(ObjectStatus, Vec<Diagnostic>)> {
+        let is_ours = |gateway: &ObjectKey| self.gateways.contains_key(gateway);
+        let (ancestors, findings) = self.policies_of_telemetry.status(key, objects, is_ours)?;
         Some((ObjectStatus::Policy { ancestors }, findings))
     }
 }
