@@ -5,6 +5,7 @@ mod observed;
 mod outside;
 mod policy;
 mod refusal;
+mod telemetry;
 
 use fairway_e2e::scene::{Scene, repository};
 use kube::discovery::ApiResource;
@@ -33,7 +34,7 @@ const KINDS: [(&str, &str, bool); 10] = [
 const GROUP: &str = "gateway.networking.k8s.io";
 const EXPERIMENTS: &str = "gateway.networking.x-k8s.io";
 
-/// Makes the CRDs of the standard channel, that of XBackend and our own.
+/// Makes the CRDs of the standard channel, some of the experimental one, and our own.
 pub(crate) async fn install(scene: &Scene) -> anyhow::Result<()> {
     let table: Value = serde_json::from_slice(&std::fs::read(repository().join(TABLE))?)?;
     let mut names = Vec::new();
@@ -43,7 +44,8 @@ pub(crate) async fn install(scene: &Scene) -> anyhow::Result<()> {
         names.push(format!("crd/{plural}.fairway.dev"));
     }
     let standard = KINDS.map(|(kind, plural, namespaced)| (kind, plural, namespaced, "standard", GROUP, "v1"));
-    let experimental = [("XBackend", "xbackends", true, "experimental", EXPERIMENTS, "v1alpha1")];
+    let experimental = [("XBackend", "xbackends"), ("XTelemetryPolicy", "xtelemetrypolicies")];
+    let experimental = experimental.map(|(kind, plural)| (kind, plural, true, "experimental", EXPERIMENTS, "v1alpha1"));
     for (kind, plural, namespaced, channel, group, version) in standard.into_iter().chain(experimental) {
         let mut schema = followed(&table["kinds"][kind][channel], &table["definitions"]);
         schema["properties"]["status"] = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
@@ -85,6 +87,7 @@ fn resource(kind: &str) -> (ApiResource, bool) {
     let (group, version, plural, namespaced) = match KINDS.iter().find(|(known, ..)| *known == kind) {
         Some((_, plural, namespaced)) => (GROUP, "v1", *plural, *namespaced),
         None if kind == "XBackend" => (EXPERIMENTS, "v1alpha1", "xbackends", true),
+        None if kind == "XTelemetryPolicy" => (EXPERIMENTS, "v1alpha1", "xtelemetrypolicies", true),
         None => {
             let own = OWN.iter().find(|(known, _)| *known == kind).map_or("", |(_, plural)| plural);
             ("fairway.dev", "v1alpha1", own, true)

@@ -88,11 +88,12 @@ fn policies_hold_for_a_route_and_for_a_listener_of_a_set_and_say_so() -> anyhow:
         };
         scene.apply(CLOSED).await?;
         answers([(&set, 403), (&own, 200)]).await?;
-        says(scene, "closed", &["Accepted=True/Accepted", "ResolvedRefs=True/ResolvedRefs"]).await?;
+        says(scene, ("RoutePolicy", "closed"), &["Accepted=True/Accepted", "ResolvedRefs=True/ResolvedRefs"]).await?;
         // Without its Secret it lets nobody in.
         scene.apply(USERS).await?;
         answers([(&set, 503), (&own, 503)]).await?;
-        says(scene, "users", &["Accepted=True/Accepted", "ResolvedRefs=False/InvalidSecretRef"]).await?;
+        says(scene, ("RoutePolicy", "users"), &["Accepted=True/Accepted", "ResolvedRefs=False/InvalidSecretRef"])
+            .await?;
 
         scene.delete(CLOSED).await?;
         scene.delete(USERS).await?;
@@ -102,9 +103,8 @@ fn policies_hold_for_a_route_and_for_a_listener_of_a_set_and_say_so() -> anyhow:
 }
 
 /// Waits until a policy says this at the Gateway, about its current generation.
-async fn says(scene: &Scene, name: &str, expected: &[&str]) -> anyhow::Result<()> {
-    let policies: Api<DynamicObject> =
-        Api::namespaced_with(scene.client(), scene.namespace(), &resource("RoutePolicy").0);
+pub(super) async fn says(scene: &Scene, (kind, name): (&str, &str), expected: &[&str]) -> anyhow::Result<()> {
+    let policies: Api<DynamicObject> = Api::namespaced_with(scene.client(), scene.namespace(), &resource(kind).0);
     scene
         .until(&format!("the status of {name}: {expected:?}"), async || {
             let policy = policies.get(name).await?;
