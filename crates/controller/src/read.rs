@@ -91,7 +91,9 @@ pub async fn read(client: kube::Client, options: &Options, now: i64) -> Result<C
                 options.ingress_classes_readable &= source.kind != Kind::IngressClass;
             }
             // Without the CRDs there are no objects.
-            Err(error) if source.kind.is_of_gateway_api() && error.code() == Some(404) => {}
+            Err(error) if source.kind.is_of_gateway_api() && error.code() == Some(404) => {
+                options.has_xbackends &= source.kind != Kind::XBackend;
+            }
             // Who may read Ingresses only is told about Ingresses.
             Err(error) if source.without_right == WithoutRight::WaitIfDefined && error.code() == Some(403) => {
                 if !matches!(defines(&api, source.kind).await, Ok(false)) {

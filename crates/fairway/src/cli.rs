@@ -784,7 +784,7 @@ fn allow_address() -> Arg {
         .value_name("ADDRESS")
         .action(ArgAction::Append)
         .value_parser(value_parser!(std::net::IpAddr))
-        .help("Let ExternalName Services lead to this loopback, link-local or metadata address")
+        .help("Let ExternalName Services and XBackends lead to this loopback, link-local or metadata address")
 }
 
 /// The values of a repeatable option.

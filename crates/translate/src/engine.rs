@@ -57,7 +57,7 @@ pub struct Translation {
     pub left_out: Vec<LeftOut>,
     /// The status of each object of the Gateway API that is ours.
     pub statuses: BTreeMap<ObjectKey, Arc<ObjectStatus>>,
-    /// What has to be done about objects that are made for Gateways.
+    /// What has to be done about objects that are made for Gateways and XBackends.
     pub made: BTreeMap<ObjectKey, Make>,
     /// Which RoutePolicies decide about routes.
     pub policies: Vec<AppliedPolicy>,

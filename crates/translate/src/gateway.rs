@@ -36,7 +36,7 @@ pub(crate) use reader::{GatewayInputs, GatewayOwned, Gateways};
 pub use route_policy::api as policy;
 pub use route_policy::parameters::GatewayParameters;
 pub use route_policy::{AppliedPolicy, schema};
-pub(crate) use selection::{service_key, service_port};
+pub(crate) use selection::{made_for, service_key, service_port};
 pub(crate) use service::alike;
 pub use service::{Make, is_made};
 pub(crate) use traffic_policy::TrafficPolicies;

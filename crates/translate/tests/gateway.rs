@@ -392,11 +392,13 @@ fn the_pods_of_an_xbackend_are_those_of_the_service_that_is_made_for_it() {
     assert!(apply(vec![slice(first, "10.2.0.2")]).1.contains("10.2.0.2:8080"));
     // Another one of the same name has other pods.
     let (made, found) = apply(vec![xbackend("2", pods())]);
-    let [(second, Make::Apply(_))] = &made[..] else { panic!("{made:?}") };
+    let [(second, Make::Apply(service))] = &made[..] else { panic!("{made:?}") };
     assert_ne!(first, second);
     assert_eq!(found, "Addresses([])");
     assert_eq!(apply(vec![slice(first, "10.2.0.3")]).1, "Addresses([])");
-    assert!(apply(vec![slice(second, "10.2.0.4")]).1.contains("10.2.0.4:8080"));
+    assert_eq!(apply(vec![slice(second, "10.2.0.4")]).1, "Addresses([])", "its Service is not there");
+    let there = Change::Upsert(read::<Service>(Value::clone(service)));
+    assert!(apply(vec![there]).1.contains("10.2.0.4:8080"));
     // One that is about a host has none.
     let host =
         json!({"type": "ExternalHostname", "externalHostname": {"hostname": "api.example"}, "port": {"number": 8080}});

@@ -1,4 +1,4 @@
-//! Resolves the names of ExternalName Services, again whenever their TTL expires.
+//! Resolves the names of ExternalName Services and XBackends, again whenever their TTL expires.
 //!
 //! One task on the control runtime keeps a list of names and reports every change of their addresses; workers see plain endpoints
 //! and never wait for DNS. While a name can't be resolved, its last addresses stay in use. Addresses that lead back to this

@@ -129,7 +129,7 @@ flags! {
     "disable-full-test" Bool = "false": Harmless("a review takes no longer with more Ingresses, so it always considers those of the same hosts");
     /// Use no Lease: let every replica write the status.
     "disable-leader-election" Bool = "false": Same;
-    /// Don't serve Services of type ExternalName.
+    /// Don't serve Services of type ExternalName, nor external hosts of XBackends.
     "disable-svc-external-name" Bool = "false": Same;
     /// Don't write Sync events.
     "disable-sync-events" Bool = "false": Same;

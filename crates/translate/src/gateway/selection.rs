@@ -74,6 +74,7 @@ pub(crate) fn service_port(number: i32) -> ServicePort {
 pub(super) fn settle(
     key: &ObjectKey,
     service: &ObjectKey,
+    wanted: &Arc<Value>,
     selection: &Selection,
     port: i32,
     objects: &Objects,
@@ -86,9 +87,8 @@ pub(super) fn settle(
         let message = format!("Service {}/{} is there, and was not made for it", service.namespace, service.name);
         return Err(Shortcoming::new("Invalid", message));
     }
-    let wanted = wanted(key, service, selection, port);
-    let is_there = current.is_some_and(|found| is_satisfied(found, &wanted, selection, port));
-    Ok((!is_there).then(|| Make::Apply(Arc::new(wanted))))
+    let is_there = current.is_some_and(|found| is_satisfied(found, wanted, selection, port));
+    Ok((!is_there).then(|| Make::Apply(wanted.clone())))
 }
 
 /// What to do about a Service that was made for an XBackend that selects no pods any more.
@@ -98,14 +98,15 @@ pub(super) fn leftover(key: &ObjectKey, service: &ObjectKey, objects: &Objects) 
 }
 
 /// The name of the XBackend that a Service was made for.
-fn made_for(service: &Service) -> Option<&str> {
+pub(crate) fn made_for(service: &Service) -> Option<&str> {
     let labels = service.metadata.labels.as_ref()?;
     let is_ours = labels.get(MANAGED_BY.0).map(String::as_str) == Some(MANAGED_BY.1);
     let name = service.metadata.annotations.as_ref()?.get(XBACKEND)?;
     (is_ours && labels.contains_key(XBACKEND_NAME)).then_some(name)
 }
 
-fn wanted(key: &ObjectKey, service: &ObjectKey, selection: &Selection, port: i32) -> Value {
+/// The Service as it should be.
+pub(super) fn wanted(key: &ObjectKey, service: &ObjectKey, selection: &Selection, port: i32) -> Arc<Value> {
     let owner = json!({
         "apiVersion": key.kind.api_version(), "kind": key.kind.as_str(), "name": &*key.name, "uid": selection.uid,
         "controller": true,
@@ -124,7 +125,7 @@ fn wanted(key: &ObjectKey, service: &ObjectKey, selection: &Selection, port: i32
         },
     });
     wanted["metadata"]["annotations"][APPLIED] = json!(format!("{:016x}", sum(wanted.to_string())));
-    wanted
+    Arc::new(wanted)
 }
 
 /// Whether a Service is as it should be.

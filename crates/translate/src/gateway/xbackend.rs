@@ -7,11 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fairway_model::{Session, UpstreamTls};
+use serde_json::Value;
 
 use super::api::{ObjectReference, XBackend, XBackendSpec, XBackendTls};
 use super::backend_tls::{built, remove, trusted};
 use super::grant;
 use super::selection::{self, Selection};
+use super::service::Make;
 use super::session::session;
 use super::status::Shortcoming;
 use crate::diagnostic::Reason;
@@ -49,6 +51,8 @@ pub(super) struct XBackendPart {
     pub(super) selection: Option<Selection>,
     /// The Service that is made for pods.
     service: ObjectKey,
+    /// What that should be.
+    wanted: Option<Arc<Value>>,
     /// Why it is not accepted.
     pub(super) fault: Option<XBackendFault>,
     /// The first reference to an authority that can't be followed, beside others that can.
@@ -99,6 +103,19 @@ impl XBackendPart {
     /// The key of the Service that is made for pods.
     pub(super) fn service(&self) -> &ObjectKey {
         &self.service
+    }
+
+    /// What has to be made so that its pods are found, if anything.
+    ///
+    /// # Errors
+    /// Why they can't be.
+    pub(super) fn make(&self, key: &ObjectKey, objects: &Objects) -> Result<Option<Make>, Shortcoming> {
+        match (&self.selection, &self.wanted) {
+            (Some(selected), Some(wanted)) => {
+                selection::settle(key, &self.service, wanted, selected, self.port, objects)
+            }
+            _ => Ok(None),
+        }
     }
 }
 
@@ -174,6 +191,7 @@ impl XBackends {
             session: None,
             selection: None,
             service: selection::service_key(key, uid),
+            wanted: None,
             fault: None,
             left_out: None,
         };
@@ -186,6 +204,8 @@ impl XBackends {
                     "expected a port from 1 to 65535",
                 ));
             }
+            let selected = part.selection.as_ref();
+            part.wanted = selected.map(|selected| selection::wanted(key, &part.service, selected, part.port));
             part.tls = self.tls(key, spec.tls.as_ref(), objects, &mut part)?;
             part.protocol = spoken(spec.protocol.as_deref(), part.tls.is_some())?;
             part.session = sessions(key, spec)?;

@@ -243,7 +243,8 @@ pub(crate) struct Sources<'a> {
 /// Builds a backend and its endpoints.
 pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalConfig, options: &Options) -> Resolved {
     let name = key.name();
-    let port = sources.service.and_then(|service| find_port(service, key));
+    let service = sources.service.filter(|_| key.xbackend().is_none());
+    let port = service.and_then(|service| find_port(service, key));
     // The first owner decides everything that a backend can have only once.
     let first = sources.owners.first();
     let of_requests = key.layer.is_of_requests();
@@ -294,6 +295,7 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
         _ if matches!(key.layer, Layer::Tcp | Layer::XStream) => {
             format!("tcp-{}-{}-{}", key.namespace, key.service, key.port).into()
         }
+        _ if key.layer == Layer::XBackend => format!("xbackend-{}-{}-{}", key.namespace, key.service, key.port).into(),
         _ if key.layer == Layer::Udp => format!("udp-{}-{}-{}", key.namespace, key.service, key.port).into(),
         _ if key.layer == Layer::Name => format!("external-auth-{}-{}", key.service, key.port).into(),
         BackendPort::First if sources.is_default => "upstream-default-backend".into(),
@@ -322,6 +324,9 @@ fn one(address: SocketAddr) -> Endpoints {
 
 /// The local process that replaces a Service (`--backend`), found by name or number of the port.
 fn local_process(key: &BackendKey, port: Option<&ServicePort>, development: &Development) -> Option<SocketAddr> {
+    if key.xbackend().is_some() {
+        return None;
+    }
     let find = |port: String| development.backends.get(&(key.service(), port)).copied();
     find(key.port.to_string()).or_else(|| find(port?.port.to_string())).or_else(|| find(port?.name.clone()?))
 }

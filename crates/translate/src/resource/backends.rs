@@ -8,7 +8,7 @@ use fairway_model::{Backend, EndpointSet, Resource, ResourceName};
 use crate::config::configmap::GlobalConfig;
 use crate::engine::dirty::{Dirty, Output, compact};
 use crate::engine::part::{Extent, portion};
-use crate::gateway::{TrafficPolicies, service_key};
+use crate::gateway::{TrafficPolicies, made_for, service_key};
 use crate::objects::{Object, ObjectKey, Objects};
 use crate::options::Options;
 use crate::resource::backend::{self, BackendKey, BackendPort, Layer, Problem, Sources};
@@ -186,8 +186,12 @@ impl Backends {
             Some(Object::XBackend(xbackend)) => Some(&**xbackend),
             _ => None,
         };
-        let selected = selected(key, inputs.objects);
-        let slices = self.slices.get(selected.as_ref().unwrap_or(&own)).into_iter().flatten();
+        let slices = match key.xbackend() {
+            // Those of a Service that has the name by chance, or by somebody's intention, are none of its pods.
+            Some(_) => selected(key, inputs.objects).filter(|service| is_made_for(service, key, inputs.objects)),
+            None => Some(own.clone()),
+        };
+        let slices = slices.and_then(|service| self.slices.get(&service)).into_iter().flatten();
         let sources = Sources {
             service,
             xbackend,
@@ -203,6 +207,11 @@ impl Backends {
         };
         backend::resolve(key, &sources, inputs.config, inputs.options)
     }
+}
+
+/// Whether a Service was made for the XBackend of a backend.
+fn is_made_for(service: &ObjectKey, key: &BackendKey, objects: &Objects) -> bool {
+    matches!(objects.get(service), Some(Object::Service(found)) if made_for(found) == Some(&*key.service))
 }
 
 /// The Service that is made for the pods of an XBackend.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::status::unusable;
-use super::{GatewayInputs, GatewayOwned, Gateways, plain_owner, selection};
+use super::{GatewayInputs, GatewayOwned, Gateways, is_in_scope, plain_owner, selection};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::dirty::{Dirty, Output};
 use crate::gateway::backend_tls::{ANCESTORS, ancestor};
@@ -28,13 +28,15 @@ impl Gateways {
             Some(Object::XBackend(found)) => Some((plain_owner(key, &found.metadata, objects), &**found)),
             _ => None,
         };
+        let selects = |all: &Self| all.xbackends.get(key).is_some_and(|part| part.selection.is_some());
+        dirty.gateway_services |= selects(self);
         let owned_by = (&mut *owned.secrets, &mut *owned.config_maps);
         self.xbackends.read(key, found, (objects, options), owned_by, dirty, out);
         owned.backends.touch_service(key, dirty);
         self.findings.remove(key);
         dirty.reports.insert(key.clone());
         dirty.gateway_statuses.insert(key.clone());
-        dirty.gateway_services = true;
+        dirty.gateway_services |= selects(self);
         self.services.get(key).cloned().unwrap_or_default()
     }
 
@@ -55,13 +57,18 @@ impl Gateways {
     ) -> BTreeMap<ObjectKey, Make> {
         let (mut made, mut unmade) = (BTreeMap::new(), BTreeMap::new());
         if inputs.options.development.is_none() {
+            let GatewayInputs { objects, options, .. } = inputs;
             let accepted = self.xbackends.iter().filter(|(_, part)| part.fault.is_none());
             for (key, part) in accepted {
                 let service = part.service();
                 let make = match &part.selection {
-                    None => Ok(selection::leftover(key, service, inputs.objects)),
+                    Some(_) if !is_in_scope(key, objects, options) => {
+                        Err(Shortcoming::new("Invalid", "its namespace is not served, so no Service is made for it"))
+                    }
+                    None if !is_in_scope(key, objects, options) => Ok(None),
+                    None => Ok(selection::leftover(key, service, objects)),
                     Some(_) if !self.services.contains_key(key) => Ok(None),
-                    Some(selected) => selection::settle(key, service, selected, part.port, inputs.objects),
+                    Some(_) => part.make(key, objects),
                 };
                 match make {
                     Ok(make) => made.extend(make.map(|make| (service.clone(), make))),

@@ -51,15 +51,15 @@ pub(crate) fn outside(name: &str, number: i32, options: &Options) -> Result<Endp
     if options.disable_external_name {
         return Err(forbidden("hosts outside of the cluster are turned off (--disable-svc-external-name)".into()));
     }
-    let name = name.to_ascii_lowercase();
-    if name == "cluster.local" || name.ends_with(".cluster.local") {
-        return Err(forbidden(format!("{} is a name of the cluster: refer to the Service", bounded(&name))));
-    }
     let missing = || Problem::new(Severity::Error, Reason::InvalidBackend, "expected a port from 1 to 65535");
-    match at(&name, "the host", port_number(number).ok_or_else(missing)?, options)? {
+    match at(name, "the host", port_number(number).ok_or_else(missing)?, options)? {
+        // As it is resolved, whatever was written: without a dot at its end, in lower case.
+        Endpoints::Name { host, .. } if host.rsplit('.').take(2).eq(["local", "cluster"]) => {
+            Err(forbidden(format!("{host} is a name of the cluster: refer to the Service")))
+        }
         Endpoints::Name { host, port } => Ok(Endpoints::Name { host: format!("{host}.").into(), port }),
         Endpoints::Addresses(_) => {
-            let message = format!("{} is an address: expected a DNS name", bounded(&name));
+            let message = format!("{} is an address: expected a DNS name", bounded(name));
             Err(Problem::new(Severity::Error, Reason::InvalidBackend, message))
         }
     }
