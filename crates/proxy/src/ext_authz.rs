@@ -10,7 +10,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fairway_model::{
     CheckAllowed, CheckAnswer, CheckChange, CheckDenied, CheckField, FieldName, FieldSink, Fields, KnownField, KnownSet,
 };
-use prost::Message;
+use prost::bytes::{Buf, BufMut};
+use prost::encoding::{DecodeContext, WireType, skip_field};
+use prost::{DecodeError, Message};
 
 /// The method that is called.
 pub(crate) const PATH: &str = "/envoy.service.auth.v3.Authorization/Check";
@@ -139,19 +141,22 @@ fn spelt(target: &[u8]) -> String {
     out
 }
 
-/// Reads an answer; `None` if it is malformed.
+/// Reads an answer; `None` if it is malformed, or says that the service has failed.
 pub(crate) fn decode(message: &[u8]) -> Option<CheckAnswer> {
-    let CheckResponse { status, denied_response, ok_response } = CheckResponse::decode(message).ok()?;
+    let CheckResponse { status, denied_response, ok_response, error_response } = CheckResponse::decode(message).ok()?;
+    if error_response.is_some() {
+        return None;
+    }
     let fields = |options: Vec<HeaderValueOption>| options.into_iter().map(HeaderValueOption::into_field).collect();
     Some(CheckAnswer {
         code: status.map(|status| status.code),
-        allowed: ok_response.map(|ok| CheckAllowed {
+        allowed: ok_response.map(|Bounded(ok)| CheckAllowed {
             fields: fields(ok.headers),
             removed: ok.headers_to_remove,
             response: fields(ok.response_headers_to_add),
             edits_query: !(ok.query_parameters_to_set.is_empty() && ok.query_parameters_to_remove.is_empty()),
         }),
-        denied: denied_response.map(|denied| CheckDenied {
+        denied: denied_response.map(|Bounded(denied)| CheckDenied {
             status: denied.status.map_or(0, |status| status.code),
             fields: fields(denied.headers),
             body: denied.body,
@@ -167,6 +172,62 @@ impl HeaderValueOption {
             value: if raw_value.is_empty() { value.into() } else { raw_value },
             change: CheckChange::of(self.append.map(|append| append.value), self.append_action),
         }
+    }
+}
+
+/// A message with lists that are read up to the first entry too many: entries take more memory than they have bytes.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Bounded<M>(M);
+
+trait Listing: Message + Default {
+    /// Whether a field would be one too many, after one that was already.
+    fn is_full(&self, tag: u32) -> bool;
+}
+
+impl Listing for OkHttpResponse {
+    fn is_full(&self, _: u32) -> bool {
+        let Self {
+            headers,
+            headers_to_remove,
+            response_headers_to_add,
+            query_parameters_to_set,
+            query_parameters_to_remove,
+        } = self;
+        let query = query_parameters_to_set.len() + query_parameters_to_remove.len();
+        headers.len() + headers_to_remove.len() + response_headers_to_add.len() + query > CheckAnswer::EDITS
+    }
+}
+
+impl Listing for DeniedHttpResponse {
+    fn is_full(&self, tag: u32) -> bool {
+        tag == 2 && self.headers.len() > CheckAnswer::EDITS
+    }
+}
+
+impl<M: Listing> Message for Bounded<M> {
+    fn encode_raw(&self, buf: &mut impl BufMut) {
+        self.0.encode_raw(buf);
+    }
+
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        buf: &mut impl Buf,
+        ctx: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        if self.0.is_full(tag) {
+            return skip_field(wire_type, tag, buf, ctx);
+        }
+        self.0.merge_field(tag, wire_type, buf, ctx)
+    }
+
+    fn encoded_len(&self) -> usize {
+        self.0.encoded_len()
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
     }
 }
 
@@ -253,9 +314,11 @@ struct CheckResponse {
     #[prost(message, optional, tag = "1")]
     status: Option<RpcStatus>,
     #[prost(message, optional, tag = "2")]
-    denied_response: Option<DeniedHttpResponse>,
+    denied_response: Option<Bounded<DeniedHttpResponse>>,
     #[prost(message, optional, tag = "3")]
-    ok_response: Option<OkHttpResponse>,
+    ok_response: Option<Bounded<OkHttpResponse>>,
+    #[prost(bytes = "vec", optional, tag = "5")]
+    error_response: Option<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -322,7 +385,7 @@ struct HeaderValue {
 
 #[cfg(test)]
 mod tests {
-    use fairway_model::{CheckVerdict, FieldLine};
+    use fairway_model::CheckVerdict;
     use proptest::prelude::*;
 
     use super::*;
@@ -343,7 +406,7 @@ mod tests {
         #[test]
         fn any_answer_means_something(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             if let Some(answer) = decode(&bytes) {
-                answer.judge(&[][..] as &[FieldLine<'_>]);
+                answer.judge(|_| false);
             }
         }
 
@@ -353,11 +416,11 @@ mod tests {
             let message = CheckResponse {
                 status: Some(RpcStatus { code }),
                 denied_response: None,
-                ok_response: Some(ok_response),
+                ok_response: Some(Bounded(ok_response)),
+                error_response: None,
             };
             let answer = decode(&message.encode_to_vec()).expect("a message");
-            let line = FieldLine::new(b"a", b"b");
-            match answer.judge(&[line][..]) {
+            match answer.judge(|name| name == b"a") {
                 CheckVerdict::Allowed(given) => {
                     prop_assert_eq!(code, 0);
                     for (name, value) in given.others.iter().chain(&given.added) {
@@ -370,6 +433,23 @@ mod tests {
                 CheckVerdict::Failed => {}
             }
         }
+    }
+
+    #[test]
+    fn lists_are_read_up_to_one_entry_too_many() {
+        let headers = vec![HeaderValueOption::default(); 1000];
+        let ok_response = OkHttpResponse { headers: headers.clone(), ..OkHttpResponse::default() };
+        let denied_response = DeniedHttpResponse { status: Some(HttpStatus { code: 401 }), headers, body: "no".into() };
+        let message = CheckResponse {
+            ok_response: Some(Bounded(ok_response)),
+            denied_response: Some(Bounded(denied_response)),
+            ..CheckResponse::default()
+        };
+        // In two parts, which are one message for a reader.
+        let answer = decode(&message.encode_to_vec().repeat(2)).expect("a message");
+        let (allowed, denied) = (answer.allowed.expect("a yes"), answer.denied.expect("a no"));
+        assert_eq!((allowed.fields.len(), denied.fields.len()), (CheckAnswer::EDITS + 1, CheckAnswer::EDITS + 1));
+        assert_eq!((denied.status, &*denied.body), (401, "no"));
     }
 
     #[test]

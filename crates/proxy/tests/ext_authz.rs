@@ -201,11 +201,12 @@ async fn take(call: &mut Call, all: &AllAsked) {
 }
 
 fn policy() -> ForwardPolicy {
-    ForwardPolicy {
-        protocol: UpstreamProtocol::Http2,
-        read_timeout: Duration::from_millis(300),
-        ..ForwardPolicy::default()
-    }
+    ForwardPolicy { protocol: UpstreamProtocol::Http2, ..ForwardPolicy::default() }
+}
+
+/// For services that do not answer.
+fn hasty() -> ForwardPolicy {
+    ForwardPolicy { read_timeout: Duration::from_millis(300), ..policy() }
 }
 
 fn filter(policy: ForwardPolicy, allowed: Option<&[&str]>) -> Filter {
@@ -404,6 +405,7 @@ async fn a_yes_edits_the_request_and_the_response() {
         part(2, option("x-list", "b", &append)),
         part(2, option("x-absent", "new", &absent)),
         part(2, option("x-there", "new", &absent)),
+        part(2, option("x-forwarded-user", "ann", &absent)),
         part(2, option("x-gone", "new", &present)),
         part(2, option("x-real-ip", "192.0.2.1", b"")),
         part(2, option("transfer-encoding", "chunked", b"")),
@@ -412,6 +414,7 @@ async fn a_yes_edits_the_request_and_the_response() {
         part(5, ":path"),
         part(6, option("x-answered", "yes", b"")),
         part(6, option("set-cookie", "s=2", &append)),
+        part(6, option("set-cookie", "t=3", b"")),
         part(6, option("x-served", "no", &absent)),
         part(6, option("x-money", "$5", b"")),
     ];
@@ -422,6 +425,8 @@ async fn a_yes_edits_the_request_and_the_response() {
         ("x-list", "a"),
         ("x-there", "old"),
         ("authorization", "Bearer x"),
+        // No client that is not trusted has a say in this: the backend would not get it.
+        ("x-forwarded-user", "mallory"),
     ];
     let response = guarded.get(&fields).await;
     let echo = response.echo();
@@ -431,15 +436,19 @@ async fn a_yes_edits_the_request_and_the_response() {
         (echo.header("x-absent"), echo.header("x-gone"), echo.header("x-raw")),
         (Some("new"), None, Some("raw"))
     );
+    assert_eq!(echo.headers.all("x-forwarded-user"), ["ann"]);
     assert_eq!((echo.header("authorization"), echo.header("host")), (None, Some(HOST)));
     assert_eq!((echo.headers.all("x-real-ip"), echo.header("transfer-encoding")), (vec!["127.0.0.1"], None));
-    assert_eq!((response.header("x-answered"), response.header("set-cookie")), (Some("yes"), Some("s=2")));
+    assert_eq!(
+        (response.header("x-answered"), response.headers().all("set-cookie")),
+        (Some("yes"), vec!["s=2", "t=3"])
+    );
     assert_eq!((response.header("x-served"), response.header("x-money")), (Some("no"), Some("$5")));
     let own = [("X-Answered", "web"), ("Set-Cookie", "a=1"), ("X_Answered", "web"), ("X-Served", "web")];
     guarded.web.set_reply(own.iter().fold(Reply::ok(), |reply, (name, value)| reply.header(name, value)));
     let response = guarded.get(&fields).await;
     assert_eq!((response.headers().all("x-answered"), response.header("x_answered")), (vec!["yes"], None));
-    assert_eq!(response.headers().all("set-cookie"), ["a=1", "s=2"]);
+    assert_eq!(response.headers().all("set-cookie"), ["a=1", "s=2", "t=3"]);
     assert_eq!(response.headers().all("x-served"), ["web"]);
 }
 
@@ -450,6 +459,8 @@ async fn a_denial_is_answered_as_the_service_says() {
         part(2, option("www-authenticate", "Bearer realm=\"x\"", b"")),
         part(2, option("content-type", "application/json", b"")),
         part(2, option("content-length", "999", b"")),
+        part(2, option("set-cookie", "a=1", b"")),
+        part(2, option("set-cookie", "b=2", b"")),
         part(3, "{\"why\": \"who\"}"),
     ];
     let guarded = Guarded::by(Sends::message(&answer(16, &part(2, denied.concat())))).await;
@@ -458,6 +469,7 @@ async fn a_denial_is_answered_as_the_service_says() {
         let response = client.get(HOST, "/").await;
         assert_eq!((response.status, &*response.text()), (401, "{\"why\": \"who\"}"));
         assert_eq!(response.header("www-authenticate"), Some("Bearer realm=\"x\""));
+        assert_eq!(response.headers().all("set-cookie"), ["a=1", "b=2"]);
         assert_eq!(
             (response.header("content-type"), response.header("content-length")),
             (Some("application/json"), Some("14"))
@@ -510,6 +522,9 @@ async fn everything_else_denies() {
         (message(b""), "no status"),
         (message(&part(3, b"")), "no status beside a yes"),
         (message(&answer(0, &part(2, b""))), "yes and no"),
+        (message(&answer(0, &part(5, b""))), "an error of the service"),
+        (message(&answer(7, &[part(2, b""), part(5, b"")].concat())), "a no and an error of the service"),
+        (message(&yes(&vec![part(5, "x"); 129])), "too many edits"),
         (message(b"\xff\xff"), "no message"),
         (message(&[part(1, number(1, 0)), part(3, part(5, b"\xff"))].concat()), "no text"),
         (message(&long), "too long"),
@@ -532,6 +547,7 @@ async fn everything_else_denies() {
         (Sends { status: 503, ..good.clone() }, "another status of HTTP"),
         (Sends { status: 204, body: Vec::new(), ..good.clone() }, "no content"),
         (head(&[("content-type", "text/html")]), "a page"),
+        (head(&[("content-type", "application/grpc-web")]), "another protocol"),
         (head(&[]), "no type"),
         (head(&[("content-type", "application/grpc"), ("grpc-encoding", "gzip")]), "a coding"),
         (
@@ -573,17 +589,20 @@ async fn a_service_that_cannot_be_called_denies() {
     for service in [
         Origin::new("auth").start(),
         Origin::new("auth").fault(Fault::Refuse).start(),
-        Origin::new("auth").fault(Fault::EchoBytes).start(),
+        Origin::new("auth").fault(Fault::Silent).start(),
     ] {
-        let guarded = Guarded::at(service.address(), filter(policy(), None));
+        let policy = ForwardPolicy { connect_timeout: Duration::from_millis(300), ..hasty() };
+        let guarded = Guarded::at(service.address(), filter(policy, None));
         assert_eq!((guarded.get(&[]).await.status, guarded.web.requests()), (500, 0));
     }
+    // One that takes the call and never answers it.
     let service = H2Origin::start(|call| async move {
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        std::future::pending::<()>().await;
         drop(call);
     });
-    let guarded = Guarded::at(service.await.address, filter(policy(), None));
-    assert_eq!((guarded.get(&[]).await.status, guarded.web.requests()), (500, 0));
+    let service = service.await;
+    let guarded = Guarded::at(service.address, filter(hasty(), None));
+    assert_eq!((guarded.get(&[]).await.status, guarded.web.requests(), service.connections()), (500, 0, 1));
     guarded.proxy.publish([endpoints("auth", &[])]).await;
     assert_eq!((guarded.get(&[]).await.status, guarded.web.requests()), (500, 0));
     // A model that says another protocol is not believed.
@@ -603,8 +622,8 @@ async fn an_answer_that_never_ends_denies_in_time() {
         }
     });
     let service = service.await;
-    let guarded = Guarded::at(service.address, filter(policy(), None));
-    assert_eq!((guarded.get(&[]).await.status, guarded.web.requests()), (500, 0));
+    let guarded = Guarded::at(service.address, filter(hasty(), None));
+    assert_eq!((guarded.get(&[]).await.status, guarded.web.requests(), service.connections()), (500, 0, 1));
 }
 
 #[tokio::test]

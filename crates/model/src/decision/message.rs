@@ -202,6 +202,29 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         Ok(())
     }
 
+    /// Whether the client has a field that the backend gets, whatever a service says about it.
+    pub fn forwards(&self, name: &[u8]) -> bool {
+        let Self { head, plan, rules, scratch, .. } = *self;
+        let mut dropped = DROPPED | scratch.client.removed() | rules.replaced_in_request.known();
+        if !scratch.prefix.is_empty() {
+            dropped = dropped.with(KnownField::XForwardedPrefix);
+        }
+        if plan.hides_credentials {
+            dropped = dropped.with(KnownField::Authorization);
+        }
+        if plan.host.and_then(Host::client_auth).is_some() {
+            dropped = dropped | KnownSet::SSL_CLIENT;
+        }
+        let is_dropped = |name: &[u8]| {
+            rules.replaced_in_request.has_other(name)
+                || rules.client_names.iter().any(|own| hides(own, name, &scratch.client))
+                || scratch.trace.as_ref().is_some_and(|trace| trace.replaces(name))
+                || plan.request_edits().any(|edit| takes_place(edit) && edit.is_about(name))
+        };
+        let mut own = head.fields.lines().filter(|line| is_same_field(line.name, name));
+        own.any(|line| !dropped.contains(line.known) && !is_dropped(line.name))
+    }
+
     /// Whether another service gets the request than the one it is for.
     fn is_in_place(&self) -> bool {
         self.plan.replaces_error().is_some() || self.forwarding.in_place_of.is_some()

@@ -4,10 +4,7 @@
 
 use super::{AuthGiven, GivenField};
 use crate::field::is_same_field;
-use crate::{Body, ConfiguredName, Fields, KnownField, KnownSet, Respond};
-
-/// How many fields an answer may edit, of request and response together.
-const EDITS: usize = 128;
+use crate::{Body, ConfiguredName, KnownField, KnownSet, Respond};
 
 /// Fields that an answer of the proxy has of itself.
 const OWN: [&str; 2] = ["Date", "Server"];
@@ -97,12 +94,11 @@ pub enum CheckVerdict {
 }
 
 impl CheckAnswer {
-    /// What it means for a request with these fields.
-    pub fn judge<'a, F: Fields<'a>>(self, fields: F) -> CheckVerdict {
-        self.meaning(|name| fields.lines().any(|line| is_same_field(line.name, name)))
-    }
+    /// How many fields an answer may edit, of request and response together.
+    pub const EDITS: usize = 128;
 
-    fn meaning(self, has: impl Fn(&[u8]) -> bool) -> CheckVerdict {
+    /// What it means for a request of which the backend `has` these fields of the client's.
+    pub fn judge(self, has: impl Fn(&[u8]) -> bool) -> CheckVerdict {
         match (self.code, self.allowed, self.denied) {
             (Some(0), allowed, None) => {
                 allowed.unwrap_or_default().given(has).map_or(CheckVerdict::Failed, CheckVerdict::Allowed)
@@ -125,7 +121,7 @@ struct Edited {
 impl CheckAllowed {
     /// What is done to the request and its response; `None` if something of it can't be done.
     fn given(self, has: impl Fn(&[u8]) -> bool) -> Option<AuthGiven> {
-        if self.edits_query || self.fields.len() + self.removed.len() + self.response.len() > EDITS {
+        if self.edits_query || self.fields.len() + self.removed.len() + self.response.len() > CheckAnswer::EDITS {
             return None;
         }
         let mut all = Vec::<Edited>::new();
@@ -181,8 +177,11 @@ impl AuthGiven {
     /// Adds a field of the response; `None` if that can't be done.
     fn push_response(&mut self, field: CheckField) -> Option<()> {
         let Some((name, text)) = field.about_response()? else { return Some(()) };
+        // Each cookie has a field of its own, and stands for itself.
+        let is_cookie = KnownField::classify(field.name.as_bytes()) == KnownField::SetCookie;
         let (replaces, only_with) = match field.change? {
             CheckChange::Append => (false, None),
+            CheckChange::Replace if is_cookie => (false, None),
             CheckChange::AddIfAbsent => (false, Some(false)),
             CheckChange::Replace => (true, None),
             CheckChange::ReplaceIfPresent => (true, Some(true)),
@@ -208,12 +207,14 @@ impl CheckField {
         }
     }
 
-    /// The same for a response.
+    /// The same for a response, which has some fields from the proxy itself.
     fn about_response(&self) -> Option<Option<(ConfiguredName, Box<str>)>> {
         let name = ConfiguredName::try_from(self.name.as_str()).ok()?;
         let text = std::str::from_utf8(self.sendable()?).ok()?;
-        let structural = KnownSet::STRUCTURAL.contains(KnownField::classify(self.name.as_bytes()));
-        Some((!structural).then(|| (name, text.into())))
+        let name_bytes = self.name.as_bytes();
+        let is_kept = KnownSet::STRUCTURAL.contains(KnownField::classify(name_bytes))
+            || OWN.iter().any(|own| is_same_field(own.as_bytes(), name_bytes));
+        Some((!is_kept).then(|| (name, text.into())))
     }
 
     /// The value without the blanks around it, if a field may have it (RFC 9110 5.5).
@@ -230,9 +231,9 @@ impl CheckDenied {
         let is_answer = |status: &u16| matches!(status, 301 | 302 | 303 | 307 | 308 | 400..=599);
         let status = u16::try_from(self.status).ok().filter(is_answer).unwrap_or(403);
         let (mut content_type, mut fields) = (None, Vec::<(ConfiguredName, Box<str>)>::new());
-        for field in self.fields.into_iter().take(EDITS) {
+        for field in self.fields.into_iter().take(CheckAnswer::EDITS) {
             let (Some(Some((name, text))), Some(change)) = (field.about_response(), field.change) else { continue };
-            if OWN.iter().any(|own| own.eq_ignore_ascii_case(&field.name)) || text.is_empty() {
+            if text.is_empty() {
                 continue;
             }
             if field.name.eq_ignore_ascii_case("Content-Type") {
@@ -246,8 +247,9 @@ impl CheckDenied {
             match change {
                 CheckChange::AddIfAbsent if is_there => continue,
                 CheckChange::ReplaceIfPresent if !is_there => continue,
-                CheckChange::Append | CheckChange::AddIfAbsent => {}
-                CheckChange::Replace | CheckChange::ReplaceIfPresent => fields.retain(|other| !is_same(other)),
+                // There is nothing to replace but other fields of this answer, and they are all meant.
+                CheckChange::Append | CheckChange::AddIfAbsent | CheckChange::Replace => {}
+                CheckChange::ReplaceIfPresent => fields.retain(|other| !is_same(other)),
             }
             fields.push((name, text));
         }

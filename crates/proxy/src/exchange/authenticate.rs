@@ -295,9 +295,15 @@ impl<'a> Exchange<'a> {
         let question = Question { authority: &asks.authority, path: ext_authz::PATH, body: &body };
         let reply = self.try_endpoints(serves, forwarding, service, &way, Some(question)).await?;
         let answer = reply.as_ref().and_then(Reply::message).and_then(ext_authz::decode);
-        let (Some(answer), Some(head)) = (answer, self.client.head()) else { return Ok(AuthAnswer::Failed) };
+        let (Some(answer), Some(head), Some(plan)) = (answer, self.client.head(), &self.plan) else {
+            return Ok(AuthAnswer::Failed);
+        };
         let decision = &mut self.scratch.decision;
-        Ok(match answer.judge(FieldsView { fields: head.parsed.fields(), bytes: head.bytes }) {
+        let verdict = service.with_backend(|backend| {
+            let request = UpstreamRequest::new(self.live, head, plan, forwarding, backend, decision);
+            answer.judge(|name| request.edits.forwards(name))
+        });
+        Ok(match verdict {
             CheckVerdict::Allowed(given) => {
                 decision.given = Some(Arc::new(given));
                 AuthAnswer::Allowed
@@ -420,7 +426,7 @@ impl<'a> Exchange<'a> {
                 None => self.attempt(serves, forwarding, service, way, &mut attempt, fresh).await.map(|()| None),
                 Some(question) => self.call(forwarding, service, way, &mut attempt, question, fresh).await.map(Some),
             };
-            // The kept connection had been closed, or was about to be: nobody has read the request.
+            // The kept connection had been closed, or was about to be. A service may have read this already, and is asked once more.
             let stale = |failure: &Failure| failure.is_closed() || *failure == Failure::Unprocessed;
             if fresh || !attempt.kept || !asked.as_ref().is_err_and(stale) {
                 break asked;

@@ -14,10 +14,13 @@ use fairway_model::{Fields, TooLong};
 /// Whether a request has the type of a call of gRPC (not of gRPC-Web, whose clients read HTTP statuses).
 pub(super) fn is_typed(head: Spanned<'_, RequestHead>) -> bool {
     let fields = FieldsView { fields: head.parsed.fields(), bytes: head.bytes };
-    fields.get(KnownField::ContentType).is_some_and(|value| {
-        let (name, rest) = value.split_at(value.len().min(b"application/grpc".len()));
-        name.eq_ignore_ascii_case(b"application/grpc") && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
-    })
+    fields.get(KnownField::ContentType).is_some_and(is_type)
+}
+
+/// Whether a media type is that of gRPC.
+pub(super) fn is_type(value: &[u8]) -> bool {
+    let (name, rest) = value.split_at(value.len().min(b"application/grpc".len()));
+    name.eq_ignore_ascii_case(b"application/grpc") && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
 }
 
 /// The status of gRPC for one of the proxy's own errors.

@@ -23,7 +23,7 @@ fn has(name: &[u8]) -> bool {
 /// What an answer does to the fields of a request: `=` in place of the client's, `+` beside them, `-` without them.
 fn request(fields: Vec<CheckField>, removed: &[&str]) -> Option<Vec<String>> {
     let removed = removed.iter().map(|&name| name.to_owned()).collect();
-    let CheckVerdict::Allowed(given) = allows(CheckAllowed { fields, removed, ..CheckAllowed::default() }).meaning(has)
+    let CheckVerdict::Allowed(given) = allows(CheckAllowed { fields, removed, ..CheckAllowed::default() }).judge(has)
     else {
         return None;
     };
@@ -38,7 +38,7 @@ fn request(fields: Vec<CheckField>, removed: &[&str]) -> Option<Vec<String>> {
 }
 
 fn respond(denied: CheckDenied) -> Respond {
-    match denies(denied).meaning(has) {
+    match denies(denied).judge(has) {
         CheckVerdict::Denied(respond) => respond,
         other => panic!("{other:?}"),
     }
@@ -48,7 +48,7 @@ fn respond(denied: CheckDenied) -> Respond {
 fn only_a_plain_yes_allows() {
     let judge = |code, allowed: bool, denied: bool| {
         let (allowed, denied) = (allowed.then(CheckAllowed::default), denied.then(CheckDenied::default));
-        match (CheckAnswer { code, allowed, denied }).meaning(has) {
+        match (CheckAnswer { code, allowed, denied }).judge(has) {
             CheckVerdict::Allowed(_) => "allowed",
             CheckVerdict::Denied(_) => "denied",
             CheckVerdict::Failed => "failed",
@@ -121,20 +121,20 @@ fn what_frames_a_message_is_left_alone_and_what_it_is_for_can_not_be_changed() {
     for value in ["a\r\nb: c", "a\nb", "a\0", "\x7f"] {
         assert_eq!(request(vec![set("X-A", value)], &[]), None, "{value:?}");
         let response = vec![set("X-A", value)];
-        let judged = allows(CheckAllowed { response, ..CheckAllowed::default() }).meaning(has);
+        let judged = allows(CheckAllowed { response, ..CheckAllowed::default() }).judge(has);
         assert_eq!(judged, CheckVerdict::Failed, "{value:?}");
     }
     let edits_query = CheckAllowed { edits_query: true, ..CheckAllowed::default() };
-    assert_eq!(allows(edits_query).meaning(has), CheckVerdict::Failed);
+    assert_eq!(allows(edits_query).judge(has), CheckVerdict::Failed);
 }
 
 #[test]
 fn the_edits_of_an_answer_are_bounded() {
     let many = |count| (0..count).map(|at| set(&format!("X-{at}"), "v")).collect::<Vec<_>>();
-    assert_eq!(request(many(EDITS), &[]).map(|edits| edits.len()), Some(EDITS));
-    assert_eq!(request(many(EDITS), &["X-A"]), None);
-    let fields = many(EDITS + 1);
-    assert_eq!(respond(CheckDenied { fields, ..CheckDenied::default() }).fields.len(), EDITS);
+    assert_eq!(request(many(CheckAnswer::EDITS), &[]).map(|edits| edits.len()), Some(CheckAnswer::EDITS));
+    assert_eq!(request(many(CheckAnswer::EDITS), &["X-A"]), None);
+    let fields = many(CheckAnswer::EDITS + 1);
+    assert_eq!(respond(CheckDenied { fields, ..CheckDenied::default() }).fields.len(), CheckAnswer::EDITS);
 }
 
 #[test]
@@ -147,14 +147,21 @@ fn fields_of_a_response_replace_each_other() {
         field("X-B", "4", AddIfAbsent),
         field("X-C", "5", ReplaceIfPresent),
         set("Content-Length", "1"),
+        set("Date", "today"),
+        set("server", "auth"),
+        set("Set-Cookie", "a=1"),
+        set("set-cookie", "b=2"),
     ];
-    let CheckVerdict::Allowed(given) = allows(CheckAllowed { response, ..CheckAllowed::default() }).meaning(has) else {
+    let CheckVerdict::Allowed(given) = allows(CheckAllowed { response, ..CheckAllowed::default() }).judge(has) else {
         panic!("it allows")
     };
     let told =
         |one: &GivenField| format!("{} {} {:?}", String::from_utf8_lossy(&one.value), one.replaces, one.only_with);
     let told: Vec<_> = given.response.iter().map(told).collect();
-    assert_eq!(told, ["2 true None", "3 false None", "4 false Some(false)", "5 true Some(true)"]);
+    assert_eq!(
+        told,
+        ["2 true None", "3 false None", "4 false Some(false)", "5 true Some(true)", "a=1 false None", "b=2 false None"]
+    );
     assert!(given.size() > AuthGiven::default().size() + 4 * size_of::<GivenField>());
 }
 
@@ -180,7 +187,7 @@ fn a_denial_has_the_status_of_an_error_or_a_redirect() {
         assert_eq!(respond(CheckDenied { status, ..CheckDenied::default() }).status, expected, "{status}");
     }
     assert_eq!(
-        CheckAnswer { code: Some(16), ..CheckAnswer::default() }.meaning(has),
+        CheckAnswer { code: Some(16), ..CheckAnswer::default() }.judge(has),
         CheckVerdict::Denied(Respond::page(403))
     );
 }
@@ -195,12 +202,14 @@ fn a_denial_has_the_fields_and_the_body_of_the_service() {
         set("Date", "today"),
         set("X-A", "1"),
         field("x-a", "2", CheckChange::Append),
+        set("Set-Cookie", "a=1"),
+        set("set-cookie", "b=2"),
         set("X-Bad", "a\nb"),
         set(":status", "200"),
     ];
     let answer = respond(CheckDenied { status: 401, fields, body: "{}".into() });
     let told: Vec<_> = answer.fields.iter().map(|(name, value)| format!("{}: {value}", name.as_str())).collect();
-    assert_eq!(told, ["WWW-Authenticate: Bearer", "X-A: 1", "x-a: 2"]);
+    assert_eq!(told, ["WWW-Authenticate: Bearer", "X-A: 1", "x-a: 2", "Set-Cookie: a=1", "set-cookie: b=2"]);
     assert_eq!(answer.body, Body::Text { content_type: "application/json".into(), text: "{}".into() });
     assert_eq!(respond(CheckDenied::default()).body, Body::Empty);
     let plain = respond(CheckDenied { body: "no".into(), ..CheckDenied::default() });

@@ -53,7 +53,7 @@ impl Reply {
     fn take_head(&mut self, endpoint: &Http2Endpoint<'_>) {
         let head = endpoint.response();
         let fields = FieldsView { fields: head.parsed.fields(), bytes: head.bytes };
-        let typed = fields.get(KnownField::ContentType).is_some_and(|value| value.starts_with(b"application/grpc"));
+        let typed = fields.get(KnownField::ContentType).is_some_and(grpc::is_type);
         // No coding is asked for.
         let is_encoding = |line: FieldLine<'_>| line.is(b"grpc-encoding") && line.value != b"identity";
         self.is_answer = endpoint.status() == 200 && typed && !fields.lines().any(is_encoding);
