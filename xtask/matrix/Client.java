@@ -1,24 +1,26 @@
-// A client of Java's HttpClient for `cargo xtask matrix`: `java Client.java URL h1|h2`. A line for each case.
+// A client of Java's HttpClient for `cargo xtask matrix`: `java Client.java URL h1|h2 TYPE CASE...`. A line for each case.
 import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
+import java.nio.ByteBuffer;
+import java.nio.charset.StandardCharsets;
 import java.security.SecureRandom;
 import java.security.cert.X509Certificate;
+import java.util.Arrays;
 import javax.net.ssl.SSLContext;
 import javax.net.ssl.TrustManager;
 import javax.net.ssl.X509ExtendedTrustManager;
 
 public class Client {
     static HttpClient client;
-    static String url;
     static String error;
 
-    static byte[] attempt(String what, byte[] body) {
+    static byte[] attempt(String url, String kind, byte[] body) {
         error = "";
-        var request = HttpRequest.newBuilder(URI.create(url + what));
+        var request = HttpRequest.newBuilder(URI.create(url));
         if (body != null) {
-            request.POST(HttpRequest.BodyPublishers.ofByteArray(body));
+            request.header("content-type", kind).POST(HttpRequest.BodyPublishers.ofByteArray(body));
         }
         try {
             var response = client.send(request.build(), HttpResponse.BodyHandlers.ofByteArray());
@@ -32,12 +34,8 @@ public class Client {
         return new byte[0];
     }
 
-    static void say(String what, boolean good) {
-        System.out.println(what + (good ? " ok" : " bad " + error));
-    }
-
     public static void main(String[] arguments) throws Exception {
-        url = arguments[0];
+        String url = arguments[0], kind = arguments[2];
         var anyone = new X509ExtendedTrustManager() {
             public void checkClientTrusted(X509Certificate[] chain, String type) {}
             public void checkServerTrusted(X509Certificate[] chain, String type) {}
@@ -51,10 +49,17 @@ public class Client {
         tls.init(null, new TrustManager[] {anyone}, new SecureRandom());
         var version = arguments[1].equals("h2") ? HttpClient.Version.HTTP_2 : HttpClient.Version.HTTP_1_1;
         client = HttpClient.newBuilder().sslContext(tls).version(version).build();
-        say("down", attempt("down", null).length == 1000000);
-        say("up", new String(attempt("up", new byte[1000000])).equals("1000000"));
-        attempt("reset", null);
-        say("reset", !error.isEmpty());
-        say("goaway", attempt("goaway", null).length == 1000000);
+        // A message of gRPC as long as the body; servers of other kinds don't look at it.
+        var upload = ByteBuffer.allocate(1000000).putInt(1, 999995).array();
+        var empty = kind.equals("application/grpc") ? new byte[5] : null;
+        for (var what : Arrays.copyOfRange(arguments, 3, arguments.length)) {
+            var body = attempt(url + what, kind, what.equals("up") ? upload : empty);
+            var good = switch (what) {
+                case "up" -> new String(body, StandardCharsets.ISO_8859_1).endsWith("1000000");
+                case "reset", "cut" -> !error.isEmpty();
+                default -> body.length == 1000000;
+            };
+            System.out.println(what + (good ? " ok" : " bad " + error));
+        }
     }
 }

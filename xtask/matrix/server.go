@@ -32,6 +32,18 @@ func answer(w http.ResponseWriter, r *http.Request) {
 		http.NewResponseController(w).Flush()
 		time.Sleep(50 * time.Millisecond)
 		w.Write(half)
+	case "cut":
+		// Fairway has to end it.
+		w.Write(half)
+		http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	case "drain":
+		w.Write(half)
+		http.NewResponseController(w).Flush()
+		// Who reads this asks Fairway to end, which a second later announces the end of the client's connection.
+		fmt.Println("half of it is sent")
+		time.Sleep(2500 * time.Millisecond)
+		w.Write(half)
 	default:
 		w.Write(half)
 		w.Write(half)

@@ -63,7 +63,7 @@ Tasks:
   framing [--requests N]
                       N generated requests (500 by default) to four parsers: all see the same ones
   matrix [--python FILE]
-                      Ten clients through Fairway to five servers: downloads, uploads, cut responses, GOAWAY. FILE is a Python with httpx
+                      Twelve clients through Fairway to eight servers: downloads, uploads, cut responses, GOAWAY. FILE is a Python with httpx
   cluster [--help]    A real control plane and two Nodes in network namespaces: up, status, exec, down
   e2e [NAME...] [--keep] [--development]
                       End-to-end tests on such a cluster, all or those with NAME in theirs; --keep leaves it running

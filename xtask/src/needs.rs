@@ -99,6 +99,7 @@ const PACKAGES: &[(&str, &str, &str, Use)] = &[
     ("wrk", "wrk", "to load proxies over HTTP/1.1", Use::Peers),
     ("taskset", "util-linux", "to keep proxies and load apart", Use::Peers),
     ("java", "default-jdk-headless", "to talk to it", Use::Matrix),
+    ("chromium", "chromium", "to talk to it", Use::Matrix),
     ("ps", "procps", "for the tests of the cluster", Use::Cluster),
     (
         "pip3",

@@ -32,13 +32,23 @@ impl Serving {
         folder: &Path,
         options: &[String],
     ) -> anyhow::Result<Result<Self, Outcome>> {
+        match Self::build(workspace)? {
+            Some(outcome) => Ok(Err(outcome)),
+            None => Self::start_built(workspace, folder, options).map(Ok),
+        }
+    }
+
+    /// Builds the binary. Returns what to report if that fails.
+    pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Option<Outcome>> {
         let mut command = workspace.cargo();
         // With the whole workspace: dependencies built for one package alone have other features, and would be built twice.
         command.args(["build", "--locked", "--workspace", "--bin", "fairway"]);
         let finished = shell::run(&workspace.console, &mut command, |_| false)?;
-        if !finished.success {
-            return Ok(Err(Outcome { failure: Some(finished.output), ..Outcome::default() }));
-        }
+        Ok((!finished.success).then(|| Outcome { failure: Some(finished.output), ..Outcome::default() }))
+    }
+
+    /// Serves the manifests in a folder with the binary that was built last.
+    pub(crate) fn start_built(workspace: &Workspace, folder: &Path, options: &[String]) -> anyhow::Result<Self> {
         let mut command = Command::new(workspace.target_folder()?.join("debug/fairway"));
         command.arg("dev").arg(folder).args(["--http", "127.0.0.1:0", "--https", "127.0.0.1:0"]).args(options);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
@@ -61,7 +71,12 @@ impl Serving {
         // A full pipe would stop it.
         thread::spawn(move || lines.map_while(Result::ok).for_each(|line| keep.lock().expect("no panic").push(line)));
         let (http, https) = addresses;
-        Ok(Ok(Self { fairway, http, https, lines: kept }))
+        Ok(Self { fairway, http, https, lines: kept })
+    }
+
+    /// The number of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.fairway.id()
     }
 
     /// What it has printed since it listens.

@@ -117,6 +117,7 @@ const MODULES: &[Module] = &[
         programs: &[
             ("grpc-client", "google.golang.org/grpc/interop/client"),
             ("grpc-server", "google.golang.org/grpc/interop/server"),
+            ("grpc-matrix", "./matrix"),
         ],
         make: Make::Build,
     },
@@ -181,7 +182,7 @@ pub(crate) fn build_h2spec(workspace: &Workspace) -> anyhow::Result<Outcome> {
     build_of(workspace, |module| module.name == H2SPEC)
 }
 
-/// Builds client and server of gRPC's interoperability cases if they are missing; a minute.
+/// Builds the programs of grpc-go if they are missing: client and server of its interoperability cases, and the server of the matrix; a minute.
 pub(crate) fn build_grpc(workspace: &Workspace) -> anyhow::Result<Outcome> {
     build_of(workspace, |module| module.name == GRPC)
 }
