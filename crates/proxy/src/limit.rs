@@ -123,8 +123,9 @@ fairway_model::limits! {
             HTTP2_PING_AFTER: Duration = Duration::from_secs(20), Time, "It gets a PING.", "";
             /// Time for its answer.
             HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20), Time, "The connection is closed.", "`client_gone`";
-            /// Time for which the announcement that a connection takes no more streams waits for a moment without any. Some clients
-            /// take it for the failure of those that they have.
+            /// Time for which the announcement that a connection takes no more streams waits for a moment without any, if others begin
+            /// meanwhile; a quarter of `worker-shutdown-timeout` if that is less, and half of it if none begins. Some clients take it for
+            /// the failure of those that they have.
             HTTP2_ANNOUNCE_AFTER: Duration = Duration::from_secs(10), Time, "It is sent.", "";
             /// Time for a client to end a connection without streams, after the GOAWAY that refuses new ones.
             HTTP2_LEAVE_TIMEOUT: Duration = Duration::from_secs(5), Time, "The connection is closed.", "";

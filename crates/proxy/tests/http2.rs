@@ -5,7 +5,7 @@ mod support;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fairway_model::{CodingRules, ForwardPolicy, Http2Settings, Settings};
@@ -293,6 +293,29 @@ async fn the_last_request_of_a_connection_is_announced() {
     let last = client.next_of(&[GOAWAY]).await;
     assert_eq!((last.last_stream(), last.code()), (5, Reason::NO_ERROR));
     assert_eq!(client.0.drain().await.1, Ended::Closed);
+}
+
+/// Some clients take the announcement for a failure of what they download, and the others need it only if they ask for more.
+#[tokio::test]
+async fn a_download_delays_the_announcement_longer_than_streams_that_follow_each_other() {
+    let gate = Gate::new();
+    let origin = Origin::new("a").reply(Reply::ok().body("x").held_by(&gate)).start();
+    let shutdown_timeout = Duration::from_secs(4);
+    let settings = Settings { keep_alive_requests: 1, shutdown_timeout, ..Settings::default() };
+    let proxy = TestProxy::with_settings(&[&origin], settings);
+    let begun = Instant::now();
+    let (mut one, mut two) = (Frames::connect(proxy.http).await, Frames::connect(proxy.http).await);
+    one.ask(1, head(&[])).await;
+    two.ask(1, head(&[])).await;
+    gate.reached(2).await;
+    two.ask(3, head(&[])).await;
+    let told = async |mut client: Frames| {
+        assert_eq!(client.next_of(&[HEADERS, GOAWAY]).await.kind, GOAWAY);
+        begun.elapsed()
+    };
+    let (of_one, of_two) = tokio::join!(told(one), told(two));
+    assert!(of_one >= shutdown_timeout / 2, "{of_one:?}");
+    assert!(of_two + shutdown_timeout / 8 < of_one, "{of_two:?} and {of_one:?}");
 }
 
 #[tokio::test]

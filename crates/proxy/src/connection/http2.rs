@@ -3,7 +3,8 @@
 //!
 //! The end of a connection is announced: GOAWAY with the highest possible stream, so that requests on their way are still served, a
 //! round trip later GOAWAY with the last one (RFC 9113 6.8), and the end once the streams have ended. Some clients take the first for
-//! the failure of their requests (httpx, undici, Java's HttpClient), so it waits for a moment without streams, but not for long.
+//! the failure of their requests (httpx, undici, Java's HttpClient), so it waits for a moment without streams: not for long if the client
+//! begins others, which it would rather begin elsewhere, and longer if it only has some that last, such as a large download.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -67,18 +68,24 @@ enum Ending {
 }
 
 /// Times at which something has to be done; [`NEVER`] for none.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Times {
     /// A connection without streams ends, or the next step of its end is due.
     idle: Millis,
     /// The end is announced although there are streams.
     leave: Millis,
+    /// The same if others begin.
+    leave_early: Millis,
     /// The client is asked, or its answer is due.
     ping: Millis,
     /// The client has to read.
     write: Millis,
     /// The rest of a head is due.
     head: Millis,
+}
+
+impl Times {
+    const NONE: Self = Self { idle: NEVER, leave: NEVER, leave_early: NEVER, ping: NEVER, write: NEVER, head: NEVER };
 }
 
 /// The task that drives a connection.
@@ -133,7 +140,7 @@ async fn begin(connection: Box<ClientConnection>, early: Vec<u8>) -> Option<Box<
         ending: Ending::None,
         busy: false,
         seen: (0, None),
-        times: Times { idle: head_due, leave: NEVER, ping: NEVER, write: NEVER, head: NEVER },
+        times: Times { idle: head_due, ..Times::NONE },
     }))
 }
 
@@ -195,8 +202,9 @@ impl Driver {
         let busy = self.shared.link.is_busy() || self.connection.has_streams();
         if busy && self.times.leave == NEVER {
             // A client that is never without streams learns of a drain while there is time to end them.
-            let half = facts.shard.running().snapshot.settings().shutdown_timeout / 2;
-            self.times.leave = facts.shard.timers.after(HTTP2_ANNOUNCE_AFTER.min(half));
+            let time = facts.shard.running().snapshot.settings().shutdown_timeout;
+            self.times.leave = facts.shard.timers.after(time / 2);
+            self.times.leave_early = facts.shard.timers.after(HTTP2_ANNOUNCE_AFTER.min(time / 4));
         }
         !busy
     }
@@ -205,7 +213,7 @@ impl Driver {
     fn announce(&mut self) {
         self.connection.graceful_shutdown();
         self.ending = Ending::Announced;
-        self.times.leave = NEVER;
+        self.times = Times { leave: NEVER, leave_early: NEVER, ..self.times };
         self.note_phase();
         if !self.busy {
             self.times.idle = self.shared.facts.shard.timers.after(HTTP2_LEAVE_TIMEOUT);
@@ -217,19 +225,14 @@ impl Driver {
         self.connection.abrupt_shutdown(reason);
         self.ending = Ending::Closing;
         let linger = if reason == Reason::NO_ERROR { HTTP2_LEAVE_TIMEOUT } else { LINGER_TIME };
-        self.times = Times {
-            idle: self.shared.facts.shard.timers.after(linger),
-            leave: NEVER,
-            ping: NEVER,
-            write: NEVER,
-            head: NEVER,
-        };
+        self.times = Times { idle: self.shared.facts.shard.timers.after(linger), ..Times::NONE };
     }
 
     /// Begins a stream.
     fn accept(&mut self, request: Request<RecvStream>, respond: SendResponse<Block>) {
         let count = StreamCount::new(self.shared.clone());
         self.note_phase();
+        self.times.leave = self.times.leave.min(self.times.leave_early);
         // Its end is noted by the count.
         drop(tokio::task::spawn_local(serve_stream(count, request, respond)));
     }
@@ -270,7 +273,7 @@ impl Driver {
         } else if self.admission.is_called() {
             return Poll::Ready(false);
         }
-        let Times { idle, leave, ping, write, head } = self.times;
+        let Times { idle, leave, leave_early: _, ping, write, head } = self.times;
         let first = idle.min(leave).min(ping).min(write).min(head);
         self.deadline.set(first);
         if !self.busy && self.ending != Ending::Closing && self.admission.is_called() {
