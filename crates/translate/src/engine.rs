@@ -446,7 +446,8 @@ impl Translator {
             Kind::Service => {
                 self.backends.touch_service(&key, dirty);
                 self.gateways.touch_service(&key, dirty);
-                let made = |object: &Object| matches!(object, Object::Service(service) if gateway::is_made(service));
+                let made =
+                    |object: &Object| matches!(object, Object::Service(service) if gateway::is_for_gateway(service));
                 self.gateways.touch_made(&key, before.iter().chain(&after).any(made), dirty);
                 let concerns =
                     |object: &Object| matches!(object, Object::Service(service) if external_dns::concerns(service));

@@ -36,9 +36,9 @@ pub(crate) use reader::{GatewayInputs, GatewayOwned, Gateways};
 pub use route_policy::api as policy;
 pub use route_policy::parameters::GatewayParameters;
 pub use route_policy::{AppliedPolicy, schema};
-pub(crate) use selection::{made_for, service_key, service_port};
-pub(crate) use service::alike;
-pub use service::{Make, is_made};
+pub(crate) use selection::{service_key, service_port};
+pub use service::{Make, is_for_gateway};
+pub(crate) use service::{XBACKEND, alike, made_for};
 pub(crate) use traffic_policy::TrafficPolicies;
 
 /// The name by which a GatewayClass chooses Fairway (`spec.controllerName`).

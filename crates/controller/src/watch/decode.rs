@@ -167,7 +167,7 @@ fn object(kind: Kind, text: &str, hasher: &RandomState) -> serde_json::Result<(R
         Kind::Service => {
             let mut service: Service = lenient(text)?;
             // Only the addresses of those that were made for Gateways.
-            if !fairway_translate::gateway::is_made(&service) {
+            if !fairway_translate::gateway::is_for_gateway(&service) {
                 service.status = None;
             } else if let Some(status) = &mut service.status {
                 status.conditions = None;

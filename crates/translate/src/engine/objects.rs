@@ -248,6 +248,14 @@ impl Objects {
         self.objects.get(key).map(|entry| &entry.object)
     }
 
+    /// One Service.
+    pub(crate) fn service(&self, key: &ObjectKey) -> Option<&Service> {
+        match self.get(key) {
+            Some(Object::Service(service)) => Some(service),
+            _ => None,
+        }
+    }
+
     /// The object's place in the order of arrival.
     pub fn sequence(&self, key: &ObjectKey) -> Option<u64> {
         self.objects.get(key).map(|entry| entry.sequence)

@@ -191,7 +191,7 @@ impl BackendPolicies {
     fn fault_at(&self, part: &PolicyPart, target: &PolicyFor, objects: &Objects) -> Option<Shortcoming> {
         let PolicyFor { service, section } = target;
         let missing = |what: String| Some(Shortcoming::new("TargetNotFound", what));
-        let Some(Object::Service(object)) = objects.get(service) else {
+        let Some(object) = objects.service(service) else {
             return missing(format!("there is no Service {}/{}", service.namespace, service.name));
         };
         let mut ports = object.spec.iter().flat_map(|spec| spec.ports.iter().flatten());

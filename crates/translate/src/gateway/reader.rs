@@ -28,7 +28,7 @@ use super::place::{self, Place, Port, PortInUse, StreamPorts, Traffic};
 use super::route::{self, RoutePart, RouteRules, RouteText};
 use super::route_policy::RoutePolicies;
 use super::selection;
-use super::service::{self, Make, OwnService};
+use super::service::{self, GATEWAY, Make, OwnService, is_for_gateway, made_for};
 use super::status::{Condition, FEATURES, ObjectStatus, ParentStatus, Shortcoming};
 use super::stream::Door;
 use super::telemetry_policy::TelemetryPolicies;
@@ -236,12 +236,8 @@ impl Gateways {
         let mut free: BTreeSet<Port> = pool(Layer::Tcp).chain(pool(Layer::Udp)).collect();
         // What a Service has stays, unless an older Gateway has it too.
         for (part, own) in &with_own {
-            let service = match objects.get(&service::key(&part.key, own.class())) {
-                Some(Object::Service(service)) => Some(&**service),
-                _ => None,
-            };
-            let is_own =
-                |service: &&Service| service::is_made(service) && service::made_for(service) == Some(&*part.key.name);
+            let service = objects.service(&service::key(&part.key, own.class()));
+            let is_own = |service: &&Service| made_for(service, GATEWAY) == Some(&*part.key.name);
             for (port, target) in service::held(service.filter(is_own)) {
                 let place = part.place(port);
                 if self.places.contains_key(&place) && free.remove(&Port { number: target, ..port }) {
@@ -254,10 +250,8 @@ impl Gateways {
         let of_with_own: BTreeSet<_> =
             with_own.iter().map(|(part, own)| service::key(&part.key, own.class())).collect();
         let others = self.services_made.iter().filter(|key| !of_with_own.contains(*key));
-        let others = others.filter_map(|key| match objects.get(key) {
-            Some(Object::Service(found)) if is_for_gateway(found) => Some(service::held(Some(found))),
-            _ => None,
-        });
+        let others = others.filter_map(|key| objects.service(key)).filter(|found| is_for_gateway(found));
+        let others = others.map(|found| service::held(Some(found)));
         let led_to: BTreeSet<Port> = others.flatten().map(|(port, target)| Port { number: target, ..port }).collect();
         let next = |free: &BTreeSet<Port>, layer| {
             let fits = free.iter().filter(|port| port.layer == layer);
@@ -283,18 +277,16 @@ impl Gateways {
             own.insert(part.key.clone(), has);
         }
         for key in &self.services_made {
-            let Some(Object::Service(found)) = objects.get(key) else { continue };
-            let gateway = service::made_for(found).map(|name| ObjectKey::new(Kind::Gateway, &*key.namespace, name));
+            let Some(name) = objects.service(key).and_then(|found| made_for(found, GATEWAY)) else { continue };
+            let gateway = ObjectKey::new(Kind::Gateway, &*key.namespace, name);
             // A Gateway that is gone takes its Service along, and what was made by others is theirs. An address may be in DNS, so it
             // is given back only where a Gateway without a fault says so: not for a mistake in it, nor while its class is missing.
-            let says_so =
-                gateway.and_then(|gateway| self.gateways.get(&gateway)).is_some_and(|part| part.fault.is_none());
-            if is_for_gateway(found) && !services.contains(key) && says_so && is_in_scope(key, objects, options) {
+            let says_so = self.gateways.get(&gateway).is_some_and(|part| part.fault.is_none());
+            if !services.contains(key) && says_so && is_in_scope(key, objects, options) {
                 made.extend(service::leftovers(key, objects));
             }
         }
-        self.services_made
-            .retain(|key| matches!(objects.get(key), Some(Object::Service(found)) if is_for_gateway(found)));
+        self.services_made.retain(|key| objects.service(key).is_some_and(is_for_gateway));
         self.services_made.extend(services);
         made.extend(self.settle_xbackends(inputs, dirty));
         let mut open = BTreeSet::new();
@@ -758,11 +750,6 @@ impl Gateways {
             None => self.statuses.remove(key),
         };
     }
-}
-
-/// Whether a Service was made for a Gateway.
-fn is_for_gateway(service: &Service) -> bool {
-    service::is_made(service) && service::made_for(service).is_some()
 }
 
 fn class_status(class: &super::api::GatewayClass) -> ObjectStatus {

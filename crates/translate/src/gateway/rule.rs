@@ -29,7 +29,7 @@ use super::xbackend::{Spoken, XBackends};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::shared::Shared;
 use crate::limit;
-use crate::objects::{Kind, Object, ObjectKey, Objects};
+use crate::objects::{Kind, ObjectKey, Objects};
 use crate::options::{Development, Options};
 use crate::resource::backend::{BackendKey, Layer, is_external, ports};
 
@@ -520,7 +520,7 @@ impl RuleReader<'_> {
         };
         let key = BackendKey::of_gateway(namespace, &one.name, stream::layer(self.key.kind), port);
         let (weight, session, effects) = (0, None, Effects::default());
-        let Some(Object::Service(object)) = self.objects.get(&service) else {
+        let Some(object) = self.objects.service(&service) else {
             let stands_in = self.options.development.as_ref().is_some_and(|development| {
                 let replaced = || development.backends.keys().any(|(replaced, _)| *replaced == service);
                 (development.echo.is_some() && development.echo_for_missing) || replaced()

@@ -11,34 +11,36 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
 use super::api::EndpointSelector;
-use super::service::{APPLIED, MANAGED_BY, Make, NAME, XBACKEND_NAME, label_value, sum};
+use super::service::{APPLIED, MANAGED_BY, Make, NAME, XBACKEND, label_value, made_for, sum};
 use super::status::Shortcoming;
-use crate::objects::{Kind, Object, ObjectKey, Objects};
+use crate::objects::{Kind, ObjectKey, Objects};
 use crate::options::{GatewayAddressing, Options};
 
-/// The annotation with the whole name of the XBackend.
-const XBACKEND: &str = "fairway.dev/xbackend";
 /// The name of the Service's port, which its slices have too.
 pub(crate) const PORT: &str = "backend";
 
 /// The pods of an XBackend.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Selection {
-    uid: String,
     labels: BTreeMap<String, String>,
+    port: i32,
+    /// The Service that is to be made for them.
+    wanted: Arc<Value>,
 }
 
 impl Selection {
-    /// What is selected.
+    /// What an XBackend with this UID selects.
     ///
     /// # Errors
     /// If it can't be: the rest of the field's name, and why.
     pub(super) fn of(
         selector: &EndpointSelector,
-        uid: &str,
+        (key, uid): (&ObjectKey, &str),
+        port: i32,
         options: &Options,
     ) -> Result<Self, (&'static str, &'static str)> {
-        if selector.match_labels.is_empty() {
+        let labels = &selector.match_labels;
+        if labels.is_empty() {
             return Err((".matchLabels", "expected at least one label"));
         }
         if options.gateway_address == GatewayAddressing::Shared && options.development.is_none() {
@@ -46,7 +48,37 @@ impl Selection {
                        --gateway-address=asked or own";
             return Err(("", why));
         }
-        Ok(Self { uid: uid.to_owned(), labels: selector.match_labels.clone() })
+        Ok(Self { labels: labels.clone(), port, wanted: Arc::new(service((key, uid), labels, port)) })
+    }
+
+    /// What is to be made for the XBackend, if anything, or why nothing can be.
+    pub(super) fn settle(
+        &self,
+        key: &ObjectKey,
+        service: &ObjectKey,
+        objects: &Objects,
+    ) -> Result<Option<Make>, Shortcoming> {
+        let current = objects.service(service);
+        if current.is_some_and(|found| made_for(found, XBACKEND) != Some(&*key.name)) {
+            let message = format!("Service {}/{} is there, and was not made for it", service.namespace, service.name);
+            return Err(Shortcoming::new("Invalid", message));
+        }
+        let is_there = current.is_some_and(|found| self.is_satisfied(found));
+        Ok((!is_there).then(|| Make::Apply(self.wanted.clone())))
+    }
+
+    /// Whether a Service is as it should be.
+    fn is_satisfied(&self, current: &Service) -> bool {
+        let applied = current.metadata.annotations.as_ref().and_then(|annotations| annotations.get(APPLIED));
+        let Some(spec) = &current.spec else { return false };
+        let same_port = |found: &ServicePort| {
+            let ServicePort { name, target_port, .. } = service_port(self.port);
+            found.port == self.port && found.name == name && found.target_port == target_port
+        };
+        applied.map(String::as_str) == self.wanted["metadata"]["annotations"][APPLIED].as_str()
+            && spec.selector.as_ref() == Some(&self.labels)
+            && spec.cluster_ip.as_deref() == Some("None")
+            && matches!(spec.ports.as_deref(), Some([only]) if same_port(only))
     }
 }
 
@@ -70,76 +102,34 @@ pub(crate) fn service_port(number: i32) -> ServicePort {
     }
 }
 
-/// What is to be made for an XBackend, if anything, or why nothing can be.
-pub(super) fn settle(
-    key: &ObjectKey,
-    service: &ObjectKey,
-    wanted: &Arc<Value>,
-    selection: &Selection,
-    port: i32,
-    objects: &Objects,
-) -> Result<Option<Make>, Shortcoming> {
-    let current = match objects.get(service) {
-        Some(Object::Service(found)) => Some(&**found),
-        _ => None,
-    };
-    if current.is_some_and(|found| made_for(found) != Some(&*key.name)) {
-        let message = format!("Service {}/{} is there, and was not made for it", service.namespace, service.name);
-        return Err(Shortcoming::new("Invalid", message));
-    }
-    let is_there = current.is_some_and(|found| is_satisfied(found, wanted, selection, port));
-    Ok((!is_there).then(|| Make::Apply(wanted.clone())))
-}
-
 /// What to do about a Service that was made for an XBackend that selects no pods any more.
 pub(super) fn leftover(key: &ObjectKey, service: &ObjectKey, objects: &Objects) -> Option<Make> {
-    let is_ours = matches!(objects.get(service), Some(Object::Service(found)) if made_for(found) == Some(&*key.name));
+    let is_ours = objects.service(service).is_some_and(|found| made_for(found, XBACKEND) == Some(&*key.name));
     is_ours.then_some(Make::Delete)
 }
 
-/// The name of the XBackend that a Service was made for.
-pub(crate) fn made_for(service: &Service) -> Option<&str> {
-    let labels = service.metadata.labels.as_ref()?;
-    let is_ours = labels.get(MANAGED_BY.0).map(String::as_str) == Some(MANAGED_BY.1);
-    let name = service.metadata.annotations.as_ref()?.get(XBACKEND)?;
-    (is_ours && labels.contains_key(XBACKEND_NAME)).then_some(name)
-}
-
-/// The Service as it should be.
-pub(super) fn wanted(key: &ObjectKey, service: &ObjectKey, selection: &Selection, port: i32) -> Arc<Value> {
+/// The Service for the pods of an XBackend, as it should be.
+fn service((key, uid): (&ObjectKey, &str), labels: &BTreeMap<String, String>, port: i32) -> Value {
+    let ObjectKey { namespace, name, .. } = service_key(key, uid);
     let owner = json!({
-        "apiVersion": key.kind.api_version(), "kind": key.kind.as_str(), "name": &*key.name, "uid": selection.uid,
+        "apiVersion": key.kind.api_version(), "kind": key.kind.as_str(), "name": &*key.name, "uid": uid,
         "controller": true,
     });
-    let mut wanted = json!({
+    let mut service = json!({
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {
-            "name": &*service.name, "namespace": &*service.namespace,
-            "labels": {MANAGED_BY.0: MANAGED_BY.1, XBACKEND_NAME: label_value(&key.name)},
-            "annotations": {XBACKEND: &*key.name}, "ownerReferences": [owner],
+            "name": &*name, "namespace": &*namespace,
+            "labels": {MANAGED_BY.0: MANAGED_BY.1, XBACKEND.label: label_value(&key.name)},
+            "annotations": {XBACKEND.annotation: &*key.name}, "ownerReferences": [owner],
         },
         "spec": {
-            "type": "ClusterIP", "clusterIP": "None", "selector": selection.labels,
+            "type": "ClusterIP", "clusterIP": "None", "selector": labels,
             "ports": [{"name": PORT, "port": port, "protocol": "TCP", "targetPort": port}],
         },
     });
-    wanted["metadata"]["annotations"][APPLIED] = json!(format!("{:016x}", sum(wanted.to_string())));
-    Arc::new(wanted)
-}
-
-/// Whether a Service is as it should be.
-fn is_satisfied(current: &Service, wanted: &Value, selection: &Selection, port: i32) -> bool {
-    let applied = current.metadata.annotations.as_ref().and_then(|annotations| annotations.get(APPLIED));
-    let Some(spec) = &current.spec else { return false };
-    let same_port = |found: &ServicePort| {
-        let ServicePort { name, target_port, .. } = service_port(port);
-        found.port == port && found.name == name && found.target_port == target_port
-    };
-    applied.map(String::as_str) == wanted["metadata"]["annotations"][APPLIED].as_str()
-        && spec.selector.as_ref() == Some(&selection.labels)
-        && spec.cluster_ip.as_deref() == Some("None")
-        && matches!(spec.ports.as_deref(), Some([only]) if same_port(only))
+    service["metadata"]["annotations"][APPLIED] = json!(format!("{:016x}", sum(service.to_string())));
+    service
 }
 
 #[cfg(test)]

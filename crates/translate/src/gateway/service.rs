@@ -28,13 +28,23 @@ use crate::resource::backend::Layer;
 
 /// The label of everything that is made for Gateways and XBackends, and its value.
 pub(super) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "fairway");
-/// The label that the Gateway API wants: the name of the Gateway, shortened if it is longer than labels may be.
-const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
-/// The label of Services that are made for XBackends: its name, shortened in the same way.
-pub(super) const XBACKEND_NAME: &str = "fairway.dev/xbackend-name";
 const CLASS_NAME: &str = "gateway.networking.k8s.io/gateway-class-name";
-/// The annotation with the whole name of the Gateway.
-const GATEWAY: &str = "fairway.dev/gateway";
+
+/// How a Service says for which object it was made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    /// The label with the name of the object, shortened if it is longer than labels may be.
+    pub(super) label: &'static str,
+    /// The annotation with the whole name.
+    pub(super) annotation: &'static str,
+}
+
+/// Of Services that are made for Gateways. The Gateway API wants this label.
+pub(super) const GATEWAY: Mark =
+    Mark { label: "gateway.networking.k8s.io/gateway-name", annotation: "fairway.dev/gateway" };
+/// Of Services that are made for XBackends.
+pub(crate) const XBACKEND: Mark = Mark { label: "fairway.dev/xbackend-name", annotation: "fairway.dev/xbackend" };
+
 /// The annotation by which a Service that is as it should be is recognized: labels and annotations that others add change nothing.
 pub(super) const APPLIED: &str = "fairway.dev/applied";
 /// Who looks after a slice. Without it the endpoints controller of Kubernetes would.
@@ -134,11 +144,22 @@ impl OwnAddress {
     }
 }
 
+/// The name of the Gateway or XBackend that a Service was made for.
+pub(crate) fn made_for(service: &Service, mark: Mark) -> Option<&str> {
+    let labels = service.metadata.labels.as_ref()?;
+    let is_ours = labels.get(MANAGED_BY.0).is_some_and(|value| value == MANAGED_BY.1);
+    let name = service.metadata.annotations.as_ref()?.get(mark.annotation)?;
+    (is_ours && labels.contains_key(mark.label)).then_some(name)
+}
+
+/// Whether a Service was made for a Gateway. The addresses that it shows are those of the Gateway.
+pub fn is_for_gateway(service: &Service) -> bool {
+    made_for(service, GATEWAY).is_some()
+}
+
 /// Whether a Service was made for a Gateway or an XBackend.
-pub fn is_made(service: &Service) -> bool {
-    let labels = service.metadata.labels.as_ref();
-    let label = |name: &str| labels.and_then(|labels| labels.get(name)).map(String::as_str);
-    label(MANAGED_BY.0) == Some(MANAGED_BY.1) && (label(GATEWAY_NAME).is_some() || label(XBACKEND_NAME).is_some())
+fn is_made(service: &Service) -> bool {
+    is_for_gateway(service) || made_for(service, XBACKEND).is_some()
 }
 
 /// Whether two versions of a Service are the same here.
@@ -230,11 +251,8 @@ pub(super) fn settle(
         let message = "an address of its own leads to the endpoints of the Service that --publish-service names, which is not set";
         return (fault("NoResources", message.to_owned()), made);
     };
-    let current = match objects.get(&key) {
-        Some(Object::Service(service)) => Some(&**service),
-        _ => None,
-    };
-    if current.is_some_and(|service| !is_made(service) || made_for(service) != Some(&part.key.name)) {
+    let current = objects.service(&key);
+    if current.is_some_and(|service| made_for(service, GATEWAY) != Some(&part.key.name)) {
         let message = format!("Service {}/{} is there, and was not made for this Gateway", key.namespace, key.name);
         return (fault("Invalid", message), made);
     }
@@ -287,11 +305,6 @@ pub(super) fn leftovers(service: &ObjectKey, objects: &Objects) -> BTreeMap<Obje
     there.map(|key| (key, Make::Delete)).collect()
 }
 
-/// The name of the Gateway that a Service was made for.
-pub(super) fn made_for(service: &Service) -> Option<&str> {
-    service.metadata.annotations.as_ref()?.get(GATEWAY).map(String::as_str)
-}
-
 /// A name as the value of a label.
 pub(super) fn label_value(text: &str) -> String {
     if text.len() <= NAME { text.to_owned() } else { shortened(text, text) }
@@ -300,7 +313,7 @@ pub(super) fn label_value(text: &str) -> String {
 fn labels(part: &GatewayPart, own: &OwnAddress) -> BTreeMap<String, String> {
     let mut labels = own.labels.clone();
     labels.insert(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned());
-    labels.insert(GATEWAY_NAME.to_owned(), label_value(&part.key.name));
+    labels.insert(GATEWAY.label.to_owned(), label_value(&part.key.name));
     labels.insert(CLASS_NAME.to_owned(), label_value(&own.class));
     labels
 }
@@ -318,7 +331,7 @@ fn service(part: &GatewayPart, own: &OwnAddress, key: &ObjectKey, ports: &BTreeM
     };
     let ports: Vec<Value> = ports.iter().map(entry).collect();
     let mut annotations = own.annotations.clone();
-    annotations.insert(GATEWAY.to_owned(), part.key.name.to_string());
+    annotations.insert(GATEWAY.annotation.to_owned(), part.key.name.to_string());
     let mut service = json!({
         "apiVersion": "v1",
         "kind": "Service",

@@ -22,9 +22,9 @@ use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::dirty::{Dirty, Output};
 use crate::engine::shared::Shared;
 use crate::limit::{TELEMETRY_ATTRIBUTES, TELEMETRY_FIELDS};
-use crate::objects::{Kind, Object, ObjectKey, Objects};
+use crate::objects::{Kind, ObjectKey, Objects};
 use crate::options::Options;
-use crate::resource::backend::{BackendKey, Layer};
+use crate::resource::backend::{BackendKey, Layer, find_port};
 use crate::resource::{Backends, Owner};
 
 /// Fields of requests that the exporter writes itself, or that belong to the connection.
@@ -520,10 +520,7 @@ fn receiver(
 
 /// Whether a port takes OTLP over HTTP: by what the Service says, or by the number that is reserved for it.
 fn is_http(objects: &Objects, backend: &BackendKey) -> bool {
-    let port = match objects.get(&backend.service()) {
-        Some(Object::Service(service)) => crate::resource::backend::find_port(service, backend),
-        _ => None,
-    };
+    let port = objects.service(&backend.service()).and_then(|service| find_port(service, backend));
     match port.and_then(|port| port.app_protocol.as_deref()) {
         Some("http" | "https") => true,
         Some("grpc" | "h2c" | "kubernetes.io/h2c") => false,

@@ -13,7 +13,7 @@ use super::host::RouteAge;
 use super::rule::duration;
 use super::status::{AncestorStatus, Condition, Shortcoming};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
-use crate::objects::{Kind, Object, ObjectKey, Objects};
+use crate::objects::{Kind, ObjectKey, Objects};
 
 /// All policies, by the Services that they are for.
 #[derive(Debug, Default)]
@@ -138,7 +138,7 @@ impl TrafficPolicies {
 
     /// Why a policy is not applied to one of its targets.
     fn fault_at(&self, part: &TrafficPart, service: &ObjectKey, objects: &Objects) -> Option<Shortcoming> {
-        if !matches!(objects.get(service), Some(Object::Service(_))) {
+        if objects.service(service).is_none() {
             let message = format!("there is no Service {}/{}", service.namespace, service.name);
             return Some(Shortcoming::new("TargetNotFound", message));
         }

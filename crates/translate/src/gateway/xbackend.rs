@@ -7,13 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fairway_model::{Session, UpstreamTls};
-use serde_json::Value;
 
 use super::api::{ObjectReference, XBackend, XBackendSpec, XBackendTls};
 use super::backend_tls::{built, remove, trusted};
 use super::grant;
-use super::selection::{self, Selection};
-use super::service::Make;
+use super::selection::{Selection, service_key};
 use super::session::session;
 use super::status::Shortcoming;
 use crate::diagnostic::Reason;
@@ -51,8 +49,6 @@ pub(super) struct XBackendPart {
     pub(super) selection: Option<Selection>,
     /// The Service that is made for pods.
     service: ObjectKey,
-    /// What that should be.
-    wanted: Option<Arc<Value>>,
     /// Why it is not accepted.
     pub(super) fault: Option<XBackendFault>,
     /// The first reference to an authority that can't be followed, beside others that can.
@@ -103,19 +99,6 @@ impl XBackendPart {
     /// The key of the Service that is made for pods.
     pub(super) fn service(&self) -> &ObjectKey {
         &self.service
-    }
-
-    /// What has to be made so that its pods are found, if anything.
-    ///
-    /// # Errors
-    /// Why they can't be.
-    pub(super) fn make(&self, key: &ObjectKey, objects: &Objects) -> Result<Option<Make>, Shortcoming> {
-        match (&self.selection, &self.wanted) {
-            (Some(selected), Some(wanted)) => {
-                selection::settle(key, &self.service, wanted, selected, self.port, objects)
-            }
-            _ => Ok(None),
-        }
     }
 }
 
@@ -190,12 +173,11 @@ impl XBackends {
             tls: None,
             session: None,
             selection: None,
-            service: selection::service_key(key, uid),
-            wanted: None,
+            service: service_key(key, uid),
             fault: None,
             left_out: None,
         };
-        let read = leads(spec, uid, options).and_then(|selection| {
+        let read = leads(spec, (key, uid), part.port, options).and_then(|selection| {
             part.selection = selection;
             if !(1..=65535).contains(&part.port) {
                 return Err(XBackendFault::new(
@@ -204,8 +186,6 @@ impl XBackends {
                     "expected a port from 1 to 65535",
                 ));
             }
-            let selected = part.selection.as_ref();
-            part.wanted = selected.map(|selected| selection::wanted(key, &part.service, selected, part.port));
             part.tls = self.tls(key, spec.tls.as_ref(), objects, &mut part)?;
             part.protocol = spoken(spec.protocol.as_deref(), part.tls.is_some())?;
             part.session = sessions(key, spec)?;
@@ -272,7 +252,12 @@ impl XBackends {
 }
 
 /// Where it leads: to pods, or `None` for a host that backends may have.
-fn leads(spec: &XBackendSpec, uid: &str, options: &Options) -> Result<Option<Selection>, XBackendFault> {
+fn leads(
+    spec: &XBackendSpec,
+    own: (&ObjectKey, &str),
+    port: i32,
+    options: &Options,
+) -> Result<Option<Selection>, XBackendFault> {
     match (&*spec.r#type, &spec.external_hostname, &spec.endpoint_selector) {
         ("ExternalHostname", Some(host), None) => match outside(&host.hostname, 1, options) {
             Ok(_) => Ok(None),
@@ -281,7 +266,7 @@ fn leads(spec: &XBackendSpec, uid: &str, options: &Options) -> Result<Option<Sel
                 ..XBackendFault::new("spec.externalHostname.hostname", &host.hostname, problem.message())
             }),
         },
-        ("EndpointSelector", None, Some(selector)) => Selection::of(selector, uid, options)
+        ("EndpointSelector", None, Some(selector)) => Selection::of(selector, own, port, options)
             .map(Some)
             .map_err(|(field, message)| XBackendFault::new(&format!("spec.endpointSelector{field}"), "", message)),
         ("ExternalHostname", ..) => Err(XBackendFault::new(

@@ -10,7 +10,7 @@ use crate::engine::part::{Extent, portion};
 use crate::gateway::Gateways;
 use crate::ingress::{Hosts, Ingresses, Part, Referrer};
 use crate::limit;
-use crate::objects::{Kind, Object, ObjectKey, Objects};
+use crate::objects::{Kind, ObjectKey, Objects};
 use crate::options::Options;
 use crate::report::external_dns;
 use crate::resource::backend::{BackendKey, BackendPort};
@@ -100,7 +100,7 @@ impl ReportInputs<'_> {
             Kind::Secret => self.default_certificate(key).into_iter().collect(),
             Kind::Service => {
                 let mut found: Vec<Diagnostic> = self.default_backend(key).into_iter().collect();
-                if let Some(Object::Service(service)) = self.objects.get(key) {
+                if let Some(service) = self.objects.service(key) {
                     found.extend(external_dns::finding_of_service(&key.origin(), service));
                 }
                 found

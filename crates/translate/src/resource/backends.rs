@@ -8,7 +8,7 @@ use fairway_model::{Backend, EndpointSet, Resource, ResourceName};
 use crate::config::configmap::GlobalConfig;
 use crate::engine::dirty::{Dirty, Output, compact};
 use crate::engine::part::{Extent, portion};
-use crate::gateway::{TrafficPolicies, made_for, service_key};
+use crate::gateway::{TrafficPolicies, XBACKEND, made_for, service_key};
 use crate::objects::{Object, ObjectKey, Objects};
 use crate::options::Options;
 use crate::resource::backend::{self, BackendKey, BackendPort, Layer, Problem, Sources};
@@ -178,10 +178,7 @@ impl Backends {
 
     fn resolve(&self, key: &BackendKey, state: &BackendState, inputs: BackendInputs<'_>) -> backend::Resolved {
         let own = key.service();
-        let service = match inputs.objects.get(&own) {
-            Some(Object::Service(service)) => Some(&**service),
-            _ => None,
-        };
+        let service = inputs.objects.service(&own);
         let xbackend = match key.xbackend().and_then(|key| inputs.objects.get(&key)) {
             Some(Object::XBackend(xbackend)) => Some(&**xbackend),
             _ => None,
@@ -211,7 +208,7 @@ impl Backends {
 
 /// Whether a Service was made for the XBackend of a backend.
 fn is_made_for(service: &ObjectKey, key: &BackendKey, objects: &Objects) -> bool {
-    matches!(objects.get(service), Some(Object::Service(found)) if made_for(found) == Some(&*key.service))
+    objects.service(service).is_some_and(|found| made_for(found, XBACKEND) == Some(&*key.service))
 }
 
 /// The Service that is made for the pods of an XBackend.

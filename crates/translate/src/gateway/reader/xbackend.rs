@@ -61,14 +61,18 @@ impl Gateways {
             let accepted = self.xbackends.iter().filter(|(_, part)| part.fault.is_none());
             for (key, part) in accepted {
                 let service = part.service();
+                if !is_in_scope(key, objects, options) {
+                    let fault = || {
+                        let message = "its namespace is not served, so no Service is made for it";
+                        Shortcoming::new("Invalid", message)
+                    };
+                    unmade.extend(part.selection.as_ref().map(|_| (key.clone(), fault())));
+                    continue;
+                }
                 let make = match &part.selection {
-                    Some(_) if !is_in_scope(key, objects, options) => {
-                        Err(Shortcoming::new("Invalid", "its namespace is not served, so no Service is made for it"))
-                    }
-                    None if !is_in_scope(key, objects, options) => Ok(None),
                     None => Ok(selection::leftover(key, service, objects)),
                     Some(_) if !self.services.contains_key(key) => Ok(None),
-                    Some(_) => part.make(key, objects),
+                    Some(selection) => selection.settle(key, service, objects),
                 };
                 match make {
                     Ok(make) => made.extend(make.map(|make| (service.clone(), make))),
