@@ -9,7 +9,7 @@ use fairway_model::{AlternativeName, Authority, CertificateName, Hostname, Trust
 
 use super::api::{BackendTLSPolicy, BackendTLSPolicySpec, BackendTlsValidation, GROUP, ParentReference, PolicyTarget};
 use super::host::RouteAge;
-use super::status::{AncestorStatus, Condition, Shortcoming};
+use super::status::{AncestorStatus, Condition, FieldFault, Shortcoming};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::dirty::{Dirty, Output};
 use crate::engine::shared::Shared;
@@ -135,6 +135,7 @@ impl BackendPolicies {
         let (validation, field) = (&spec.validation, "spec.validation");
         let (authorities, unresolved) = trusted(key, validation, field, objects, &mut config_maps);
         let built = built(validation, field, authorities, unresolved.as_ref());
+        let built = built.map_err(|fault| fault.shortcoming());
         let fault = built.as_ref().err().cloned();
         PolicyPart {
             targets: spec.target_refs.iter().filter_map(target).collect(),
@@ -143,7 +144,7 @@ impl BackendPolicies {
             turn,
             config_maps,
             fault,
-            unresolved,
+            unresolved: unresolved.as_ref().map(FieldFault::shortcoming),
         }
     }
 
@@ -235,23 +236,22 @@ pub(super) fn trusted(
     field: &str,
     objects: &Objects,
     config_maps: &mut BTreeSet<ObjectKey>,
-) -> (Vec<Authority>, Option<Shortcoming>) {
+) -> (Vec<Authority>, Option<FieldFault>) {
     let (mut trusted, mut unresolved) = (Vec::new(), None);
     for (at, one) in validation.ca_certificate_refs.iter().enumerate() {
         let field = format!("{field}.caCertificateRefs[{at}]");
         let found = if !one.group.is_empty() || one.kind != Kind::ConfigMap.as_str() {
-            let message = format!("{field}: expected a ConfigMap, found {} {}", one.kind, one.name);
-            Err(Shortcoming::new("InvalidKind", message))
+            Err(("InvalidKind", format!("expected a ConfigMap, found {} {}", one.kind, one.name)))
         } else {
             let map = ObjectKey::new(Kind::ConfigMap, &*key.namespace, &*one.name);
             let found = of_config_map(&map, objects);
             config_maps.insert(map);
-            found.map_err(|why| Shortcoming::new("InvalidCACertificateRef", format!("{field}: {why}")))
+            found.map_err(|why| ("InvalidCACertificateRef", why))
         };
         match found {
             Ok(found) => trusted.extend(found.iter().cloned()),
-            Err(fault) => {
-                unresolved.get_or_insert(fault);
+            Err((reason, why)) => {
+                unresolved.get_or_insert(FieldFault::new(field, reason, why));
             }
         }
     }
@@ -271,28 +271,30 @@ pub(super) fn of_config_map(key: &ObjectKey, objects: &Objects) -> Result<Arc<[A
 /// TLS as that field says.
 ///
 /// # Errors
-/// Why it can't be had; the message begins with the field.
+/// Why it can't be had.
 pub(super) fn built(
     validation: &BackendTlsValidation,
     field: &str,
     trusted: Vec<Authority>,
-    unresolved: Option<&Shortcoming>,
-) -> Result<UpstreamTls, Shortcoming> {
-    let invalid = |message: String| Err(Shortcoming::new("Invalid", message));
+    unresolved: Option<&FieldFault>,
+) -> Result<UpstreamTls, FieldFault> {
+    let invalid = |field: String, message: String| Err(FieldFault::new(field, "Invalid", message));
     let trust = match validation.well_known_ca_certificates.as_deref() {
         Some("System") => Trust::System,
         Some(other) => {
-            return invalid(format!("{field}.wellKnownCACertificates: expected System, found {other}"));
+            return invalid(format!("{field}.wellKnownCACertificates"), format!("expected System, found {other}"));
         }
         None if trusted.is_empty() => {
-            let nobody = || format!("{field}: no authority is named");
-            let message = unresolved.map_or_else(nobody, |fault| fault.message.clone());
-            return Err(Shortcoming::new("NoValidCACertificate", message));
+            let (field, message) = match unresolved {
+                Some(fault) => (&*fault.field, &*fault.why.message),
+                None => (field, "no authority is named"),
+            };
+            return Err(FieldFault::new(field, "NoValidCACertificate", message));
         }
         None => Trust::Authorities(trusted.into()),
     };
     let Ok(name) = validation.hostname.parse::<Hostname>() else {
-        return invalid(format!("{field}.hostname: {:?} is no host name", validation.hostname));
+        return invalid(format!("{field}.hostname"), format!("{:?} is no host name", validation.hostname));
     };
     let mut alternative_names = Vec::new();
     for (at, one) in validation.subject_alt_names.iter().enumerate() {
@@ -300,11 +302,11 @@ pub(super) fn built(
         alternative_names.push(match (&*one.r#type, &one.hostname, &one.uri) {
             ("Hostname", Some(name), _) => match name.parse::<Hostname>() {
                 Ok(name) => AlternativeName::Dns(name.as_str().into()),
-                Err(_) => return invalid(format!("{field}.hostname: {name:?} is no host name")),
+                Err(_) => return invalid(format!("{field}.hostname"), format!("{name:?} is no host name")),
             },
             ("URI", _, Some(uri)) => AlternativeName::Uri(uri.as_str().into()),
             (other, ..) => {
-                return invalid(format!("{field}: expected Hostname or URI with its value, found {other}"));
+                return invalid(field, format!("expected Hostname or URI with its value, found {other}"));
             }
         });
     }

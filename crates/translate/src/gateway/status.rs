@@ -35,6 +35,24 @@ impl Shortcoming {
     }
 }
 
+/// What is wrong with a field of an object.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct FieldFault {
+    pub(crate) field: String,
+    pub(crate) why: Shortcoming,
+}
+
+impl FieldFault {
+    pub(crate) fn new(field: impl Into<String>, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { field: field.into(), why: Shortcoming::new(reason, message) }
+    }
+
+    /// As a condition says it: with the field in the message.
+    pub(crate) fn shortcoming(&self) -> Shortcoming {
+        Shortcoming::new(self.why.reason, format!("{}: {}", self.field, self.why.message))
+    }
+}
+
 impl Condition {
     /// A condition that holds, for the reason of the same name.
     pub(crate) fn good(kind: &'static str) -> Self {

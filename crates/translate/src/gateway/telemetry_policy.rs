@@ -16,7 +16,7 @@ use super::api::{
 use super::backend_tls::{ANCESTORS, BackendPolicies, ancestor, note, remove};
 use super::host::RouteAge;
 use super::rule::{BuiltRule, RuleReader, ValidBackend};
-use super::status::{AncestorStatus, Condition, Shortcoming};
+use super::status::{AncestorStatus, Condition, FieldFault, Shortcoming};
 use super::xbackend::XBackends;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::dirty::{Dirty, Output};
@@ -80,8 +80,8 @@ struct TelemetryPart {
     backend: Option<BackendKey>,
     /// The Services that its result depends on.
     services: Vec<ObjectKey>,
-    /// The field for which it is not accepted, as far as that does not depend on others, and why.
-    fault: Option<(String, Shortcoming)>,
+    /// Why it is not accepted, as far as that does not depend on others.
+    fault: Option<FieldFault>,
     /// Why its receiver can't be found.
     unresolved: Option<Shortcoming>,
 }
@@ -103,9 +103,6 @@ struct Traced {
     services: Vec<ObjectKey>,
     unresolved: Option<Shortcoming>,
 }
-
-/// The field that can't be carried out, and why.
-type TracingFault = (String, Shortcoming);
 
 impl TelemetryPolicies {
     /// How the routes of a Gateway are traced, if a policy says so.
@@ -249,11 +246,10 @@ impl TelemetryPolicies {
             let reason = Reason::TelemetryPolicyRefused;
             findings.push(Diagnostic::new(severity, reason, &origin, field, value, message));
         };
-        let own =
-            part.fault.as_ref().map(|(field, why)| Shortcoming::new(why.reason, format!("{field}: {}", why.message)));
+        let own = part.fault.as_ref().map(FieldFault::shortcoming);
         // What nobody here is asked to carry out is not judged.
         let is_asked = part.targets.iter().any(|one| ours(&one));
-        if let Some((field, why)) = part.fault.as_ref().filter(|_| is_asked) {
+        if let Some(FieldFault { field, why }) = part.fault.as_ref().filter(|_| is_asked) {
             let message = format!("{}; the policy is not applied", why.message);
             complain(Severity::Error, field.clone(), "", message);
         }
@@ -339,12 +335,12 @@ fn part(
     part
 }
 
-fn invalid(part: &str, why: impl Into<String>) -> TracingFault {
-    (format!("spec.tracing{part}"), Shortcoming::new("Invalid", why))
+fn invalid(part: &str, why: impl Into<String>) -> FieldFault {
+    FieldFault::new(format!("spec.tracing{part}"), "Invalid", why)
 }
 
-fn unsupported(part: &str, why: impl Into<String>) -> TracingFault {
-    (format!("spec.tracing{part}"), Shortcoming::new("UnsupportedValue", why))
+fn unsupported(part: &str, why: impl Into<String>) -> FieldFault {
+    FieldFault::new(format!("spec.tracing{part}"), "UnsupportedValue", why)
 }
 
 /// What the tracing of a policy comes to; `None` if it leaves requests untraced.
@@ -352,7 +348,7 @@ fn traced(
     key: &ObjectKey,
     spec: Option<&TracingSpec>,
     reader: &mut TelemetryReader<'_>,
-) -> Result<Option<Traced>, TracingFault> {
+) -> Result<Option<Traced>, FieldFault> {
     let spec = spec.ok_or_else(|| invalid("", "expected what is to be done"))?;
     match spec.mode.as_deref().unwrap_or("ImplementationDefault") {
         "Enabled" => {}
@@ -394,7 +390,7 @@ fn traced(
     Ok(Some(Traced { telemetry, backend, services, unresolved }))
 }
 
-fn sampler(rate: &Fraction, part: &str) -> Result<Sampler, TracingFault> {
+fn sampler(rate: &Fraction, part: &str) -> Result<Sampler, FieldFault> {
     let (numerator, denominator) = (rate.numerator, rate.denominator.unwrap_or(100));
     match (numerator, denominator) {
         (0, 1..) => Ok(Sampler::Never),
@@ -404,7 +400,7 @@ fn sampler(rate: &Fraction, part: &str) -> Result<Sampler, TracingFault> {
     }
 }
 
-fn parent(spec: &ParentBasedSampling) -> Result<Option<ParentRule>, TracingFault> {
+fn parent(spec: &ParentBasedSampling) -> Result<Option<ParentRule>, FieldFault> {
     const PART: &str = ".parentBasedSampling";
     let rate = spec.sampling_rate.as_ref();
     match (spec.mode.as_deref().unwrap_or("ImplementationDefault"), rate) {
@@ -424,12 +420,12 @@ fn parent(spec: &ParentBasedSampling) -> Result<Option<ParentRule>, TracingFault
     }
 }
 
-fn text(value: &str, longest: usize, part: &str) -> Result<Box<str>, TracingFault> {
+fn text(value: &str, longest: usize, part: &str) -> Result<Box<str>, FieldFault> {
     let is_good = (1..=longest).contains(&value.len());
     is_good.then(|| value.into()).ok_or_else(|| invalid(part, format!("expected 1 to {longest} bytes")))
 }
 
-fn attribute(one: &SpanAttributeSpec, part: &str) -> Result<SpanAttribute, TracingFault> {
+fn attribute(one: &SpanAttributeSpec, part: &str) -> Result<SpanAttribute, FieldFault> {
     let name = text(&one.name, 256, &format!("{part}.name"))?;
     let value = match (&*one.source_type, &one.header_name, &one.literal_value, &one.attribute_key) {
         ("Header", Some(field), None, None) => {
@@ -459,7 +455,7 @@ fn attribute(one: &SpanAttributeSpec, part: &str) -> Result<SpanAttribute, Traci
 }
 
 /// Fields of the requests to a receiver. No message has their values, which may be secrets.
-fn fields(provider: &TracingProvider) -> Result<Vec<(ConfiguredName, SecretText)>, TracingFault> {
+fn fields(provider: &TracingProvider) -> Result<Vec<(ConfiguredName, SecretText)>, FieldFault> {
     if provider.headers.len() > TELEMETRY_FIELDS {
         return Err(unsupported(".provider.headers", format!("expected at most {TELEMETRY_FIELDS}")));
     }
@@ -551,8 +547,8 @@ mod tests {
         {
             let provider = json!({"backendRef": {"name": "a"}, "headers": [{"name": name, "value": value}]});
             let provider: TracingProvider = serde_json::from_value(provider).unwrap();
-            let (field, fault) = fields(&provider).unwrap_err();
-            assert!(!format!("{field} {} {provider:?}", fault.message).contains("cret"), "{name}");
+            let fault = fields(&provider).unwrap_err();
+            assert!(!format!("{fault:?} {provider:?}").contains("cret"), "{name}");
         }
     }
 }

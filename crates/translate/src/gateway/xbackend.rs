@@ -13,7 +13,7 @@ use super::backend_tls::{built, remove, trusted};
 use super::grant;
 use super::selection::{Selection, service_key};
 use super::session::session;
-use super::status::Shortcoming;
+use super::status::{FieldFault, Shortcoming};
 use crate::diagnostic::Reason;
 use crate::engine::dirty::{Dirty, Output};
 use crate::engine::shared::Shared;
@@ -52,7 +52,7 @@ pub(super) struct XBackendPart {
     /// Why it is not accepted.
     pub(super) fault: Option<XBackendFault>,
     /// The first reference to an authority that can't be followed, beside others that can.
-    pub(super) left_out: Option<Shortcoming>,
+    pub(super) left_out: Option<FieldFault>,
 }
 
 /// Why an XBackend is not accepted.
@@ -236,10 +236,9 @@ impl XBackends {
         };
         let (authorities, unresolved) = trusted(key, validation, "spec.tls.validation", objects, &mut part.config_maps);
         let built = built(validation, "spec.tls.validation", authorities, unresolved.as_ref());
-        let mut value = built.map_err(|fault| {
-            // The message names the field.
-            let (field, message) = fault.message.split_once(": ").unwrap_or(("spec.tls.validation", &fault.message));
-            XBackendFault { because: fault.reason, ..XBackendFault::new(field, "", message) }
+        let mut value = built.map_err(|FieldFault { field, why }| XBackendFault {
+            because: why.reason,
+            ..XBackendFault::new(&field, "", why.message)
         })?;
         part.left_out = unresolved;
         if let Some(reference) = shows {

@@ -8,7 +8,7 @@ use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::dirty::{Dirty, Output};
 use crate::gateway::backend_tls::{ANCESTORS, ancestor};
 use crate::gateway::service::Make;
-use crate::gateway::status::{AncestorStatus, Condition, ObjectStatus, Shortcoming};
+use crate::gateway::status::{AncestorStatus, Condition, FieldFault, ObjectStatus, Shortcoming};
 use crate::gateway::xbackend::XBackendFault;
 use crate::objects::{Kind, Object, ObjectKey};
 use crate::resource::Secrets;
@@ -113,10 +113,9 @@ impl Gateways {
             complain(Severity::Error, Reason::UnsupportedValue, "spec.endpointSelector", "", message);
             Some(fault.clone())
         } else {
-            if let Some(fault) = &part.left_out {
-                // The message begins with the field.
-                let (field, why) = fault.message.split_once(": ").unwrap_or(("spec.tls.validation", &fault.message));
-                complain(Severity::Warning, Reason::UnsupportedValue, field, "", format!("{why}; it is left out"));
+            if let Some(FieldFault { field, why }) = &part.left_out {
+                let message = format!("{}; it is left out", why.message);
+                complain(Severity::Warning, Reason::UnsupportedValue, field, "", message);
             }
             None
         };

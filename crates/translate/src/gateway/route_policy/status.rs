@@ -6,7 +6,7 @@ use super::read::Section;
 use super::{RoutePolicies, RoutePolicyPart, Subject};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::gateway::api::{GROUP, ParentReference};
-use crate::gateway::status::{AncestorStatus, Condition, Shortcoming};
+use crate::gateway::status::{AncestorStatus, Condition, FieldFault, Shortcoming};
 use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::resource::Secrets;
 use crate::resource::backend::{BackendKey, Layer, find_port, is_external};
@@ -62,11 +62,9 @@ impl RoutePolicies {
         let unresolved = self.unresolved(part, objects, secrets);
         // The other references are reported where their backends are.
         if let Some((reason @ (Reason::SecretNotFound | Reason::InvalidSecret), fault)) = &unresolved {
-            let why = fault.message.split_once(": ").map_or(&*fault.message, |(_, why)| why);
-            let message = format!("{why}; requests that it is for answer 503");
+            let message = format!("{}; requests that it is for answer 503", fault.why.message);
             let name = part.asked.secret.as_ref().map_or("", |secret| &secret.name);
-            let field = "spec.basicAuth.secretRef".to_owned();
-            findings.push(finding(Severity::Error, *reason, field, name, message).unserved());
+            findings.push(finding(Severity::Error, *reason, fault.field.clone(), name, message).unserved());
         } else if part.users_left_out > 0 {
             let message =
                 format!("{} users have a hash that can't be checked, so they aren't admitted", part.users_left_out);
@@ -99,7 +97,7 @@ impl RoutePolicies {
                 known.fault = known.fault.take().or_else(|| invalid.clone()).or_else(|| fault.clone());
             }
         }
-        let unresolved = unresolved.map(|(_, fault)| fault);
+        let unresolved = unresolved.map(|(_, fault)| fault.shortcoming());
         let ancestors = said.into_iter().take(ANCESTORS).map(|((object, section), said)| AncestorStatus {
             ancestor_ref: ParentReference {
                 group: Some(GROUP.to_owned()),
@@ -118,24 +116,18 @@ impl RoutePolicies {
     }
 
     /// The first reference that can't be followed.
-    fn unresolved(
-        &self,
-        part: &RoutePolicyPart,
-        objects: &Objects,
-        secrets: &Secrets,
-    ) -> Option<(Reason, Shortcoming)> {
+    fn unresolved(&self, part: &RoutePolicyPart, objects: &Objects, secrets: &Secrets) -> Option<(Reason, FieldFault)> {
         if let Some(fault) = part.asked.faults.iter().find(|fault| fault.why.reason == "RefNotPermitted") {
-            let message = format!("{}: {}", fault.field, fault.why.message);
-            return Some((Reason::ForbiddenReference, Shortcoming::new("RefNotPermitted", message)));
+            let fault = FieldFault { field: fault.field.clone(), why: fault.why.clone() };
+            return Some((Reason::ForbiddenReference, fault));
         }
         if let (Some(Err(why)), Some(secret)) = (&part.users, &part.asked.secret) {
             let reason = if secrets.newest(secret).is_none() { Reason::SecretNotFound } else { Reason::InvalidSecret };
-            let fault = Shortcoming::new("InvalidSecretRef", format!("spec.basicAuth.secretRef: {why}"));
-            return Some((reason, fault));
+            return Some((reason, FieldFault::new("spec.basicAuth.secretRef", "InvalidSecretRef", &**why)));
         }
         self.backends(part.turn.key()).into_iter().find_map(|(backend, field)| {
             let (reason, why) = missing(&backend, objects)?;
-            Some((reason, Shortcoming::new("BackendNotFound", format!("{field}: {why}"))))
+            Some((reason, FieldFault::new(field, "BackendNotFound", why)))
         })
     }
 
