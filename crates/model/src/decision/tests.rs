@@ -1,9 +1,9 @@
 use super::*;
 use crate::{
-    AccessList, AfterChange, Backend, Backends, Balance, Body, Coding, Compressing, Conditions, Delta, Endpoint,
-    EndpointSet, Endpoints, FieldLine, FieldName, FieldSink, Filter, ForwardPolicy, HostPattern, HttpsRedirect,
-    KnownField, KnownSet, Location, NetworkSet, Origin, PathChange, PathMatch, Protocol, Redirect, RedirectBase,
-    Resource, Rewrite, Settings, Snippet, SnippetEdits, SnippetStep, Template, WeightedBackend,
+    AccessList, AfterChange, Backend, Backends, Balance, Body, Coding, Compressing, Conditions, Cors, Delta, Endpoint,
+    EndpointSet, Endpoints, FieldEdit, FieldLine, FieldName, FieldRules, FieldSink, Filter, ForwardPolicy, Host,
+    HostPattern, HttpsRedirect, KnownField, KnownSet, Location, NetworkSet, Origin, PathChange, PathMatch, Protocol,
+    Redirect, RedirectBase, Resource, Rewrite, Settings, Snippet, SnippetEdits, SnippetStep, Template, WeightedBackend,
 };
 
 const TABLE: &str = "ingress";

@@ -3,22 +3,22 @@
 //! A rule that can't be carried out in whole answers 500 (503 to gRPC clients, who read it as "unavailable") instead of being served
 //! without a part of it.
 
-use std::num::NonZeroU32;
+mod external_auth;
+
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_model::{
-    Action, AuthProtocol, Backends, ByteLimit, Conditions, ConfiguredName, Cors, CorsRules, ExternalAuth, FieldEdit,
-    Filter, Forward, ForwardPolicy, Fraction, GrpcAuth, HttpAuth, Location, Mirror, Origin, Origins, PathMatch,
-    PathReplacement, Redirect, Respond, Retry, RetryOn, Route, Scheme, Session, SessionCarrier, Template,
-    UpstreamProtocol, UpstreamTls, UrlParts, WeightedBackend,
+    Action, Backends, ByteLimit, Conditions, Cors, CorsRules, ExternalAuth, FieldEdit, Filter, Forward, ForwardPolicy,
+    Fraction, Location, Mirror, Origin, Origins, PathMatch, PathReplacement, Redirect, Respond, Retry, RetryOn, Route,
+    Scheme, Session, SessionCarrier, Template, UpstreamProtocol, UpstreamTls, UrlParts, WeightedBackend,
 };
 use k8s_openapi::api::core::v1::ServicePort;
 
 use super::api::{
-    BackendReference, CorsFilter, ExternalAuthFilter, HTTPRouteFilter, HeaderModifier, HttpAuthorization, PathModifier,
-    RequestMirror, RequestRedirect, RouteRetry, SessionPersistence, Timeouts, UrlRewrite,
+    BackendReference, CorsFilter, HTTPRouteFilter, HeaderModifier, PathModifier, RequestMirror, RequestRedirect,
+    RouteRetry, SessionPersistence, Timeouts, UrlRewrite,
 };
 use super::backend_tls::BackendPolicies;
 use super::grant;
@@ -215,89 +215,6 @@ impl RuleReader<'_> {
                 self.refuse(&field, Shortcoming::new("UnsupportedValue", message), built);
             }
         }
-    }
-
-    /// A service that can't be asked as written lets nobody through.
-    fn external_auth(&mut self, auth: &ExternalAuthFilter, field: &str, effects: &mut Effects, built: &mut BuiltRule) {
-        let refuse = |part: &str, reason, message: String, built: &mut BuiltRule| {
-            self.refuse(&format!("{field}.{part}"), Shortcoming::new(reason, message), built);
-        };
-        let calls = match &*auth.protocol {
-            "HTTP" => false,
-            "GRPC" => true,
-            other => {
-                return refuse("protocol", "UnsupportedValue", format!("expected HTTP or GRPC, found {other}"), built);
-            }
-        };
-        let most = auth.forward_body.as_ref().and_then(|body| body.max_size).unwrap_or_default();
-        let most = u32::try_from(most).ok().filter(|most| *most <= limit::AUTH_BODY);
-        let Some(most) = most else {
-            let message = format!("expected at most {} bytes", limit::AUTH_BODY);
-            return refuse("forwardBody.maxSize", "UnsupportedValue", message, built);
-        };
-        let body = NonZeroU32::new(most);
-        if effects.auth.is_some() || effects.cannot_ask {
-            return refuse("protocol", "UnsupportedValue", "expected one filter ExternalAuth".to_owned(), built);
-        }
-        let found = match self.backend(&auth.backend_ref, built) {
-            Ok(ValidBackend { key: BackendKey { layer: Layer::XBackend, .. }, .. }) => {
-                Err(Shortcoming::new("InvalidKind", "expected a Service, found an XBackend"))
-            }
-            Ok(ValidBackend { http2: true, .. }) if !calls => Err(Shortcoming::new(
-                "UnsupportedProtocol",
-                "with protocol HTTP the service is asked over HTTP/1.1 only",
-            )),
-            Ok(ValidBackend { tls: Err(why), .. }) => Err(Shortcoming::new("UnsupportedValue", why)),
-            // Nothing that stands in for a backend may stand in for the service.
-            Ok(ValidBackend { key, tls: Ok(tls), .. }) => Ok((BackendKey { layer: Layer::Auth, ..key }, tls)),
-            Err((_, fault)) => Err(fault),
-        };
-        let (key, tls) = match found {
-            Ok(found) => found,
-            Err(fault) => {
-                let field = format!("{field}.backendRef");
-                let message = format!("{}; requests to the rule answer {}", fault.message, self.failure());
-                let found =
-                    self.finding(Severity::Error, Reason::InvalidBackend, &field, &auth.backend_ref.name, message);
-                built.findings.push(found.unserved());
-                let fault = Shortcoming::new(fault.reason, format!("{field}: {}", fault.message));
-                built.unresolved.get_or_insert(fault);
-                effects.cannot_ask = true;
-                return;
-            }
-        };
-        let names = |list: &str, names: &[String], built: &mut BuiltRule| -> Option<Vec<ConfiguredName>> {
-            let mut all = Vec::new();
-            for (at, name) in names.iter().enumerate() {
-                let Ok(name) = name.as_str().try_into() else {
-                    let message = format!("{name:?} is no name of a field");
-                    refuse(&format!("{list}[{at}]"), "UnsupportedValue", message, built);
-                    return None;
-                };
-                all.push(name);
-            }
-            Some(all)
-        };
-        let protocol = if calls {
-            let listed = auth.grpc.as_ref().map_or(&[][..], |grpc| &grpc.allowed_headers);
-            let Some(listed) = names("grpc.allowedHeaders", listed, built) else { return };
-            let authority = format!("{}.{}.svc:{}", key.service, key.namespace, key.port).into();
-            AuthProtocol::Grpc(GrpcAuth { authority, allowed: (!listed.is_empty()).then_some(listed), body })
-        } else {
-            let listed = |list: fn(&HttpAuthorization) -> &[String]| auth.http.as_ref().map_or(&[][..], list);
-            let allowed = names("http.allowedHeaders", listed(|http| &http.allowed_headers), built);
-            let copied = names("http.allowedResponseHeaders", listed(|http| &http.allowed_response_headers), built);
-            let (Some(allowed), Some(copied)) = (allowed, copied) else { return };
-            let path = auth.http.as_ref().and_then(|http| http.path.as_deref()).unwrap_or_default();
-            let path = path.trim_end_matches('/');
-            let slash = if path.is_empty() || path.starts_with('/') { "" } else { "/" };
-            AuthProtocol::Http(HttpAuth { path: format!("{slash}{path}").into(), allowed, copied, body })
-        };
-        let version = if calls { UpstreamProtocol::Http2 } else { UpstreamProtocol::Http1 };
-        let policy = ForwardPolicy { max_body: ByteLimit::NONE, tls, protocol: version, ..ForwardPolicy::default() };
-        let forward = Forward::to(key.name(), self.policies.of(policy));
-        built.backends.push((key, format!("{field}.backendRef")));
-        effects.auth = Some(Box::new(ExternalAuth { forward, protocol }));
     }
 
     /// A mirror without a valid backend gets nothing, and the requests are served.
