@@ -72,8 +72,8 @@ pub(crate) fn read(
             | Layer::Tcp
             | Layer::Auth
             | Layer::Name
-            | Layer::XBackend
-            | Layer::XStream => Transport::Tcp { accept_proxy, send_proxy },
+            | Layer::XBackendHttp
+            | Layer::XBackendTcp => Transport::Tcp { accept_proxy, send_proxy },
         };
         services.push(StreamService { port, transport, backend });
     }
@@ -110,7 +110,7 @@ fn entry(value: &str, layer: Layer) -> Option<(BackendKey, bool, bool)> {
         BackendPort::Number(number) if !(1..=65_535).contains(&number) => return None,
         port => port,
     };
-    let backend = BackendKey { namespace: Arc::from(namespace), service: Arc::from(service), layer, port };
+    let backend = BackendKey { namespace: Arc::from(namespace), target: Arc::from(service), layer, port };
     Some((backend, accept_proxy, send_proxy))
 }
 

@@ -512,16 +512,16 @@ impl RuleReader<'_> {
             return Err((fault.reason, Shortcoming::new("UnsupportedValue", message)));
         }
         let layer = match stream::layer(self.key.kind) {
-            Layer::Gateway => Layer::XBackend,
-            Layer::Tcp => Layer::XStream,
+            Layer::Gateway => Layer::XBackendHttp,
+            Layer::Tcp => Layer::XBackendTcp,
             _ => Layer::Udp,
         };
         let is_grpc = self.key.kind == Kind::GRPCRoute;
         let http2 = match (layer, part.protocol) {
-            (Layer::XBackend, None | Some(Spoken::Http)) => is_grpc,
-            (Layer::XBackend, Some(Spoken::Http2)) => true,
-            (Layer::XBackend, Some(Spoken::Http1)) if !is_grpc => false,
-            (Layer::XStream, None | Some(Spoken::Tcp)) => false,
+            (Layer::XBackendHttp, None | Some(Spoken::Http)) => is_grpc,
+            (Layer::XBackendHttp, Some(Spoken::Http2)) => true,
+            (Layer::XBackendHttp, Some(Spoken::Http1)) if !is_grpc => false,
+            (Layer::XBackendTcp, None | Some(Spoken::Tcp)) => false,
             _ => {
                 let needs = match self.key.kind {
                     Kind::HTTPRoute => "HTTP, HTTP11, HTTP2, H2C, GRPC or WSS",
@@ -536,7 +536,7 @@ impl RuleReader<'_> {
                 return Err((Reason::UnsupportedBackend, Shortcoming::new("UnsupportedProtocol", message)));
             }
         };
-        if layer == Layer::XStream && part.session.is_some() {
+        if layer == Layer::XBackendTcp && part.session.is_some() {
             let message =
                 format!("XBackend {namespace}/{} has sessions, which a {} can't keep", one.name, self.key.kind);
             return Err((Reason::UnsupportedBackend, Shortcoming::new("UnsupportedValue", message)));

@@ -500,7 +500,7 @@ fn receiver(
             let backend = BackendKey { layer: Layer::Auth, ..backend };
             let receiver = SpanReceiver {
                 backend: backend.name(),
-                authority: format!("{}.{}.svc:{}", backend.service, backend.namespace, backend.port).into(),
+                authority: format!("{}.{}.svc:{}", backend.target, backend.namespace, backend.port).into(),
                 http: is_http(objects, &backend),
                 tls,
                 fields,

@@ -37,9 +37,9 @@ pub(crate) fn backend(url: &AuthUrl, pattern: &HostPattern, options: &Options) -
                 && !namespace.contains('.')
                 && options.watch_namespace.as_ref().is_none_or(|watched| watched == namespace) =>
         {
-            BackendKey { namespace: namespace.into(), service: name.into(), layer: Layer::Auth, port }
+            BackendKey { namespace: namespace.into(), target: name.into(), layer: Layer::Auth, port }
         }
-        _ => BackendKey { namespace: "".into(), service: (*host).into(), layer: Layer::Name, port },
+        _ => BackendKey { namespace: "".into(), target: (*host).into(), layer: Layer::Name, port },
     })
 }
 

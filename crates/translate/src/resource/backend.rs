@@ -28,11 +28,12 @@ use crate::resource::Owner;
 
 pub(crate) use self::external::outside;
 
-/// A port of a Service as an object names it, and its traffic.
+/// A port of a Service, or what stands in the place of one, as an object names it, and its traffic.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) struct BackendKey {
     pub(crate) namespace: Arc<str>,
-    pub(crate) service: Arc<str>,
+    /// The name of a Service or an XBackend, or the DNS name or the address itself.
+    pub(crate) target: Arc<str>,
     pub(crate) layer: Layer,
     pub(crate) port: BackendPort,
 }
@@ -51,12 +52,12 @@ pub(crate) enum Layer {
     Udp,
     /// Requests about requests, to an authentication service or a receiver of spans. Its owners may be of other namespaces, so they decide nothing.
     Auth,
-    /// The same, to a DNS name or an address: `service` is that, and there is no namespace.
+    /// The same, to a DNS name or an address: `target` is that, and there is no namespace.
     Name,
-    /// Requests by routes of the Gateway API to an XBackend: `service` is its name.
-    XBackend,
+    /// Requests by routes of the Gateway API to an XBackend: `target` is its name.
+    XBackendHttp,
     /// Bytes of connections by such routes to an XBackend.
-    XStream,
+    XBackendTcp,
 }
 
 impl Layer {
@@ -69,14 +70,20 @@ impl Layer {
     /// The protocol, as Services spell it.
     pub(crate) fn protocol(self) -> &'static str {
         match self {
-            Self::Http | Self::Gateway | Self::Tcp | Self::Auth | Self::Name | Self::XBackend | Self::XStream => "TCP",
+            Self::Http
+            | Self::Gateway
+            | Self::Tcp
+            | Self::Auth
+            | Self::Name
+            | Self::XBackendHttp
+            | Self::XBackendTcp => "TCP",
             Self::Udp => "UDP",
         }
     }
 
     /// Whether it receives the requests of clients.
     fn is_of_requests(self) -> bool {
-        matches!(self, Self::Http | Self::Gateway | Self::XBackend)
+        matches!(self, Self::Http | Self::Gateway | Self::XBackendHttp)
     }
 }
 
@@ -111,12 +118,12 @@ impl fmt::Display for BackendPort {
 impl BackendKey {
     /// For requests.
     pub(crate) fn new(namespace: impl Into<Arc<str>>, service: &str, port: BackendPort) -> Self {
-        Self { namespace: namespace.into(), service: service.into(), layer: Layer::Http, port }
+        Self { namespace: namespace.into(), target: service.into(), layer: Layer::Http, port }
     }
 
     /// For routes of the Gateway API.
-    pub(crate) fn of_gateway(namespace: impl Into<Arc<str>>, service: &str, layer: Layer, port: i32) -> Self {
-        Self { namespace: namespace.into(), service: service.into(), layer, port: BackendPort::Number(port) }
+    pub(crate) fn of_gateway(namespace: impl Into<Arc<str>>, target: &str, layer: Layer, port: i32) -> Self {
+        Self { namespace: namespace.into(), target: target.into(), layer, port: BackendPort::Number(port) }
     }
 
     /// `namespace/service:port`, and `namespace/service` for the first port; `/tcp` or `/udp` follows unless it receives requests.
@@ -127,34 +134,34 @@ impl BackendKey {
             Layer::Tcp => "/tcp",
             Layer::Udp => "/udp",
             Layer::Auth => "/auth",
-            Layer::XBackend => "/xbackend",
-            Layer::XStream => "/xbackend-tcp",
-            Layer::Name => return format!("//{}:{}", self.service, self.port).into(),
+            Layer::XBackendHttp => "/xbackend",
+            Layer::XBackendTcp => "/xbackend-tcp",
+            Layer::Name => return format!("//{}:{}", self.target, self.port).into(),
         };
         match self.port {
-            BackendPort::First => format!("{}/{}{suffix}", self.namespace, self.service).into(),
-            _ => format!("{}/{}:{}{suffix}", self.namespace, self.service, self.port).into(),
+            BackendPort::First => format!("{}/{}{suffix}", self.namespace, self.target).into(),
+            _ => format!("{}/{}:{}{suffix}", self.namespace, self.target, self.port).into(),
         }
     }
 
     /// The XBackend, if it is one.
     pub(crate) fn xbackend(&self) -> Option<ObjectKey> {
-        let (namespace, name) = (self.namespace.clone(), self.service.clone());
-        let is_one = matches!(self.layer, Layer::XBackend | Layer::XStream);
+        let (namespace, name) = (self.namespace.clone(), self.target.clone());
+        let is_one = matches!(self.layer, Layer::XBackendHttp | Layer::XBackendTcp);
         is_one.then_some(ObjectKey { kind: Kind::XBackend, namespace, name })
     }
 
     fn origin(&self) -> Origin {
         match self.xbackend() {
             Some(xbackend) => xbackend.origin(),
-            None if self.layer == Layer::Name => Origin::new("Name", "", &*self.service),
+            None if self.layer == Layer::Name => Origin::new("Name", "", &*self.target),
             None => self.service().origin(),
         }
     }
 
     /// The Service.
     pub(crate) fn service(&self) -> ObjectKey {
-        ObjectKey { kind: Kind::Service, namespace: self.namespace.clone(), name: self.service.clone() }
+        ObjectKey { kind: Kind::Service, namespace: self.namespace.clone(), name: self.target.clone() }
     }
 }
 
@@ -182,22 +189,22 @@ impl Problem {
     /// The fault as a finding about the object whose requests are copied for the backend.
     pub(crate) fn of_mirror(&self, origin: &Origin, field: &str, backend: &BackendKey) -> Diagnostic {
         let (value, message) =
-            (format!("{}:{}", backend.service, backend.port), format!("{}; no copies are sent", self.message));
+            (format!("{}:{}", backend.target, backend.port), format!("{}; no copies are sent", self.message));
         Diagnostic::new(self.severity.min(Severity::Warning), self.reason, origin, field, &value, message)
     }
 
     /// The fault as a finding about the policy whose spans the backend receives.
     pub(crate) fn of_receiver(&self, origin: &Origin, field: &str, backend: &BackendKey) -> Diagnostic {
         let (value, message) =
-            (format!("{}:{}", backend.service, backend.port), format!("{}; no spans are sent", self.message));
+            (format!("{}:{}", backend.target, backend.port), format!("{}; no spans are sent", self.message));
         Diagnostic::new(self.severity.min(Severity::Warning), self.reason, origin, field, &value, message)
     }
 
     /// The fault as a finding about the object that refers to the backend.
     pub(crate) fn diagnostic(&self, origin: &Origin, field: &str, backend: &BackendKey) -> Diagnostic {
         let value = match backend.port {
-            BackendPort::First => backend.service.to_string(),
-            _ => format!("{}:{}", backend.service, backend.port),
+            BackendPort::First => backend.target.to_string(),
+            _ => format!("{}:{}", backend.target, backend.port),
         };
         // A default backend stands in for others, and Fairway stands in for it.
         let stands_in = backend.port == BackendPort::First;
@@ -206,8 +213,8 @@ impl Problem {
             Layer::Http if self.reason == Reason::NoEndpoints => {
                 "requests answer 503 unless there is a default backend"
             }
-            Layer::Http | Layer::Gateway | Layer::XBackend => "requests answer 503",
-            Layer::Tcp | Layer::XStream => "connections are closed",
+            Layer::Http | Layer::Gateway | Layer::XBackendHttp => "requests answer 503",
+            Layer::Tcp | Layer::XBackendTcp => "connections are closed",
             Layer::Udp => "datagrams are dropped",
             Layer::Auth | Layer::Name => "requests can't be authenticated and answer 500",
         };
@@ -251,8 +258,8 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
     let by_cluster_address =
         of_requests && first.and_then(|first| first.wishes.by_cluster_address).unwrap_or(config.service_upstream);
     let found = match (key.layer, &key.port) {
-        (Layer::Name, BackendPort::Number(number)) => external::named(&key.service, *number, options),
-        (Layer::XBackend | Layer::XStream, BackendPort::Number(number)) => {
+        (Layer::Name, BackendPort::Number(number)) => external::named(&key.target, *number, options),
+        (Layer::XBackendHttp | Layer::XBackendTcp, BackendPort::Number(number)) => {
             xbackend::find(key, *number, sources, options)
         }
         _ => endpoints::find(key, sources, port, by_cluster_address, options),
@@ -280,7 +287,7 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
             // No finding: in development the echo is expected, and the list of routes shows it.
             (endpoints, problem) = (Some(one(echo)), None);
             let value = match key.port {
-                BackendPort::First => format!("{}/{}", key.namespace, key.service),
+                BackendPort::First => format!("{}/{}", key.namespace, key.target),
                 _ => name.to_string(),
             };
             request_fields = vec![(ECHO_SERVICE_FIELD.into(), value.into())];
@@ -292,15 +299,17 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
         (port, _) => port.to_string(),
     };
     let upstream_name = match key.port {
-        _ if matches!(key.layer, Layer::Tcp | Layer::XStream) => {
-            format!("tcp-{}-{}-{}", key.namespace, key.service, key.port).into()
+        _ if matches!(key.layer, Layer::Tcp | Layer::XBackendTcp) => {
+            format!("tcp-{}-{}-{}", key.namespace, key.target, key.port).into()
         }
-        _ if key.layer == Layer::XBackend => format!("xbackend-{}-{}-{}", key.namespace, key.service, key.port).into(),
-        _ if key.layer == Layer::Udp => format!("udp-{}-{}-{}", key.namespace, key.service, key.port).into(),
-        _ if key.layer == Layer::Name => format!("external-auth-{}-{}", key.service, key.port).into(),
+        _ if key.layer == Layer::XBackendHttp => {
+            format!("xbackend-{}-{}-{}", key.namespace, key.target, key.port).into()
+        }
+        _ if key.layer == Layer::Udp => format!("udp-{}-{}-{}", key.namespace, key.target, key.port).into(),
+        _ if key.layer == Layer::Name => format!("external-auth-{}-{}", key.target, key.port).into(),
         BackendPort::First if sources.is_default => "upstream-default-backend".into(),
-        BackendPort::First => format!("custom-default-backend-{}-{}", key.namespace, key.service).into(),
-        _ => format!("{}-{}-{}", key.namespace, key.service, key.port).into(),
+        BackendPort::First => format!("custom-default-backend-{}-{}", key.namespace, key.target).into(),
+        _ => format!("{}-{}-{}", key.namespace, key.target, key.port).into(),
     };
     let backend = Backend {
         name: name.clone(),
@@ -372,7 +381,7 @@ pub(crate) fn ports(key: &BackendKey, service: &Service) -> String {
         })
         .collect();
     let known = if known.is_empty() { format!("no {} port", key.layer.protocol()) } else { known.join(", ") };
-    format!("Service {}/{} has {known}", key.namespace, key.service)
+    format!("Service {}/{} has {known}", key.namespace, key.target)
 }
 
 fn port_missing(key: &BackendKey, service: &Service) -> Problem {

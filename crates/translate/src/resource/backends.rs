@@ -78,11 +78,11 @@ impl Backends {
     pub(crate) fn touch_service(&self, service: &ObjectKey, dirty: &mut Dirty) {
         let start = BackendKey {
             namespace: service.namespace.clone(),
-            service: service.name.clone(),
+            target: service.name.clone(),
             layer: Layer::Http,
             port: BackendPort::First,
         };
-        let same = |key: &&BackendKey| key.namespace == service.namespace && key.service == service.name;
+        let same = |key: &&BackendKey| key.namespace == service.namespace && key.target == service.name;
         dirty.backends.extend(self.states.range(start..).map(|(key, _)| key).take_while(same).cloned());
         dirty.backends.extend(self.selected.get(service).into_iter().flatten().cloned());
     }
@@ -208,7 +208,7 @@ impl Backends {
 
 /// Whether a Service was made for the XBackend of a backend.
 fn is_made_for(service: &ObjectKey, key: &BackendKey, objects: &Objects) -> bool {
-    objects.service(service).is_some_and(|found| made_for(found, XBACKEND) == Some(&*key.service))
+    objects.service(service).is_some_and(|found| made_for(found, XBACKEND) == Some(&*key.target))
 }
 
 /// The Service that is made for the pods of an XBackend.

@@ -259,7 +259,7 @@ impl SpecReading<'_> {
     /// Where the service is. One of another namespace is asked only if that namespace permits it.
     fn service(&mut self, url: &AuthUrl, text: &str) {
         let Some(backend) = external_auth::backend(url, &fairway_model::HostPattern::Any, self.options) else { return };
-        let (name, from) = (&*backend.service, &*self.key.namespace);
+        let (name, from) = (&*backend.target, &*self.key.namespace);
         let is_permitted =
             backend.layer == Layer::Name || grant::permits(self.objects, (Kind::RoutePolicy, from), &backend.service());
         if is_permitted {

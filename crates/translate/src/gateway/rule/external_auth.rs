@@ -43,7 +43,7 @@ impl RuleReader<'_> {
             return refuse("protocol", "UnsupportedValue", "expected one filter ExternalAuth".to_owned(), built);
         }
         let found = match self.backend(&auth.backend_ref, built) {
-            Ok(ValidBackend { key: BackendKey { layer: Layer::XBackend, .. }, .. }) => {
+            Ok(ValidBackend { key: BackendKey { layer: Layer::XBackendHttp, .. }, .. }) => {
                 Err(Shortcoming::new("InvalidKind", "expected a Service, found an XBackend"))
             }
             Ok(ValidBackend { http2: true, .. }) if !calls => Err(Shortcoming::new(
@@ -84,7 +84,7 @@ impl RuleReader<'_> {
         let protocol = if calls {
             let listed = auth.grpc.as_ref().map_or(&[][..], |grpc| &grpc.allowed_headers);
             let Some(listed) = names("grpc.allowedHeaders", listed, built) else { return };
-            let authority = format!("{}.{}.svc:{}", key.service, key.namespace, key.port).into();
+            let authority = format!("{}.{}.svc:{}", key.target, key.namespace, key.port).into();
             AuthProtocol::Grpc(GrpcAuth { authority, allowed: (!listed.is_empty()).then_some(listed), body })
         } else {
             let listed = |list: fn(&HttpAuthorization) -> &[String]| auth.http.as_ref().map_or(&[][..], list);

@@ -21,7 +21,7 @@ pub(super) fn find(
     options: &Options,
 ) -> Result<Endpoints, Problem> {
     let Some(service) = sources.service else {
-        let message = format!("there is no Service {}/{}", key.namespace, key.service);
+        let message = format!("there is no Service {}/{}", key.namespace, key.target);
         return Err(Problem::new(Severity::Warning, Reason::ServiceNotFound, message));
     };
     if super::is_external(service) {
@@ -45,7 +45,7 @@ pub(super) fn find(
     if endpoints.is_empty() && options.development.is_none() {
         let message = format!(
             "Service {}/{} has no endpoints: it is scaled to zero, or its selector matches no pod",
-            key.namespace, key.service
+            key.namespace, key.target
         );
         return Err(Problem::new(Severity::Warning, Reason::NoEndpoints, message));
     }

@@ -22,7 +22,7 @@ pub(super) fn find(
         return external::outside(&host.hostname, number, options);
     }
     let Some(selector) = spec.and_then(|spec| spec.endpoint_selector.as_ref()) else {
-        let message = format!("there is no XBackend {}/{}", key.namespace, key.service);
+        let message = format!("there is no XBackend {}/{}", key.namespace, key.target);
         return Err(Problem::new(Severity::Warning, Reason::ServiceNotFound, message));
     };
     // The Service for them counts for nothing but its slices: no zones, no cluster address.
