@@ -276,9 +276,7 @@ impl Gateways {
             self.detach(&key, &before, owned, dirty);
         }
         self.ages.remove(&key);
-        self.findings.remove(&key);
-        dirty.reports.insert(key.clone());
-        dirty.gateway_statuses.insert(key.clone());
+        self.forget(&key, dirty);
         // They say whether their target is there.
         dirty.gateway_statuses.extend(self.policies_of_routes.for_object(&key).cloned());
         let Some((part, age)) = self.judged(&key, inputs) else { return };
@@ -492,54 +490,26 @@ impl Gateways {
         self.tables.retain(|place, table| self.places.contains_key(place) || !table.is_idle());
         for key in std::mem::take(&mut dirty.gateway_statuses) {
             dirty.reports.insert(key.clone());
-            let status = match key.kind {
-                Kind::Gateway => {
-                    let found = self.gateways.get(&key).map(|part| self.gateway_status(part, secrets));
-                    found.map(|(status, findings)| {
-                        self.findings.insert(key.clone(), findings);
-                        status
-                    })
+            let told = match key.kind {
+                Kind::Gateway => self.gateways.get(&key).map(|part| self.gateway_status(part, secrets)),
+                Kind::ListenerSet => self.sets.get(&key).map(|part| self.set_status(&key, part, secrets)),
+                Kind::BackendTLSPolicy => self.policy_status(&key, inputs.objects),
+                Kind::XBackend => self.xbackend_status(&key, secrets),
+                Kind::XBackendTrafficPolicy => self.traffic_policy_status(&key, inputs.objects),
+                Kind::XTelemetryPolicy => self.telemetry_policy_status(&key, inputs.objects),
+                Kind::RoutePolicy => self.route_policy_status(&key, inputs.objects, secrets),
+                _ => {
+                    // The findings about a route are those from reading it.
+                    let part = self.routes.get(&key).filter(|part| !part.parents.is_empty());
+                    let status = part.map(|part| ObjectStatus::Route { parents: part.parents.clone() });
+                    self.show(&key, status, out);
+                    continue;
                 }
-                Kind::BackendTLSPolicy => self.policy_status(&key, inputs.objects).map(|(status, findings)| {
-                    self.findings.insert(key.clone(), findings);
-                    status
-                }),
-                Kind::XBackend => self.xbackend_status(&key, secrets).map(|(status, findings)| {
-                    self.findings.insert(key.clone(), findings);
-                    status
-                }),
-                Kind::XBackendTrafficPolicy => {
-                    self.traffic_policy_status(&key, inputs.objects).map(|(status, findings)| {
-                        self.findings.insert(key.clone(), findings);
-                        status
-                    })
-                }
-                Kind::XTelemetryPolicy => {
-                    self.telemetry_policy_status(&key, inputs.objects).map(|(status, findings)| {
-                        self.findings.insert(key.clone(), findings);
-                        status
-                    })
-                }
-                Kind::RoutePolicy => {
-                    let found = self.route_policy_status(&key, inputs.objects, secrets);
-                    found.map(|(status, findings)| {
-                        self.findings.insert(key.clone(), findings);
-                        status
-                    })
-                }
-                Kind::ListenerSet => {
-                    let found = self.sets.get(&key).map(|part| self.set_status(&key, part, secrets));
-                    found.map(|(status, findings)| {
-                        self.findings.insert(key.clone(), findings);
-                        status
-                    })
-                }
-                _ => self
-                    .routes
-                    .get(&key)
-                    .filter(|part| !part.parents.is_empty())
-                    .map(|part| ObjectStatus::Route { parents: part.parents.clone() }),
             };
+            let status = told.map(|(status, findings)| {
+                self.findings.insert(key.clone(), findings);
+                status
+            });
             self.show(&key, status, out);
         }
     }
@@ -621,6 +591,13 @@ impl Gateways {
 
     fn parents_of_routes(&self) -> Parents<'_> {
         Parents { gateways: &self.gateways, sets: &self.sets }
+    }
+
+    /// Forgets what an object was told, because it is read again.
+    fn forget(&mut self, key: &ObjectKey, dirty: &mut Dirty) {
+        self.findings.remove(key);
+        dirty.reports.insert(key.clone());
+        dirty.gateway_statuses.insert(key.clone());
     }
 
     fn show(&mut self, key: &ObjectKey, status: Option<ObjectStatus>, out: &mut Output) {

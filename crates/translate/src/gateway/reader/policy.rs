@@ -28,13 +28,12 @@ impl Gateways {
             }
             _ => None,
         };
-        let policies = &mut self.policies_of_backends;
-        let services = policies.read(key, found, objects, owned.config_maps, dirty, out);
-        self.findings.remove(key);
-        dirty.reports.insert(key.clone());
-        dirty.gateway_statuses.insert(key.clone());
+        let services = self.policies_of_backends.read(key, found, objects, owned.config_maps, dirty, out);
+        self.forget(key, dirty);
         // Of several policies for the same, another one may count now.
-        dirty.gateway_statuses.extend(services.iter().flat_map(|service| policies.for_service(service)).cloned());
+        dirty
+            .gateway_statuses
+            .extend(services.iter().flat_map(|service| self.policies_of_backends.for_service(service)).cloned());
         let telemetry = services.iter().flat_map(|service| self.policies_of_telemetry.for_service(service));
         dirty.telemetry_policies.extend(telemetry.cloned());
         services.iter().filter_map(|service| self.services.get(service)).flatten().cloned().collect()
@@ -75,9 +74,7 @@ impl Gateways {
             _ => None,
         };
         let services = self.policies_of_traffic.read(key, found);
-        self.findings.remove(key);
-        dirty.reports.insert(key.clone());
-        dirty.gateway_statuses.insert(key.clone());
+        self.forget(key, dirty);
         for service in &services {
             backends.touch_service(service, dirty);
             // Of several policies for the same, another one may count now.

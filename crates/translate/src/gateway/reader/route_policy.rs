@@ -35,9 +35,7 @@ impl Gateways {
         };
         let owned = PolicyOwned { backends: &mut *owned.backends, secrets: &mut *owned.secrets };
         let targets = self.policies_of_routes.read(key, found, (objects, options), owned, dirty, out);
-        self.findings.remove(key);
-        dirty.reports.insert(key.clone());
-        dirty.gateway_statuses.insert(key.clone());
+        self.forget(key, dirty);
         let mut routes = BTreeSet::new();
         for target in targets {
             // Of several policies for the same, another one may decide now.

@@ -33,9 +33,7 @@ impl Gateways {
         let owned_by = (&mut *owned.secrets, &mut *owned.config_maps);
         self.xbackends.read(key, found, (objects, options), owned_by, dirty, out);
         owned.backends.touch_service(key, dirty);
-        self.findings.remove(key);
-        dirty.reports.insert(key.clone());
-        dirty.gateway_statuses.insert(key.clone());
+        self.forget(key, dirty);
         dirty.gateway_services |= selects(self);
         self.services.get(key).cloned().unwrap_or_default()
     }
