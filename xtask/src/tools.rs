@@ -164,7 +164,7 @@ pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
     build_of(workspace, |module| !APART.contains(&module.name) && !ECOSYSTEM.contains(&module.name))
 }
 
-/// Builds cert-manager, external-dns, and pebble, as far as they are missing; three minutes on two cores for all.
+/// Builds cert-manager, external-dns, and pebble, as far as they are missing; that takes minutes.
 pub(crate) fn build_ecosystem(workspace: &Workspace) -> anyhow::Result<Outcome> {
     if let Some(failure) = go::install(workspace)? {
         return Ok(Outcome { failure: Some(failure), ..Outcome::default() });
@@ -262,6 +262,23 @@ impl Make {
         }
     }
 
+    /// Which Go it takes, and how one gets it.
+    fn needs(self, workspace: &Workspace) -> String {
+        match self {
+            Self::Build | Self::WithoutClouds | Self::Static => {
+                "Go 1.26 or newer: install it from https://go.dev/dl".to_owned()
+            }
+            Self::Newer => {
+                let folder = go::folder(workspace);
+                format!(
+                    "Go {}, which doesn't run in {}: remove that folder, then it is installed anew",
+                    go::RELEASE,
+                    folder.display()
+                )
+            }
+        }
+    }
+
     /// The `go` in a folder with a module.
     fn go(self, workspace: &Workspace, folder: &Path) -> Command {
         if self == Self::Newer {
@@ -297,7 +314,7 @@ impl Build {
         let Self { program, version, .. } = self;
         let (console, file, stamp) = (&workspace.console, self.file(tools), self.stamp(tools));
         if !shell::succeeds(self.make.go(workspace, &self.sources).arg("version")) {
-            return Ok(Some(format!("building {program} takes Go 1.26 or newer: install it from https://go.dev/dl")));
+            return Ok(Some(format!("building {program} takes {}", self.make.needs(workspace))));
         }
         let start = Instant::now();
         console.line(&format!("building {program} {version} ({place}); once, it is kept in target/tools"));
