@@ -390,7 +390,7 @@ fairway_model::limits! {
             SILENCE_WHILE_DRAINING: Duration = Duration::from_secs(5), Time, "The session ends.", "";
         }
     }
-    "Names of Services of type ExternalName" {
+    "DNS names of backends" {
         settings {}
         found {}
         fixed {
