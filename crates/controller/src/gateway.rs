@@ -12,7 +12,6 @@ use fairway_translate::gateway::status::{ListenerStatus, ObjectStatus};
 use fairway_translate::objects::{Kind, ObjectKey};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Map, Value, json};
-use tokio::time::Instant;
 
 use crate::address::Addresses;
 use crate::api::{ApiServer, CallError, collection};
@@ -40,7 +39,7 @@ pub(crate) struct GatewayStatus {
     wanted: HashMap<ObjectKey, Arc<ObjectStatus>>,
     addresses: Vec<Value>,
     /// Objects to check.
-    backlog: Backlog,
+    pub(crate) backlog: Backlog,
 }
 
 /// An object and what it shows.
@@ -166,21 +165,6 @@ impl GatewayStatus {
             }
             Err(error) => self.backlog.failed(key, &error, &WRITES),
         }
-    }
-
-    /// Records that a write was aborted.
-    pub(crate) fn abandoned(&mut self, key: ObjectKey) {
-        self.backlog.abandoned(key);
-    }
-
-    /// When [`retry`](Self::retry) is due.
-    pub(crate) fn retry_at(&self) -> Option<Instant> {
-        self.backlog.retry_at()
-    }
-
-    /// Checks failed objects again.
-    pub(crate) fn retry(&mut self) {
-        self.backlog.retry();
     }
 }
 

@@ -6,7 +6,6 @@ use fairway_translate::gateway::Make;
 use fairway_translate::objects::ObjectKey;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use crate::api::{ApiServer, CallError, collection};
 use crate::backlog::{Backlog, Writes};
@@ -26,7 +25,8 @@ const WRITES: Writes = Writes {
 #[derive(Debug, Default)]
 pub(crate) struct Making {
     wanted: HashMap<ObjectKey, Make>,
-    backlog: Backlog,
+    /// Objects to write or delete.
+    pub(crate) backlog: Backlog,
 }
 
 /// One write to do.
@@ -110,20 +110,5 @@ impl Making {
             Ok(()) => {}
             Err(error) => self.backlog.failed(key, &error, &WRITES),
         }
-    }
-
-    /// Records that a write was aborted.
-    pub(crate) fn abandoned(&mut self, key: ObjectKey) {
-        self.backlog.abandoned(key);
-    }
-
-    /// When [`retry`](Self::retry) is due.
-    pub(crate) fn retry_at(&self) -> Option<Instant> {
-        self.backlog.retry_at()
-    }
-
-    /// Tries failed writes again.
-    pub(crate) fn retry(&mut self) {
-        self.backlog.retry();
     }
 }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_translate::objects::ObjectKey;
-use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::address::{Addresses, listed};
@@ -37,7 +36,7 @@ pub(crate) struct Status {
     /// The addresses to show. `None` while unknown.
     addresses: Option<Arc<Addresses>>,
     /// Ingresses to check.
-    backlog: Backlog,
+    pub(crate) backlog: Backlog,
     leaving: bool,
     /// Whether another writer has been reported since the last check of all Ingresses.
     contested: bool,
@@ -111,7 +110,7 @@ impl Status {
     }
 
     /// The next write, if there is one and not too many are in progress. The caller must report
-    /// [`written`](Self::written) or [`abandoned`](Self::abandoned).
+    /// [`written`](Self::written) or [`Backlog::abandoned`].
     pub(crate) fn next(&mut self) -> Option<Write> {
         while let Some(addresses) = &self.addresses
             && let Some(key) = self.backlog.next()
@@ -161,21 +160,6 @@ impl Status {
             }
             Err(error) => self.backlog.failed(key, &error, &WRITES),
         }
-    }
-
-    /// Records that a write was aborted.
-    pub(crate) fn abandoned(&mut self, key: ObjectKey) {
-        self.backlog.abandoned(key);
-    }
-
-    /// When [`retry`](Self::retry) is due.
-    pub(crate) fn retry_at(&self) -> Option<Instant> {
-        self.backlog.retry_at()
-    }
-
-    /// Checks failed Ingresses again.
-    pub(crate) fn retry(&mut self) {
-        self.backlog.retry();
     }
 
     /// Whether nothing is in progress or left to do.
@@ -266,8 +250,8 @@ mod tests {
         let write = status.next().unwrap();
         status.seen(&key("a"), &identity("2"), addresses(&["192.0.2.1"]));
         status.written(write, Err(refused(409)));
-        assert!(status.retry_at().is_some());
-        status.retry();
+        assert!(status.backlog.retry_at().is_some());
+        status.backlog.retry();
         assert!(status.next().is_none(), "another writer wrote what we wanted");
     }
 

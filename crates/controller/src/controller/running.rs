@@ -347,9 +347,9 @@ impl Running {
             Some(Instant::now()).filter(|_| can_translate && self.may_proceed()),
             held,
             self.references.retry_at(),
-            self.status.retry_at(),
-            self.gateways.retry_at(),
-            self.making.retry_at(),
+            self.status.backlog.retry_at(),
+            self.gateways.backlog.retry_at(),
+            self.making.backlog.retry_at(),
             self.route_at(),
             leaving.then_some(self.leave_until),
             Some(self.check_at),
@@ -366,14 +366,10 @@ impl Running {
         if self.references.retry_at().is_some_and(|at| at <= now) {
             self.references.retry();
         }
-        if self.status.retry_at().is_some_and(|at| at <= now) {
-            self.status.retry();
-        }
-        if self.gateways.retry_at().is_some_and(|at| at <= now) {
-            self.gateways.retry();
-        }
-        if self.making.retry_at().is_some_and(|at| at <= now) {
-            self.making.retry();
+        for backlog in [&mut self.status.backlog, &mut self.gateways.backlog, &mut self.making.backlog] {
+            if backlog.retry_at().is_some_and(|at| at <= now) {
+                backlog.retry();
+            }
         }
         if self.check_at <= now {
             self.check_at = now + check_interval(self.config.status.interval);

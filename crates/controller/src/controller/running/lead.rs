@@ -98,13 +98,14 @@ impl Running {
     pub(super) fn abandon_writes(&mut self) {
         for (key, task) in self.writes.drain() {
             task.abort();
-            if key.kind.is_of_gateway_api() {
-                self.gateways.abandoned(key);
+            let backlog = if key.kind.is_of_gateway_api() {
+                &mut self.gateways.backlog
             } else if matches!(key.kind, Kind::Service | Kind::EndpointSlice) {
-                self.making.abandoned(key);
+                &mut self.making.backlog
             } else {
-                self.status.abandoned(key);
-            }
+                &mut self.status.backlog
+            };
+            backlog.abandoned(key);
         }
     }
 
