@@ -139,7 +139,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let compared = runtime.block_on(async {
         let asker = |address: &Address| Asker::new(address.clone(), bounds, options.fields.clone());
-        let mut sides = [asker(&old)?, asker(&new)?];
+        let mut sides = [asker(&old), asker(&new)];
         run::run(&mut sides, &collected.requests, &rules, pace).await
     })?;
     let report = cause::report(compared, reading.as_ref(), explainer.as_ref(), &options.fields, &rules);

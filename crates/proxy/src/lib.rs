@@ -58,3 +58,4 @@ pub use proxy::{
 };
 pub use spool::SpoolOptions;
 pub use unreachable::{Unreachable, UnreachableSink};
+pub use upstream::unverified_tls;

@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fairway_model::Scheme;
+use fairway_proxy::unverified_tls;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -67,14 +66,9 @@ impl Drop for Connection {
 }
 
 impl Asker {
-    pub(super) fn new(address: Address, bounds: Bounds, fields: Vec<(String, String)>) -> Result<Self, rustls::Error> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
-        let schemes = provider.signature_verification_algorithms.supported_schemes();
-        let verifier = Arc::new(Unverified { schemes });
-        let mut config = config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { address, bounds, fields, tls: TlsConnector::from(Arc::new(config)), http: None, https: None })
+    pub(super) fn new(address: Address, bounds: Bounds, fields: Vec<(String, String)>) -> Self {
+        let tls = TlsConnector::from(Arc::new(unverified_tls(&[b"http/1.1"])));
+        Self { address, bounds, fields, tls, http: None, https: None }
     }
 
     pub(super) fn address(&self) -> &Address {
@@ -216,45 +210,4 @@ fn broken(error: &hyper::Error) -> NoAnswer {
         source = cause.source();
     }
     NoAnswer::Broken(text)
-}
-
-/// Accepts every certificate.
-#[derive(Debug)]
-struct Unverified {
-    schemes: Vec<SignatureScheme>,
-}
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.schemes.clone()
-    }
 }

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::limit::{HEALTH_HEAD, HEALTH_TIMEOUT};
-use crate::upstream::unverified;
+use crate::upstream::unverified_tls;
 
 /// The `User-Agent` of a check.
 const AGENT: &str = concat!("fairway-health-check/", env!("CARGO_PKG_VERSION"));
@@ -34,9 +34,15 @@ pub(super) struct Asking {
     http2: Arc<ClientConfig>,
 }
 
+/// Any certificate will do, as for the probes of Kubernetes.
 impl Default for Asking {
     fn default() -> Self {
-        Self { http1: unverified(&[b"http/1.1"]), http2: unverified(&[b"h2"]) }
+        let to = |protocol: &[u8]| {
+            let mut config = unverified_tls(&[protocol]);
+            config.enable_sni = false;
+            Arc::new(config)
+        };
+        Self { http1: to(b"http/1.1"), http2: to(b"h2") }
     }
 }
 

@@ -26,7 +26,8 @@ pub(crate) use self::health::{HealthBoard, SharedHealth};
 pub(crate) use self::pool::{Pool, UpstreamConnection};
 pub(crate) use self::service::{Copies, Service, endpoints};
 pub(crate) use self::target::{Target, Way, Ways};
-pub(crate) use self::tls::{InvalidTls, TlsWay, UpstreamVersion, apart, unverified};
+pub use self::tls::unverified_tls;
+pub(crate) use self::tls::{InvalidTls, TlsWay, UpstreamVersion, apart};
 
 /// The endpoints of one worker.
 #[derive(Debug, Default)]

@@ -170,16 +170,15 @@ fn roots(trust: &Trust) -> Arc<RootCertStore> {
     }
 }
 
-/// How health checks speak TLS: to any certificate, as the probes of Kubernetes do, and with these protocols offered.
-pub(crate) fn unverified(protocols: &[&[u8]]) -> Arc<ClientConfig> {
+/// TLS to any certificate, with these protocols offered.
+pub fn unverified_tls(protocols: &[&[u8]]) -> ClientConfig {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(rustls::ALL_VERSIONS);
     let Ok(builder) = builder else { unreachable!("aws-lc-rs has cipher suites for TLS 1.2 and 1.3") };
     let verifier = Arc::new(Anyone(provider));
     let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-    config.enable_sni = false;
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-    Arc::new(config)
+    config
 }
 
 /// Accepts certificates of the authorities that have one of these names. The name that is sent does not count.

@@ -160,7 +160,7 @@ impl TlsClient {
     /// a client's certificate after the handshake, so the error appears at the first read.
     pub async fn try_connect(&self, address: SocketAddr) -> io::Result<Client> {
         let tcp = self.transport.dial(address).await?;
-        let connector = TlsConnector::from(Arc::clone(self.config.get_or_init(|| self.new_config())));
+        let connector = TlsConnector::from(self.config());
         let stream =
             within(&format!("a TLS handshake with {address}"), connector.connect(self.name.clone(), tcp)).await?;
         let session = stream.get_ref().1;
@@ -174,6 +174,11 @@ impl TlsClient {
         };
         let stream = Stream::Tls(Box::new(TlsStream::Client(stream)));
         Ok(Client { wire: Wire::new(stream), peer: address, tls: Some(info) })
+    }
+
+    /// What the TLS library is configured with.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(self.config.get_or_init(|| self.new_config()))
     }
 
     fn new_config(&self) -> Arc<ClientConfig> {
