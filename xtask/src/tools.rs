@@ -159,7 +159,7 @@ const MODULES: &[Module] = &[
     },
 ];
 
-/// Builds missing programs of a cluster and prints how long each took; about ten minutes on two cores for all.
+/// Builds missing programs of a cluster and prints how long each took; that may be minutes.
 pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
     build_of(workspace, |module| !APART.contains(&module.name) && !ECOSYSTEM.contains(&module.name))
 }
@@ -172,22 +172,22 @@ pub(crate) fn build_ecosystem(workspace: &Workspace) -> anyhow::Result<Outcome> 
     build_of(workspace, |module| ECOSYSTEM.contains(&module.name))
 }
 
-/// Builds Prometheus and its tool if they are missing; two to three minutes on two cores.
+/// Builds Prometheus and its tool if they are missing; that takes minutes.
 pub(crate) fn build_for_alerts(workspace: &Workspace) -> anyhow::Result<Outcome> {
     build_of(workspace, |module| module.name == PROMETHEUS)
 }
 
-/// Builds h2spec if it is missing; a quarter of a minute.
+/// Builds h2spec if it is missing.
 pub(crate) fn build_h2spec(workspace: &Workspace) -> anyhow::Result<Outcome> {
     build_of(workspace, |module| module.name == H2SPEC)
 }
 
-/// Builds the programs of grpc-go if they are missing: client and server of its interoperability cases, and the server of the matrix; a minute.
+/// Builds the programs of grpc-go if they are missing: client and server of its interoperability cases, and the server of the matrix.
 pub(crate) fn build_grpc(workspace: &Workspace) -> anyhow::Result<Outcome> {
     build_of(workspace, |module| module.name == GRPC)
 }
 
-/// Builds oauth2-proxy if it is missing; a minute.
+/// Builds oauth2-proxy if it is missing.
 pub(crate) fn build_oauth(workspace: &Workspace) -> anyhow::Result<Outcome> {
     build_of(workspace, |module| module.name == AUTH)
 }
