@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_model::{
-    AccessList, Action, Affinity, AffinityMode, AuthProtocol, Authority, Backend, Backends, Balance, Certificate,
-    ClientAuth, ClientAuthMode, Conditions, Endpoint, EndpointSet, Endpoints, ExternalAuth, Filter, Forward,
-    ForwardPolicy, GrpcAuth, HashBalance, HealthCheck, Host, HostPattern, HttpAuth, HttpsRedirect, Listener, Origin,
-    ParentRule, PathMatch, PrivateKey, Probe, Protocol, Resource, Respond, RetryConstraint, Route, SameSite, Sampler,
-    Scheme, SessionCookie, Settings, Snapshot, SpanAttribute, SpanReceiver, SpanValue, StandardAttribute,
-    StreamBackends, StreamListener, StreamShare, Telemetry, Template, Transport, Trust, UpstreamTls,
+    AccessList, Action, Affinity, AffinityMode, AuthCache, AuthCacheRule, AuthPart, AuthProtocol, AuthVariable,
+    Authority, Backend, Backends, Balance, Certificate, Change, ClientAuth, ClientAuthMode, Conditions, Endpoint,
+    EndpointSet, Endpoints, ExternalAuth, FieldEdit, Filter, Forward, ForwardPolicy, GrpcAuth, HashBalance,
+    HealthCheck, Host, HostPattern, HttpAuth, HttpsRedirect, Listener, Origin, ParentRule, PathMatch, PrivateKey,
+    Probe, Protocol, Resource, Respond, RetryConstraint, Route, SameSite, Sampler, Scheme, SessionCookie, Settings,
+    Snapshot, SpanAttribute, SpanReceiver, SpanValue, StandardAttribute, StreamBackends, StreamListener, StreamShare,
+    Subrequest, Telemetry, Template, Transport, Trust, UpstreamTls,
 };
 use serde_json::{Map, Value, json};
 
@@ -84,24 +85,12 @@ fn guarded_host() -> Host {
         Filter::HttpsRedirect(HttpsRedirect { status: 308, preserve_trailing_slash: false, port: None }),
         Filter::AccessList(AccessList { deny: Vec::new().into(), allow }),
         Filter::RequireEndpoints,
-        Filter::ExternalAuth(Box::new(ExternalAuth {
-            forward: Forward::to("shop/guard:80/auth".into(), ForwardPolicy::default().into()),
-            protocol: AuthProtocol::Grpc(GrpcAuth {
-                authority: "guard.shop.svc:80".into(),
-                allowed: Some(vec!["Cookie".try_into().unwrap()]),
-                body: std::num::NonZeroU32::new(1024),
-            }),
-        })),
-        Filter::ExternalAuth(Box::new(ExternalAuth {
-            forward: Forward::to("shop/guard:80/auth".into(), ForwardPolicy::default().into()),
-            protocol: AuthProtocol::Http(HttpAuth {
-                path: "/check".into(),
-                allowed: vec!["Cookie".try_into().unwrap()],
-                copied: vec!["X-User".try_into().unwrap()],
-                body: std::num::NonZeroU32::new(1024),
-            }),
-        })),
     ];
+    let asks = |protocol| {
+        let forward = Forward::to("shop/guard:80/auth".into(), ForwardPolicy::default().into());
+        Filter::ExternalAuth(Box::new(ExternalAuth { forward, protocol }))
+    };
+    route.filters.extend(questions().map(asks));
     route.conditions = Some(Box::new(Conditions { method: Some("POST".into()), ..Conditions::default() }));
     let client_auth = ClientAuth {
         mode: ClientAuthMode::Required,
@@ -115,6 +104,46 @@ fn guarded_host() -> Host {
     };
     let host = Host::new("ingress".into(), HostPattern::parse("pay.shop.example").unwrap(), vec![route]);
     host.with_client_auth(Some(client_auth.into())).with_certificate(Some("shop/tls".into()))
+}
+
+/// Each way to ask an authentication service, with everything that it may have.
+fn questions() -> [AuthProtocol; 3] {
+    let (name, body) = (|text: &str| text.try_into().unwrap(), std::num::NonZeroU32::new(1024));
+    let user = AuthVariable {
+        name: "user".into(),
+        parts: vec![
+            AuthPart::Text("is ".into()),
+            AuthPart::Field(name("X-User")),
+            AuthPart::Cookie("session".into()),
+            AuthPart::Status,
+        ],
+    };
+    let rule = AuthCacheRule { statuses: vec![200], lasts: Duration::from_secs(60) };
+    [
+        AuthProtocol::Grpc(GrpcAuth {
+            authority: "guard.shop.svc:80".into(),
+            allowed: Some(vec![name("Cookie")]),
+            body,
+        }),
+        AuthProtocol::Http(HttpAuth {
+            path: "/check".into(),
+            allowed: vec![name("Cookie")],
+            copied: vec![name("X-User")],
+            body,
+        }),
+        AuthProtocol::Subrequest(Box::new(Subrequest {
+            host: "guard.example".into(),
+            target: Template::parse("/check?for=$request_uri"),
+            method: Some("POST".into()),
+            request_redirect: Some(Template::parse("https://shop.example$request_uri")),
+            fields: vec![FieldEdit::new(name("X-Shop"), Change::Set(Template::parse("$host")))],
+            sign_in: Some(Template::parse("https://guard.example/start?rd=$request_uri")),
+            copied: vec![name("X-User")],
+            sets: vec![user],
+            cache: Some(AuthCache { key: Template::parse("$http_cookie"), rules: vec![rule] }),
+            always_set_cookie: true,
+        })),
+    ]
 }
 
 fn plain_backend() -> Backend {
