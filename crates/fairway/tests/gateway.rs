@@ -2,7 +2,9 @@
 
 mod support;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::process::Output;
 
 use fairway_testkit::{Ca, Client, Leaf, Origin, Reply, TlsClient, eventually};
 use support::{Dev, run, text};
@@ -56,11 +58,51 @@ metadata: {name: api, namespace: shop}
 spec: {ports: [{port: 80}]}
 ";
 
+/// Manifests in a folder of their own, and what the commands make of them.
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder"))
+    }
+
+    /// One file, `a.yaml`.
+    fn of(text: impl AsRef<[u8]>) -> Self {
+        let files = Self::new();
+        files.write("a.yaml", text);
+        files
+    }
+
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        fs::write(self.0.path().join(name), text).expect("a file");
+    }
+
+    fn path(&self) -> &str {
+        self.0.path().to_str().expect("a path of text")
+    }
+
+    fn dev(&self, flags: &[&str]) -> Dev {
+        self.dev_with(flags, &[])
+    }
+
+    /// The same, with these variables in its environment.
+    fn dev_with(&self, flags: &[&str], environment: &[(&str, &OsStr)]) -> Dev {
+        Dev::start_with([&[self.path()], flags].concat(), environment)
+    }
+
+    fn check(&self) -> Output {
+        run(["check", self.path()])
+    }
+
+    fn explain(&self, words: &[&str]) -> String {
+        text(&run([&["explain", self.path()], words].concat()))
+    }
+}
+
 #[tokio::test]
 async fn routes_of_files_are_served_beside_ingresses() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("a.yaml"), OBJECTS).unwrap();
-    let mut dev = Dev::start([folder.path()]);
+    let files = Files::of(OBJECTS);
+    let mut dev = files.dev(&[]);
     dev.line_with("for port 8081 of Gateways");
     assert_eq!(dev.service("a.example", "/").await, "shop/web:80/gateway");
     assert_eq!(dev.service("a.example", "/api").await, "shop/api:80");
@@ -74,7 +116,7 @@ async fn routes_of_files_are_served_beside_ingresses() {
     let secure = dev.get("a.example", "/secure/x").await;
     assert_eq!(secure.header("location"), Some(&*format!("https://a.example:{}/secure/x", dev.https.port())));
 
-    fs::write(folder.path().join("a.yaml"), OBJECTS.replace("a.example, b", "d.example, b")).unwrap();
+    files.write("a.yaml", OBJECTS.replace("a.example, b", "d.example, b"));
     dev.line_with("+ d.example/");
     assert_eq!(dev.service("d.example", "/").await, "shop/web:80/gateway");
     assert_eq!(dev.service("a.example", "/").await, "404");
@@ -83,9 +125,8 @@ async fn routes_of_files_are_served_beside_ingresses() {
 
 #[test]
 fn check_shows_the_status_and_what_the_crds_refuse() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("a.yaml"), OBJECTS).unwrap();
-    let good = text(&run(["check".as_ref(), folder.path().as_os_str()]));
+    let files = Files::of(OBJECTS);
+    let good = text(&files.check());
     for line in [
         "Gateway shop/edge",
         "listener http, 1 route: Accepted, ResolvedRefs, Programmed",
@@ -99,8 +140,8 @@ fn check_shows_the_status_and_what_the_crds_refuse() {
         .replace("/old}", "old}")
         .replace("type: URLRewrite", "type: URLRewrites")
         .replace("hostnames:", "hostname:");
-    fs::write(folder.path().join("a.yaml"), bad).unwrap();
-    let output = run(["check".as_ref(), folder.path().as_os_str()]);
+    files.write("a.yaml", bad);
+    let output = files.check();
     let report = text(&output);
     assert_eq!(output.status.code(), Some(1), "{report}");
     for parts in [
@@ -115,13 +156,11 @@ fn check_shows_the_status_and_what_the_crds_refuse() {
 
 #[test]
 fn explain_shows_the_route_of_either_kind_and_what_it_beat() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("a.yaml"), OBJECTS).unwrap();
-    let path = folder.path().to_str().unwrap();
-    let report = text(&run(["explain", path, "GET", "http://a.example/api/x"]));
+    let files = Files::of(OBJECTS);
+    let report = files.explain(&["GET", "http://a.example/api/x"]);
     assert!(report.contains("Prefix /api of Ingress shop/old"), "{report}");
     assert!(report.contains("Prefix / of HTTPRoute shop/web"), "{report}");
-    let report = text(&run(["explain", path, "GET", "http://b.other.example:8081/"]));
+    let report = files.explain(&["GET", "http://b.other.example:8081/"]);
     assert!(report.contains("HTTPRoute shop/web"), "{report}");
 }
 
@@ -189,18 +228,17 @@ async fn through_both(dev: &Dev, ca: &Ca) -> (u16, Option<String>) {
 async fn backends_are_spoken_to_over_tls_as_a_policy_says_also_for_terminated_connections() {
     let (ca, other, clients) = (Ca::new("servers"), Ca::new("others"), Ca::new("clients"));
     let origin = Origin::new("secure").mutual_tls(&ca.leaf(&["web.internal"]), &clients).start();
-    let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: String| fs::write(folder.path().join(name), text).unwrap();
+    let files = Files::new();
     let pair = |leaf: &Leaf| [("tls.crt", leaf.certificate_pem()), ("tls.key", leaf.key_pem())];
-    write("routes.yaml", SECURED.to_owned());
-    write("own.yaml", object("Secret", "own", &pair(&ca.leaf(&["tls.example"]))));
-    write("shown.yaml", object("Secret", "shown", &pair(&clients.leaf(&["proxy"]))));
-    write("ca.yaml", object("ConfigMap", "ca", &[("ca.crt", ca.pem())]));
-    write("other.yaml", object("ConfigMap", "other", &[("ca.crt", other.pem())]));
+    files.write("routes.yaml", SECURED);
+    files.write("own.yaml", object("Secret", "own", &pair(&ca.leaf(&["tls.example"]))));
+    files.write("shown.yaml", object("Secret", "shown", &pair(&clients.leaf(&["proxy"]))));
+    files.write("ca.yaml", object("ConfigMap", "ca", &[("ca.crt", ca.pem())]));
+    files.write("other.yaml", object("ConfigMap", "other", &[("ca.crt", other.pem())]));
     let trusting = |name: &str| format!("caCertificateRefs: [{{group: '', kind: ConfigMap, name: {name}}}]");
     let backend = format!("--backend=shop/web:443={}", origin.address());
-    write("policy.yaml", policy(&format!("hostname: web.internal, {}", trusting("ca"))));
-    let dev = Dev::start([folder.path().as_os_str(), backend.as_ref()]);
+    files.write("policy.yaml", policy(&format!("hostname: web.internal, {}", trusting("ca"))));
+    let dev = files.dev(&[&backend]);
     let secure = Some("secure".to_owned());
     assert_eq!(Box::pin(through_both(&dev, &ca)).await, (200, secure.clone()));
     for _ in 0..2 {
@@ -213,15 +251,15 @@ async fn backends_are_spoken_to_over_tls_as_a_policy_says_also_for_terminated_co
         };
         Box::pin(eventually(what, is_so)).await;
     };
-    write("policy.yaml", policy(&format!("hostname: else.internal, {}", trusting("ca"))));
+    files.write("policy.yaml", policy(&format!("hostname: else.internal, {}", trusting("ca"))));
     expect("another name", (502, None)).await;
-    write("policy.yaml", policy(&format!("hostname: web.internal, {}", trusting("other"))));
+    files.write("policy.yaml", policy(&format!("hostname: web.internal, {}", trusting("other"))));
     expect("another authority", (502, None)).await;
-    write("policy.yaml", policy(&format!("hostname: web.internal, {}", trusting("gone"))));
+    files.write("policy.yaml", policy(&format!("hostname: web.internal, {}", trusting("gone"))));
     expect("no authority", (500, None)).await;
-    write("policy.yaml", policy(&format!("hostname: web.internal, {}", trusting("ca"))));
+    files.write("policy.yaml", policy(&format!("hostname: web.internal, {}", trusting("ca"))));
     expect("all is well again", (200, secure.clone())).await;
-    write("shown.yaml", object("Secret", "shown", &pair(&other.leaf(&["proxy"]))));
+    files.write("shown.yaml", object("Secret", "shown", &pair(&other.leaf(&["proxy"]))));
     expect("the certificate of somebody else", (502, None)).await;
 }
 
@@ -229,19 +267,21 @@ async fn backends_are_spoken_to_over_tls_as_a_policy_says_also_for_terminated_co
 async fn the_authorities_of_the_machine_count_where_a_policy_says_so() {
     let ca = Ca::new("servers");
     let origin = Origin::new("secure").tls(&ca.leaf(&["web.internal"])).start();
-    let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: String| fs::write(folder.path().join(name), text).unwrap();
+    let files = Files::new();
     let routes = SECURED.replace("  tls: {backend: {clientCertificateRef: {name: shown}}}\n", "");
-    write("routes.yaml", routes);
+    files.write("routes.yaml", routes);
     let leaf = ca.leaf(&["tls.example"]);
-    write("own.yaml", object("Secret", "own", &[("tls.crt", leaf.certificate_pem()), ("tls.key", leaf.key_pem())]));
-    write("policy.yaml", policy("hostname: web.internal, wellKnownCACertificates: System"));
+    files.write(
+        "own.yaml",
+        object("Secret", "own", &[("tls.crt", leaf.certificate_pem()), ("tls.key", leaf.key_pem())]),
+    );
+    files.write("policy.yaml", policy("hostname: web.internal, wellKnownCACertificates: System"));
     let backend = format!("--backend=shop/web:443={}", origin.address());
     let authorities = tempfile::NamedTempFile::new().unwrap();
     for (trusted, expected) in [(&ca, (200, Some("secure".to_owned()))), (&Ca::new("others"), (502, None))] {
         fs::write(authorities.path(), trusted.pem()).unwrap();
         let environment = [("SSL_CERT_FILE", authorities.path().as_os_str())];
-        let dev = Dev::start_with([folder.path().as_os_str(), backend.as_ref()], &environment);
+        let dev = files.dev_with(&[&backend], &environment);
         assert_eq!(Box::pin(through_both(&dev, &ca)).await, expected);
     }
 }
@@ -276,8 +316,7 @@ fn xbackend(spec: &str) -> String {
 async fn a_host_outside_of_the_cluster_is_reached_over_tls_as_its_xbackend_says() {
     let (ca, other, clients) = (Ca::new("servers"), Ca::new("others"), Ca::new("clients"));
     let origin = Origin::new("outside").mutual_tls(&ca.leaf(&["api.example"]), &clients).start();
-    let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: String| fs::write(folder.path().join(name), text).unwrap();
+    let files = Files::new();
     let pair = |leaf: &Leaf| [("tls.crt", leaf.certificate_pem()), ("tls.key", leaf.key_pem())];
     let outside = |authorities: &str, tls: &str| {
         let validation =
@@ -286,21 +325,20 @@ async fn a_host_outside_of_the_cluster_is_reached_over_tls_as_its_xbackend_says(
         xbackend(&format!("{host}, port: {{number: {}}}, tls: {{{tls}, validation: {{{validation}}}}}", origin.port()))
     };
     let mutual = "mode: ClientAndServer, clientCertificateRef: {name: shown}";
-    write("routes.yaml", OUTSIDE.to_owned());
-    write("shown.yaml", object("Secret", "shown", &pair(&clients.leaf(&["proxy"]))));
-    write("ca.yaml", object("ConfigMap", "ca", &[("ca.crt", ca.pem())]));
-    write("other.yaml", object("ConfigMap", "other", &[("ca.crt", other.pem())]));
-    write("outside.yaml", outside("ca", mutual));
-    let path = folder.path().to_str().unwrap();
+    files.write("routes.yaml", OUTSIDE);
+    files.write("shown.yaml", object("Secret", "shown", &pair(&clients.leaf(&["proxy"]))));
+    files.write("ca.yaml", object("ConfigMap", "ca", &[("ca.crt", ca.pem())]));
+    files.write("other.yaml", object("ConfigMap", "other", &[("ca.crt", other.pem())]));
+    files.write("outside.yaml", outside("ca", mutual));
     // What leads back to the machine is refused, unless a flag allows it.
-    let refused = text(&run(["check", path]));
+    let refused = text(&files.check());
     assert!(refused.contains("XBackend shop/web"), "{refused}");
     assert!(refused.contains("localhost may not be a backend"), "{refused}");
     let allowed = "--allow-backend-address=127.0.0.1";
-    let explained = text(&run(["explain", allowed, path, "GET", "http://web.example/"]));
+    let explained = files.explain(&[allowed, "GET", "http://web.example/"]);
     assert!(explained.contains("shop/web") && explained.contains("localhost"), "{explained}");
 
-    let dev = Dev::start([folder.path().as_os_str(), allowed.as_ref()]);
+    let dev = files.dev(&[allowed]);
     let expect = async |what: &str, expected: u16| {
         let is_so = async || match dev.get("web.example", "/").await.status {
             status if status == expected => Ok(()),
@@ -310,36 +348,37 @@ async fn a_host_outside_of_the_cluster_is_reached_over_tls_as_its_xbackend_says(
     };
     expect("the origin", 200).await;
     assert_eq!(origin.next_request().await.sni.as_deref(), Some("api.example"));
-    write("outside.yaml", outside("other", mutual));
+    files.write("outside.yaml", outside("other", mutual));
     expect("another authority", 502).await;
-    write("outside.yaml", outside("gone", mutual));
+    files.write("outside.yaml", outside("gone", mutual));
     expect("no authority", 500).await;
-    write("outside.yaml", outside("ca", "mode: ServerOnly"));
+    files.write("outside.yaml", outside("ca", "mode: ServerOnly"));
     expect("no certificate to show", 502).await;
-    write("outside.yaml", outside("ca", mutual));
+    files.write("outside.yaml", outside("ca", mutual));
     expect("all is well again", 200).await;
-    write("outside.yaml", String::new());
+    files.write("outside.yaml", String::new());
     expect("no XBackend", 500).await;
 }
 
 #[tokio::test]
 async fn what_the_crd_of_xbackends_refuses_is_not_served_and_pods_have_sessions() {
-    let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: String| fs::write(folder.path().join(name), text).unwrap();
-    let path = folder.path().to_str().unwrap();
-    write("routes.yaml", OUTSIDE.to_owned());
+    let files = Files::new();
+    files.write("routes.yaml", OUTSIDE);
     let pods = "type: EndpointSelector, endpointSelector: {matchLabels: {app: web}}, port: {number: 8080}";
-    write("pods.yaml", xbackend(&format!("{pods}, protocol: HTTP2")));
-    let output = run(["check", path]);
+    files.write("pods.yaml", xbackend(&format!("{pods}, protocol: HTTP2")));
+    let output = files.check();
     let report = text(&output);
     assert_eq!(output.status.code(), Some(1), "{report}");
     assert!(report.contains("tls must be enabled when protocol is HTTP2"), "{report}");
     assert!(report.contains("a kind of the experimental channel"), "{report}");
 
-    write("pods.yaml", xbackend(&format!("{pods}, sessionPersistence: {{type: Header, header: {{name: X-Session}}}}")));
-    let report = text(&run(["check", path]));
+    files.write(
+        "pods.yaml",
+        xbackend(&format!("{pods}, sessionPersistence: {{type: Header, header: {{name: X-Session}}}}")),
+    );
+    let report = text(&files.check());
     assert!(report.contains("at edge: Accepted"), "{report}");
-    let mut dev = Dev::start([folder.path()]);
+    let mut dev = files.dev(&[]);
     // There are no pods on this machine, so the echo answers for them.
     assert_eq!(dev.service("web.example", "/").await, "shop/web:8080/xbackend");
     let begun = dev.get("web.example", "/").await;
@@ -350,7 +389,7 @@ async fn what_the_crd_of_xbackends_refuses_is_not_served_and_pods_have_sessions(
     client.send(&head).await;
     let again = client.read_response().await;
     assert_eq!((again.status, again.header("x-session")), (200, None), "the session of the other rule too");
-    fs::remove_file(folder.path().join("pods.yaml")).unwrap();
+    fs::remove_file(files.0.path().join("pods.yaml")).unwrap();
     dev.line_with("there is no XBackend shop/web");
     assert_eq!(dev.get("web.example", "/").await.status, 500);
 }
@@ -373,32 +412,31 @@ stringData: {auth: 'ada:{PLAIN}lovelace'}
 
 #[tokio::test]
 async fn a_policy_restricts_the_rule_that_it_is_for() {
-    let folder = tempfile::tempdir().unwrap();
+    let files = Files::new();
     let objects =
         OBJECTS.replace("- matches: [{path: {value: /old}}]", "- name: old\n    matches: [{path: {value: /old}}]");
-    fs::write(folder.path().join("a.yaml"), format!("{objects}{POLICY}")).unwrap();
-    let mut dev = Dev::start([folder.path()]);
+    files.write("a.yaml", format!("{objects}{POLICY}"));
+    let mut dev = files.dev(&[]);
     dev.line_with("for port 8081 of Gateways");
     assert_eq!(dev.service("a.example", "/").await, "shop/web:80/gateway");
     assert_eq!(dev.get("a.example", "/old").await.status, 401);
     // Without its Secret nobody gets in.
     let broken = POLICY.replace("secretRef: {name: staff}", "secretRef: {name: none}");
-    fs::write(folder.path().join("a.yaml"), format!("{objects}{broken}")).unwrap();
+    files.write("a.yaml", format!("{objects}{broken}"));
     dev.line_with("there is no Secret shop/none");
     assert_eq!(dev.get("a.example", "/old").await.status, 503);
     assert_eq!(dev.service("a.example", "/").await, "shop/web:80/gateway");
-    let report = text(&run(["check".as_ref(), folder.path().as_os_str()]));
+    let report = text(&files.check());
     for line in ["RoutePolicy shop/staff", "at edge: ResolvedRefs=False/InvalidSecretRef"] {
         assert!(report.contains(line), "{line:?} in\n{report}");
     }
     // It is named with what it decides about, and only where it does.
-    let path = folder.path().to_str().unwrap();
-    let report = text(&run(["explain", path, "GET", "http://a.example/old"]));
+    let report = files.explain(&["GET", "http://a.example/old"]);
     let told = report.lines().find(|line| line.contains("basicAuth of RoutePolicy shop/staff ("));
     assert!(told.is_some_and(|line| line.trim_start().starts_with("Policy")), "{report}");
-    assert!(!text(&run(["explain", path, "GET", "http://a.example/"])).contains("RoutePolicy"));
+    assert!(!files.explain(&["GET", "http://a.example/"]).contains("RoutePolicy"));
     // And without the policy everybody does.
-    fs::write(folder.path().join("a.yaml"), &objects).unwrap();
+    files.write("a.yaml", &objects);
     dev.line_with("~");
     assert_eq!(dev.service("a.example", "/old").await, "shop/web:80/gateway");
 }
@@ -406,7 +444,7 @@ async fn a_policy_restricts_the_rule_that_it_is_for() {
 #[tokio::test]
 async fn a_service_is_asked_by_a_filter_of_a_route() {
     let guard = Origin::new("guard").reply(Reply::status(200).header("X-User", "ann")).start();
-    let folder = tempfile::tempdir().unwrap();
+    let files = Files::new();
     let filter = "    - type: ExternalAuth
       externalAuth:
         protocol: HTTP
@@ -417,9 +455,9 @@ async fn a_service_is_asked_by_a_filter_of_a_route() {
     let asking = OBJECTS.replace("    - type: URLRewrite\n", filter);
     let service =
         "---\napiVersion: v1\nkind: Service\nmetadata: {name: guard, namespace: shop}\nspec: {ports: [{port: 80}]}\n";
-    fs::write(folder.path().join("a.yaml"), format!("{asking}{service}")).unwrap();
+    files.write("a.yaml", format!("{asking}{service}"));
     let backend = format!("--backend=shop/guard:80={}", guard.address());
-    let mut dev = Dev::start([folder.path().as_os_str(), backend.as_ref()]);
+    let mut dev = files.dev(&[&backend]);
     dev.line_with("for port 8081 of Gateways");
     let echoed = dev.get("a.example", "/old/x?y=z").await.text();
     assert!(echoed.contains("/new/x?y=z") && echoed.contains("X-User: ann"), "{echoed}");
@@ -432,18 +470,18 @@ async fn a_service_is_asked_by_a_filter_of_a_route() {
     let grpc = asking
         .replace("protocol: HTTP\n        backendRef", "protocol: GRPC\n        backendRef")
         .replace("http: {path: /check, allowedResponseHeaders: [X-User]}", "grpc: {allowedHeaders: [X-User]}");
-    fs::write(folder.path().join("a.yaml"), format!("{grpc}{service}")).unwrap();
+    files.write("a.yaml", format!("{grpc}{service}"));
     dev.line_with("~");
     assert_eq!(dev.get("a.example", "/old/x").await.status, 500);
-    let report = text(&run(["explain", folder.path().to_str().unwrap(), "GET", "http://a.example/old/x"]));
+    let report = files.explain(&["GET", "http://a.example/old/x"]);
     assert!(report.contains("with a call of ext_authz about the request with the fields X-User;"), "{report}");
-    let report = text(&run(["check".as_ref(), folder.path().as_os_str()]));
+    let report = text(&files.check());
     assert!(report.contains("experimental channel") && !report.contains("it has no effect"), "{report}");
     // Without the service nobody gets in.
-    fs::write(folder.path().join("a.yaml"), asking.replace("name: guard", "name: gone")).unwrap();
+    files.write("a.yaml", asking.replace("name: guard", "name: gone"));
     dev.line_with("there is no Service shop/gone");
     assert_eq!(dev.get("a.example", "/old/x").await.status, 500);
-    let report = text(&run(["check".as_ref(), folder.path().as_os_str()]));
+    let report = text(&files.check());
     assert!(report.contains("experimental channel") && !report.contains("it has no effect"), "{report}");
 }
 
@@ -453,27 +491,25 @@ async fn a_rule_begins_sessions_as_its_route_says() {
         let rule = format!("  rules:\n  - sessionPersistence: {text}\n    backendRefs: [{{name: web, port: 80}}]\n");
         OBJECTS.replace("  rules:\n  - backendRefs: [{name: web, port: 80}]\n", &rule)
     };
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("a.yaml");
-    fs::write(&file, sessions("{type: Header, header: {name: X-Session}}")).unwrap();
-    let mut dev = Dev::start([folder.path()]);
+    let files = Files::new();
+    files.write("a.yaml", sessions("{type: Header, header: {name: X-Session}}"));
+    let mut dev = files.dev(&[]);
     dev.line_with("for port 8081 of Gateways");
     let begun = dev.get("a.example", "/").await;
     assert!(begun.header("x-session").is_some() && begun.header("set-cookie").is_none(), "{begun:?}");
     assert_eq!(dev.get("a.example", "/old").await.header("x-session"), None, "another rule");
-    let path = folder.path().to_str().unwrap();
-    let explained = text(&run(["explain", path, "GET", "http://a.example/"]));
+    let explained = files.explain(&["GET", "http://a.example/"]);
     assert!(explained.contains("by the session header X-Session: the request does not have it"), "{explained}");
-    fs::write(&file, sessions("{cookie: {name: sid, lifetimeType: Permanent}, absoluteTimeout: 1h}")).unwrap();
+    files.write("a.yaml", sessions("{cookie: {name: sid, lifetimeType: Permanent}, absoluteTimeout: 1h}"));
     dev.line_with("~");
     let begun = dev.get("a.example", "/").await;
     let cookie = begun.header("set-cookie").unwrap_or_default();
     assert!(cookie.starts_with("sid=") && cookie.contains("; Max-Age=3600; Path=/; HttpOnly"), "{cookie}");
     // What the CRDs refuse says so, and is not served without sessions.
-    fs::write(&file, sessions("{cookie: {lifetimeType: Permanent}}")).unwrap();
+    files.write("a.yaml", sessions("{cookie: {lifetimeType: Permanent}}"));
     dev.line_with("a permanent cookie needs it");
     assert_eq!(dev.get("a.example", "/").await.status, 500);
-    let report = text(&run(["check", path]));
+    let report = text(&files.check());
     assert!(report.contains("AbsoluteTimeout must be specified when cookie lifetimeType is Permanent"), "{report}");
     assert!(report.contains("it has no effect in a cluster without the CRDs of that channel"), "{report}");
 }
@@ -484,14 +520,12 @@ async fn a_policy_that_cannot_be_read_denies() {
     let policy = "---\napiVersion: fairway.dev/v1alpha1\nkind: RoutePolicy\nmetadata: {name: p, namespace: shop}\nspec:\n  targetRefs:\n  \
                   - {group: gateway.networking.k8s.io, kind: HTTPRoute, name: web}\n  access: {allow: [10.0.0.0/8]}\n  \
                   timeouts: {readSeconds: soon}\n";
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("a.yaml"), format!("{OBJECTS}{policy}")).unwrap();
-    let dev = Dev::start([folder.path()]);
+    let files = Files::of(format!("{OBJECTS}{policy}"));
+    let dev = files.dev(&[]);
     assert_eq!(dev.service("a.example", "/").await, "503");
-    let path = folder.path().to_str().unwrap();
-    let explained = text(&run(["explain", path, "http://a.example/"]));
+    let explained = files.explain(&["http://a.example/"]);
     assert!(explained.contains("503 Service Unavailable") && !explained.contains("(unreadable)"), "{explained}");
-    let report = text(&run(["check", path]));
+    let report = text(&files.check());
     assert!(report.contains("the requests that it is for answer 503") && !report.contains("(unreadable)"), "{report}");
     assert_eq!(report.lines().filter(|line| line.contains("a.yaml:")).count(), 1, "{report}");
 }
@@ -506,11 +540,11 @@ fn telemetry(tracing: &str) -> String {
 
 #[test]
 fn a_telemetry_policy_is_judged_as_in_a_cluster_and_its_headers_are_never_printed() {
-    let folder = tempfile::tempdir().unwrap();
+    let files = Files::new();
     let checked = |tracing: &str| {
-        fs::write(folder.path().join("objects.yaml"), OBJECTS).unwrap();
-        fs::write(folder.path().join("policy.yaml"), telemetry(tracing)).unwrap();
-        let output = run(["check".as_ref(), folder.path().as_os_str()]);
+        files.write("objects.yaml", OBJECTS);
+        files.write("policy.yaml", telemetry(tracing));
+        let output = files.check();
         let report = text(&output);
         assert!(!report.contains("hunter2"), "{report}");
         report
@@ -522,8 +556,7 @@ fn a_telemetry_policy_is_judged_as_in_a_cluster_and_its_headers_are_never_printe
         "{report}"
     );
     assert!(report.contains("XTelemetryPolicy shop/traces\n    at edge: Accepted, ResolvedRefs\n"), "{report}");
-    let explained = run(["explain".as_ref(), folder.path().as_os_str(), "http://a.example/".as_ref()]);
-    let explained = text(&explained);
+    let explained = files.explain(&["http://a.example/"]);
     assert!(explained.contains("tracing of XTelemetryPolicy shop/traces"), "{explained}");
     for (tracing, expected) in [
         (
@@ -542,20 +575,19 @@ fn a_telemetry_policy_is_judged_as_in_a_cluster_and_its_headers_are_never_printe
 #[tokio::test]
 async fn spans_of_a_gateway_go_where_its_policy_says_and_the_change_is_told() {
     let (web, spans) = (Origin::start("web"), Origin::new("spans").reply(Reply::ok()).start());
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("objects.yaml"), OBJECTS).unwrap();
+    let files = Files::new();
+    files.write("objects.yaml", OBJECTS);
     let backends = [("web", &web), ("otel", &spans)].map(|(name, origin)| {
         let port = if name == "otel" { 4318 } else { 80 };
         format!("--backend=shop/{name}:{port}={}", origin.address())
     });
-    let words = [folder.path().as_os_str(), backends[0].as_ref(), backends[1].as_ref()];
-    let dev = Dev::start(words);
+    let dev = files.dev(&[&backends[0], &backends[1]]);
     let traced = async || dev.get("a.example", "/").await.echo().headers.all("traceparent").len();
     assert_eq!(traced().await, 0);
     let service =
         "---\napiVersion: v1\nkind: Service\nmetadata: {name: otel, namespace: shop}\nspec: {ports: [{port: 4318}]}\n";
     let policy = telemetry("mode: Enabled\n    provider: {backendRef: {name: otel, port: 4318}}");
-    fs::write(folder.path().join("policy.yaml"), policy + service).unwrap();
+    files.write("policy.yaml", policy + service);
     eventually("a trace", async || if traced().await == 1 { Ok(()) } else { Err("none") }).await;
     eventually("spans", async || if spans.requests() > 0 { Ok(()) } else { Err("none") }).await;
     assert_eq!(&*spans.seen()[0].target, "/v1/traces");
