@@ -41,6 +41,35 @@ pub(crate) fn route(generation: u64, hostname: &str) -> Value {
     })
 }
 
+/// An object of the experimental channel, of this kind and name.
+fn experimental((kind, name): (&str, &str), generation: u64, spec: Value) -> Value {
+    json!({
+        "apiVersion": "gateway.networking.x-k8s.io/v1alpha1", "kind": kind,
+        "metadata": {
+            "namespace": "shop", "name": name, "generation": generation, "creationTimestamp": "2026-01-01T00:00:00Z",
+        },
+        "spec": spec,
+    })
+}
+
+/// Waits until such an object says that it is accepted at the Gateway, and that its next form, `refused`, is not. What another controller
+/// says stays.
+async fn is_told(api: &ApiServer, (plural, name): (&str, &str), mut refused: Value) {
+    let ancestors = |api: &ApiServer| api.get(plural, "shop", name).unwrap()["status"]["ancestors"].clone();
+    api.until("its status", |api| conditions(&ancestors(api)[0]) == ["Accepted=True@1"]).await;
+    let first = ancestors(api)[0].clone();
+    assert_eq!((&first["controllerName"], &first["ancestorRef"]["name"]), (&json!(CONTROLLER), &json!("edge")));
+    let theirs = json!({"controllerName": "theirs", "ancestorRef": {"name": "edge"}, "conditions": [{"type": "Odd"}]});
+    refused["status"] = json!({"ancestors": [theirs, first]});
+    api.put(refused);
+    api.until("the new generation", |api| {
+        let ancestors = ancestors(api);
+        ancestors[0] == theirs && conditions(&ancestors[1]) == ["Accepted=False@2"]
+    })
+    .await;
+    assert_eq!(api.asked("PATCH", plural).len(), 2);
+}
+
 fn conditions(object: &Value) -> Vec<String> {
     let all = object["conditions"].as_array().into_iter().flatten();
     let text = |one: &Value, field: &str| one[field].as_str().unwrap_or_default().to_owned();
@@ -176,16 +205,9 @@ async fn without_the_crds_ingresses_are_served_and_gateways_once_they_are_there(
 async fn a_policy_of_the_experimental_channel_is_told_about_at_its_gateway_and_goes_with_its_crd() {
     const POLICIES: &str = "xbackendtrafficpolicies";
     let policy = |generation: u64, percent: u32| {
-        json!({
-            "apiVersion": "gateway.networking.x-k8s.io/v1alpha1", "kind": "XBackendTrafficPolicy",
-            "metadata": {
-                "namespace": "shop", "name": "retries", "generation": generation, "creationTimestamp": "2026-01-01T00:00:00Z",
-            },
-            "spec": {
-                "targetRefs": [{"group": "", "kind": "Service", "name": "web"}],
-                "retryConstraint": {"budget": {"percent": percent}},
-            },
-        })
+        let targets = json!([{"group": "", "kind": "Service", "name": "web"}]);
+        let spec = json!({"targetRefs": targets, "retryConstraint": {"budget": {"percent": percent}}});
+        experimental(("XBackendTrafficPolicy", "retries"), generation, spec)
     };
     let api = cluster(&[]);
     api.put(class());
@@ -194,21 +216,8 @@ async fn a_policy_of_the_experimental_channel_is_told_about_at_its_gateway_and_g
     api.put(policy(1, 20));
     let mut rig = Rig::start(&api, gateway_config());
     rig.serves(&["a.example.com"]).await;
-    let ancestors = |api: &ApiServer| api.get(POLICIES, "shop", "retries").unwrap()["status"]["ancestors"].clone();
-    api.until("its status", |api| conditions(&ancestors(api)[0]) == ["Accepted=True@1"]).await;
-    let first = ancestors(&api)[0].clone();
-    assert_eq!((&first["controllerName"], &first["ancestorRef"]["name"]), (&json!(CONTROLLER), &json!("edge")));
-    // What another controller says stays, and what the API server of another version let through is told.
-    let theirs = json!({"controllerName": "theirs", "ancestorRef": {"name": "edge"}, "conditions": [{"type": "Odd"}]});
-    let mut changed = policy(2, 130);
-    changed["status"] = json!({"ancestors": [theirs, first]});
-    api.put(changed);
-    api.until("the new generation", |api| {
-        let ancestors = ancestors(api);
-        ancestors[0] == theirs && conditions(&ancestors[1]) == ["Accepted=False@2"]
-    })
-    .await;
-    assert_eq!(api.asked("PATCH", POLICIES).len(), 2);
+    // What the API server of another version let through.
+    is_told(&api, (POLICIES, "retries"), policy(2, 130)).await;
     // Without the CRD, which only that channel has, everything else goes on.
     api.fail("GET", "gateway.networking.x-k8s.io", 404, usize::MAX);
     api.disconnect();
@@ -220,15 +229,7 @@ async fn a_policy_of_the_experimental_channel_is_told_about_at_its_gateway_and_g
 #[tokio::test(start_paused = true)]
 async fn an_xbackend_is_told_at_its_gateway_what_became_of_it_and_its_pods_get_a_service() {
     const XBACKENDS: &str = "xbackends";
-    let xbackend = |generation: u64, spec: Value| {
-        json!({
-            "apiVersion": "gateway.networking.x-k8s.io/v1alpha1", "kind": "XBackend",
-            "metadata": {
-                "namespace": "shop", "name": "pay", "generation": generation, "creationTimestamp": "2026-01-01T00:00:00Z",
-            },
-            "spec": spec,
-        })
-    };
+    let xbackend = |generation: u64, spec: Value| experimental(("XBackend", "pay"), generation, spec);
     let host = |name: &str| json!({"type": "ExternalHostname", "externalHostname": {"hostname": name}, "port": {"number": 80}});
     let mut to = route(1, "a.example.com");
     to["spec"]["rules"] =
@@ -252,21 +253,7 @@ async fn an_xbackend_is_told_at_its_gateway_what_became_of_it_and_its_pods_get_a
     api.until("a kind that is known", |api| resolved(api) == "BackendNotFound").await;
     api.put(xbackend(1, host("api.example")));
     api.until("a backend", |api| resolved(api) == "ResolvedRefs").await;
-    let ancestors = |api: &ApiServer| api.get(XBACKENDS, "shop", "pay").unwrap()["status"]["ancestors"].clone();
-    api.until("its status", |api| conditions(&ancestors(api)[0]) == ["Accepted=True@1"]).await;
-    let first = ancestors(&api)[0].clone();
-    assert_eq!((&first["controllerName"], &first["ancestorRef"]["name"]), (&json!(CONTROLLER), &json!("edge")));
-    // What another controller says stays.
-    let theirs = json!({"controllerName": "theirs", "ancestorRef": {"name": "edge"}, "conditions": [{"type": "Odd"}]});
-    let mut changed = xbackend(2, host("localhost"));
-    changed["status"] = json!({"ancestors": [theirs, first]});
-    api.put(changed);
-    api.until("the new generation", |api| {
-        let ancestors = ancestors(api);
-        ancestors[0] == theirs && conditions(&ancestors[1]) == ["Accepted=False@2"]
-    })
-    .await;
-    assert_eq!(api.asked("PATCH", XBACKENDS).len(), 2);
+    is_told(&api, (XBACKENDS, "pay"), xbackend(2, host("localhost"))).await;
 
     // Pods are found through a Service, which is made once.
     let mut pods = xbackend(
@@ -275,7 +262,7 @@ async fn an_xbackend_is_told_at_its_gateway_what_became_of_it_and_its_pods_get_a
             "type": "EndpointSelector", "endpointSelector": {"matchLabels": {"app": "pay"}}, "port": {"number": 8080},
         }),
     );
-    pods["status"] = json!({"ancestors": ancestors(&api)});
+    pods["status"] = api.get(XBACKENDS, "shop", "pay").unwrap()["status"].clone();
     api.put(pods);
     api.until("a Service", |api| !api.asked("POST", "fieldManager=fairway").is_empty()).await;
     sleep(Duration::from_secs(900)).await;
