@@ -10,9 +10,8 @@ use std::fs::File;
 
 use anyhow::Context;
 use fairway_e2e::cluster::layout;
-use fairway_e2e::scene::{Release, Scene};
+use fairway_e2e::scene::Scene;
 
-use crate::gateway;
 use crate::ground::Background;
 
 /// Starts one of the built programs in the cluster's network. Both its outputs go to a file beside the logs of the cluster's components.
@@ -28,12 +27,4 @@ fn start(scene: &Scene, program: &str, variables: &[(&str, &str)], arguments: &[
 /// The option of a program that says where the API server is.
 fn kubeconfig(scene: &Scene) -> String {
     format!("--kubeconfig={}", scene.cluster().layout().kubeconfig().display())
-}
-
-/// Installs the CRDs of the Gateway API, and Fairway with this kind of addresses for Gateways.
-async fn fairway<'a>(scene: &'a Scene, addresses: &str) -> anyhow::Result<Release<'a>> {
-    gateway::install(scene).await?;
-    let class = format!("controller.gatewayAPI.className={}", scene.namespace());
-    let addresses = format!("controller.gatewayAPI.address={addresses}");
-    scene.fairway(&["controller.gatewayAPI.enabled=true", &class, &addresses]).await
 }

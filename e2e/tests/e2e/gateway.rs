@@ -7,7 +7,10 @@ mod policy;
 mod refusal;
 mod telemetry;
 
-use fairway_e2e::scene::{Scene, repository};
+use anyhow::{Context, ensure};
+use fairway_e2e::scene::{Release, Scene, repository};
+use kube::Api;
+use kube::api::DynamicObject;
 use kube::discovery::ApiResource;
 use serde_json::{Value, json};
 
@@ -68,6 +71,43 @@ pub(crate) async fn install(scene: &Scene) -> anyhow::Result<()> {
     let words = ["wait", "--for", "condition=established", "--timeout", "60s"];
     scene.kubectl(&words.into_iter().chain(names.iter().map(String::as_str)).collect::<Vec<_>>()).await?;
     Ok(())
+}
+
+/// Makes the CRDs, and installs Fairway with a class of the scene's name and these values of the chart.
+pub(crate) async fn fairway<'a>(scene: &'a Scene, values: &[&str]) -> anyhow::Result<Release<'a>> {
+    install(scene).await?;
+    let class = format!("controller.gatewayAPI.className={}", scene.namespace());
+    scene.fairway(&[&["controller.gatewayAPI.enabled=true", &class], values].concat()).await
+}
+
+/// A route of this kind that leads to the Service `web`. Its parents and host names are the items of lists in YAML.
+pub(crate) fn route((kind, name, parents, hostnames): (&str, &str, &str, &str)) -> String {
+    format!(
+        "apiVersion: {GROUP}/v1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n  parentRefs: [{parents}]\n  \
+         hostnames: [{hostnames}]\n  rules: [{{backendRefs: [{{name: web, port: 80}}]}}]\n"
+    )
+}
+
+/// Waits until a policy or an XBackend says this at the Gateway `edge`, about its current generation.
+async fn says(scene: &Scene, (kind, name): (&str, &str), expected: &[&str]) -> anyhow::Result<()> {
+    let objects: Api<DynamicObject> = Api::namespaced_with(scene.client(), scene.namespace(), &resource(kind).0);
+    scene
+        .until(&format!("the status of {name}: {expected:?}"), async || {
+            let object = objects.get(name).await?;
+            let generation = object.metadata.generation.context("a generation")?;
+            let Some([ancestor]) = object.data["status"]["ancestors"].as_array().map(Vec::as_slice) else {
+                return Ok(false);
+            };
+            ensure!(ancestor["ancestorRef"]["name"] == "edge", "{ancestor}");
+            let said = |one: &Value| {
+                let text = |name: &str| one[name].as_str().unwrap_or_default();
+                format!("{}={}/{}", text("type"), text("status"), text("reason"))
+            };
+            let conditions = ancestor["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+            Ok(conditions.iter().map(said).eq(expected.iter().copied())
+                && conditions.iter().all(|one| one["observedGeneration"] == generation))
+        })
+        .await
 }
 
 /// A schema with every reference followed.

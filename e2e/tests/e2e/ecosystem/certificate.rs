@@ -15,7 +15,8 @@ use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
 use super::authority::{Authority, DIRECTORY, DNS};
-use super::{fairway, kubeconfig, start};
+use super::{kubeconfig, start};
+use crate::gateway::{fairway, route};
 
 /// Hosts of the Gateway, of which the second redirects to https from the beginning; of the Ingress; and of an Ingress without TLS.
 const SHOP: &str = "shop.example";
@@ -72,23 +73,11 @@ spec:
       tls: {certificateRefs: [{name: safe}]}
 ";
 
-const ROUTES: &str = "
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: shop}
-spec:
-  parentRefs: [{name: edge}]
-  hostnames: [shop.example]
-  rules: [{backendRefs: [{name: web, port: 80}]}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: safe}
-spec:
-  parentRefs: [{name: edge, sectionName: https-safe}]
-  hostnames: [safe.example]
-  rules: [{backendRefs: [{name: web, port: 80}]}]
----
+/// Kind, name, parents and host names.
+const ROUTES: [(&str, &str, &str, &str); 2] =
+    [("HTTPRoute", "shop", "{name: edge}", SHOP), ("HTTPRoute", "safe", "{name: edge, sectionName: https-safe}", SAFE)];
+
+const REDIRECT: &str = "
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: safe-redirect}
@@ -116,11 +105,11 @@ spec:
 #[test]
 fn certificates_are_ordered_through_gateways_and_ingresses_while_all_requests_succeed() -> anyhow::Result<()> {
     scene::run("certificate", async |scene| {
-        let fairway = fairway(scene, "shared").await?;
+        let fairway = fairway(scene, &[]).await?;
         let address = fairway.address().await?;
         scene.echo("web", 1).await?;
         fairway.ingress("other", OTHER, "web").await?;
-        scene.apply(&format!("{GATEWAY}---{ROUTES}")).await?;
+        scene.apply(&format!("{GATEWAY}---{REDIRECT}---\n{}", ROUTES.map(route).join("---\n"))).await?;
         for host in [SHOP, OTHER] {
             scene.served(address, host).await?;
         }

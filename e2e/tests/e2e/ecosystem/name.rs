@@ -8,7 +8,8 @@ use anyhow::{Context, ensure};
 use fairway_e2e::scene::{self, Scene};
 use serde::Deserialize;
 
-use super::{fairway, kubeconfig, start};
+use super::{kubeconfig, start};
+use crate::gateway::{fairway, route};
 
 /// Targets by name and type, such as `a.example A`.
 type Records = BTreeMap<String, BTreeSet<String>>;
@@ -40,69 +41,29 @@ spec:
   listeners: [{name: team, port: 80, protocol: HTTP, hostname: team.example}]
 ";
 
-/// Names of its own, two of which its listener takes; names of the listener, also of a ListenerSet's; and a Gateway beside the first.
-const ROUTES: &str = "
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: shop}
-spec:
-  parentRefs: [{name: outer, sectionName: apps}]
-  hostnames: [shop.apps.example, www.apps.example, shop.elsewhere.example]
-  rules: [{backendRefs: [{name: web, port: 80}]}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: rest}
-spec:
-  parentRefs: [{name: outer, sectionName: apps}]
-  rules: [{backendRefs: [{name: web, port: 80}]}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: team}
-spec:
-  parentRefs: [{kind: ListenerSet, name: team}]
-  rules: [{backendRefs: [{name: web, port: 80}]}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: both}
-spec:
-  parentRefs: [{name: outer, sectionName: any}, {name: inner}]
-  hostnames: [both.example]
-  rules: [{backendRefs: [{name: web, port: 80}]}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: refused}
-spec:
-  parentRefs: [{name: outer, sectionName: apps}]
-  hostnames: [refused.example]
-  rules: [{backendRefs: [{name: web, port: 80}]}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: GRPCRoute
-metadata: {name: rpc}
-spec:
-  parentRefs: [{name: outer, sectionName: any}]
-  hostnames: [rpc.example]
-  rules: [{backendRefs: [{name: web, port: 80}]}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: TLSRoute
-metadata: {name: secure}
-spec:
-  parentRefs: [{name: outer}]
-  hostnames: [secure.example]
-  rules: [{backendRefs: [{name: web, port: 80}]}]
-";
+/// Kind, name, parents and host names: names of its own, two of which its listener takes; names of the listener, also of a ListenerSet's;
+/// and a Gateway beside the first.
+const ROUTES: [(&str, &str, &str, &str); 7] = [
+    (
+        "HTTPRoute",
+        "shop",
+        "{name: outer, sectionName: apps}",
+        "shop.apps.example, www.apps.example, shop.elsewhere.example",
+    ),
+    ("HTTPRoute", "rest", "{name: outer, sectionName: apps}", ""),
+    ("HTTPRoute", "team", "{kind: ListenerSet, name: team}", ""),
+    ("HTTPRoute", "both", "{name: outer, sectionName: any}, {name: inner}", "both.example"),
+    ("HTTPRoute", "refused", "{name: outer, sectionName: apps}", "refused.example"),
+    ("GRPCRoute", "rpc", "{name: outer, sectionName: any}", "rpc.example"),
+    ("TLSRoute", "secure", "{name: outer}", "secure.example"),
+];
 
 #[test]
 fn records_are_the_names_of_routes_and_the_addresses_of_their_gateways() -> anyhow::Result<()> {
     scene::run("name", async |scene| {
-        let fairway = fairway(scene, "own").await?;
+        let fairway = fairway(scene, &["controller.gatewayAPI.address=own"]).await?;
         scene.echo("web", 1).await?;
-        scene.apply(&format!("{GATEWAYS}---{ROUTES}")).await?;
+        scene.apply(&format!("{GATEWAYS}---\n{}", ROUTES.map(route).join("---\n"))).await?;
         fairway.ingress("site", "site.example", "web").await?;
         let [outer, inner] = [gateway(scene, "outer").await?, gateway(scene, "inner").await?];
         let own = fairway.address().await?.ip();

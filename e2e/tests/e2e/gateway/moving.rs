@@ -8,7 +8,7 @@ use kube::api::DynamicObject;
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use super::{install, resource};
+use super::{fairway, resource};
 
 const BINARY: &str = "target/image/rootfs/fairway";
 
@@ -43,9 +43,7 @@ const HOST: &str = "moving.example";
 #[test]
 fn a_host_moves_to_a_route_and_back_without_a_failed_request() -> anyhow::Result<()> {
     scene::run("to-route", async |scene| {
-        install(scene).await?;
-        let class = format!("controller.gatewayAPI.className={}", scene.namespace());
-        let fairway = scene.fairway(&["controller.gatewayAPI.enabled=true", &class]).await?;
+        let fairway = fairway(scene, &[]).await?;
         let address = fairway.address().await?;
         scene.echo("before", 1).await?;
         scene.echo("after", 1).await?;

@@ -5,7 +5,7 @@ use fairway_e2e::scene::{self, Scene};
 use kube::Api;
 use kube::api::DynamicObject;
 
-use super::{install, resource};
+use super::{fairway, resource};
 use crate::rollout::TWO;
 
 const OBJECTS: &str = "
@@ -37,10 +37,7 @@ spec:
 #[test]
 fn routes_that_ask_show_who_has_each_generation() -> anyhow::Result<()> {
     scene::run("observed", async |scene| {
-        install(scene).await?;
-        let class = format!("controller.gatewayAPI.className={}", scene.namespace());
-        let settings = [TWO, "controller.gatewayAPI.enabled=true", "controller.observed.enabled=true", &class];
-        scene.fairway(&settings).await?;
+        fairway(scene, &[TWO, "controller.observed.enabled=true"]).await?;
         scene.echo("web", 1).await?;
         scene.apply(OBJECTS).await?;
         for kind in ["HTTPRoute", "TCPRoute"] {

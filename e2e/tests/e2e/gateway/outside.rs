@@ -3,10 +3,9 @@
 use anyhow::{Context, ensure};
 use fairway_e2e::scene;
 use k8s_openapi::api::core::v1::Service;
-use kube::Api;
-use kube::api::{DynamicObject, ListParams};
+use kube::api::ListParams;
 
-use super::{install, resource};
+use super::{fairway, says};
 
 const OBJECTS: &str = "
 apiVersion: gateway.networking.k8s.io/v1
@@ -42,11 +41,7 @@ spec: {type: ExternalHostname, externalHostname: {hostname: localhost}, port: {n
 #[test]
 fn pods_are_served_by_their_labels_through_a_service_that_goes_with_the_xbackend() -> anyhow::Result<()> {
     scene::run("xbackend", async |scene| {
-        install(scene).await?;
-        let class = format!("controller.gatewayAPI.className={}", scene.namespace());
-        let fairway = scene
-            .fairway(&["controller.gatewayAPI.enabled=true", "controller.gatewayAPI.address=asked", &class])
-            .await?;
+        let fairway = fairway(scene, &["controller.gatewayAPI.address=asked"]).await?;
         let address = fairway.address().await?;
         scene.echo("web", 2).await?;
         scene.apply(PODS).await?;
@@ -54,21 +49,7 @@ fn pods_are_served_by_their_labels_through_a_service_that_goes_with_the_xbackend
         let host = format!("pods.{}.example", scene.namespace());
         scene.served(address, &host).await?;
 
-        let xbackends: Api<DynamicObject> =
-            Api::namespaced_with(scene.client(), scene.namespace(), &resource("XBackend").0);
-        let says = async |expected: (&str, &str)| {
-            scene
-                .until(&format!("its status: {expected:?}"), async || {
-                    let found = xbackends.get("web").await?;
-                    let generation = found.metadata.generation.context("a generation")?;
-                    let condition = &found.data["status"]["ancestors"][0]["conditions"][0];
-                    Ok((&condition["type"], &condition["status"]) == (&"Accepted".into(), &expected.0.into())
-                        && condition["reason"] == expected.1
-                        && condition["observedGeneration"] == generation)
-                })
-                .await
-        };
-        says(("True", "Accepted")).await?;
+        says(scene, ("XBackend", "web"), &["Accepted=True/Accepted"]).await?;
         let made = ListParams::default().labels("fairway.dev/xbackend-name=web");
         let services = async || anyhow::Ok(scene.api::<Service>().list(&made).await?.items);
         let [service] = &services().await?[..] else { anyhow::bail!("not one Service: {:?}", services().await?) };
@@ -77,7 +58,7 @@ fn pods_are_served_by_their_labels_through_a_service_that_goes_with_the_xbackend
 
         // What leads back to the proxy is refused.
         scene.apply(BACK).await?;
-        says(("False", "UnsupportedValue")).await?;
+        says(scene, ("XBackend", "web"), &["Accepted=False/UnsupportedValue"]).await?;
         scene.steady("it answers 500", async || Ok(scene.get(address, &host, "/").await?.status == 500)).await?;
         scene.apply(PODS).await?;
         scene.served(address, &host).await?;

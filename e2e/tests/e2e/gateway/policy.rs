@@ -1,12 +1,9 @@
 //! RoutePolicies in a cluster: what they demand, and what their status says.
 
-use anyhow::{Context, ensure};
-use fairway_e2e::scene::{self, Scene};
-use kube::Api;
-use kube::api::DynamicObject;
-use serde_json::Value;
+use anyhow::ensure;
+use fairway_e2e::scene;
 
-use super::{install, resource};
+use super::{fairway, says};
 
 /// A Gateway, a ListenerSet that adds a listener to it, and a route at both. Fairway serves the Gateways of all tests in the cluster, so no
 /// two have the same names.
@@ -66,9 +63,7 @@ spec:
 #[test]
 fn policies_hold_for_a_route_and_for_a_listener_of_a_set_and_say_so() -> anyhow::Result<()> {
     scene::run("route-policy", async |scene| {
-        install(scene).await?;
-        let class = format!("controller.gatewayAPI.className={}", scene.namespace());
-        let fairway = scene.fairway(&["controller.gatewayAPI.enabled=true", &class]).await?;
+        let fairway = fairway(scene, &[]).await?;
         let address = fairway.address().await?;
         scene.echo("web", 1).await?;
         scene.apply(OBJECTS).await?;
@@ -100,26 +95,4 @@ fn policies_hold_for_a_route_and_for_a_listener_of_a_set_and_say_so() -> anyhow:
         answers([(&set, 200), (&own, 200)]).await?;
         Ok(())
     })
-}
-
-/// Waits until a policy says this at the Gateway, about its current generation.
-pub(super) async fn says(scene: &Scene, (kind, name): (&str, &str), expected: &[&str]) -> anyhow::Result<()> {
-    let policies: Api<DynamicObject> = Api::namespaced_with(scene.client(), scene.namespace(), &resource(kind).0);
-    scene
-        .until(&format!("the status of {name}: {expected:?}"), async || {
-            let policy = policies.get(name).await?;
-            let generation = policy.metadata.generation.context("a generation")?;
-            let Some([ancestor]) = policy.data["status"]["ancestors"].as_array().map(Vec::as_slice) else {
-                return Ok(false);
-            };
-            ensure!(ancestor["ancestorRef"]["name"] == "edge", "{ancestor}");
-            let said = |one: &Value| {
-                let text = |name: &str| one[name].as_str().unwrap_or_default();
-                format!("{}={}/{}", text("type"), text("status"), text("reason"))
-            };
-            let conditions = ancestor["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
-            Ok(conditions.iter().map(said).eq(expected.iter().copied())
-                && conditions.iter().all(|one| one["observedGeneration"] == generation))
-        })
-        .await
 }

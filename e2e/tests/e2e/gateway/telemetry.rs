@@ -3,8 +3,7 @@
 use anyhow::ensure;
 use fairway_e2e::scene;
 
-use super::install;
-use super::policy::says;
+use super::{fairway, says};
 
 /// A Gateway and a route at it. Fairway serves the Gateways of all tests in the cluster, so no two have the same names.
 const OBJECTS: &str = "
@@ -54,9 +53,7 @@ spec:
 #[test]
 fn the_requests_of_a_gateway_are_traced_by_its_oldest_policy_and_each_says_how_it_stands() -> anyhow::Result<()> {
     scene::run("telemetry", async |scene| {
-        install(scene).await?;
-        let class = format!("controller.gatewayAPI.className={}", scene.namespace());
-        let fairway = scene.fairway(&["controller.gatewayAPI.enabled=true", &class]).await?;
+        let fairway = fairway(scene, &[]).await?;
         let address = fairway.address().await?;
         scene.echo("web", 1).await?;
         scene.apply(OBJECTS).await?;
