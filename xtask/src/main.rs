@@ -81,7 +81,8 @@ Tasks:
   bench [--binary FILE]
                       Counts the instructions of what must stay cheap (valgrind), or of requests to a binary of yours
   bench --peers [SCENARIO...] [--rounds N] [--seconds N] [--binary FILE] [--nginx FILE] [--envoy FILE]
-                      Processor time of a request beside nginx, and beside Envoy for gRPC; on two idle cores
+                      Processor time of a request beside nginx, and beside Envoy for gRPC; memory, latency beside nginx and HAProxy, and
+                      two workers beside one; on two idle cores
   gen [--check]       Rewrites generated files; with --check says which ones differ
   fuzz [TARGET] [--seconds N]
                       Runs every fuzz target, or one, for N seconds each (10 by default)

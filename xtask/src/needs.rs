@@ -97,6 +97,7 @@ const PACKAGES: &[(&str, &str, &str, Use)] = &[
     ("h2load", "nghttp2-client", "to talk to it", Use::Matrix),
     ("h2load", "nghttp2-client", "to load proxies over HTTP/2", Use::Peers),
     ("wrk", "wrk", "to load proxies over HTTP/1.1", Use::Peers),
+    ("/usr/sbin/haproxy", "haproxy", "to compare its latency with ours", Use::Peers),
     ("taskset", "util-linux", "to keep proxies and load apart", Use::Peers),
     ("java", "default-jdk-headless", "to talk to it", Use::Matrix),
     ("chromium", "chromium", "to talk to it", Use::Matrix),

@@ -5,7 +5,7 @@
 mod support;
 
 use std::error::Error;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::process::{Child, Command, Stdio};
@@ -16,9 +16,12 @@ use fairway_proxy::ProxyConfig;
 use fairway_testkit::{Ca, Client, Origin, Reply, TlsClient};
 use support::http2::{ACK, END_HEADERS, END_STREAM, HEADERS, SETTINGS};
 use support::{HOST, TestProxy, backend, certificate, config, forward, host_with_certificate, route};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
-/// A response that is larger than what sockets and buffers hold.
+/// A response that is larger than what sockets and buffers hold, in pieces that all of its connections share.
 const LARGE: usize = 32 << 20;
+static PIECE: [u8; 64 << 10] = [b'x'; 64 << 10];
 
 /// A request of HTTP/2 for `/` (RFC 7541 C.4): GET, `http`, the path, and an authority without Huffman coding.
 fn get_over_http2() -> Vec<u8> {
@@ -87,17 +90,22 @@ impl Kind {
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     match arguments.next() {
-        Some(word) if word == "proxy" => serve(arguments.next().ok_or("an origin is missing")?.parse()?),
+        Some(word) if word == "proxy" => {
+            let mut origin = || arguments.next().ok_or("an origin is missing");
+            serve(origin()?.parse()?, origin()?.parse()?)
+        }
         count => measure(count.map_or(Ok(5000), |count| count.parse())?).await,
     }
 }
 
 /// The proxy that is measured.
-fn serve(origin: SocketAddr) -> Result<(), Box<dyn Error>> {
+fn serve(origin: SocketAddr, large: SocketAddr) -> Result<(), Box<dyn Error>> {
     let leaf = Ca::new("ca").leaf(&[HOST]);
     let mut resources = backend("web", &[origin]);
+    resources.extend(backend("large", &[large]));
     resources.push(certificate("web", &leaf));
-    resources.push(host_with_certificate(HOST, vec![route("/", forward("web", ForwardPolicy::default()))], "web"));
+    let to = |path, name| route(path, forward(name, ForwardPolicy::default()));
+    resources.push(host_with_certificate(HOST, vec![to("/large", "large"), to("/", "web")], "web"));
     let settings = Settings { keep_alive: Some(Duration::from_secs(3600)), ..Settings::default() };
     resources.push(settings.into());
     let proxy = TestProxy::start_with(resources, ProxyConfig { workers: NonZeroUsize::new(1), ..config() });
@@ -111,10 +119,10 @@ async fn measure(count: usize) -> Result<(), Box<dyn Error>> {
     let origin = Origin::new("origin")
         .reply_with(|request| match request.target.as_str() {
             "/chat" => Reply::upgrade("websocket").header("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
-            "/large" => Reply::ok().body(vec![b'x'; LARGE]),
             _ => Reply::ok().body("ok"),
         })
         .start();
+    let large = large_origin().await?;
     println!("{:<28}{:>8}{:>12}", "", "number", "KiB each");
     for (name, kind, tls) in [
         ("idle", Kind::Idle, false),
@@ -125,9 +133,7 @@ async fn measure(count: usize) -> Result<(), Box<dyn Error>> {
         ("stalled download", Kind::Stalled, false),
         ("stalled download, TLS", Kind::Stalled, true),
     ] {
-        // The origin holds its part of each download, too.
-        let number = if matches!(kind, Kind::Stalled) { count.div_ceil(10) } else { count };
-        let proxy = Served::start(origin.address())?;
+        let proxy = Served::start(origin.address(), large)?;
         let transport = Client::builder().receive_buffer(4096);
         let over_tls = TlsClient::unverified(HOST)
             .alpn(if matches!(kind, Kind::Http2) { &["h2"] } else { &["http/1.1"] })
@@ -138,17 +144,46 @@ async fn measure(count: usize) -> Result<(), Box<dyn Error>> {
             kind.settle(&mut client).await;
             client
         };
-        let mut clients = Vec::with_capacity(number);
+        let mut clients = Vec::with_capacity(count);
         // What the first ones need stays for all others.
         for _ in 0..10 {
             clients.push(open().await);
         }
         let before = proxy.settled_memory().await?;
-        for _ in 0..number {
+        for _ in 0..count {
             clients.push(open().await);
         }
         let grown = proxy.settled_memory().await?.saturating_sub(before);
-        println!("{name:<28}{number:>8}{:>12.2}", grown as f64 / number as f64);
+        println!("{name:<28}{count:>8}{:>12.2}", grown as f64 / count as f64);
+    }
+    Ok(())
+}
+
+/// Answers every connection with a large response.
+async fn large_origin() -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    drop(tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // It ends with its client.
+            drop(tokio::spawn(send_large(stream)));
+        }
+    }));
+    Ok(address)
+}
+
+async fn send_large(mut stream: TcpStream) -> io::Result<()> {
+    let mut head = [0; 4096];
+    let mut filled = 0;
+    while !head[..filled].ends_with(b"\r\n\r\n") {
+        filled += match stream.read(&mut head[filled..]).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => count,
+        };
+    }
+    stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n").as_bytes()).await?;
+    for _ in 0..LARGE / PIECE.len() {
+        stream.write_all(&PIECE).await?;
     }
     Ok(())
 }
@@ -161,9 +196,10 @@ struct Served {
 }
 
 impl Served {
-    fn start(origin: SocketAddr) -> Result<Self, Box<dyn Error>> {
+    fn start(origin: SocketAddr, large: SocketAddr) -> Result<Self, Box<dyn Error>> {
         let mut command = Command::new(std::env::current_exe()?);
-        let mut child = command.args(["proxy", &origin.to_string()]).stdout(Stdio::piped()).spawn()?;
+        let mut child =
+            command.args(["proxy", &origin.to_string(), &large.to_string()]).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut line)?;
         let (http, https) = line.trim().split_once(' ').ok_or("no addresses")?;

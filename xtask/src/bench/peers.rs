@@ -1,7 +1,8 @@
 //! `cargo xtask bench --peers`: the processor time of a request, beside other proxies that do the same work.
 //!
 //! Each proxy has one worker, on core 0; load and backend run on core 1. The proxies take turns, and the medians of the rounds are
-//! compared: on a machine that does anything else, ratios say more than times.
+//! compared: on a machine that does anything else, ratios say more than times. Three more tables are about something else than the time of a
+//! request: the modules `latency`, `memory` and `workers`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,9 +18,13 @@ use crate::serving::{Program, wait_for};
 use crate::workspace::Workspace;
 use crate::{image, tools};
 
+mod api;
 mod config;
+mod latency;
 mod load;
+mod memory;
 mod scenario;
+mod workers;
 
 use config::{Origin, Setup};
 use scenario::{Proxy, SCENARIOS, Scenario, Side};
@@ -28,12 +33,33 @@ use scenario::{Proxy, SCENARIOS, Scenario, Side};
 #[derive(Debug)]
 pub(crate) struct PeerOptions {
     scenarios: Vec<&'static Scenario>,
+    tables: Vec<&'static Table>,
     rounds: usize,
     seconds: u64,
     binary: Option<PathBuf>,
     nginx: PathBuf,
     envoy: Option<PathBuf>,
 }
+
+/// A table that is no scenario.
+#[derive(Debug)]
+struct Table {
+    name: &'static str,
+    /// Measures, and returns its lines.
+    measure: fn(&Bench<'_>, &Workspace) -> anyhow::Result<Vec<String>>,
+}
+
+const TABLES: &[Table] = &[
+    Table { name: "workers", measure: workers::measure },
+    Table { name: "memory", measure: memory::measure },
+    Table { name: "latency", measure: latency::measure },
+];
+
+/// The core of the proxies.
+const PROXY: &str = "0";
+
+/// The core of load and backend.
+const LOAD: &str = "1";
 
 /// Time for a program to listen.
 const START: Duration = Duration::from_secs(30);
@@ -56,6 +82,7 @@ impl PeerOptions {
     pub(crate) fn parse(words: &[&str]) -> anyhow::Result<Self> {
         let mut options = Self {
             scenarios: Vec::new(),
+            tables: Vec::new(),
             rounds: 3,
             seconds: 4,
             binary: None,
@@ -71,18 +98,23 @@ impl PeerOptions {
                 "--binary" => options.binary = Some(value()?.into()),
                 "--nginx" => options.nginx = value()?.into(),
                 "--envoy" => options.envoy = Some(value()?.into()),
-                name => match SCENARIOS.iter().find(|scenario| scenario.name == name) {
-                    Some(scenario) => options.scenarios.push(scenario),
-                    None => {
-                        let names: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+                name => {
+                    let scenario = SCENARIOS.iter().find(|scenario| scenario.name == name);
+                    let table = TABLES.iter().find(|table| table.name == name);
+                    if scenario.is_none() && table.is_none() {
+                        let names = SCENARIOS.iter().map(|scenario| scenario.name);
+                        let names: Vec<_> = names.chain(TABLES.iter().map(|table| table.name)).collect();
                         bail!("there is no scenario {name}; those that exist: {}", names.join(", "));
                     }
-                },
+                    options.scenarios.extend(scenario);
+                    options.tables.extend(table);
+                }
             }
         }
         ensure!(options.rounds > 0 && options.seconds > 0, "there must be a round, and a second");
-        if options.scenarios.is_empty() {
+        if options.scenarios.is_empty() && options.tables.is_empty() {
             options.scenarios = SCENARIOS.iter().collect();
+            options.tables = TABLES.iter().collect();
         }
         Ok(options)
     }
@@ -119,7 +151,12 @@ pub(crate) fn run(workspace: &Workspace, options: &PeerOptions) -> anyhow::Resul
             workspace.console.line(&line);
         }
     }
-    Ok(Outcome::passed(format!("{} scenarios", options.scenarios.len())))
+    for table in &options.tables {
+        for line in (table.measure)(&bench, workspace).with_context(|| table.name)? {
+            workspace.console.line(&line);
+        }
+    }
+    Ok(Outcome::passed(format!("{} tables", options.scenarios.len() + options.tables.len())))
 }
 
 struct Bench<'a> {
@@ -131,7 +168,7 @@ struct Bench<'a> {
 impl Bench<'_> {
     /// Runs all rounds of one scenario. Returns the lines of its table.
     fn compare(&self, workspace: &Workspace, scenario: &Scenario) -> anyhow::Result<Vec<String>> {
-        let _origin = self.origin(scenario.origin)?;
+        let _origin = self.origin(scenario.origin, LOAD)?;
         let sides: Vec<_> = scenario
             .sides
             .iter()
@@ -145,11 +182,7 @@ impl Bench<'_> {
                 costs.entry(side.name).or_default().push(cost);
             }
         }
-        let median = |name: &str, pick: fn(&Cost) -> f64| {
-            let mut values: Vec<f64> = costs[name].iter().map(pick).collect();
-            values.sort_unstable_by(f64::total_cmp);
-            values[values.len() / 2]
-        };
+        let median = |name: &str, pick: fn(&Cost) -> f64| median(costs[name].iter().map(pick));
         let base = median(sides[0].name, |cost| cost.time);
         let mut lines = vec![format!(
             "{:<14}{:<10}{:>12}{:>8}{:>12}{:>10}",
@@ -170,12 +203,7 @@ impl Bench<'_> {
         let mut command = match side.proxy {
             Proxy::Fairway { annotations, settings, documents } => {
                 let manifests = setup.write_manifests(&annotations(), settings, &documents())?;
-                let mut command = pinned(0, &self.binary);
-                command.arg("dev").arg(manifests).args(["--workers", "1", "--configmap", "bench/settings"]);
-                command.args(["--http", &setup.http.to_string(), "--https", &setup.https.to_string()]);
-                for (service, address) in setup.backends(scenario.origin) {
-                    command.args(["--backend", &format!("{service}={address}")]);
-                }
+                let mut command = self.fairway(PROXY, 1, &manifests, scenario.origin);
                 if scenario.log {
                     command
                         .args(["--access-log", config::LOG_FORMAT])
@@ -187,25 +215,30 @@ impl Bench<'_> {
             }
             Proxy::Nginx { http, location } => {
                 let file = setup.write_nginx(scenario, &http(setup), &location())?;
-                let mut command = pinned(0, &setup.nginx);
+                let mut command = pinned(PROXY, &setup.nginx);
                 command.arg("-c").arg(file).stdout(Stdio::null());
                 command
             }
             Proxy::Envoy => {
                 let envoy = self.options.envoy.as_ref().context("no --envoy")?;
-                let mut command = pinned(0, envoy);
+                let mut command = pinned(PROXY, envoy);
                 command.arg("-c").arg(setup.write_envoy(scenario)?).stdout(Stdio::null());
                 command.args(["--concurrency", "1", "-l", "error", "--disable-hot-restart"]);
                 command
             }
         };
-        let mut program = Program::start(command.stdin(Stdio::null()).stderr(Stdio::null()))?;
+        let program = Program::start(command.stdin(Stdio::null()).stderr(Stdio::null()))?;
+        self.load(program, |seconds| scenario.load.run(setup, seconds))
+    }
+
+    /// Loads a proxy that was started, and counts.
+    fn load(&self, mut program: Program, run: impl Fn(u64) -> anyhow::Result<u64>) -> anyhow::Result<Cost> {
         let id = program.id();
-        wait_for(setup.http, START)?;
-        wait_for(setup.https, START)?;
-        scenario.load.run(setup, WARM_UP)?;
+        wait_for(self.setup.http, START)?;
+        wait_for(self.setup.https, START)?;
+        run(WARM_UP)?;
         let (before, begin) = (processor_time(id)?, Instant::now());
-        let requests = scenario.load.run(setup, self.options.seconds)?;
+        let requests = run(self.options.seconds)?;
         let (took, elapsed) = (processor_time(id)? - before, begin.elapsed());
         ensure!(program.is_running()?, "it ended");
         ensure!(requests > 0, "it answered no request");
@@ -216,14 +249,26 @@ impl Bench<'_> {
         })
     }
 
-    /// Starts what the proxies forward to, and what authenticates.
-    fn origin(&self, origin: Origin) -> anyhow::Result<Vec<Program>> {
+    /// Fairway with manifests.
+    fn fairway(&self, cores: &str, workers: usize, manifests: &Path, origin: Origin) -> Command {
         let setup = &self.setup;
-        let mut command = pinned(1, &setup.nginx);
+        let mut command = pinned(cores, &self.binary);
+        command.arg("dev").arg(manifests).args(["--workers", &workers.to_string(), "--configmap", "bench/settings"]);
+        command.args(["--http", &setup.http.to_string(), "--https", &setup.https.to_string()]);
+        for (service, address) in setup.backends(origin) {
+            command.args(["--backend", &format!("{service}={address}")]);
+        }
+        command
+    }
+
+    /// Starts what the proxies forward to, and what authenticates.
+    fn origin(&self, origin: Origin, cores: &str) -> anyhow::Result<Vec<Program>> {
+        let setup = &self.setup;
+        let mut command = pinned(cores, &setup.nginx);
         command.arg("-c").arg(setup.write_origin()?);
         let mut programs = vec![Program::start_at(silent(&mut command), setup.origin, START)?];
         if origin == Origin::Grpc {
-            let mut command = pinned(1, &setup.grpc_server);
+            let mut command = pinned(cores, &setup.grpc_server);
             command.arg(format!("--port={}", setup.grpc.port())).env("GOMAXPROCS", "1");
             programs.push(Program::start_at(silent(&mut command), setup.grpc, START)?);
         }
@@ -231,10 +276,17 @@ impl Bench<'_> {
     }
 }
 
-/// A command that runs on one core only.
-fn pinned(core: usize, program: &Path) -> Command {
+/// The one in the middle.
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// A command that runs on some cores only.
+fn pinned(cores: &str, program: &Path) -> Command {
     let mut command = Command::new("taskset");
-    command.args(["-c", &core.to_string()]).arg(program);
+    command.args(["-c", cores]).arg(program);
     command
 }
 
@@ -276,7 +328,10 @@ mod tests {
         let options = PeerOptions::parse(&["h2", "--rounds", "5", "grpc", "--nginx", "/opt/nginx"]).unwrap();
         let names: Vec<_> = options.scenarios.iter().map(|scenario| scenario.name).collect();
         assert_eq!((&names[..], options.rounds, options.nginx), (&["h2", "grpc"][..], 5, "/opt/nginx".into()));
-        assert_eq!(PeerOptions::parse(&[]).unwrap().scenarios.len(), SCENARIOS.len());
+        let all = PeerOptions::parse(&[]).unwrap();
+        assert_eq!((all.scenarios.len(), all.tables.len()), (SCENARIOS.len(), TABLES.len()));
+        let one = PeerOptions::parse(&["memory"]).unwrap();
+        assert_eq!((one.scenarios.len(), one.tables.len()), (0, 1));
         for (words, complaint) in [
             (&["h3"][..], "there is no scenario h3; those that exist: h1, tls,"),
             (&["--rounds"], "--rounds needs a value"),

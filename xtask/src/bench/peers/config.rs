@@ -41,6 +41,11 @@ pub(super) enum Origin {
     Grpc,
 }
 
+/// The host of one of many routes.
+pub(super) fn host_of(number: usize) -> String {
+    format!("host-{number}.bench.example")
+}
+
 /// Where everything is.
 pub(super) struct Setup {
     pub(super) folder: PathBuf,
@@ -173,6 +178,48 @@ impl Setup {
             self.nginx_head("nginx")
         );
         write(self.folder.join("nginx.conf"), &text)
+    }
+
+    /// nginx with a host and a location for each of many routes.
+    pub(super) fn write_nginx_of(&self, routes: usize) -> anyhow::Result<PathBuf> {
+        let (plain, origin, fields) = (self.http, self.origin, FIELDS.replace("SET", "proxy_set_header"));
+        let server = |number| {
+            format!(
+                "  server {{ listen {plain}; server_name {};
+    location / {{ {fields} proxy_set_header Connection \"\"; proxy_http_version 1.1; proxy_pass http://app; }} }}\n",
+                host_of(number)
+            )
+        };
+        let servers: String = (0..routes).map(server).collect();
+        let text = format!(
+            "{}  access_log off; server_names_hash_max_size 65536; server_names_hash_bucket_size 128;
+  upstream app {{ server {origin}; keepalive 512; }}\n{servers}}}\n",
+            self.nginx_head("nginx")
+        );
+        write(self.folder.join("nginx.conf"), &text)
+    }
+
+    /// HAProxy as the proxy, without TLS.
+    pub(super) fn write_haproxy(&self) -> anyhow::Result<PathBuf> {
+        let (plain, tls, origin) = (self.http, self.https, self.origin);
+        let fields: String = [
+            ("X-Real-IP", "%[src]"),
+            ("X-Forwarded-For", "%[src]"),
+            ("X-Forwarded-Host", "%[req.hdr(host)]"),
+            ("X-Forwarded-Port", "%[dst_port]"),
+            ("X-Forwarded-Proto", "http"),
+            ("X-Forwarded-Scheme", "http"),
+            ("X-Scheme", "http"),
+        ]
+        .map(|(name, value)| format!("  http-request set-header {name} {value}\n"))
+        .concat();
+        let text = format!(
+            "global\n  nbthread 1\n  maxconn 8192\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 300s\n  \
+             timeout server 300s\n  timeout http-keep-alive 300s\n  option http-keep-alive\n  http-reuse always\nfrontend all\n  \
+             bind {plain}\n  bind {tls}\n  unique-id-format %[uuid()]\n  unique-id-header X-Request-ID\n{fields}  \
+             default_backend app\nbackend app\n  server app {origin}\n"
+        );
+        write(self.folder.join("haproxy.cfg"), &text)
     }
 
     fn nginx_head(&self, name: &str) -> String {

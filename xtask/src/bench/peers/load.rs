@@ -1,23 +1,26 @@
-//! The programs that send requests, on core 1.
+//! The programs that send requests.
 
 use std::path::Path;
 
 use anyhow::{Context, ensure};
 
 use super::config::Setup;
-use super::pinned;
+use super::{LOAD, pinned};
 use crate::shell;
 
 /// The kinds of load.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Load {
-    /// wrk: 64 kept connections of HTTP/1.1, one request after the other on each.
+    /// wrk: [`CONNECTIONS`] kept ones of HTTP/1.1, one request after the other on each.
     Http1 { tls: bool, path: &'static str, field: &'static str },
     /// h2load: 8 connections of HTTP/2 with 8 streams each; a call is a unary one of gRPC, with a message of 100 bytes in the response.
     Http2 { tls: bool, call: bool },
     /// openssl: one connection after the other, with a request each.
     Handshake { resumed: bool },
 }
+
+/// The connections of wrk.
+pub(super) const CONNECTIONS: usize = 64;
 
 impl Load {
     pub(super) const fn wrk(path: &'static str) -> Self {
@@ -43,10 +46,15 @@ impl Load {
     /// # Errors
     /// If one was answered with an error.
     pub(super) fn run(self, setup: &Setup, seconds: u64) -> anyhow::Result<u64> {
+        self.run_on(LOAD, CONNECTIONS, setup, seconds)
+    }
+
+    /// The same on other cores, and with another number of connections for wrk.
+    pub(super) fn run_on(self, cores: &str, connections: usize, setup: &Setup, seconds: u64) -> anyhow::Result<u64> {
         match self {
             Self::Http1 { tls, path, field } => {
-                let mut command = pinned(1, Path::new("wrk"));
-                command.args(["-t1", "-c64", &format!("-d{seconds}s")]);
+                let mut command = pinned(cores, Path::new("wrk"));
+                command.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s")]);
                 if !field.is_empty() {
                     command.args(["-H", field]);
                 }
@@ -60,7 +68,7 @@ impl Load {
                 number_before(&printed, " requests in")
             }
             Self::Http2 { tls, call } => {
-                let mut command = pinned(1, Path::new("h2load"));
+                let mut command = pinned(cores, Path::new("h2load"));
                 command.args(["-c8", "-m8", "-t1", &format!("--duration={seconds}"), "--warm-up-time=0"]);
                 let port = setup.port(tls);
                 command.arg(format!("--connect-to=127.0.0.1:{port}"));
@@ -78,7 +86,7 @@ impl Load {
                 number_before(&printed, " 2xx")
             }
             Self::Handshake { resumed } => {
-                let mut command = pinned(1, Path::new("openssl"));
+                let mut command = pinned(cores, Path::new("openssl"));
                 command.args(["s_time", "-connect", &format!("localhost:{}", setup.port(true)), "-www", "/"]);
                 command.args(["-time", &seconds.to_string(), if resumed { "-reuse" } else { "-new" }]);
                 let printed = String::from_utf8(shell::read(&mut command)?)?;
@@ -89,7 +97,7 @@ impl Load {
 }
 
 /// The last number before a text. The last one, since openssl prints two, and the second one counts whole seconds.
-fn number_before(printed: &str, text: &str) -> anyhow::Result<u64> {
+pub(super) fn number_before(printed: &str, text: &str) -> anyhow::Result<u64> {
     let before = printed.rsplit_once(text).map(|(before, _)| before);
     let word = before.and_then(|before| before.rsplit(|byte: char| !byte.is_ascii_digit()).next());
     word.and_then(|word| word.parse().ok()).with_context(|| format!("no number before `{text}` in:\n{printed}"))
