@@ -1,10 +1,11 @@
 //! Limits, timeouts and retries for forwarding.
 
+use std::cell::RefCell;
 use std::num::NonZeroU64;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{Session, Template, UpstreamTls};
 
@@ -57,6 +58,23 @@ pub struct ForwardPolicy {
     /// Sessions of the rule, which tie clients to endpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<Arc<Session>>,
+}
+
+/// Reads a policy. One that equals the one that this thread read before shares its memory: a proxy reads as many as there are routes, and
+/// most are the same.
+pub(crate) fn read_shared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<ForwardPolicy>, D::Error> {
+    thread_local! {
+        static LAST: RefCell<Weak<ForwardPolicy>> = const { RefCell::new(Weak::new()) };
+    }
+    let policy = ForwardPolicy::deserialize(deserializer)?;
+    Ok(LAST.with_borrow_mut(|last| match last.upgrade() {
+        Some(last) if *last == policy => last,
+        _ => {
+            let policy = Arc::new(policy);
+            *last = Arc::downgrade(&policy);
+            policy
+        }
+    }))
 }
 
 /// The protocol of connections to endpoints, over TLS if the policy has [`tls`](ForwardPolicy::tls).

@@ -330,6 +330,7 @@ pub struct Forward {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_cookie_path: Option<Box<str>>,
     /// Limits, timeouts and retries, shared by all routes with the same ones.
+    #[serde(deserialize_with = "crate::policy::read_shared")]
     pub policy: Arc<ForwardPolicy>,
 }
 
@@ -624,6 +625,19 @@ mod tests {
                 assert_eq!(found, expected, "{pattern} {path}");
             }
         }
+    }
+
+    #[test]
+    fn policies_that_are_read_one_after_the_other_share_memory_while_they_are_equal() {
+        let other = ForwardPolicy { close: true, ..ForwardPolicy::default() };
+        let read = |policy: &ForwardPolicy| {
+            let written = serde_json::to_string(&Forward::to("web".into(), Arc::new(policy.clone()))).unwrap();
+            let forward: Forward = serde_json::from_str(&written).unwrap();
+            assert_eq!(*forward.policy, *policy);
+            forward.policy
+        };
+        let [first, second, third] = [&ForwardPolicy::default(), &ForwardPolicy::default(), &other].map(read);
+        assert!(Arc::ptr_eq(&first, &second) && !Arc::ptr_eq(&second, &third));
     }
 
     proptest! {
