@@ -123,7 +123,7 @@ fn followed(schema: &Value, definitions: &Value) -> Value {
 }
 
 /// The API of a kind, and whether it belongs to a namespace.
-fn resource(kind: &str) -> (ApiResource, bool) {
+pub(crate) fn resource(kind: &str) -> (ApiResource, bool) {
     let (group, version, plural, namespaced) = match KINDS.iter().find(|(known, ..)| *known == kind) {
         Some((_, plural, namespaced)) => (GROUP, "v1", *plural, *namespaced),
         None if kind == "XBackend" => (EXPERIMENTS, "v1alpha1", "xbackends", true),

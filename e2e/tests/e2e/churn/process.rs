@@ -1,0 +1,43 @@
+//! The processes of Fairway: what they have in memory, and what their logs say.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+use fairway_e2e::procfs::{self, Process};
+use fairway_e2e::scene::Scene;
+
+/// Megabytes that the largest process of each role has.
+pub(super) type Resident = BTreeMap<String, f64>;
+
+/// What the processes of Fairway in the namespace have in memory.
+pub(super) fn resident(scene: &Scene) -> anyhow::Result<Resident> {
+    let mut all = Resident::new();
+    for (role, process) in processes(scene)? {
+        let size = process.field("VmRSS")?.trim_end_matches(" kB").parse::<f64>()? * 1024.0 / 1e6;
+        let most = all.entry(role).or_default();
+        *most = most.max(size);
+    }
+    Ok(all)
+}
+
+/// The processes of Fairway in the namespace, each with its role.
+pub(super) fn processes(scene: &Scene) -> anyhow::Result<Vec<(String, Process)>> {
+    let mut all = Vec::new();
+    for process in procfs::all()? {
+        // It may have ended in the meantime.
+        let (Ok(words), Ok(environment)) = (process.words(), process.environment()) else { continue };
+        let role = words.get(1).filter(|role| ["controller", "proxy"].contains(&role.as_str()));
+        let is_own = environment.get("POD_NAMESPACE").is_some_and(|name| name == scene.namespace());
+        if let Some(role) = role.filter(|_| is_own && !words.iter().any(|word| word == "--restart-on-failure")) {
+            all.push((role.clone(), process));
+        }
+    }
+    Ok(all)
+}
+
+/// When a log first says this.
+pub(super) fn time_of(log: &str, part: &str) -> anyhow::Result<jiff::Timestamp> {
+    let line =
+        log.lines().find(|line| line.contains(part)).with_context(|| format!("no {part:?} in the log: {log}"))?;
+    Ok(line.split(' ').next().unwrap_or_default().parse()?)
+}
