@@ -201,8 +201,8 @@ impl Bench<'_> {
     fn cost(&self, scenario: &Scenario, side: &Side) -> anyhow::Result<Cost> {
         let setup = &self.setup;
         let mut command = match side.proxy {
-            Proxy::Fairway { annotations, settings, documents } => {
-                let manifests = setup.write_manifests(&annotations(), settings, &documents())?;
+            Proxy::Fairway { objects, settings } => {
+                let manifests = setup.write_manifests(&objects(), settings)?;
                 let mut command = self.fairway(PROXY, 1, &manifests, scenario.origin);
                 if scenario.log {
                     command

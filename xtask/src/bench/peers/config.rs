@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::scenario::{Scenario, ingress};
+use super::scenario::Scenario;
 use super::write;
 use crate::tls_files::TlsFiles;
 
@@ -105,8 +105,9 @@ impl Setup {
     }
 
     /// The Services of the manifests, and where they are.
-    pub(super) fn backends(&self, origin: Origin) -> [(&'static str, SocketAddr); 2] {
-        [("bench/app:80", self.address(origin)), ("bench/auth:80", self.origin)]
+    pub(super) fn backends(&self, origin: Origin) -> [(&'static str, SocketAddr); 3] {
+        let address = self.address(origin);
+        [("bench/app:80", address), ("bench/other:80", address), ("bench/auth:80", self.origin)]
     }
 
     fn address(&self, origin: Origin) -> SocketAddr {
@@ -227,19 +228,17 @@ impl Setup {
     }
 
     /// The manifests for Fairway, in a folder of their own.
-    pub(super) fn write_manifests(
-        &self,
-        annotations: &str,
-        settings: &str,
-        documents: &str,
-    ) -> anyhow::Result<PathBuf> {
+    pub(super) fn write_manifests(&self, objects: &str, settings: &str) -> anyhow::Result<PathBuf> {
+        let service = |name| {
+            format!(
+                "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: bench}}\nspec: {{ports: [{{port: 80}}]}}\n"
+            )
+        };
+        let services: String = ["app", "other", "auth"].map(service).concat();
         let text = format!(
-            "apiVersion: v1\nkind: Service\nmetadata: {{name: app, namespace: bench}}\nspec: {{ports: [{{port: 80}}]}}\n\
-             ---\napiVersion: v1\nkind: Service\nmetadata: {{name: auth, namespace: bench}}\nspec: {{ports: [{{port: 80}}]}}\n\
-             {}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: settings, namespace: bench}}\n\
-             data: {{ssl-redirect: \"false\", keep-alive-requests: \"100000000\", {settings}}}\n{}{documents}",
-            self.tls.secret("bench")?,
-            ingress("app", annotations, "/")
+            "{services}{}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: settings, namespace: bench}}\n\
+             data: {{ssl-redirect: \"false\", keep-alive-requests: \"100000000\", {settings}}}\n{objects}",
+            self.tls.secret("bench")?
         );
         let folder = self.folder.join("manifests");
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;

@@ -7,6 +7,7 @@ use anyhow::Context;
 
 use super::config::Origin;
 use super::load::{Load, number_before};
+use super::scenario::app;
 use super::{Bench, LOAD, PROXY, START, WARM_UP, median, pinned, silent};
 use crate::serving::{Program, wait_for};
 use crate::shell;
@@ -36,7 +37,7 @@ pub(super) fn measure(bench: &Bench<'_>, workspace: &Workspace) -> anyhow::Resul
         Ok(command)
     };
     let fairway = || -> anyhow::Result<Command> {
-        let mut command = bench.fairway(PROXY, 1, &setup.write_manifests("", "", "")?, Origin::Plain);
+        let mut command = bench.fairway(PROXY, 1, &setup.write_manifests(&app(""), "")?, Origin::Plain);
         command.args(["--access-log", "off"]);
         Ok(command)
     };

@@ -27,12 +27,10 @@ pub(super) struct Side {
 #[derive(Debug)]
 pub(super) enum Proxy {
     Fairway {
-        /// Of the Ingress, as members of a YAML map.
-        annotations: fn() -> String,
-        /// Of the ConfigMap, likewise.
+        /// What leads to the Services, as YAML documents.
+        objects: fn() -> String,
+        /// Of the ConfigMap, as members of a YAML map.
         settings: &'static str,
-        /// More objects.
-        documents: fn() -> String,
     },
     Nginx {
         /// Directives of the `http` block.
@@ -43,18 +41,18 @@ pub(super) enum Proxy {
     Envoy,
 }
 
-const fn fairway(name: &'static str, annotations: fn() -> String) -> Side {
-    Side { name, proxy: Proxy::Fairway { annotations, settings: "", documents: String::new } }
+const fn fairway(name: &'static str, objects: fn() -> String) -> Side {
+    Side { name, proxy: Proxy::Fairway { objects, settings: "" } }
 }
 
 const fn nginx(location: fn() -> String) -> Side {
     Side { name: "nginx", proxy: Proxy::Nginx { http: |_| String::new(), location } }
 }
 
-const PLAIN: &[Side] = &[nginx(String::new), fairway("fairway", String::new)];
+const PLAIN: &[Side] = &[nginx(String::new), fairway("fairway", || app(""))];
 const GRPC: &[Side] = &[
     nginx(String::new),
-    fairway("fairway", || r#"nginx.ingress.kubernetes.io/backend-protocol: "GRPC""#.to_owned()),
+    fairway("fairway", || app(r#"nginx.ingress.kubernetes.io/backend-protocol: "GRPC""#)),
     Side { name: "envoy", proxy: Proxy::Envoy },
 ];
 
@@ -82,7 +80,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         log: false,
         sides: &[
             nginx(String::new),
-            fairway("fairway", || r#"nginx.ingress.kubernetes.io/backend-protocol: "HTTPS""#.to_owned()),
+            fairway("fairway", || app(r#"nginx.ingress.kubernetes.io/backend-protocol: "HTTPS""#)),
         ],
     },
     Scenario {
@@ -94,11 +92,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             nginx(|| "gzip on; gzip_comp_level 1; gzip_types application/json; gzip_proxied any;".to_owned()),
             Side {
                 name: "fairway",
-                proxy: Proxy::Fairway {
-                    annotations: String::new,
-                    settings: r#"use-gzip: "true", gzip-level: "1""#,
-                    documents: String::new,
-                },
+                proxy: Proxy::Fairway { objects: || app(""), settings: r#"use-gzip: "true", gzip-level: "1""# },
             },
         ],
     },
@@ -134,8 +128,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             Side {
                 name: "fairway",
                 proxy: Proxy::Fairway {
-                    annotations: || {
-                        format!(
+                    objects: || {
+                        app(&format!(
                             r#"nginx.ingress.kubernetes.io/enable-cors: "true",
                                nginx.ingress.kubernetes.io/cors-allow-headers: "DNT,Keep-Alive,User-Agent",
                                nginx.ingress.kubernetes.io/limit-rps: "1000000",
@@ -143,10 +137,9 @@ pub(super) const SCENARIOS: &[Scenario] = &[
                                nginx.ingress.kubernetes.io/configuration-snippet: 'proxy_set_header X-One one; proxy_set_header X-Two $host;
                                  proxy_set_header X-Three ""; add_header X-Four four; add_header X-Five $request_id;'"#,
                             networks(|network| format!("{network},")).trim_end_matches(',')
-                        )
+                        ))
                     },
                     settings: r#"allow-snippet-annotations: "true", annotations-risk-level: Critical"#,
-                    documents: String::new,
                 },
             },
         ],
@@ -159,26 +152,22 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         origin: Origin::Plain,
         log: false,
         sides: &[
-            fairway("plain", String::new),
-            Side {
-                name: "canary",
-                proxy: Proxy::Fairway {
-                    annotations: || {
-                        r#"nginx.ingress.kubernetes.io/affinity: cookie, nginx.ingress.kubernetes.io/session-cookie-name: s"#
-                            .to_owned()
-                    },
-                    settings: "",
-                    documents: || {
-                        ingress(
-                            "canary",
-                            r#"nginx.ingress.kubernetes.io/canary: "true", nginx.ingress.kubernetes.io/canary-weight: "30",
-                               nginx.ingress.kubernetes.io/canary-by-header: X-Canary"#,
-                            "/",
-                        )
-                    },
-                },
-            },
+            fairway("ingress", || app("")),
+            fairway("canary", || {
+                let affinity =
+                    "nginx.ingress.kubernetes.io/affinity: cookie, nginx.ingress.kubernetes.io/session-cookie-name: s";
+                let canary = r#"nginx.ingress.kubernetes.io/canary: "true", nginx.ingress.kubernetes.io/canary-weight: "30",
+                                nginx.ingress.kubernetes.io/canary-by-header: X-Canary"#;
+                app(affinity) + &ingress("canary", canary, "/")
+            }),
         ],
+    },
+    Scenario {
+        name: "httproute",
+        load: Load::wrk("/"),
+        origin: Origin::Plain,
+        log: false,
+        sides: &[fairway("ingress", || app("")), fairway("httproute", || HTTP_ROUTE.to_owned())],
     },
     Scenario {
         name: "routes",
@@ -186,17 +175,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         origin: Origin::Plain,
         log: false,
         sides: &[
-            fairway("one", filters),
-            Side {
-                name: "1000",
-                proxy: Proxy::Fairway {
-                    annotations: filters,
-                    settings: "",
-                    documents: || {
-                        (1..1000).map(|at| ingress(&format!("more-{at}"), &filters(), &format!("/more/{at}"))).collect()
-                    },
-                },
-            },
+            fairway("one", || app(&filters())),
+            fairway("1000", || {
+                let more = (1..1000).map(|at| ingress(&format!("more-{at}"), &filters(), &format!("/more/{at}")));
+                std::iter::once(app(&filters())).chain(more).collect()
+            }),
         ],
     },
 ];
@@ -211,7 +194,7 @@ const fn authenticated(name: &'static str, kept: bool) -> Scenario {
             name: "nginx",
             proxy: Proxy::Nginx { http: |_| String::new(), location: || "auth_request /-auth;".to_owned() },
         },
-        fairway("fairway", || AUTH_URL.to_owned()),
+        fairway("fairway", || app(AUTH_URL)),
     ];
     const CACHED: &[Side] = &[
         Side {
@@ -222,10 +205,10 @@ const fn authenticated(name: &'static str, kept: bool) -> Scenario {
             },
         },
         fairway("fairway", || {
-            format!(
+            app(&format!(
                 r#"{AUTH_URL}, nginx.ingress.kubernetes.io/auth-cache-key: $remote_addr,
                    nginx.ingress.kubernetes.io/auth-cache-duration: 200 10m"#
-            )
+            ))
         }),
     ];
     let sides = if kept { CACHED } else { UNCACHED };
@@ -233,6 +216,28 @@ const fn authenticated(name: &'static str, kept: bool) -> Scenario {
 }
 
 const AUTH_URL: &str = "nginx.ingress.kubernetes.io/auth-url: http://auth.bench.svc.cluster.local/allowed";
+
+/// A route with two filters that edit fields, and two backends with weights.
+const HTTP_ROUTE: &str = "---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: bench}
+spec:
+  gatewayClassName: fairway
+  listeners: [{name: http, port: 80, protocol: HTTP}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: app, namespace: bench}
+spec:
+  parentRefs: [{name: edge}]
+  hostnames: [localhost]
+  rules:
+  - filters:
+    - {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: X-One, value: one}]}}
+    - {type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: X-Two, value: two}]}}
+    backendRefs: [{name: app, port: 80, weight: 70}, {name: other, port: 80, weight: 30}]
+";
 
 /// Ten filters of a route.
 fn filters() -> String {
@@ -257,8 +262,13 @@ fn networks(each: impl Fn(String) -> String) -> String {
         .collect()
 }
 
+/// The Ingress for all paths.
+pub(super) fn app(annotations: &str) -> String {
+    ingress("app", annotations, "/")
+}
+
 /// An Ingress for the Service of the benchmark.
-pub(super) fn ingress(name: &str, annotations: &str, path: &str) -> String {
+fn ingress(name: &str, annotations: &str, path: &str) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,

@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use super::config::Origin;
 use super::load::{CONNECTIONS, Load};
+use super::scenario::app;
 use super::{Bench, Cost, median};
 use crate::serving::Program;
 use crate::workspace::Workspace;
@@ -16,7 +17,7 @@ const BOTH: &str = "0,1";
 pub(super) fn measure(bench: &Bench<'_>, workspace: &Workspace) -> anyhow::Result<Vec<String>> {
     let setup = &bench.setup;
     let _origin = bench.origin(Origin::Plain, BOTH)?;
-    let manifests = setup.write_manifests("", "", "")?;
+    let manifests = setup.write_manifests(&app(""), "")?;
     let mut costs: [Vec<Cost>; 2] = Default::default();
     for round in 1..=bench.options.rounds {
         for (workers, costs) in (1..).zip(&mut costs) {
