@@ -356,6 +356,17 @@ async fn a_host_outside_of_the_cluster_is_reached_over_tls_as_its_xbackend_says(
     expect("no certificate to show", 502).await;
     files.write("outside.yaml", outside("ca", mutual));
     expect("all is well again", 200).await;
+    // The XBackend says itself how it is spoken to, so that a policy for it is never applied.
+    let policy = policy("hostname: api.example, wellKnownCACertificates: System");
+    files.write(
+        "policy.yaml",
+        policy.replace("group: '', kind: Service", "group: gateway.networking.x-k8s.io, kind: XBackend"),
+    );
+    expect("a policy for the XBackend", 500).await;
+    let refused = text(&files.check());
+    assert!(refused.contains("BackendTLSPolicy shop/web") && refused.contains("expected a Service"), "{refused}");
+    fs::remove_file(files.0.path().join("policy.yaml")).unwrap();
+    expect("no policy", 200).await;
     files.write("outside.yaml", String::new());
     expect("no XBackend", 500).await;
 }

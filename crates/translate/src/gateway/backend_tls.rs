@@ -1,6 +1,7 @@
 //! BackendTLSPolicies: how the endpoints of a Service are spoken to over TLS.
 //!
 //! A policy that can't be applied makes its backend invalid: its share of the requests gets an error, and nothing goes there in the clear.
+//! That holds for XBackends too, which have TLS of their own: a policy for one is never applied.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,11 +24,11 @@ pub(super) const ANCESTORS: usize = 16;
 /// TLS to a backend, or why it can't be had.
 pub(super) type PolicyTls = Result<Arc<UpstreamTls>, String>;
 
-/// All policies, by the Services that they are for.
+/// All policies, by the Services and XBackends that they are for.
 #[derive(Debug, Default)]
 pub(super) struct BackendPolicies {
     policies: BTreeMap<ObjectKey, PolicyPart>,
-    /// The policies of each Service, oldest first.
+    /// The policies of each Service or XBackend, oldest first.
     targets: BTreeMap<ObjectKey, BTreeSet<RouteAge>>,
     /// The policies that depend on a ConfigMap.
     config_maps: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
@@ -40,6 +41,8 @@ struct PolicyPart {
     owner: Arc<Owner>,
     turn: RouteAge,
     targets: Vec<PolicyFor>,
+    /// Targets of other kinds, each with its place in the list.
+    others: Vec<(usize, String)>,
     config_maps: BTreeSet<ObjectKey>,
     tls: PolicyTls,
     /// Why it is not accepted, as far as that does not depend on others.
@@ -51,6 +54,9 @@ struct PolicyPart {
 /// What a policy is for.
 #[derive(Debug)]
 struct PolicyFor {
+    /// Its place in the list.
+    at: usize,
+    /// A Service, or an XBackend.
     service: ObjectKey,
     /// The name of a port; all ports without it.
     section: Option<Arc<str>>,
@@ -62,7 +68,13 @@ impl BackendPolicies {
         dirty.backend_policies.extend(self.config_maps.get(key).into_iter().flatten().cloned());
     }
 
-    /// The policies for a Service.
+    /// Why an XBackend is not reached: a policy is for it.
+    pub(super) fn refuses(&self, xbackend: &ObjectKey) -> Option<String> {
+        let policy = self.for_service(xbackend).next()?;
+        Some(format!("{policy} is for it: {}", of_its_own(xbackend)))
+    }
+
+    /// The policies for a Service or an XBackend.
     pub(super) fn for_service(&self, service: &ObjectKey) -> impl Iterator<Item = &ObjectKey> {
         self.targets.get(service).into_iter().flatten().map(RouteAge::key)
     }
@@ -125,12 +137,19 @@ impl BackendPolicies {
         spec: &BackendTLSPolicySpec,
         objects: &Objects,
     ) -> PolicyPart {
-        let target = |one: &PolicyTarget| {
-            (one.group.is_empty() && one.kind == Kind::Service.as_str()).then(|| PolicyFor {
-                service: ObjectKey::new(Kind::Service, &*key.namespace, &*one.name),
-                section: one.section_name.as_deref().filter(|name| !name.is_empty()).map(Into::into),
-            })
-        };
+        let (mut targets, mut others) = (Vec::new(), Vec::new());
+        for (at, PolicyTarget { group, kind, name, section_name }) in spec.target_refs.iter().enumerate() {
+            let meant =
+                [Kind::Service, Kind::XBackend].into_iter().find(|it| it.group() == group && it.as_str() == kind);
+            match meant {
+                Some(kind) => targets.push(PolicyFor {
+                    at,
+                    service: ObjectKey::new(kind, &*key.namespace, &**name),
+                    section: section_name.as_deref().filter(|name| !name.is_empty()).map(Into::into),
+                }),
+                None => others.push((at, format!("{kind} {name}"))),
+            }
+        }
         let mut config_maps = BTreeSet::new();
         let (validation, field) = (&spec.validation, "spec.validation");
         let (authorities, unresolved) = trusted(key, validation, field, objects, &mut config_maps);
@@ -138,7 +157,8 @@ impl BackendPolicies {
         let built = built.map_err(|fault| fault.shortcoming());
         let fault = built.as_ref().err().cloned();
         PolicyPart {
-            targets: spec.target_refs.iter().filter_map(target).collect(),
+            targets,
+            others,
             tls: built.map(|tls| self.values.of(tls)).map_err(|fault| format!("{key}: {}", fault.message)),
             owner,
             turn,
@@ -160,18 +180,32 @@ impl BackendPolicies {
         let mut findings = Vec::new();
         let mut found: BTreeMap<ObjectKey, Option<Shortcoming>> = BTreeMap::new();
         let origin = key.origin();
-        for (at, target) in part.targets.iter().enumerate() {
-            let fault = part.fault.clone().or_else(|| self.fault_at(part, target, objects));
+        let mut complain = |at: usize, value: &str, message: String| {
+            let (severity, reason) = (Severity::Error, Reason::BackendPolicyRefused);
+            let field = format!("spec.targetRefs[{at}]");
+            findings.push(Diagnostic::new(severity, reason, &origin, field, value, message));
+        };
+        for target in &part.targets {
+            let of_part = part.fault.clone().filter(|_| target.service.kind == Kind::Service);
+            let fault = of_part.or_else(|| self.fault_at(part, target, objects));
             if let Some(fault) = &fault {
                 let message = match fault.reason {
                     "Conflicted" | "TargetNotFound" => format!("{}; the policy is not applied there", fault.message),
-                    _ => format!("{}; requests to the Service answer 500, connections to it are closed", fault.message),
+                    _ => format!(
+                        "{}; requests to the {} answer 500, connections to it are closed",
+                        fault.message, target.service.kind
+                    ),
                 };
-                let field = format!("spec.targetRefs[{at}]");
-                let (severity, reason) = (Severity::Error, Reason::BackendPolicyRefused);
-                findings.push(Diagnostic::new(severity, reason, &origin, field, &target.service.name, message));
+                complain(target.at, &target.service.name, message);
             }
             note(&mut found, reached(&target.service), fault.as_ref());
+        }
+        for (at, what) in &part.others {
+            let fault = Shortcoming::new("Invalid", format!("spec.targetRefs[{at}]: expected a Service, found {what}"));
+            complain(*at, what, "expected a Service; the policy is not applied there".to_owned());
+            // Beside another target: there is no Gateway of its own.
+            let elsewhere = found.keys().cloned().collect();
+            note(&mut found, elsewhere, Some(&fault));
         }
         if let Some(fault) = part.unresolved.as_ref().filter(|_| part.fault.is_none()) {
             let (severity, reason) = (Severity::Warning, Reason::BackendPolicyRefused);
@@ -190,8 +224,14 @@ impl BackendPolicies {
 
     /// Why a policy is not applied to one of its targets.
     fn fault_at(&self, part: &PolicyPart, target: &PolicyFor, objects: &Objects) -> Option<Shortcoming> {
-        let PolicyFor { service, section } = target;
+        let PolicyFor { service, section, .. } = target;
         let missing = |what: String| Some(Shortcoming::new("TargetNotFound", what));
+        if service.kind == Kind::XBackend {
+            return match objects.get(service) {
+                Some(_) => Some(Shortcoming::new("Invalid", of_its_own(service))),
+                None => missing(format!("there is no XBackend {}/{}", service.namespace, service.name)),
+            };
+        }
         let Some(object) = objects.service(service) else {
             return missing(format!("there is no Service {}/{}", service.namespace, service.name));
         };
@@ -204,6 +244,14 @@ impl BackendPolicies {
         let winner = self.winner(service, section.as_deref()).filter(|winner| winner.turn != part.turn)?;
         Some(Shortcoming::new("Conflicted", format!("{}, which is older, is for the same", winner.turn.key())))
     }
+}
+
+/// Why no policy is applied to an XBackend.
+fn of_its_own(xbackend: &ObjectKey) -> String {
+    format!(
+        "XBackend {}/{} says itself how it is spoken to (spec.tls): expected a Service",
+        xbackend.namespace, xbackend.name
+    )
 }
 
 /// Notes what is said at Gateways about one target of a policy. The first fault of all targets there is what its status has.

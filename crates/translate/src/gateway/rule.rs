@@ -424,8 +424,14 @@ impl RuleReader<'_> {
             return self.xbackend(one, built);
         }
         if !group.is_empty() || kind != "Service" {
-            let group = if group.is_empty() { String::new() } else { format!(" of {group}") };
-            let message = format!("expected a Service, found {kind}{group}");
+            let expected = match (group == Kind::XBackend.group(), kind) {
+                _ if !self.options.has_xbackends => String::new(),
+                (true, _) => format!(" or kind: {}", Kind::XBackend),
+                (false, "XBackend") => format!(" or an XBackend with group: {}", Kind::XBackend.group()),
+                (false, _) => String::new(),
+            };
+            let found = if group.is_empty() { " without a group".to_owned() } else { format!(" of {group}") };
+            let message = format!("expected a Service{expected}, found {kind}{found}");
             return Err((Reason::UnsupportedBackend, Shortcoming::new("InvalidKind", message)));
         }
         let namespace = one.namespace.as_deref().unwrap_or(&self.key.namespace);
@@ -545,7 +551,7 @@ impl RuleReader<'_> {
             key: BackendKey::of_gateway(namespace, &one.name, layer, part.port),
             weight: 0,
             http2,
-            tls: Ok(part.tls.clone()),
+            tls: self.tls.refuses(&key).map_or_else(|| Ok(part.tls.clone()), Err),
             session: part.session.clone(),
             effects: Effects::default(),
         })

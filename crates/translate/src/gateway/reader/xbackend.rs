@@ -34,6 +34,8 @@ impl Gateways {
         self.xbackends.read(key, found, (objects, options), owned_by, dirty, out);
         owned.backends.touch_service(key, dirty);
         self.forget(key, dirty);
+        // They say whether their target is there.
+        dirty.gateway_statuses.extend(self.policies_of_backends.for_service(key).cloned());
         dirty.gateway_services |= selects(self);
         self.services.get(key).cloned().unwrap_or_default()
     }
