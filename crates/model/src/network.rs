@@ -94,15 +94,31 @@ pub fn is_special(address: IpAddr) -> bool {
                 [0x2002, high, low, ..] => Some((high, low)),
                 _ => None,
             };
+            let of_local = [a, b, c] == [0x64, 0xff9b, 1] && embeds_special(v6.octets());
             let inner = inner.map(|(high, low)| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
             v6.is_loopback()
                 || v6.is_unspecified()
                 || v6.is_multicast()
                 || v6.is_unicast_link_local()
                 || v6 == METADATA_V6
+                || of_local
                 || inner.is_some_and(|v4| is_special(v4.into()))
         }
     }
+}
+
+/// Whether an address of NAT64 with a prefix of a network's own (RFC 8215) embeds a special one. How long that prefix is only the network
+/// knows, so all places count at which the address may be (RFC 6052 2.2), if zeros follow.
+fn embeds_special(octets: [u8; 16]) -> bool {
+    let places = [[6, 7, 9, 10], [7, 9, 10, 11], [9, 10, 11, 12], [12, 13, 14, 15]];
+    places.into_iter().any(|places| {
+        let [first, .., last] = places;
+        let inner = places.map(|at| octets[at]);
+        let are_zero = |octets: &[u8]| octets.iter().all(|octet| *octet == 0);
+        // Zeros before the end may belong to the prefix, or to an address before them.
+        let is_one = if last == 15 { !are_zero(&inner) || are_zero(&octets[6..]) } else { octets[first] != 0 };
+        is_one && are_zero(&octets[last + 1..]) && is_special(IpAddr::V4(inner.into()))
+    })
 }
 
 fn merged<T: Ord + Copy>(mut ranges: Vec<(T, T)>) -> Vec<(T, T)> {
@@ -154,11 +170,30 @@ mod tests {
             "::ffff:127.0.0.1",
             "::127.0.0.1",
             "64:ff9b::7f00:1",
+            "64:ff9b:1::7f00:1",
+            "64:ff9b:1::169.254.169.254",
+            "64:ff9b:1:ffff:ff:ffff:127.0.0.1",
+            "64:ff9b:1:7f00:0:100::",
+            "64:ff9b:1:a9:fe:a9fe::",
+            "64:ff9b:1:5:7f:0:100:0",
+            "64:ff9b:1::",
+            "64:ff9b:1::1",
             "2002:7f00:1::",
         ] {
             assert!(is_special(special.parse().unwrap()), "{special}");
         }
-        for ordinary in ["10.0.0.1", "192.0.2.1", "100.100.100.201", "2001:db8::1", "fd00::1", "64:ff9b::808:808"] {
+        for ordinary in [
+            "10.0.0.1",
+            "192.0.2.1",
+            "100.100.100.201",
+            "2001:db8::1",
+            "fd00::1",
+            "64:ff9b::808:808",
+            "64:ff9b:1::808:808",
+            "64:ff9b:1:7f00:0:100:808:808",
+            "64:ff9b:1:808:8:800::",
+            "64:ff9b:2::7f00:1",
+        ] {
             assert!(!is_special(ordinary.parse().unwrap()), "{ordinary}");
         }
     }
