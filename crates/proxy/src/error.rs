@@ -80,6 +80,8 @@ pub(crate) enum Failure {
     InvalidTls(InvalidTls),
     /// The authentication service could not be asked, for this reason, or its answer means nothing.
     Authentication(Option<Reason>),
+    /// The authentication service took longer than the request may.
+    AuthenticationTimeout,
     /// Too many passwords are being checked.
     PasswordsBusy,
     /// The client has had too many wrong passwords.
@@ -195,6 +197,7 @@ impl Failure {
             Self::ClientCertificate(Uncertified::Subject) => CauseDetail::Text("the subject is not admitted"),
             Self::Authentication(Some(reason)) => CauseDetail::Text(reason.as_str()),
             Self::Authentication(None) => CauseDetail::Text("the service gave no answer that allows or denies"),
+            Self::AuthenticationTimeout => CauseDetail::Text("the service took longer than the request may"),
             Self::PasswordsBusy => CauseDetail::Text("too many passwords are being checked"),
             Self::WrongPasswords => CauseDetail::Text("too many wrong passwords"),
             Self::TooLong => CauseDetail::Text("a template makes more of it than a head may hold"),
@@ -236,7 +239,7 @@ impl Failure {
             Self::ResponseBody(_) => Reason::BadResponseBody,
             Self::Handshake => Reason::TlsHandshake,
             Self::InvalidTls(_) => Reason::Misconfigured,
-            Self::Authentication(_) | Self::PasswordsBusy => Reason::Authentication,
+            Self::Authentication(_) | Self::AuthenticationTimeout | Self::PasswordsBusy => Reason::Authentication,
             Self::WrongPasswords => Reason::RateLimit,
             Self::NoRetryLeft => Reason::RetryBudget,
             Self::Unwritable => Reason::Unwritable,
@@ -261,7 +264,11 @@ impl Failure {
             Self::WrongPasswords => 429,
             Self::HeadTimeout | Self::BodyTimeout | Self::ClientStalled => 408,
             Self::NoService | Self::NoEndpoint | Self::NoFile | Self::InvalidTls(_) | Self::NoRetryLeft => 503,
-            Self::ConnectTimeout | Self::SendTimeout | Self::ReadTimeout | Self::CallTimeout => 504,
+            Self::ConnectTimeout
+            | Self::SendTimeout
+            | Self::ReadTimeout
+            | Self::CallTimeout
+            | Self::AuthenticationTimeout => 504,
             Self::Connect(_)
             | Self::EndpointGone
             | Self::Handshake

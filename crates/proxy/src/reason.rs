@@ -116,8 +116,8 @@ reasons! {
     NoFile = "no_file", "503", "The process has as many files open as it may; raise its limit of open files.";
     Misconfigured = "misconfigured", "503",
         "A restriction of the route or its backend is misconfigured or cannot be built, so the route denies everything.";
-    Authentication = "authentication", "500",
-        "The authentication service of the route (`auth-url`, `ExternalAuth`) could not be asked, which the detail explains, or gave an answer that neither allows nor denies; or too many passwords wait to be checked.";
+    Authentication = "authentication", "500, 504",
+        "The authentication service of the route (`auth-url`, `ExternalAuth`) could not be asked, which the detail explains, gave an answer that neither allows nor denies, or took longer than `timeouts.request` of the route (504); or too many passwords wait to be checked.";
     Unwritable = "unwritable", "500", "The request or the answer cannot be written as HTTP.";
     Shutdown = "shutdown", "499", "The proxy ended while the request was under way: the deadline of the drain had passed.";
     }

@@ -624,6 +624,16 @@ async fn an_answer_that_never_ends_denies_in_time() {
     let service = service.await;
     let guarded = Guarded::at(service.address, filter(hasty(), None));
     assert_eq!((guarded.get(&[]).await.status, guarded.web.requests(), service.connections()), (500, 0, 1));
+    // With a limit of the request it ends with that.
+    let limited = ForwardPolicy { response_within: Some(Duration::from_millis(300)), ..ForwardPolicy::default() };
+    let patient = ForwardPolicy { read_timeout: Duration::from_secs(3600), ..policy() };
+    let route = filtered(route("/", forward("web", limited)), vec![filter(patient, None)]);
+    guarded.proxy.publish([host(HOST, vec![route])]).await;
+    let mut client = guarded.proxy.connect().await;
+    for _ in 0..2 {
+        assert_eq!(client.request("GET", "/", &[("host", HOST)], b"").await.status, 504);
+    }
+    assert_eq!(guarded.web.requests(), 0);
 }
 
 #[tokio::test]

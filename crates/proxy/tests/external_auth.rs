@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_model::{
-    AccessList, Action, AfterChange, AuthCache, AuthCacheRule, AuthPart, AuthProtocol, AuthVariable, BasicAuth,
-    ExternalAuth, FieldEdit, Filter, Forward, ForwardPolicy, HttpAuth, NetworkSet, PathChange, ResponseEdit, Snippet,
-    SnippetEdits, SnippetStep, Subrequest, Template, UpstreamTls,
+    AccessList, Action, AfterChange, AuthCache, AuthCacheRule, AuthPart, AuthProtocol, AuthVariable, Backends,
+    BasicAuth, Change, ExternalAuth, FieldEdit, Filter, Forward, ForwardPolicy, HttpAuth, NetworkSet, PathChange,
+    ResponseEdit, Snippet, SnippetEdits, SnippetStep, Subrequest, Template, UpstreamTls, WeightedBackend,
 };
 use fairway_testkit::{Ca, Fault, Gate, Origin, Reply, Request, Response};
 use support::{HOST, TestProxy, backend, endpoints, filtered, forward, host, route};
@@ -446,6 +446,58 @@ async fn fields_of_the_answer_replace_those_of_the_client() {
     assert_eq!(echo.header("authorization"), None, "the answer has none");
     assert_eq!(echo.headers.all("x-real-ip"), ["127.0.0.1"]);
     assert_eq!(guarded.asked().header("authorization"), Some("Basic x"));
+}
+
+#[tokio::test]
+async fn the_route_has_the_last_word_about_fields_of_the_service() {
+    let listed = |copied| HttpAuth { path: "".into(), allowed: Vec::new(), copied, body: None };
+    let protocols = [
+        AuthProtocol::Subrequest(Box::new(Subrequest { copied: vec![name("X-User")], ..asks() })),
+        AuthProtocol::Http(listed(vec![name("X-User")])),
+        AuthProtocol::Http(listed(Vec::new())),
+    ];
+    let value = || Template::of_literal("owner");
+    for protocol in protocols {
+        for (change, expected) in
+            [(Change::Set(value()), &["owner"][..]), (Change::Add(value()), &["ann", "owner"]), (Change::Remove, &[])]
+        {
+            let edits = Filter::EditRequest(vec![FieldEdit::new(name("x-user"), change)]);
+            let answer = || Origin::new("auth").reply(Reply::ok().header("X-User", "ann")).start();
+            let auth = filter(asked_as(protocol.clone()));
+            let guarded = guarded_by_one(answer(), vec![auth.clone(), edits.clone()]);
+            let echo = guarded.get(&[("x-user", "mallory")]).await.echo();
+            assert_eq!(echo.headers.all("x-user"), expected, "{protocol:?}");
+            // The same for edits of the chosen backend.
+            let Action::Forward(to) = forward("web", ForwardPolicy::default()) else { unreachable!("it forwards") };
+            let Backends::One(backend) = &to.backends else { unreachable!("to one") };
+            let share = WeightedBackend { backend: backend.clone(), weight: 1, filters: vec![edits], tls: None };
+            let to = Action::Forward(Forward { backends: Backends::Weighted(vec![share]), ..to });
+            guarded.proxy.publish([host(HOST, vec![filtered(route("/", to), vec![auth])])]).await;
+            let echo = guarded.get(&[("x-user", "mallory")]).await.echo();
+            assert_eq!(echo.headers.all("x-user"), expected, "{protocol:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_service_has_no_more_time_than_the_request() {
+    let silent = Origin::new("auth").fault(Fault::Silent).start();
+    let web = Origin::start("web");
+    let mut resources = backend("web", &[web.address()]);
+    resources.extend(backend("auth", &[silent.address()]));
+    let within = Some(Duration::from_millis(300));
+    let policy = ForwardPolicy { response_within: within, ..ForwardPolicy::default() };
+    let listed = HttpAuth { path: "".into(), allowed: Vec::new(), copied: Vec::new(), body: None };
+    // Longer than the client of this test waits.
+    let mut auth = asked_as(AuthProtocol::Http(listed));
+    auth.forward.policy = ForwardPolicy { read_timeout: Duration::from_secs(3600), ..ForwardPolicy::default() }.into();
+    resources.push(host(HOST, vec![filtered(route("/", forward("web", policy)), vec![filter(auth)])]));
+    let guarded = Guarded { proxy: TestProxy::start(resources), service: silent, web };
+    let mut client = guarded.proxy.connect().await;
+    for _ in 0..2 {
+        let response = client.request("GET", "/", &[("host", HOST)], b"").await;
+        assert_eq!((response.status, guarded.web.requests()), (504, 0));
+    }
 }
 
 #[tokio::test]

@@ -180,8 +180,10 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         if let (Some(auth), Some(given)) = (self.plan.allowed_by, &scratch.given) {
             cold_path();
             for (name, value) in given.fields(auth) {
-                // The proxy knows better what it writes itself.
-                if !WRITTEN.contains(KnownField::classify(name.as_str().as_bytes())) {
+                let text = name.as_str().as_bytes();
+                // The proxy knows better what it writes itself, and the owner of the route what the service may say.
+                let of_route = || self.plan.filter_edits().any(|edit| takes_place(edit) && edit.is_about(text));
+                if !WRITTEN.contains(KnownField::classify(text)) && !of_route() {
                     sink.field(name.get(), value);
                 }
             }

@@ -194,14 +194,15 @@ impl<'s> Plan<'s> {
 
     /// The edits that the route's filters make to the request, in order.
     pub fn request_edits(&self) -> impl Iterator<Item = &'s FieldEdit> {
-        self.passed_filters(self.edits_request)
-            .iter()
-            .chain(self.of_backend())
-            .flat_map(|filter| match filter {
-                Filter::EditRequest(edits) => edits,
-                _ => &[][..],
-            })
-            .chain(self.snippet.into_iter().flat_map(|edits| &edits.request))
+        self.filter_edits().chain(self.snippet.into_iter().flat_map(|edits| &edits.request))
+    }
+
+    /// Those of them that are not a snippet's, whose fields nginx sends beside others of the name.
+    pub(super) fn filter_edits(&self) -> impl Iterator<Item = &'s FieldEdit> {
+        self.passed_filters(self.edits_request).iter().chain(self.of_backend()).flat_map(|filter| match filter {
+            Filter::EditRequest(edits) => edits,
+            _ => &[][..],
+        })
     }
 
     /// The edits of the last snippet that the request met.

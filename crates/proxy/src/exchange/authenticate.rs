@@ -12,8 +12,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use fairway_model::decision::{self, Forwarding, Plan, Start, Step, Wait};
 use fairway_model::{
-    AuthAnswer, AuthCache, AuthGiven, AuthProtocol, BasicAuth, ByteLimit, CheckVerdict, ConfiguredName, ExternalAuth,
-    Fields, GrpcAuth, Subrequest,
+    Action, AuthAnswer, AuthCache, AuthGiven, AuthProtocol, BasicAuth, ByteLimit, CheckVerdict, ConfiguredName,
+    ExternalAuth, Fields, GrpcAuth, Subrequest,
 };
 
 use super::side::{Question, Reply};
@@ -47,7 +47,9 @@ impl<'a> Exchange<'a> {
             let busy = asked == Ok(AuthAnswer::Failed) && matches!(plan.step, Step::Wait(Wait::Password(_)));
             let (answer, failure) = match asked {
                 Ok(answer) => (answer, None),
-                Err(failure @ (Failure::Shutdown | Failure::WrongPasswords)) => return Err(failure),
+                Err(failure @ (Failure::Shutdown | Failure::WrongPasswords | Failure::AuthenticationTimeout)) => {
+                    return Err(failure);
+                }
                 Err(failure) if failure.side() == Side::Downstream => return Err(failure),
                 Err(failure) => (AuthAnswer::Failed, Some(failure.reason())),
             };
@@ -142,7 +144,23 @@ impl<'a> Exchange<'a> {
             None => Vec::new(),
         };
         self.client.leave_body(true);
-        let answer = self.ask_or_remember(auth, &body).await;
+        let answer = match self.time_left() {
+            None => self.ask_or_remember(auth, &body).await,
+            Some(left) => {
+                let timers = self.facts.shard.timers.clone();
+                // Whatever takes the time, such as connecting to one endpoint after the other.
+                let answer = timers.timeout(left, self.ask_or_remember(auth, &body)).await;
+                let is_late = |failure: &Failure| failure.is_timeout() && self.time_left() == Some(Duration::ZERO);
+                match answer {
+                    Some(Err(failure)) if is_late(&failure) => Err(Failure::AuthenticationTimeout),
+                    Some(answer) => answer,
+                    None => Err(Failure::AuthenticationTimeout),
+                }
+            }
+        };
+        if answer == Err(Failure::AuthenticationTimeout) {
+            self.endpoint.disconnect();
+        }
         self.client.leave_body(false);
         // Nothing of this may be taken for a try that concerns the client's request.
         self.endpoint.begin();
@@ -151,6 +169,12 @@ impl<'a> Exchange<'a> {
         let answer = answer?;
         self.expand_sign_in(auth, answer)?;
         Ok(answer)
+    }
+
+    /// How long the request may still take until the head of its answer, if its route limits that.
+    fn time_left(&self) -> Option<Duration> {
+        let Action::Forward(forward) = &self.route()?.action else { return None };
+        forward.policy.response_within.map(|whole| whole.saturating_sub(self.dispatched.elapsed()))
     }
 
     /// Makes the URL at which a client that the answer does not admit has to sign in.
@@ -250,9 +274,10 @@ impl<'a> Exchange<'a> {
     /// What the service says, and how long that may be kept.
     async fn ask_endpoints(&mut self, auth: &'a ExternalAuth, body: &[u8]) -> Result<(AuthAnswer, Duration), Failure> {
         let policy = &*auth.forward.policy;
+        let left = self.time_left().unwrap_or(Duration::MAX);
         self.allowance = Allowance {
-            send: policy.send_timeout,
-            read: policy.read_timeout,
+            send: policy.send_timeout.min(left),
+            read: policy.read_timeout.min(left),
             max_body: ByteLimit::NONE,
             max_head: policy.max_response_head,
             whole_head: policy.whole_head,
