@@ -257,12 +257,16 @@ impl ExternalAuth {
             && !OF_ANSWER.iter().any(|own| own.eq_ignore_ascii_case(name))
     }
 
-    /// What an answer with this status means. The Gateway API takes nothing but 200 for a yes, ingress-nginx each success; a call of gRPC
-    /// is not answered by a status.
+    /// What an answer with this status means. The Gateway API takes nothing but 200 for a yes, ingress-nginx each success, and a service
+    /// of the Gateway API may deny with a redirect or any error that is the client's; a call of gRPC is not answered by a status.
     pub fn judge(&self, status: u16) -> AuthAnswer {
         match (AuthAnswer::of_status(status), &self.protocol) {
             (_, AuthProtocol::Grpc(_)) => AuthAnswer::Failed,
-            (AuthAnswer::Allowed, AuthProtocol::Http(_)) if status != 200 => AuthAnswer::Failed,
+            (_, AuthProtocol::Http(_)) => match status {
+                200 => AuthAnswer::Allowed,
+                301 | 302 | 303 | 307 | 308 | 400..=499 => AuthAnswer::Denied,
+                _ => AuthAnswer::Failed,
+            },
             (answer, _) => answer,
         }
     }

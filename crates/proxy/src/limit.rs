@@ -260,7 +260,7 @@ fairway_model::limits! {
             MIRRORED_BYTES_EACH: usize = 8 << 20, Bytes, "A request is not copied.", "`fairway_mirror_dropped_total`";
             /// Time for a copy and its answer.
             MIRROR_TIME: Duration = Duration::from_secs(30), Time, "The connection is closed.", "`fairway_mirror_failures_total`";
-            /// Largest body of a response that is dropped: the answer of an authentication service or to a copy, an error that is replaced.
+            /// Largest body of a response that is dropped: the answer of an authentication service or to a copy, an error that is replaced. Also the largest of a denial by `ExternalAuth`; a longer one is left out.
             DISCARDED_BODY: u64 = 64 << 10, Bytes, "The connection to the endpoint is closed.", "";
             /// Time for the rest of that body.
             DISCARDED_BODY_WAIT: Duration = Duration::from_millis(100), Time, "The connection to the endpoint is closed.", "";

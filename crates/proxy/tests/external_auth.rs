@@ -263,11 +263,43 @@ async fn a_body_that_the_service_can_not_get_whole_is_refused() {
 
 #[tokio::test]
 async fn a_service_that_gets_what_is_listed_denies_as_others_do() {
-    for (answer, status) in [(401, 401), (403, 403), (302, 500), (202, 500), (204, 500)] {
-        let asks = HttpAuth { path: "".into(), allowed: Vec::new(), copied: vec![name("X-User")], body: None };
-        let guarded = Guarded::by(Reply::status(answer), asked_as(AuthProtocol::Http(asks)));
-        assert_eq!(guarded.get(&[]).await.status, status);
-        assert!(guarded.web.seen().is_empty());
+    let asks = || HttpAuth { path: "".into(), allowed: Vec::new(), copied: vec![name("X-User")], body: None };
+    for answer in [202, 204, 206, 300, 304, 500, 503] {
+        let guarded = Guarded::by(Reply::status(answer).body("mine"), asked_as(AuthProtocol::Http(asks())));
+        let response = guarded.get(&[]).await;
+        assert_eq!((response.status, guarded.web.requests()), (500, 0), "{answer}");
+        assert!(!response.text().contains("mine"));
+    }
+    // A denial is the client's answer, without what was about the connection to the service.
+    for answer in [401, 403, 302, 307, 404, 429] {
+        let reply = Reply::status(answer)
+            .header("Location", "/login")
+            .header("WWW-Authenticate", "Bearer")
+            .header("Set-Cookie", "a=1")
+            .header("Set-Cookie", "b=2")
+            .header("Connection", "X-Hop")
+            .header("X-Hop", "1")
+            .header("X-Accel-Redirect", "/internal")
+            .header("Content-Type", "application/json")
+            .body("{}");
+        let guarded = Guarded::by(reply, asked_as(AuthProtocol::Http(asks())));
+        let response = guarded.get(&[]).await;
+        assert_eq!((response.status, guarded.web.requests()), (answer, 0));
+        assert_eq!(
+            (response.header("location"), response.header("www-authenticate")),
+            (Some("/login"), Some("Bearer"))
+        );
+        assert_eq!(response.headers().all("set-cookie"), ["a=1", "b=2"]);
+        assert_eq!((response.header("x-hop"), response.header("x-accel-redirect")), (None, None));
+        assert_eq!((response.header("content-type"), &*response.text()), (Some("application/json"), "{}"));
+    }
+    // A body that is no text, or longer than is kept, is left out.
+    for body in [vec![0xff; 10], vec![b'x'; 1 << 20]] {
+        let reply = Reply::status(403).header("Content-Type", "text/x").header("X-Why", "no").body(body);
+        let guarded = Guarded::by(reply, asked_as(AuthProtocol::Http(asks())));
+        let response = guarded.get(&[]).await;
+        assert_eq!((response.status, &*response.text(), response.header("x-why")), (403, "", Some("no")));
+        assert_eq!(response.header("content-type"), None);
     }
 }
 
@@ -415,7 +447,7 @@ async fn a_service_that_cannot_be_asked_denies() {
     guarded.proxy.publish([endpoints("auth", &[])]).await;
     assert_eq!((guarded.get(&[]).await.status, guarded.web.requests()), (500, 0));
     let missing = "default/missing:80".into();
-    let unknown = Forward { backends: fairway_model::Backends::One(missing), ..auth().forward };
+    let unknown = Forward { backends: Backends::One(missing), ..auth().forward };
     let guarded = Guarded::by(Reply::ok(), ExternalAuth { forward: unknown, ..auth() });
     assert_eq!((guarded.get(&[]).await.status, guarded.web.requests()), (500, 0));
     // A target with a space can't be sent.

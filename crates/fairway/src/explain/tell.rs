@@ -469,9 +469,11 @@ impl Teller<'_> {
                 let question = format!("{} {}", asks.method.as_deref().unwrap_or("GET"), asks.target);
                 (question, format!("{denied}, 403 denies"), "2xx")
             }
-            AuthProtocol::Http(asks) => {
-                (format!("the client's method and {}PATH", asks.path), "401, 403 denies".to_owned(), "200")
-            }
+            AuthProtocol::Http(asks) => (
+                format!("the client's method and {}PATH", asks.path),
+                "a redirect or 4xx is what the client gets".to_owned(),
+                "200",
+            ),
             AuthProtocol::Grpc(asks) => {
                 let fields = match &asks.allowed {
                     None => "all fields".to_owned(),

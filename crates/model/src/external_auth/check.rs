@@ -227,7 +227,7 @@ impl CheckField {
 impl CheckDenied {
     /// The answer for the client. A status that could be taken for another verdict is none, and what can't be sent is left out: it is a
     /// no in any case.
-    fn respond(self) -> Respond {
+    pub fn respond(self) -> Respond {
         let is_answer = |status: &u16| matches!(status, 301 | 302 | 303 | 307 | 308 | 400..=599);
         let status = u16::try_from(self.status).ok().filter(is_answer).unwrap_or(403);
         let (mut content_type, mut fields) = (None, Vec::<(ConfiguredName, Box<str>)>::new());

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use fairway_model::decision::{self, Forwarding, Plan, Start, Step, Wait};
 use fairway_model::{
-    Action, AuthAnswer, AuthCache, AuthGiven, AuthProtocol, BasicAuth, ByteLimit, CheckVerdict, ConfiguredName,
-    ExternalAuth, Fields, GrpcAuth, Subrequest,
+    Action, AuthAnswer, AuthCache, AuthGiven, AuthProtocol, BasicAuth, ByteLimit, CheckChange, CheckDenied, CheckField,
+    CheckVerdict, ConfiguredName, ExternalAuth, FieldLine, Fields, GrpcAuth, KnownSet, Respond, Subrequest,
 };
 
 use super::side::{Question, Reply};
@@ -299,10 +299,37 @@ impl<'a> Exchange<'a> {
         let way = shard.upstreams.ways.for_own(self.live, &forwarding, &service).map_err(Failure::InvalidTls)?;
         self.try_endpoints(Serves::Authentication(auth, body), &forwarding, &service, &way, None).await?;
         let answer = auth.judge(self.endpoint.status());
+        if answer == AuthAnswer::Denied {
+            let denied = self.denial(method).await?;
+            self.scratch.decision.denied = Some(Box::new(denied));
+            return Ok((answer, Duration::ZERO));
+        }
         let lasts = self.may_last(auth);
         self.take_from_answer(auth, answer);
         self.discard_response(method).await?;
         Ok((answer, lasts))
+    }
+
+    /// The service's answer to a client that may not go on, as far as it is not about the connection to the service.
+    async fn denial(&mut self, method: Method) -> Result<Respond, Failure> {
+        let (status, response) = (self.endpoint.status(), self.endpoint.response());
+        let fields = FieldsView { fields: response.parsed.fields(), bytes: response.bytes };
+        let named = || fields.all(KnownField::Connection).flat_map(|list| list.split(|&byte| byte == b','));
+        let passes = |line: &FieldLine<'_>| {
+            !KnownSet::X_ACCEL.contains(line.known) && !named().any(|name| line.is(name.trim_ascii()))
+        };
+        let field = |line: FieldLine<'_>| {
+            let name = std::str::from_utf8(line.name).ok()?.to_owned();
+            Some(CheckField { name, value: line.value.to_vec(), change: Some(CheckChange::Append) })
+        };
+        let mut fields: Vec<_> = fields.lines().filter(passes).filter_map(field).collect();
+        let body = self.keep_response(method).await?.and_then(|body| String::from_utf8(body).ok());
+        if body.is_none() {
+            // What describes it goes with it.
+            let describes = |name: &str| name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("content-"));
+            fields.retain(|field| !describes(&field.name));
+        }
+        Ok(CheckDenied { status: status.into(), fields, body: body.unwrap_or_default() }.respond())
     }
 
     /// What a service says that is called.

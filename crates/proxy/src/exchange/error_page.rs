@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use fairway_model::ErrorResponse;
 use fairway_model::decision::{Plan, Step};
@@ -80,24 +81,45 @@ impl<'a> Exchange<'a> {
     /// # Errors
     /// If the client has gone meanwhile.
     pub(super) async fn discard_response(&mut self, method: Method) -> Result<(), Failure> {
-        self.endpoint.begin_body(method, BodyForm::Frames);
         // The client waits for this only as long as it makes no difference.
-        self.limits.read = self.after_gap(DISCARDED_BODY_WAIT);
-        let whole = poll_fn(|cx| self.poll_discard(cx)).await?;
+        self.drain_response(method, DISCARDED_BODY_WAIT, |_| {}).await.map(|_| ())
+    }
+
+    /// The body of a response that is for the client in the end, and waited for as long as the endpoint may be silent. `None` for one that
+    /// is too long, or doesn't come.
+    ///
+    /// # Errors
+    /// If the client has gone meanwhile.
+    pub(super) async fn keep_response(&mut self, method: Method) -> Result<Option<Vec<u8>>, Failure> {
+        let mut body = Vec::new();
+        let whole = self.drain_response(method, self.allowance.read, |data| body.extend_from_slice(data)).await?;
+        Ok(whole.then_some(body))
+    }
+
+    /// Receives the body of a response, and says whether it is whole.
+    async fn drain_response(
+        &mut self,
+        method: Method,
+        wait: Duration,
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<bool, Failure> {
+        self.endpoint.begin_body(method, BodyForm::Frames);
+        self.limits.read = self.after_gap(wait);
+        let whole = poll_fn(|cx| self.poll_drain(cx, &mut take)).await?;
         let shard = &self.facts.shard;
         let kept = whole && self.request == RequestProgress::Sent && !shard.is_draining();
         if let Some(up) = self.endpoint.take_reusable(method).filter(|_| kept) {
             shard.upstreams.pool.borrow_mut().put(up, shard.timers.now(), &self.live.prepared.pool);
         }
-        Ok(())
+        Ok(whole)
     }
 
-    /// Receives and discards; ready with whether the end was reached.
-    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Failure>> {
+    /// Receives; ready with whether the end was reached.
+    fn poll_drain(&mut self, cx: &mut Context<'_>, take: &mut impl FnMut(&[u8])) -> Poll<Result<bool, Failure>> {
         loop {
             let source = self.endpoint.source();
             loop {
-                match source.take_data(usize::MAX, |_| {}) {
+                match source.take_data(usize::MAX, &mut *take) {
                     Ok(true) => {}
                     Ok(false) => break,
                     Err(_) => return Poll::Ready(Ok(false)),
