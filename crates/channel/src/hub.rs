@@ -4,7 +4,7 @@
 //! and no queue of old ones. Invariant: no proxy delays another, and none delays a change for longer than [`PATIENCE`] and more than
 //! once before it has caught up.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant as Clock, SystemTime};
 
@@ -45,9 +45,11 @@ struct Inner {
 struct State {
     /// 0 before the first publication.
     generation: u64,
-    resources: HashMap<Arc<str>, Entry>,
+    resources: BTreeMap<Arc<str>, Entry>,
     /// The names that each of the last generations changed.
     log: VecDeque<(u64, Vec<Arc<str>>)>,
+    /// Number of names in it.
+    logged: usize,
     proxies: BTreeMap<u64, Proxy>,
     next: u64,
     /// Proxies, and those that are still greeting.
@@ -157,9 +159,9 @@ pub struct HubFigures {
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     /// `None` for the version of a resource that the proxy refused without an earlier form.
-    pub(crate) held: HashMap<Arc<str>, Option<Version>>,
+    pub(crate) held: BTreeMap<Arc<str>, Option<Version>>,
     /// The resources of which the proxy has another form than `held` says, because it refused that.
-    pub(crate) refused: HashSet<Arc<str>>,
+    pub(crate) refused: BTreeSet<Arc<str>>,
     /// The generation that it was last compared with.
     pub(crate) seen: Option<u64>,
 }
@@ -250,10 +252,7 @@ impl Hub {
             let generation = state.generation;
             let (next, proxies) = (state.next, state.proxies.len());
             state.pace.publish(generation, next, proxies);
-            state.log.push_back((generation, names));
-            if state.log.len() > LOG {
-                state.log.pop_front();
-            }
+            state.note(names);
             let replicas = match state.resources.get(SETTINGS).map(|entry| &entry.resource) {
                 Some(Resource::Settings(settings)) => Some(settings.replicas),
                 _ => None,
@@ -428,7 +427,6 @@ impl Hub {
                 lacking.for_each(|(name, entry)| difference.add(name, entry, ledger));
                 let gone = ledger.held.keys().filter(|name| !state.resources.contains_key(*name));
                 difference.removed.extend(gone.cloned());
-                difference.changed.sort_unstable_by(|a, b| a.name.cmp(&b.name));
             }
         }
         Some(difference)
@@ -458,6 +456,17 @@ impl Hub {
 
     fn progressed(&self) {
         self.0.progress.send_modify(|count| *count = count.wrapping_add(1));
+    }
+}
+
+impl State {
+    /// Records the names that the newest generation changed. With more names than there are resources, comparing all costs less.
+    fn note(&mut self, names: Vec<Arc<str>>) {
+        self.logged += names.len();
+        self.log.push_back((self.generation, names));
+        while self.log.len() > LOG || (self.logged > self.resources.len() && self.log.len() > 1) {
+            self.logged -= self.log.pop_front().map_or(0, |(_, names)| names.len());
+        }
     }
 }
 

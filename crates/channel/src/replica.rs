@@ -3,7 +3,7 @@
 //! Invariant: a resource that can't be understood changes nothing: its last good form stays. A host without one answers 503, because
 //! its requests would otherwise go to a wider host, without the restrictions of this one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use fairway_model::{Action, Delta, Host, HostPattern, Origin, PathMatch, Resource, Respond, Route, TableName};
@@ -17,7 +17,7 @@ use crate::round::{Gather, Gathered, Violation};
 /// What a proxy holds. It outlives the connection that it came by.
 #[derive(Debug, Default)]
 pub(crate) struct Replica {
-    held: HashMap<Box<str>, Held>,
+    held: BTreeMap<Box<str>, Held>,
     refused: BTreeMap<Box<str>, String>,
     arriving: Arriving,
     /// Whether a patch was none of what is held: a controller of another build writes resources differently.

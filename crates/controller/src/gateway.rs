@@ -4,7 +4,7 @@
 //! what other controllers have written stays byte for byte; a status names the generation that translation has seen, never a newer
 //! one.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fairway_translate::gateway::CONTROLLER;
@@ -34,9 +34,9 @@ const FLEETING: [&str; 2] = ["InsecureFrontendValidationMode", "PartiallyInvalid
 /// The status of all objects of the Gateway API.
 #[derive(Debug, Default)]
 pub(crate) struct GatewayStatus {
-    objects: HashMap<ObjectKey, Shown>,
+    objects: BTreeMap<ObjectKey, Shown>,
     /// What translation says about each object of ours.
-    wanted: HashMap<ObjectKey, Arc<ObjectStatus>>,
+    wanted: BTreeMap<ObjectKey, Arc<ObjectStatus>>,
     addresses: Vec<Value>,
     /// Objects to check.
     pub(crate) backlog: Backlog,

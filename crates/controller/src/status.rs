@@ -4,7 +4,7 @@
 //! written only while it is ours, we lead, and the addresses are known and differ from those it shows; an empty list is
 //! written only to remove our own addresses during shutdown.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,8 +31,8 @@ const WRITES: Writes =
 /// The status of all Ingresses.
 #[derive(Debug, Default)]
 pub(crate) struct Status {
-    ingresses: HashMap<ObjectKey, Entry>,
-    served: HashSet<ObjectKey>,
+    ingresses: BTreeMap<ObjectKey, Entry>,
+    served: BTreeSet<ObjectKey>,
     /// The addresses to show. `None` while unknown.
     addresses: Option<Arc<Addresses>>,
     /// Ingresses to check.

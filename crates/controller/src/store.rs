@@ -3,7 +3,7 @@
 //! Invariant: nothing is passed on before the first list of every source is complete. Changes are kept per object, so
 //! however long translation is busy, there are never more of them than objects.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use fairway_translate::objects::{Change, Kind, ObjectKey};
 
@@ -14,7 +14,7 @@ use crate::watch::{Content, Identity, Seen, Wanted};
 pub(crate) struct Store {
     sources: Vec<Progress>,
     /// The objects that translation has or could have. A Service watched for its addresses has a source of its own.
-    known: HashMap<ObjectKey, Known>,
+    known: BTreeMap<ObjectKey, Known>,
     pending: BTreeMap<ObjectKey, Change>,
 }
 
@@ -24,9 +24,9 @@ struct Progress {
     /// Whether a first list is complete.
     listed: bool,
     /// The objects delivered so far by the list in progress.
-    relisting: Option<HashSet<ObjectKey>>,
+    relisting: Option<BTreeSet<ObjectKey>>,
     /// Existing Services, if only their addresses are watched; translation ignores them.
-    aside: HashMap<ObjectKey, Identity>,
+    aside: BTreeMap<ObjectKey, Identity>,
 }
 
 #[derive(Debug)]
@@ -51,13 +51,13 @@ pub(crate) enum News {
 impl Store {
     /// Creates a store for sources with these requirements.
     pub(crate) fn new(sources: impl IntoIterator<Item = Wanted>) -> Self {
-        let progress = |wanted| Progress { wanted, listed: false, relisting: None, aside: HashMap::new() };
-        Self { sources: sources.into_iter().map(progress).collect(), known: HashMap::new(), pending: BTreeMap::new() }
+        let progress = |wanted| Progress { wanted, listed: false, relisting: None, aside: BTreeMap::new() };
+        Self { sources: sources.into_iter().map(progress).collect(), known: BTreeMap::new(), pending: BTreeMap::new() }
     }
 
     /// Records the start of a source's list.
     pub(crate) fn relist(&mut self, source: usize) {
-        self.sources[source].relisting = Some(HashSet::new());
+        self.sources[source].relisting = Some(BTreeSet::new());
     }
 
     /// Records the end of a source's list: objects it lacks are gone. Returns those.

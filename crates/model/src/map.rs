@@ -19,6 +19,8 @@ pub(crate) static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::def
 #[derive(Clone)]
 pub(crate) struct Map<K, V> {
     shards: Arc<[Arc<Shard<K, V>>]>,
+    /// What each shard without entries is.
+    empty: Arc<Shard<K, V>>,
     len: usize,
 }
 
@@ -51,8 +53,15 @@ impl<K: Clone + Eq + Hash, V> Map<K, V> {
         if self.find(hash, |other| other == key).is_none() {
             return false;
         }
-        if let Ok(entry) = self.shard_mut(hash).find_entry(hash, |(other, _)| other == key) {
+        let rest = self.shard_mut(hash);
+        if let Ok(entry) = rest.find_entry(hash, |(other, _)| other == key) {
             entry.remove();
+            // What has lost most of its entries gives their memory back.
+            if rest.is_empty() {
+                Arc::make_mut(&mut self.shards)[shard(hash)] = self.empty.clone();
+            } else if rest.len() < rest.capacity() / 4 {
+                rest.shrink_to_fit(|(key, _)| HASHER.hash_one(key));
+            }
             self.len -= 1;
         }
         true
@@ -110,7 +119,7 @@ fn shard(hash: u64) -> usize {
 impl<K, V> Default for Map<K, V> {
     fn default() -> Self {
         let empty = Arc::new(HashTable::new());
-        Self { shards: std::iter::repeat_n(empty, SHARDS).collect(), len: 0 }
+        Self { shards: std::iter::repeat_n(empty.clone(), SHARDS).collect(), empty, len: 0 }
     }
 }
 
@@ -159,6 +168,24 @@ mod tests {
                 prop_assert_eq!(contents(&before), model_before);
             }
         }
+    }
+
+    #[test]
+    fn what_is_removed_leaves_no_memory_behind() {
+        let mut map = Map::default();
+        let many = 0..100 * SHARDS;
+        for key in many.clone() {
+            map.insert(key, Arc::new(()));
+        }
+        for key in many.clone().skip(SHARDS) {
+            map.remove(&key);
+        }
+        let room: usize = map.shards.iter().map(|shard| shard.capacity()).sum();
+        assert!(room < 10 * SHARDS, "room for {room} entries, of which {SHARDS} are left");
+        for key in many.take(SHARDS) {
+            map.remove(&key);
+        }
+        assert!(map.shards.iter().all(|shard| Arc::ptr_eq(shard, &map.empty)));
     }
 
     fn contents(map: &Map<u8, u16>) -> BTreeMap<u8, u16> {

@@ -92,6 +92,31 @@ async fn without_any_proxy_a_change_waits_once() {
     hub.deserted().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_has_changed_is_remembered_only_while_that_saves_something() {
+    let (hub, _reports) = Hub::new();
+    let member = hub.seat().unwrap().join("p".into(), "1".into(), false);
+    let mut taker = Taker::default();
+    let logged = || hub.state().log.iter().map(|(_, names)| names.len()).sum::<usize>();
+    hub.publish(Delta::upsert((0..50).map(|name| endpoints(name, 0)))).await;
+    taker.catch_up(&hub, &member);
+    assert_eq!(taker.told, 50);
+    for last in 1..=200 {
+        hub.publish(change(last % 50, last)).await;
+        assert!(logged() <= 50 && logged() == hub.state().logged);
+    }
+    taker.catch_up(&hub, &member);
+    assert_eq!(taker.told, 100, "further behind than the log goes back");
+    hub.publish(change(7, 0)).await;
+    taker.catch_up(&hub, &member);
+    assert_eq!(taker.told, 101);
+    // The names of what is gone go with the next change.
+    let gone = |name| ResourceName::EndpointSet(format!("b{name}").into());
+    hub.publish(Delta { removals: (0..48).map(gone).collect(), ..Delta::default() }).await;
+    hub.publish(change(48, 1)).await;
+    assert_eq!(logged(), 1);
+}
+
 #[test]
 fn a_refusal_is_reported_with_the_objects_that_it_is_about() {
     let (hub, mut reports) = Hub::new();
@@ -156,8 +181,9 @@ fn a_proxy_that_missed_more_than_is_remembered_has_everything_compared() {
     taker.catch_up(&hub, &member);
     let gone = Delta { removals: endpoints(2, 0).name().into_iter().collect(), ..Delta::default() };
     runtime.block_on(hub.publish(gone));
-    for number in 0..LOG {
-        runtime.block_on(hub.publish(change(3, 1 + (number % 2) as u8)));
+    runtime.block_on(hub.publish(change(3, 2)));
+    for _ in 0..LOG {
+        runtime.block_on(hub.publish(Delta::default()));
     }
     assert_eq!(hub.state().log.len(), LOG);
     taker.catch_up(&hub, &member);
