@@ -26,7 +26,7 @@ use super::{Proxies, RunError};
 use crate::address::{Address, Addresses};
 use crate::api::{ApiServer, CallError};
 use crate::config::{AddressSource, ControllerConfig, Pod};
-use crate::debounce::Debounce;
+use crate::debounce::{Debounce, Haste};
 use crate::event::{Report, Sender};
 use crate::finding::Findings;
 use crate::gate::{Fed, Routed, Telling};
@@ -378,7 +378,7 @@ impl Running {
             self.making.check();
             self.look_up_nodes();
             // Only the time has changed, and with it perhaps the validity of a certificate.
-            self.debounce.touch(now);
+            self.debounce.touch(now, Haste::Soon);
         }
         if !matches!(self.stage, Stage::Working | Stage::Left) && self.leave_until <= now {
             warn!("the shutdown takes too long: addresses may stay in the status of Ingresses");

@@ -9,6 +9,7 @@ use super::Running;
 use super::tell::{log, log_resolved};
 use crate::address::Addresses;
 use crate::api::CallError;
+use crate::debounce::Haste;
 use crate::event::{Report, Subject};
 use crate::gate::Asking;
 use crate::reference::is_referenced;
@@ -20,6 +21,8 @@ impl Running {
     /// Handles a message of a watch.
     pub(in crate::controller) async fn take(&mut self, source: usize, message: Message) {
         let Source { kind, wanted, .. } = self.sources[source];
+        // Endpoints name nothing else. When they vanish with their Service, what leads to them may be about to change.
+        let is_endpoints = matches!(message, Message::Seen(_)) && matches!(kind, Kind::Service | Kind::EndpointSlice);
         match message {
             Message::Relist => self.store.relist(source),
             Message::Seen(seen) => self.seen(source, *seen).await,
@@ -70,7 +73,7 @@ impl Running {
         // An empty cluster is also a state to serve.
         let begins = self.translator.is_none() && self.store.synced() && self.debounce.due().is_none();
         if self.store.has_changes() || self.rebuild || begins {
-            self.debounce.touch(Instant::now());
+            self.debounce.touch(Instant::now(), if is_endpoints { Haste::AtOnce } else { Haste::Soon });
         }
     }
 
@@ -109,7 +112,7 @@ impl Running {
         let Some(gating) = self.gating.as_mut().filter(|_| is_observed) else { return };
         let now = Instant::now();
         if gating.observed.seen(key, identity, asking, now) {
-            self.debounce.touch(now);
+            self.debounce.touch(now, Haste::Soon);
         }
     }
 
@@ -209,7 +212,7 @@ impl Running {
             Some(Content::Metadata | Content::Addresses(_)) => (),
         }
         if self.store.has_changes() {
-            self.debounce.touch(Instant::now());
+            self.debounce.touch(Instant::now(), Haste::Soon);
         }
     }
 }

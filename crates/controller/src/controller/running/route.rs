@@ -13,6 +13,7 @@ use super::{Job, MESSAGES, Running};
 use crate::api::{ApiServer, CallError};
 use crate::config::{ControllerConfig, Pod};
 use crate::controller::Proxies;
+use crate::debounce::Haste;
 use crate::gate::{self, Fed, FeedNews, Gate, Observed, Peers, Reach, Record, Routed, Telling, Verdict};
 
 /// What runs only with `--readiness-gate` or `--observed`.
@@ -82,7 +83,7 @@ impl Running {
             Fed::Leases(FeedNews::Gone(lease)) => peers.gone(&lease),
         }
         if gate.has_changes() {
-            self.debounce.touch(now);
+            self.debounce.touch(now, Haste::Soon);
         }
     }
 

@@ -29,8 +29,8 @@ impl Running {
     /// Translates the changes and absorbs the result; sends nothing yet. To be called when every list is complete and
     /// no publication is in progress.
     pub(super) async fn translate(&mut self) {
-        self.debounce.reset();
         let begin = Instant::now();
+        self.debounce.reset(begin);
         let mut changes = self.store.take_changes();
         if let Some(Gating { gate, .. }) = &mut self.gating {
             gate.overlay(&mut changes);
