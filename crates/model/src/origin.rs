@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+/// The kind of what is no user object.
+const BUILT_IN: &str = "Fairway";
+
 /// The Kubernetes object (and the part of it) that a value was translated from.
 #[derive(Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
 pub struct Origin {
@@ -27,7 +30,12 @@ impl Origin {
 
     /// The origin of a value that no user object asked for, such as the answer for unknown hosts.
     pub fn built_in(name: &str) -> Self {
-        Self::new("Fairway", "", name)
+        Self::new(BUILT_IN, "", name)
+    }
+
+    /// Whether no user object asked for the value.
+    pub fn is_built_in(&self) -> bool {
+        &*self.kind == BUILT_IN
     }
 
     /// The same object, narrowed to one part of it.

@@ -8,20 +8,17 @@ use fairway_model::{Action, Backends, Host, HostPattern, Route, Snapshot};
 use super::MetricOptions;
 use crate::record::RequestRecord;
 
-/// Kind of the objects whose routes are counted.
-const INGRESS: &str = "Ingress";
-
 /// The label `host` of requests whose own host is not distinguished.
 pub(super) const ANY_HOST: &str = "_";
 
-/// Labels of a route of an Ingress, or of all requests that match no Ingress (then all are empty except `host`).
+/// Labels of a route of an Ingress or of the Gateway API, or of all requests that match none (then all are empty except `host`).
 #[derive(Clone, Debug, Default, Eq, PartialEq, Ord, PartialOrd, Hash)]
 pub struct RequestLabels {
-    /// Namespace of the Ingress.
+    /// Namespace of the object that the route comes from.
     pub namespace: Arc<str>,
     /// Its name.
     pub ingress: Arc<str>,
-    /// Name of the Service.
+    /// Name of the backend.
     pub service: Arc<str>,
     /// ingress-nginx's name for the alternative, if a canary was chosen.
     pub canary: Arc<str>,
@@ -38,8 +35,8 @@ impl RequestLabels {
     /// matches only by a pattern, or not at all, counts under its own host with `--metrics-per-undefined-host`, and otherwise not
     /// at all.
     pub(super) fn of(record: &RequestRecord<'_>, options: &MetricOptions) -> Option<Self> {
-        let mut labels = Self::of_ingress(record);
-        if let Some(route) = record.route.filter(|route| is_of_ingress(route)) {
+        let mut labels = Self::of_object(record);
+        if let Some(route) = record.route.filter(|route| is_of_object(route)) {
             labels.path = route.rule.clone();
         }
         if options.per_host {
@@ -56,8 +53,8 @@ impl RequestLabels {
     }
 
     /// The labels of a request without path and host.
-    pub(super) fn of_ingress(record: &RequestRecord<'_>) -> Self {
-        let Some(route) = record.route.filter(|route| is_of_ingress(route)) else {
+    pub(super) fn of_object(record: &RequestRecord<'_>) -> Self {
+        let Some(route) = record.route.filter(|route| is_of_object(route)) else {
             return Self::default();
         };
         Self {
@@ -74,8 +71,8 @@ impl RequestLabels {
         Self { host: ANY_HOST.into(), ..self.clone() }
     }
 
-    /// Whether these are the labels of a route of an Ingress.
-    pub(super) fn has_ingress(&self) -> bool {
+    /// Whether these are the labels of a route of an object.
+    pub(super) fn has_object(&self) -> bool {
         !self.ingress.is_empty()
     }
 }
@@ -112,17 +109,18 @@ impl LiveRoutes {
                 HostPattern::Exact(name) => (name.as_str().into(), false),
                 _ => (Box::default(), true),
             };
-            for route in host.reachable_routes().filter(|route| is_of_ingress(route)) {
+            let routes = host.tiers().flat_map(Host::reachable_routes);
+            for route in routes.filter(|route| is_of_object(route)) {
                 let mut add = |service: Arc<str>, canary: Arc<str>| {
                     let (namespace, ingress) = (route.origin.namespace.clone(), route.origin.name.clone());
-                    let of_ingress = RequestLabels { namespace, ingress, service, canary, ..RequestLabels::default() };
+                    let of_object = RequestLabels { namespace, ingress, service, canary, ..RequestLabels::default() };
                     live.0.insert(RequestLabels {
                         path: route.rule.clone(),
                         host: name.clone(),
                         own_host,
-                        ..of_ingress.clone()
+                        ..of_object.clone()
                     });
-                    live.0.insert(of_ingress);
+                    live.0.insert(of_object);
                 };
                 add(Arc::default(), Arc::default());
                 if let Action::Forward(forward) = &route.action {
@@ -144,7 +142,7 @@ impl LiveRoutes {
 
     /// Whether such a route still exists.
     pub(super) fn keeps(&self, labels: &RequestLabels) -> bool {
-        !labels.has_ingress()
+        !labels.has_object()
             || if labels.own_host {
                 self.0.contains(&RequestLabels { host: Box::default(), ..labels.clone() })
             } else {
@@ -153,7 +151,7 @@ impl LiveRoutes {
     }
 }
 
-/// Whether a route comes from a user's object. Routes that the proxy adds (the answer for unknown paths) have no Ingress.
-fn is_of_ingress(route: &Route) -> bool {
-    &*route.origin.kind == INGRESS
+/// Whether a route comes from a user's object, unlike those that the proxy adds (the answer for unknown paths).
+fn is_of_object(route: &Route) -> bool {
+    !route.origin.is_built_in()
 }

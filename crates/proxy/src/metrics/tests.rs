@@ -131,6 +131,44 @@ fn failures_are_counted_by_reason_and_side() {
     );
 }
 
+/// Two routes for one host, the second of which follows the first at any path, each with its own series.
+#[test]
+fn routes_of_the_gateway_api_are_told_apart() {
+    let (options, mut metrics) = worker(|_| {});
+    let fixture = Fixture::new("GET /a HTTP/1.1", "");
+    let of_route = |name: &str, path: &str| {
+        let mut route = host("r.example", name).routes()[0].clone();
+        route.origin = fairway_model::Origin::new("HTTPRoute", "shop", name).section("rules[0]");
+        route.rule = path.into();
+        Host::new("t".into(), HostPattern::parse("r.example").unwrap(), vec![route])
+    };
+    let second = Arc::new(of_route("r2", "/two"));
+    let onward = fairway_model::Onward { then: Some(second.clone()), ..fairway_model::Onward::default() };
+    let first = of_route("r1", "/one").with_onward(Some(onward));
+    let bad = Some(Reason::Misconfigured.into());
+    for (host, cause) in [(&first, None), (&*second, None), (&*second, bad)] {
+        let route = host.routes().first();
+        metrics.record(&RequestRecord { host: Some(host), route, cause, ..fixture.record() });
+    }
+    let snapshot = Snapshot::default().apply(Delta::upsert([first.clone().into(), fixture.backend.clone().into()]));
+    let live = live_of(&snapshot);
+    metrics.report(1, &live);
+    let text = rendered(&options, &snapshot, vec![metrics.report(1, &live)]);
+    let labels = |name, path| {
+        format!(
+            "C,canary=\"\",ingress=\"{name}\",namespace=\"shop\",path=\"{path}\",service=\"web\",host=\"r.example\""
+        )
+    };
+    assert_eq!(
+        series(&text, "requests{"),
+        [("r1", "/one", 1), ("r2", "/two", 2)].map(|(name, path, count)| {
+            format!("nginx_ingress_controller_requests{{{},method=\"GET\",status=\"200\"}} {count}", labels(name, path))
+        })
+    );
+    let failed = "ingress=\"r2\",namespace=\"shop\",service=\"web\",reason=\"misconfigured\",side=\"internal\"} 1";
+    assert!(text.contains(failed), "{text}");
+}
+
 #[test]
 fn several_tries_have_no_single_time() {
     let (options, mut metrics) = worker(full);
@@ -526,8 +564,11 @@ fn the_reference_names_every_metric() {
          their names, meaning and labels, so its dashboards and alerts continue to work; the names of all others begin with `fairway_`. \
          Where the third column says `full`, the metric is shown only with `--metrics-detail full`. Reasons are listed in \
          [failure reasons](failure-reasons.md); rules and a dashboard that use these metrics are in [alerts](alerts.md).\n\n\
-         The label `namespace` is that of the Ingress or Secret, and the first three labels are the same for all metrics of a pod. \
+         The label `namespace` is that of the Ingress, route or Secret, and the first three labels are the same for all metrics of a pod. \
          Prometheus shows `namespace` as `exported_namespace` if it has its own label of this name for the pod, unless `honorLabels` is set.\n\n\
+         For an HTTPRoute or GRPCRoute, `ingress` is the name of the route, `service` that of the Service or XBackend, and `path` that of \
+         the match. As for Ingresses, requests are counted per host only for hosts that the configuration names; with \
+         `--metrics-per-undefined-host` also those for hosts that only a wildcard matches, or a route and listener without a hostname.\n\n\
          Series of a removed route appear in one more scrape and then disappear.\n\n\
          | metric | type | shown | labels | meaning |\n| --- | --- | --- | --- | --- |\n"
         .to_owned();

@@ -269,8 +269,8 @@ impl WorkerMetrics {
 
     /// Counts why a request or its tries failed.
     fn fail(&mut self, record: &RequestRecord<'_>) {
-        let labels = RequestLabels::of_ingress(record);
-        let route = labels.has_ingress().then(|| self.by_labels(labels));
+        let labels = RequestLabels::of_object(record);
+        let route = labels.has_object().then(|| self.by_labels(labels));
         if let Some(cause) = record.cause {
             self.series.fail(route, Failed::Request, cause.reason, 1);
         }
