@@ -198,6 +198,7 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
                 step: Step::Respond(&NOT_FOUND),
                 passed: 0,
                 scheme: received.arrival.scheme,
+                wider_than: None,
                 chosen: None,
                 canary: None,
                 replaced: false,
@@ -412,7 +413,11 @@ fn find<'s, 'a, F: Fields<'a>>(
         }
         let name = requested_name(head, &mut scratch.host).ok_or(Failure::Host)?;
         match snapshot.host_after(table, name, host) {
-            Some(next) => host = next,
+            Some(next) => {
+                cold_path();
+                plan.wider_than.get_or_insert(host);
+                host = next;
+            }
             None => return Ok(()),
         }
     }

@@ -63,6 +63,14 @@ impl Route {
         }
     }
 
+    /// The first of the backends that it leads to.
+    pub fn first_backend(&self) -> Option<&BackendName> {
+        match &self.action {
+            Action::Forward(forward) => forward.backends.names().next(),
+            Action::Redirect(_) | Action::Respond(_) => None,
+        }
+    }
+
     /// Whether the two take the same requests.
     pub(crate) fn takes_the_same(&self, other: &Self) -> bool {
         self.path == other.path && self.conditions == other.conditions

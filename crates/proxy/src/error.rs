@@ -2,11 +2,13 @@
 //! [`Cause`] for the operator.
 
 use std::io;
+use std::net::IpAddr;
 
-use fairway_model::decision;
+use fairway_model::{BackendName, decision};
 use nix::libc::ECONNREFUSED;
 
 use crate::http::{BodyError, HeadError};
+use crate::live::Live;
 pub(crate) use crate::reason::Side;
 use crate::reason::{Cause, CauseDetail, Reason};
 use crate::upstream::InvalidTls;
@@ -42,6 +44,10 @@ pub(crate) enum Failure {
     NoShare,
     /// The backend has no endpoint.
     NoEndpoint,
+    /// The backend is a name that is not resolved.
+    Unresolved,
+    /// The backend is a name that leads to no other address than such as this one, which is refused.
+    Forbidden(IpAddr),
     /// The process has as many files open as it may.
     NoFile,
     /// Connecting to the endpoint failed, with the error of the operating system.
@@ -74,8 +80,8 @@ pub(crate) enum Failure {
     Upgrade,
     /// The response body was refused, or ended early.
     ResponseBody(BodyError),
-    /// The TLS handshake with the endpoint failed.
-    Handshake,
+    /// The TLS handshake with the endpoint failed, for this reason.
+    Handshake(&'static str),
     /// TLS to the endpoint can't be set up as the route demands.
     InvalidTls(InvalidTls),
     /// The authentication service could not be asked, for this reason, or its answer means nothing.
@@ -172,6 +178,18 @@ fn code_name(code: h2::Reason) -> &'static str {
 pub(crate) const CLIENT_CLOSED: u16 = 499;
 
 impl Failure {
+    /// The failure for a backend without endpoints.
+    pub(crate) fn without_endpoint(live: &Live, backend: &BackendName) -> Self {
+        match decision::Failure::without_endpoint(&live.snapshot, backend) {
+            decision::Failure::NoEndpoint => match live.resolved.get(backend) {
+                Some(resolved) => resolved.refused.map_or(Self::NoEndpoint, Self::Forbidden),
+                None if live.is_name(backend) => Self::Unresolved,
+                None => Self::NoEndpoint,
+            },
+            other => other.into(),
+        }
+    }
+
     /// The side at fault.
     pub(crate) const fn side(self) -> Side {
         self.reason().side()
@@ -187,6 +205,9 @@ impl Failure {
             Self::InvalidTls(InvalidTls::Certificate) => CauseDetail::Text("the client certificate cannot be used"),
             Self::InvalidTls(InvalidTls::Authorities) => CauseDetail::Text("the authorities cannot be used"),
             Self::InvalidTls(InvalidTls::Name) => CauseDetail::Text("the server name cannot be used"),
+            Self::Handshake(fault) => CauseDetail::Text(fault),
+            Self::Unresolved => CauseDetail::Text("the name of the backend is not resolved"),
+            Self::Forbidden(address) => CauseDetail::Forbidden(address),
             Self::NotHttp2 => CauseDetail::Text("the endpoint does not speak HTTP/2"),
             Self::Unprocessed => CauseDetail::Text("the endpoint refused the stream"),
             Self::StreamReset(reason) => CauseDetail::Text(code_name(reason)),
@@ -222,7 +243,7 @@ impl Failure {
             Self::ClientStalled => Reason::ClientStalled,
             Self::CallTimeout => Reason::CallTimeout,
             Self::NoService | Self::NoShare => Reason::NoService,
-            Self::NoEndpoint => Reason::NoEndpoint,
+            Self::NoEndpoint | Self::Unresolved | Self::Forbidden(_) => Reason::NoEndpoint,
             Self::NoFile => Reason::NoFile,
             Self::Connect(Errno(Some(ECONNREFUSED))) => Reason::ConnectRefused,
             Self::Connect(_) => Reason::ConnectFailed,
@@ -237,7 +258,7 @@ impl Failure {
             }
             Self::Upgrade => Reason::BadUpgrade,
             Self::ResponseBody(_) => Reason::BadResponseBody,
-            Self::Handshake => Reason::TlsHandshake,
+            Self::Handshake(_) => Reason::TlsHandshake,
             Self::InvalidTls(_) => Reason::Misconfigured,
             Self::Authentication(_) | Self::AuthenticationTimeout | Self::PasswordsBusy => Reason::Authentication,
             Self::WrongPasswords => Reason::RateLimit,
@@ -263,7 +284,13 @@ impl Failure {
             Self::BodyTooLarge => 413,
             Self::WrongPasswords => 429,
             Self::HeadTimeout | Self::BodyTimeout | Self::ClientStalled => 408,
-            Self::NoService | Self::NoEndpoint | Self::NoFile | Self::InvalidTls(_) | Self::NoRetryLeft => 503,
+            Self::NoService
+            | Self::NoEndpoint
+            | Self::Unresolved
+            | Self::Forbidden(_)
+            | Self::NoFile
+            | Self::InvalidTls(_)
+            | Self::NoRetryLeft => 503,
             Self::ConnectTimeout
             | Self::SendTimeout
             | Self::ReadTimeout
@@ -271,7 +298,7 @@ impl Failure {
             | Self::AuthenticationTimeout => 504,
             Self::Connect(_)
             | Self::EndpointGone
-            | Self::Handshake
+            | Self::Handshake(_)
             | Self::UpstreamClosed
             | Self::UpstreamReset(_)
             | Self::NotHttp2
@@ -293,7 +320,7 @@ impl Failure {
             Self::Connect(_)
                 | Self::EndpointGone
                 | Self::ConnectTimeout
-                | Self::Handshake
+                | Self::Handshake(_)
                 | Self::NotHttp2
                 | Self::Unprocessed
         )

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use fairway_model::{BackendName, Snapshot};
+use fairway_model::{BackendName, Endpoints, Snapshot};
 
 use crate::geo::GeoDatabases;
 use crate::net::resolve::{AddressPolicy, Resolved};
@@ -74,6 +74,12 @@ impl Live {
             resolved,
             addresses: self.addresses.clone(),
         })
+    }
+
+    /// Whether it takes DNS to find the endpoints of a backend.
+    pub(crate) fn is_name(&self, backend: &BackendName) -> bool {
+        let set = self.snapshot.endpoint_set(backend);
+        set.is_some_and(|set| matches!(set.endpoints, Endpoints::Name { .. }))
     }
 
     /// The next version, in which one name resolves to something else.

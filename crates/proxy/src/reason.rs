@@ -4,6 +4,7 @@
 //! a 5xx status. Each has exactly one [`Reason`], and each reason has one [`Side`].
 
 use std::fmt;
+use std::net::IpAddr;
 
 use nix::errno::Errno;
 
@@ -89,7 +90,7 @@ reasons! {
         "The host asks for a client certificate (`auth-tls-secret`), and there is none, or one that could not be verified or is of another subject.";
     Misdirected = "misdirected", "421",
         "The connection was made for a host that asks for other client certificates than the host of the request; clients then make another one.";
-    NoHost = "no_host", "404", "No Ingress serves the host of the request.";
+    NoHost = "no_host", "404", "No Ingress and no route of the Gateway API serves the host of the request.";
     NoRoute = "no_route", "404", "No path of the host matches the request.";
     }
     Upstream {
@@ -114,8 +115,8 @@ reasons! {
     NoService = "no_service", "503", "The Service of the route, or its port, does not exist.";
     NoEndpoint = "no_endpoint", "503", "The Service of the route has no ready endpoint.";
     NoFile = "no_file", "503", "The process has as many files open as it may; raise its limit of open files.";
-    Misconfigured = "misconfigured", "503",
-        "A restriction of the route or its backend is misconfigured or cannot be built, so the route denies everything.";
+    Misconfigured = "misconfigured", "500, 503",
+        "A restriction of the route or its backend is misconfigured or cannot be built, so the route denies everything. Or a rule of the Gateway API cannot be carried out, or refers to no valid backend: 500.";
     Authentication = "authentication", "500, 504",
         "The authentication service of the route (`auth-url`, `ExternalAuth`) could not be asked, which the detail explains, gave an answer that neither allows nor denies, or took longer than `timeouts.request` of the route (504); or too many passwords wait to be checked.";
     Unwritable = "unwritable", "500", "The request or the answer cannot be written as HTTP.";
@@ -142,6 +143,8 @@ pub enum CauseDetail {
     System(i32),
     /// A constant text.
     Text(&'static str),
+    /// An address that endpoints may not have.
+    Forbidden(IpAddr),
 }
 
 impl fmt::Display for CauseDetail {
@@ -152,6 +155,7 @@ impl fmt::Display for CauseDetail {
             Self::Body(error) => error.fmt(f),
             Self::System(number) => f.write_str(Errno::from_raw(*number).desc()),
             Self::Text(text) => f.write_str(text),
+            Self::Forbidden(address) => write!(f, "the name of the backend leads to {address}, which is refused"),
         }
     }
 }

@@ -41,6 +41,8 @@ pub struct Rehearsal {
     live: Arc<Live>,
     upstreams: Upstreams,
     rng: RefCell<Rng>,
+    /// Whether endpoints are not known.
+    without_endpoints: bool,
 }
 
 /// What the proxy would do with one request.
@@ -106,7 +108,20 @@ impl Rehearsal {
     /// A rehearsal of a snapshot. Endpoints may have the addresses that `addresses` allows.
     pub fn new(snapshot: Snapshot, addresses: AddressPolicy) -> Self {
         let live = Live::first(snapshot, None, addresses);
-        Self { live, upstreams: Upstreams::default(), rng: RefCell::new(Rng::from_seed(0)) }
+        Self { live, upstreams: Upstreams::default(), rng: RefCell::new(Rng::from_seed(0)), without_endpoints: false }
+    }
+
+    /// The same where nobody knows the endpoints of Services, as in files: an authentication service is taken to have one unless its
+    /// endpoints are known.
+    #[must_use]
+    pub fn without_endpoints(self) -> Self {
+        Self { without_endpoints: true, ..self }
+    }
+
+    /// Whether a backend without endpoints may have some that are not known.
+    fn may_be_open(&self, backend: &BackendName) -> bool {
+        let set = self.live.snapshot.endpoint_set(backend).map(|set| &set.endpoints);
+        self.without_endpoints && matches!(set, Some(Endpoints::Addresses(known)) if known.is_empty())
     }
 
     /// The snapshot.
@@ -146,7 +161,8 @@ impl Rehearsal {
             let answer = match wait {
                 Wait::ExternalAuth(auth) => {
                     let mut backends = auth.forward.backends.names();
-                    let open = backends.next().is_some_and(|backend| facts().is_open(backend));
+                    let is_open = |backend| facts().is_open(backend) || self.may_be_open(backend);
+                    let open = backends.next().is_some_and(is_open);
                     if open { AuthAnswer::Allowed } else { AuthAnswer::Failed }
                 }
                 Wait::Password(auth) if auth.digest => {
@@ -210,12 +226,6 @@ impl Rehearsal {
 
     fn service(&self, backend: &BackendName) -> Option<Rc<Service>> {
         self.upstreams.service(&self.live, backend, &self.rng)
-    }
-
-    /// Whether it takes DNS to find the endpoints of a backend.
-    fn is_name(&self, backend: &BackendName) -> bool {
-        let set = self.live.snapshot.endpoint_set(backend);
-        set.is_some_and(|set| matches!(set.endpoints, Endpoints::Name { .. }))
     }
 }
 
@@ -325,7 +335,7 @@ impl<'a> Rehearsing<'a, '_> {
             service.adopt(affinity, live);
         }
         self.rehearsal.upstreams.ways.for_request(live, forwarding, &service).map_err(Failure::InvalidTls)?;
-        let endpoint = match self.rehearsal.is_name(forwarding.backend) {
+        let endpoint = match live.is_name(forwarding.backend) {
             true => None,
             false => Some(
                 self.pick(&service, forwarding.rule, head)

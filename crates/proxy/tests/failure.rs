@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use fairway_model::{
     AccessList, Action, AuthProtocol, Authority, Backend, ByteLimit, ClientAuth, ClientAuthMode, ClientLimits,
-    ExternalAuth, Filter, ForwardPolicy, Host, HostPattern, NetworkSet, Refusal, RequestRate, Resource, Respond, Retry,
-    RetryConstraint, RetryOn, Settings, Subrequest, Template, UpstreamProtocol,
+    EndpointSet, Endpoints, ExternalAuth, Filter, ForwardPolicy, Host, HostPattern, NetworkSet, Onward, Refusal,
+    RequestRate, Resource, Respond, Retry, RetryConstraint, RetryOn, Settings, Subrequest, Template, UpstreamProtocol,
 };
 use fairway_proxy::ProxyConfig;
 use fairway_proxy::reason::Reason;
@@ -163,6 +163,55 @@ async fn what_the_configuration_says() {
     assert_eq!(lost.get().await, "503 no_service internal (-) -");
     let other = Logged::start([host(HOST, vec![route("/a", forward("web", ForwardPolicy::default()))])]);
     assert_eq!(other.get().await, "404 no_route downstream (-) -");
+    let not_carried_out = Logged::start([host(HOST, vec![route("/", Action::Respond(Respond::page(500)))])]);
+    assert_eq!(not_carried_out.get().await, "500 misconfigured internal (-) -");
+}
+
+/// The answer for unknown paths is that of the host for any name, behind the one that has no route for the path.
+#[tokio::test]
+async fn a_host_that_is_served_is_not_unknown() {
+    let onward = || Some(Onward { wider: true, ..Onward::default() });
+    let mut own = route("/", Action::Respond(Respond::not_found()));
+    own.origin = fairway_model::Origin::built_in("default backend");
+    let of_user = |pattern: HostPattern| {
+        let routes = vec![route("/a", forward("web", ForwardPolicy::default()))];
+        Host::new(table(), pattern, routes).with_onward(onward())
+    };
+    let any = Host::new(table(), HostPattern::Any, vec![own]);
+    let lines = async |hosts: Vec<Host>, name: &str| {
+        let logged = Logged::start(hosts.into_iter().map(Resource::from));
+        logged.send(get("/b").replace(HOST, name)).await
+    };
+    let named = || vec![of_user(HostPattern::parse(HOST).unwrap()), any.clone()];
+    assert_eq!(lines(named(), HOST).await, "404 no_route downstream (-) -");
+    assert_eq!(lines(named(), "unknown.example").await, "404 no_host downstream (-) -");
+    let then = Onward { then: Some(Arc::new(any.clone())), ..Onward::default() };
+    let without_names = of_user(HostPattern::Any).with_onward(Some(then));
+    assert_eq!(lines(vec![without_names], HOST).await, "404 no_route downstream (-) -");
+}
+
+/// A name that leads to this machine, and one that no server knows.
+#[tokio::test]
+async fn names_without_an_address_that_is_allowed() {
+    for (name, expected) in [
+        ("127.0.0.1", "the name of the backend leads to 127.0.0.1, which is refused"),
+        ("no-such-name.invalid", "the name of the backend is not resolved"),
+    ] {
+        let mut resources = backend("web", &[]);
+        resources.push(host(HOST, vec![route("/", forward("web", once(ForwardPolicy::default())))]));
+        let named = Endpoints::Name { host: name.into(), port: 80 };
+        resources.push(EndpointSet { backend: "default/web:80".into(), endpoints: named }.into());
+        let logged = Logged::start(resources);
+        let expected = format!("503 no_endpoint internal ({expected}) -");
+        eventually("the name is looked up", async || {
+            let count = logged.lines.text().lines().count();
+            let mut client = logged.proxy.connect().await;
+            client.send(get("/")).await;
+            client.read_response().await;
+            logged.lines.after(count + 1).await[count] == expected
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
@@ -240,7 +289,8 @@ async fn why_there_is_no_connection() {
     let no_tls = Origin::new("a").fault(Fault::EchoBytes).start();
     let policy = ForwardPolicy { tls: Some(Arc::default()), ..once(ForwardPolicy::default()) };
     let logged = Logged::start(forwarding(&[&no_tls], policy));
-    assert_eq!(logged.get().await, "502 tls_handshake upstream (-) tls_handshake");
+    let spoken = "the endpoint does not follow the protocol";
+    assert_eq!(logged.get().await, format!("502 tls_handshake upstream ({spoken}) tls_handshake"));
 
     // TCP to a multicast address fails on any network.
     let mut resources = backend("web", &[([224, 0, 0, 1], 80).into()]);

@@ -11,6 +11,7 @@ use fairway_model::{
 };
 use fairway_proxy::ProxyConfig;
 use fairway_testkit::{Ca, Fault, Leaf, Origin, Reply, Request, When};
+use support::log::{Lines, logging};
 use support::{HOST, TestProxy, backend, certificate, config, forward, host, route};
 
 /// A proxy with one worker and one route per way: `/0`, `/1` and so on, all to the same endpoint.
@@ -108,6 +109,28 @@ async fn a_certificate_that_is_to_be_verified_has_to_be_right() {
         assert_eq!(status(&proxy, way).await, expected, "{way}");
     }
     assert_eq!(origin.requests(), 2, "nothing is sent to who is not trusted");
+}
+
+#[tokio::test]
+async fn the_log_says_what_is_wrong_with_a_certificate() {
+    let ca = Ca::new("root");
+    let lines = Lines::default();
+    let origin = Origin::new("a").tls(&leaf(&ca)).start();
+    let of = |name: &str, ca: &Ca| UpstreamTls { trust: trust(ca), ..named(name) };
+    let ways = [of("evil.example", &ca), of("backend.example", &Ca::new("another root"))].map(Some);
+    let mut resources = backend("web", &[origin.address()]);
+    resources.push(routes(&ways));
+    let proxy = TestProxy::start_with(resources, logging(&lines, "$failure_reason: $failure_detail"));
+    for way in [0, 1] {
+        assert_eq!(status(&proxy, way).await, 502);
+    }
+    assert_eq!(
+        lines.after(2).await,
+        [
+            "tls_handshake: the certificate of the endpoint is not valid for the name that is expected",
+            "tls_handshake: the issuer of the certificate of the endpoint is unknown",
+        ]
+    );
 }
 
 #[tokio::test]

@@ -7,8 +7,8 @@ use crate::client::ClientView;
 use crate::path::InvalidPath;
 use crate::{
     Backend, BackendName, BasicAuth, CanaryChoice, Cors, ErrorPages, ErrorResponse, Excess, ExternalAuth, FieldEdit,
-    FieldRules, Fields, Filter, Forward, Host, Mirror, Protocol, Refusal, Respond, ResponseRewrites, Route, Scheme,
-    Snapshot, SnippetEdits, TooLong, UpstreamProtocol, UpstreamTls, WeightedBackend,
+    FieldRules, Fields, Filter, Forward, Host, HostPattern, Mirror, Protocol, Refusal, Respond, ResponseRewrites,
+    Route, Scheme, Snapshot, SnippetEdits, TooLong, UpstreamProtocol, UpstreamTls, WeightedBackend,
 };
 
 /// What happens to a request.
@@ -24,6 +24,8 @@ pub struct Plan<'s> {
     /// waiting.
     pub passed: usize,
     pub(super) scheme: Scheme,
+    /// The most specific host, if others were looked at because none of its routes takes the request.
+    pub(super) wider_than: Option<&'s Host>,
     pub(super) chosen: Option<Forwarding<'s>>,
     /// The choice between a backend and its alternative, if there was one.
     pub(super) canary: Option<CanaryChoice<'s>>,
@@ -82,6 +84,15 @@ impl<'s> Plan<'s> {
     /// The filter that gave the answer, if any.
     pub fn ended_by(&self) -> Option<&'s Filter> {
         self.route?.filters.get(self.passed)
+    }
+
+    /// The host that some object serves under the requested name, if no route for that name takes the request.
+    pub fn unmatched_host(&self) -> Option<&'s Host> {
+        let is_of_user = |host: &&Host| {
+            let of_user = || host.tiers().flat_map(Host::routes).any(|route| !route.origin.is_built_in());
+            *host.pattern() != HostPattern::Any || of_user()
+        };
+        self.wider_than.filter(|_| self.route.is_none_or(|route| route.origin.is_built_in())).filter(is_of_user)
     }
 
     /// Other routes that match the request but have lower precedence, in order.

@@ -295,6 +295,7 @@ fn edits_are_data() {
         step: Step::Redirect(302),
         passed: 1,
         scheme: Scheme::Http,
+        wider_than: None,
         chosen: None,
         canary: None,
         replaced: false,

@@ -470,7 +470,7 @@ impl<'a> Exchange<'a> {
     ) -> Result<Option<Reply>, Failure> {
         let tried = &self.scratch.tried;
         let ask = Ask { session: None, hash_key: b"", tried, ejected: &[], unhealthy: &[], now: Instant::now() };
-        let pick = service.pick(|_| ask).ok_or(Failure::NoEndpoint)?;
+        let pick = service.pick(|_| ask).ok_or_else(|| Failure::without_endpoint(self.live, forwarding.backend))?;
         let mut attempt = Attempt::new(service, pick, Instant::now());
         let mut fresh = false;
         let asked = loop {

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use fairway_model::decision::{self, Plan, Start, Step};
 use fairway_model::{
-    Action, Backend, Bandwidth, ByteLimit, Compressing, ErrorResponse, Excess, Filter, GivenField, HostPattern,
+    Action, Backend, Bandwidth, Body, ByteLimit, Compressing, ErrorResponse, Excess, Filter, GivenField, HostPattern,
     Respond, Route,
 };
 
@@ -226,6 +226,13 @@ impl<'a> Exchange<'a> {
                 cold_path();
                 let denied = self.scratch.decision.denied.take().unwrap_or_else(|| Box::new(Respond::page(403)));
                 Box::pin(self.answer_as_decided(&denied)).await;
+            }
+            Ok((Step::Fail(decision::Failure::NoEndpoint), _)) => {
+                cold_path();
+                let backend = self.route().and_then(Route::first_backend);
+                let failure =
+                    backend.map_or(Failure::NoEndpoint, |backend| Failure::without_endpoint(self.live, backend));
+                self.fail(failure).await;
             }
             Ok((Step::Fail(failure), _)) => self.fail(failure.into()).await,
             Ok((Step::Wait(_), _)) => self.fail(Failure::Authentication(None)).await,
@@ -449,9 +456,17 @@ pub(crate) fn refused(plan: &Plan<'_>, status: u16) -> Option<Reason> {
         (_, None, _) => Some(Reason::NoRoute),
         (_, Some(_), 403) => Some(Reason::AccessDenied),
         // The default backend, which answers unknown hosts and paths, has no endpoint or is not configured.
-        (Some(host), Some(_), 404) if *host.pattern() == HostPattern::Any => Some(Reason::NoHost),
+        (Some(host), Some(route), 404) if *host.pattern() == HostPattern::Any && plan.unmatched_host().is_none() => {
+            Some(if route.origin.is_built_in() { Reason::NoHost } else { Reason::NoRoute })
+        }
         (_, Some(_), 404) => Some(Reason::NoRoute),
         (_, Some(_), 503) => Some(Reason::Misconfigured),
+        // A rule of the Gateway API that can't be carried out, or has no valid backend.
+        (_, Some(Route { action: Action::Respond(Respond { body: Body::Page, .. }), .. }), 500)
+            if plan.ended_by().is_none() =>
+        {
+            Some(Reason::Misconfigured)
+        }
         (_, Some(_), _) => None,
     }
 }

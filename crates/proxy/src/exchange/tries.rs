@@ -5,7 +5,7 @@ use std::hint::cold_path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use fairway_model::decision::{self, Expand, Forwarding};
+use fairway_model::decision::{Expand, Forwarding};
 use fairway_model::{AuthProtocol, ExternalAuth, Forward, Template, TooLong};
 
 use super::grpc;
@@ -232,7 +232,7 @@ impl Exchange<'_> {
     }
 
     fn no_endpoint(&self, forwarding: &Forwarding<'_>) -> Failure {
-        decision::Failure::without_endpoint(&self.live.snapshot, forwarding.backend).into()
+        Failure::without_endpoint(self.live, forwarding.backend)
     }
 
     fn pick(&mut self, service: &Service, forward: &Forward) -> Option<Pick> {

@@ -55,6 +55,8 @@ pub struct Resolved {
     pub port: u16,
     /// Its endpoints, sorted. Empty when every address is refused.
     pub endpoints: Arc<[Endpoint]>,
+    /// One of the addresses that are refused, if there are any.
+    pub refused: Option<IpAddr>,
 }
 
 /// Why names can't be resolved at all.
@@ -105,6 +107,16 @@ impl AddressPolicy {
             .iter()
             .any(|own| own.port() == address.port() && (own.ip().is_unspecified() || own.ip().to_canonical() == ip));
         !own && (!is_special(ip) || self.allowed.contains(ip))
+    }
+
+    /// Why a name may not resolve to an address, if that is so.
+    fn why_refused(&self, address: SocketAddr) -> &'static str {
+        match address.ip().to_canonical() {
+            ip if !is_special(ip) => "it is an address of the proxy itself",
+            ip if ip.is_loopback() || ip.is_unspecified() => "it leads back to this machine",
+            IpAddr::V4(ip) if ip.is_link_local() => "it is link-local, as metadata services of clouds are",
+            _ => "it is an address of a kind that endpoints do not have, or of a metadata service",
+        }
     }
 
     /// Whether a certificate may name an address as its OCSP responder: one on the Internet, at the port of HTTP, or an allowed one.
@@ -267,6 +279,8 @@ struct KnownName {
     due: Option<Instant>,
     pause: Duration,
     endpoints: Option<Arc<[Endpoint]>>,
+    /// The refused addresses of the last answer.
+    refused: Vec<SocketAddr>,
 }
 
 struct DnsAnswer {
@@ -315,6 +329,7 @@ impl Task {
                     due: Some(now),
                     pause: self.shortest,
                     endpoints: None,
+                    refused: Vec::new(),
                 };
                 self.names.insert(backend.clone(), name);
                 self.due.insert((now, backend));
@@ -375,22 +390,29 @@ impl Task {
         let due = Instant::now() + wait;
         name.due = Some(due);
         self.due.insert((due, backend.clone()));
-        let endpoints: Arc<[Endpoint]> = change?.into();
-        if name.endpoints.as_ref() == Some(&endpoints) {
+        let (endpoints, refused) = change?;
+        let endpoints: Arc<[Endpoint]> = endpoints.into();
+        for address in refused.iter().filter(|address| !name.refused.contains(address)) {
+            let why = self.policy.why_refused(*address);
+            tracing::warn!(backend = %backend, host = &*name.host, %address, why, "an address of a name is refused");
+        }
+        let first = |list: &[SocketAddr]| list.first().map(SocketAddr::ip);
+        let same = name.endpoints.as_ref() == Some(&endpoints) && first(&refused) == first(&name.refused);
+        name.refused = refused;
+        if same {
             return None;
         }
-        if endpoints.is_empty() {
-            tracing::warn!(backend = %backend, host = &*name.host, "a name leads to no address that is allowed");
-        }
         name.endpoints = Some(endpoints.clone());
-        Some(Resolved { backend, host: name.host.clone(), port: name.port, endpoints })
+        let refused = first(&name.refused);
+        Some(Resolved { backend, host: name.host.clone(), port: name.port, endpoints, refused })
     }
 }
 
-fn admitted(addresses: &[IpAddr], port: u16, policy: &AddressPolicy) -> Vec<Endpoint> {
-    let addresses = addresses.iter().map(|address| SocketAddr::new(address.to_canonical(), port));
-    let sorted: BTreeSet<_> = addresses.filter(|address| policy.admits(*address)).collect();
-    sorted.into_iter().map(Endpoint::ready).collect()
+/// The endpoints that the addresses of a name make, and the addresses that are refused.
+fn admitted(addresses: &[IpAddr], port: u16, policy: &AddressPolicy) -> (Vec<Endpoint>, Vec<SocketAddr>) {
+    let sorted: BTreeSet<_> = addresses.iter().map(|address| SocketAddr::new(address.to_canonical(), port)).collect();
+    let (admitted, refused): (Vec<_>, Vec<_>) = sorted.into_iter().partition(|address| policy.admits(*address));
+    (admitted.into_iter().map(Endpoint::ready).collect(), refused)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::limit::CONNECT_LOOK;
 use crate::net::descriptors;
 use crate::stream::Upstream;
 use crate::timer::{Deadline, Millis, within};
-use crate::upstream::{Service, TlsWay, Way};
+use crate::upstream::{Service, TlsWay, Way, fault};
 
 /// Why a connection could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -27,9 +27,9 @@ pub(crate) enum ConnectError {
     /// The service no longer has this endpoint.
     #[error("the endpoint is gone")]
     Gone,
-    /// The endpoint doesn't speak TLS, or not as required.
-    #[error("the TLS handshake failed")]
-    Handshake,
+    /// The endpoint doesn't speak TLS, or not as required, for this reason.
+    #[error("the TLS handshake failed: {0}")]
+    Handshake(&'static str),
     /// The time limit passed.
     #[error("no answer in time")]
     TimedOut,
@@ -104,7 +104,7 @@ pub(crate) async fn secure(
         Some(Ok(stream)) => Ok(Upstream::Tls(Box::new(stream))),
         Some(Err(error)) => {
             tracing::debug!(%error, upstream_addr = %endpoint, "TLS handshake with an endpoint failed");
-            Err(ConnectError::Handshake)
+            Err(ConnectError::Handshake(fault(&error)))
         }
     }
 }

@@ -27,7 +27,7 @@ pub(crate) use self::pool::{Pool, UpstreamConnection};
 pub(crate) use self::service::{Copies, Service, endpoints};
 pub(crate) use self::target::{Target, Way, Ways};
 pub use self::tls::unverified_tls;
-pub(crate) use self::tls::{InvalidTls, TlsWay, UpstreamVersion, apart};
+pub(crate) use self::tls::{InvalidTls, TlsWay, UpstreamVersion, apart, fault};
 
 /// The endpoints of one worker.
 #[derive(Debug, Default)]

@@ -1,5 +1,6 @@
 //! TLS to endpoints: turns a policy into a configuration of the TLS library.
 
+use std::io;
 use std::sync::{Arc, OnceLock};
 
 use fairway_model::decision::Forwarding;
@@ -10,8 +11,8 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion,
-    version,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    SupportedProtocolVersion, version,
 };
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -145,6 +146,51 @@ pub(crate) fn apart(
     // Its number is of no use outside of a pool.
     let TlsWay { config, name, .. } = TlsWay::new(WayNumber::PLAIN, version, tls, certificate)?;
     Ok((config, name))
+}
+
+/// What an operator reads about a handshake that failed.
+pub(crate) fn fault(error: &io::Error) -> &'static str {
+    let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) else {
+        return "the endpoint ended the connection during the handshake";
+    };
+    match error {
+        rustls::Error::InvalidCertificate(invalid) => match invalid {
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "the certificate of the endpoint is not valid for the name that is expected"
+            }
+            CertificateError::UnknownIssuer => "the issuer of the certificate of the endpoint is unknown",
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "the certificate of the endpoint has expired"
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "the certificate of the endpoint is not valid yet"
+            }
+            CertificateError::Revoked => "the certificate of the endpoint is revoked",
+            CertificateError::BadSignature => "a signature of the endpoint is wrong",
+            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+                "the certificate of the endpoint is not one for servers"
+            }
+            _ => "the certificate of the endpoint is not valid",
+        },
+        rustls::Error::AlertReceived(alert) => match alert {
+            AlertDescription::CertificateRequired => "the endpoint demands a client certificate",
+            AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied => "the endpoint refused the client certificate",
+            AlertDescription::UnrecognisedName => "the endpoint does not know the server name",
+            AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure => {
+                "the endpoint accepts none of the versions or cipher suites"
+            }
+            _ => "the endpoint ended the handshake with an alert",
+        },
+        rustls::Error::PeerIncompatible(_) => "the endpoint offers no version or cipher suite that is accepted",
+        rustls::Error::InvalidMessage(_) | rustls::Error::PeerSentOversizedRecord => "the endpoint does not speak TLS",
+        _ => "the endpoint does not follow the protocol",
+    }
 }
 
 /// The authorities that count. Those of the machine are read once: a change of them takes effect with a new process.

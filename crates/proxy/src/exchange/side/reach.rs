@@ -150,7 +150,7 @@ impl Exchange<'_> {
             ConnectError::Refused(error) => Failure::Connect(Errno::from(&error)),
             ConnectError::Gone => Failure::EndpointGone,
             ConnectError::TimedOut => Failure::ConnectTimeout,
-            ConnectError::Handshake => Failure::Handshake,
+            ConnectError::Handshake(fault) => Failure::Handshake(fault),
             ConnectError::NoFile => Failure::NoFile,
         })
     }
