@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{CLASS, DEFAULT_PREFIX, GROUPS, Meanwhile, OWN_PREFIX, OnInvalid, Scope, Spec};
+use super::{CLASS, DEFAULT_PREFIX, GROUPS, Meanwhile, OBSERVE, OWN_PREFIX, OnInvalid, Scope, Spec};
 use crate::verdict::sentence;
 
 /// `docs/annotations.md`.
@@ -36,12 +36,15 @@ fn entry(out: &mut String, spec: &Spec) {
         );
     }
     let scope = match spec.scope {
+        Scope::Ingress if spec.name == OBSERVE => "the Ingress, or the route of the Gateway API",
         Scope::Ingress => "the Ingress",
         Scope::Location => "each path",
     };
     let _ = writeln!(out, "- Value: {}\n- Acts on: {scope}. Risk: {}", spec.syntax, spec.risk.as_str());
     if spec.verdict.works() {
         let consequence = match spec.on_invalid {
+            OnInvalid::Default if spec.name == OBSERVE => "ignored",
+            OnInvalid::Default if spec.name.starts_with(OWN_PREFIX) => "the default holds",
             OnInvalid::Default => "the ConfigMap's value or the default holds",
             // See `Reading::invalid`.
             OnInvalid::Drop if spec.name == "proxy-ssl-verify" => {

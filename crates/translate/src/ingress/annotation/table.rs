@@ -428,10 +428,10 @@ annotations! {
 }
 
 annotations! {
-    /// What is said about changes of the Ingress.
+    /// What is said about changes of the Ingress, or of a route of the Gateway API.
     pub struct Observation {
-        /// Has Fairway say in the annotation `fairway.dev/observed` which generation of the Ingress is in force at how many proxies, and how
-        /// long that took, if `--observed` is set: `{"generation":7,"proxies":4,"of":4,"milliseconds":12}`.
+        /// Has Fairway say in the annotation `fairway.dev/observed` which generation of the Ingress, or of a route of the Gateway API, is in
+        /// force at how many proxies, and how long that took, if `--observed` is set: `{"generation":7,"proxies":4,"of":4,"milliseconds":12}`.
         "fairway.dev/observe" => observe: bool [Ingress, Low, Default] = Differs(OWN);
     }
 }
