@@ -15,6 +15,7 @@ use fairway_translate::verdict::Verdict;
 use crate::cli;
 use crate::cluster;
 use crate::flags::Flags;
+use crate::manifest::Refused;
 use crate::reading::{Missing, Reading, Source, read};
 use crate::report;
 use crate::terminal::{Style, Terminal, count, printable};
@@ -26,7 +27,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let reading = if cluster::is_named(matches, &flags) {
         cluster::read(matches, &flags)?
     } else {
-        read(&cli::all::<PathBuf>(matches, "paths"), &flags, Missing::Told)?
+        read(&cli::all::<PathBuf>(matches, "paths"), &flags, Missing::Told, Refused::Read)?
     };
     report(matches, &flags, &reading)
 }

@@ -202,7 +202,7 @@ fn dev() -> Command {
                     .long("backend")
                     .value_name("NAMESPACE/SERVICE:PORT=HOST:PORT")
                     .action(ArgAction::Append)
-                    .help("Send a Service port to a local process"),
+                    .help("Send a port of a Service or an XBackend to a local process"),
             )
             .arg(
                 Arg::new("no-echo")
@@ -212,6 +212,7 @@ fn dev() -> Command {
             )
             .arg(workers())
             .arg(metrics_detail())
+            .arg(of_install())
             .arg(allow_address());
     flags::add(command, false)
 }
@@ -277,6 +278,8 @@ fn report(command: Command) -> Command {
                 .default_value("error")
                 .help("Exit with status 1 for findings of this severity or worse"),
         )
+        .arg(of_install())
+        .arg(allow_address())
 }
 
 /// Adds the options that select a cluster, and the flags.
@@ -441,6 +444,7 @@ fn request(command: Command) -> Command {
                 .default_value("text")
                 .help("Write the explanation in this format"),
         )
+        .arg(of_install())
         .arg(allow_address())
 }
 
@@ -521,14 +525,7 @@ fn run() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Say on Ingresses and routes with the annotation fairway.dev/observe when a change is in force at all proxies; see docs/run.md"),
         )
-        .arg(
-            Arg::new("gateway-address")
-                .long("gateway-address")
-                .value_name("shared|asked|own")
-                .value_parser(["shared", "asked", "own"])
-                .default_value("shared")
-                .help("Serve Gateways on the address of Ingresses, or give a Service of its own to those that ask or to each; see docs/gateway-api.md"),
-        )
+        .arg(gateway_address())
         .arg(
             Arg::new("gateway-ports")
                 .long("gateway-ports")
@@ -776,6 +773,20 @@ fn workers() -> Arg {
         .value_name("NUMBER")
         .value_parser(above_zero)
         .help("Run this many worker threads [default: one for each core that the process may use]")
+}
+
+fn gateway_address() -> Arg {
+    Arg::new("gateway-address")
+        .long("gateway-address")
+        .value_name("shared|asked|own")
+        .value_parser(["shared", "asked", "own"])
+        .default_value("shared")
+        .help("Serve Gateways on the address of Ingresses, or give a Service of its own to those that ask or to each; see docs/gateway-api.md")
+}
+
+/// The same for commands that read objects as an installation with this flag would.
+fn of_install() -> Arg {
+    gateway_address().help("Read Gateways and XBackends as a controller with this flag does; see docs/gateway-api.md")
 }
 
 fn allow_address() -> Arg {

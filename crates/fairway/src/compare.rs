@@ -33,6 +33,7 @@ use crate::cli;
 use crate::cluster;
 use crate::explain::Explainer;
 use crate::flags::{Flags, UsageError};
+use crate::manifest::Refused;
 use crate::reading::{Missing, Reading, Source, read};
 use crate::terminal::{Terminal, count};
 
@@ -194,7 +195,7 @@ fn objects(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Option<Reading
     } else if paths.is_empty() {
         return Ok(None);
     } else {
-        read(&paths, flags, Missing::Echo)?
+        read(&paths, flags, Missing::Echo, Refused::Read)?
     };
     let errors = reading.findings.iter().filter(|finding| finding.diagnostic.severity == Severity::Error).count();
     if errors > 0 {

@@ -28,6 +28,7 @@ use self::assemble::{Converted, Verdict, Wanted, convert};
 use self::prove::{Before, Proof, prove};
 use crate::cli;
 use crate::flags::{Flags, UsageError};
+use crate::manifest::Refused;
 use crate::reading::{Missing, Reading, Source, missing_objects, read};
 use crate::report;
 use crate::terminal::{Style, Terminal, count, printable};
@@ -37,7 +38,8 @@ const LISTED: usize = 50;
 
 /// Runs the command.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let reading = read(&cli::all::<PathBuf>(matches, "paths"), &Flags::from_matches(matches), Missing::Echo)?;
+    let reading =
+        read(&cli::all::<PathBuf>(matches, "paths"), &Flags::from_matches(matches), Missing::Echo, Refused::Read)?;
     let told = reading.manifests.findings().into_iter();
     let told = told.chain(missing_objects(&reading.objects, &reading.options, Source::Files));
     let errors: Vec<_> = told.filter(|found| found.diagnostic.severity == Severity::Error).collect();

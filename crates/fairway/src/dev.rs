@@ -23,6 +23,7 @@ use fairway_proxy::access_log::LogSink;
 use fairway_proxy::admin::{ChannelSource, FindingSource};
 use fairway_proxy::{Proxy, Published, Publisher};
 use fairway_translate::diagnostic::{Diagnostic, Severity};
+use fairway_translate::objects::{Kind, ObjectKey};
 use fairway_translate::options::{Development, Options};
 use fairway_translate::{Change, Translator, Update};
 
@@ -109,7 +110,7 @@ fn options(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Options> {
     let backends = backend::parse(&cli::all::<String>(matches, "backend"))?;
     let echo = if matches.get_flag("no-echo") { None } else { Some(echo::start().context("starting the echo")?) };
     let https_port = named(options.https.first());
-    options.development = Some(Development { echo, echo_for_missing: true, backends, https_port });
+    options.development = Some(Development { echo, echo_for_missing: true, backends, https_port, judged: false });
     Ok(options)
 }
 
@@ -219,9 +220,11 @@ impl Session {
         out.push_str(&routing_table(&snapshot, &doors, self.options.development.as_ref(), &self.manifests, terminal));
         for ((service, port), address) in self.options.development.iter().flat_map(|development| &development.backends)
         {
-            if !leads_to(&snapshot, &service.origin(), *address) {
+            let xbackend = ObjectKey::new(Kind::XBackend, &*service.namespace, &*service.name).origin();
+            if ![service.origin(), xbackend].iter().any(|origin| leads_to(&snapshot, origin, *address)) {
                 let name = format!("{}/{}:{port}", service.namespace, service.name);
-                let _ = writeln!(out, "--backend {name}: no Ingress refers to this port of the Service");
+                let _ =
+                    writeln!(out, "--backend {name}: no Ingress or route refers to this port of a Service or XBackend");
             }
         }
         out.push_str(&self.services_not_in_files(&snapshot));
@@ -412,7 +415,8 @@ impl Session {
         let not_served = reading::not_served(self.translator.left_out(), &self.options);
         let placed = |diagnostic: Diagnostic| Finding { place: self.manifests.place(&diagnostic.origin), diagnostic };
         let gateways = reading::gateways_not_served(self.translator.objects(), &self.options);
-        findings.extend(told.into_iter().chain(not_served).chain(gateways).map(placed));
+        let annotations = reading::annotations_of_routes(self.translator.objects(), &self.options);
+        findings.extend(told.into_iter().chain(not_served).chain(gateways).chain(annotations).map(placed));
         // It may be written any moment, so it is no error yet.
         let missing = reading::missing_objects(self.translator.objects(), &self.options, reading::Source::Files);
         let missing = missing.into_iter().chain(reading::nothing(&self.manifests));

@@ -20,7 +20,8 @@ pub(crate) use account::{Account, By, ChosenRoute};
 
 use crate::cli;
 use crate::flags::{Flags, UsageError};
-use crate::reading::{Missing, Reading, read};
+use crate::manifest::Refused;
+use crate::reading::{Missing, Reading, nothing, read};
 use crate::terminal::Terminal;
 
 /// The request to explain.
@@ -74,7 +75,15 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let (paths, method, url) = split(&words)?;
     let paths: Vec<PathBuf> =
         if paths.is_empty() { vec![".".into()] } else { paths.iter().map(PathBuf::from).collect() };
-    answer(matches, method, url, || read(&paths, &Flags::from_matches(matches), Missing::Echo))
+    // As in fairway dev, what a cluster would not take is not there.
+    let read = || {
+        let reading = read(&paths, &Flags::from_matches(matches), Missing::Echo, Refused::LeftOut)?;
+        match nothing(&reading.manifests) {
+            None => Ok(reading),
+            Some(found) => bail!(UsageError(format!("{}; expected [PATH]... [METHOD] URL", found.diagnostic.message))),
+        }
+    };
+    answer(matches, method, url, read)
 }
 
 /// The same for the objects of a cluster: `words` are only `[METHOD] URL`.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use fairway_translate::flag::{FLAGS, Flag, Takes, flag};
-use fairway_translate::options::{LabelSelector, Options, RESERVED_PORTS};
+use fairway_translate::options::{GatewayAddressing, LabelSelector, Options, RESERVED_PORTS};
 
 /// The flags that decide how objects are read: they have the same meaning in `dev`, `check` and `explain` as in `run`.
 const READING: [&str; 20] = [
@@ -56,6 +56,8 @@ pub(crate) struct Flags {
     set: BTreeMap<&'static str, FlagValue>,
     /// `--allow-backend-address`, which decides how objects are read too.
     allowed: Vec<IpAddr>,
+    /// `--gateway-address`, likewise.
+    gateway_address: GatewayAddressing,
 }
 
 /// Flags that contradict each other, or a value that can't be used.
@@ -193,9 +195,15 @@ impl Flags {
             Some((flag.name, value.clone()))
         };
         let allowed = matches.try_get_many("allow-backend-address").ok().flatten();
+        let gateway_address = matches.try_get_one::<String>("gateway-address").ok().flatten();
         Self {
             set: FLAGS.iter().filter_map(given).collect(),
             allowed: allowed.into_iter().flatten().copied().collect(),
+            gateway_address: match gateway_address.map(String::as_str) {
+                Some("own") => GatewayAddressing::Own,
+                Some("asked") => GatewayAddressing::Asked,
+                _ => GatewayAddressing::Shared,
+            },
         }
     }
 
@@ -330,6 +338,7 @@ impl Flags {
                 .unwrap_or_else(|| Options::default().geo_editions),
             ssl_passthrough: self.bool("enable-ssl-passthrough"),
             allowed_backend_addresses: self.allowed.clone(),
+            gateway_address: self.gateway_address,
             disable_catch_all: self.bool("disable-catch-all"),
             disable_external_name: self.bool("disable-svc-external-name"),
             deep_inspect: self.bool("deep-inspect"),

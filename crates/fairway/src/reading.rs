@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use fairway_model::{Origin, Snapshot};
-use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
+use fairway_translate::annotation::{self, OBSERVE, OBSERVED, OWN_PREFIX};
+use fairway_translate::diagnostic::{Diagnostic, Reason, Severity, bounded};
 use fairway_translate::gateway::status::ObjectStatus;
 use fairway_translate::gateway::{AppliedPolicy, CONTROLLER};
+use fairway_translate::limit::UNKNOWN_NAMES;
 use fairway_translate::objects::{Kind, Object, ObjectKey, Objects};
 use fairway_translate::options::{Development, Options};
 use fairway_translate::verdict::nearest;
@@ -59,11 +61,11 @@ pub(crate) enum Missing {
 }
 
 /// Reads files and folders, and translates their objects.
-pub(crate) fn read(paths: &[PathBuf], flags: &Flags, missing: Missing) -> anyhow::Result<Reading> {
+pub(crate) fn read(paths: &[PathBuf], flags: &Flags, missing: Missing, refused: Refused) -> anyhow::Result<Reading> {
     let mut options = options(flags)?;
     let echo = (missing == Missing::Echo).then_some(ECHO);
-    options.development = Some(Development { echo, ..Development::default() });
-    let mut manifests = Manifests::open(paths, Refused::Read)?;
+    options.development = Some(Development { echo, judged: missing == Missing::Told, ..Development::default() });
+    let mut manifests = Manifests::open(paths, refused)?;
     manifests.reload(None);
     let objects: Objects = manifests.objects().cloned().collect();
     let translation = fairway_translate::translate(&objects, &options, jiff::Timestamp::now().as_second());
@@ -165,6 +167,7 @@ impl Reading {
         let foreign: Vec<_> = not_served(translation.left_out.iter().cloned(), &options).collect();
         let foreign_origins = foreign.iter().map(|found| found.origin.clone()).collect();
         let gateways: Vec<_> = gateways_not_served(&objects, &options).collect();
+        let annotations: Vec<_> = annotations_of_routes(&objects, &options).collect();
         let nowhere = |diagnostic| Finding { place: None, diagnostic };
         Ok(Self {
             manifests: Manifests::open(&[], Refused::Read)?,
@@ -173,7 +176,14 @@ impl Reading {
             addresses: BTreeMap::new(),
             options,
             snapshot: translation.snapshot,
-            findings: translation.diagnostics.into_iter().chain(foreign).chain(gateways).map(nowhere).collect(),
+            findings: translation
+                .diagnostics
+                .into_iter()
+                .chain(foreign)
+                .chain(gateways)
+                .chain(annotations)
+                .map(nowhere)
+                .collect(),
             left_out: translation.left_out,
             statuses: translation.statuses,
             policies: translation.policies,
@@ -259,4 +269,50 @@ pub(crate) fn gateways_not_served<'a>(
         let (reason, field) = (Reason::GatewayClassNotFound, "spec.gatewayClassName");
         Some(Diagnostic::new(severity, reason, &key.origin(), field, class, message))
     })
+}
+
+/// Reports annotations of routes and Gateways that would have an effect on an Ingress, and misspelt ones of ours.
+pub(crate) fn annotations_of_routes<'a>(
+    objects: &'a Objects,
+    options: &'a Options,
+) -> impl Iterator<Item = Diagnostic> + 'a {
+    let http = objects.of_kind(Kind::HTTPRoute).filter_map(|(key, object)| match object {
+        Object::HTTPRoute(route) => Some((key, &route.metadata)),
+        _ => None,
+    });
+    let grpc = objects.of_kind(Kind::GRPCRoute).filter_map(|(key, object)| match object {
+        Object::GRPCRoute(route) => Some((key, &route.metadata)),
+        _ => None,
+    });
+    let gateways = objects.of_kind(Kind::Gateway).filter_map(|(key, object)| match object {
+        Object::Gateway(gateway) => Some((key, &gateway.metadata)),
+        _ => None,
+    });
+    let all = http.chain(grpc).chain(gateways);
+    all.flat_map(move |(key, metadata)| {
+        let names = metadata.annotations.iter().flatten().map(|(name, _)| name.as_str());
+        let found = names.filter_map(move |name| {
+            let message = without_effect(name, key.kind, options)?;
+            let field = format!("metadata.annotations[\"{}\"]", bounded(name));
+            Some(Diagnostic::new(Severity::Warning, Reason::UnknownAnnotation, &key.origin(), field, "", message))
+        });
+        found.take(UNKNOWN_NAMES)
+    })
+}
+
+/// Why an annotation of a route or Gateway has no effect, if it was to have one.
+fn without_effect(name: &str, kind: Kind, options: &Options) -> Option<String> {
+    if name == OBSERVED || (name == OBSERVE && kind != Kind::Gateway) {
+        return None;
+    }
+    let prefix = &options.annotations_prefix;
+    let of_ingress_nginx = name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('/'));
+    let is_own = name.starts_with(OWN_PREFIX);
+    if of_ingress_nginx || (is_own && annotation::spec(name).is_some()) {
+        let message = "an annotation of Ingresses, without effect here: a RoutePolicy says what holds for routes (docs/route-policy.md)";
+        return Some(message.to_owned());
+    }
+    let hint = nearest(name, [OBSERVE]).filter(|_| kind != Kind::Gateway);
+    let hint = hint.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
+    is_own.then(|| format!("no annotation of this name exists{hint}"))
 }

@@ -15,7 +15,7 @@ use fairway_controller::{
 use fairway_model::Snapshot;
 use fairway_proxy::admin::{ChannelSource, FindingSource};
 use fairway_proxy::{Proxy, UnreachableSink};
-use fairway_translate::options::{GatewayAddressing, Options};
+use fairway_translate::options::Options;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
@@ -81,11 +81,6 @@ pub(super) fn config(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Cont
         add_ipv6(&mut options.https);
         options.stream_addresses.push(Ipv6Addr::UNSPECIFIED.into());
     }
-    options.gateway_address = match matches.get_one::<String>("gateway-address").map(String::as_str) {
-        Some("own") => GatewayAddressing::Own,
-        Some("asked") => GatewayAddressing::Asked,
-        _ => GatewayAddressing::Shared,
-    };
     if let Some(ports) = matches.get_one::<RangeInclusive<u16>>("gateway-ports") {
         options.gateway_ports = ports.clone();
     }

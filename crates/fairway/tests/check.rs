@@ -408,3 +408,88 @@ fn an_object_that_the_api_server_refuses_has_no_status() {
     assert_eq!(after("good"), Some("    Accepted, Programmed, ResolvedRefs"), "{report}");
     assert_eq!(after("Bad_Name"), Some("    refused by the API server, as said above: it has no status"), "{report}");
 }
+
+const ROUTES: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop}
+spec:
+  gatewayClassName: fairway
+  addresses: [{type: IPAddress, value: 192.0.2.7}]
+  listeners: [{name: http, port: 80, protocol: HTTP}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata:
+  name: admin
+  namespace: shop
+  annotations:
+    nginx.ingress.kubernetes.io/whitelist-source-range: 10.0.0.0/8
+    fairway.dev/obsrve: 'true'
+    fairway.dev/observe: 'true'
+    fairway.dev/health-check: /
+spec:
+  parentRefs: [{name: edge}]
+  rules: [{backendRefs: [{name: web, port: 80}]}]
+---
+{apiVersion: v1, kind: Service, metadata: {name: web, namespace: shop}, spec: {ports: [{port: 80}]}}
+---
+{apiVersion: gateway.envoyproxy.io/v1alpha1, kind: SecurityPolicy, metadata: {name: one, namespace: shop}}
+---
+{apiVersion: gateway.envoyproxy.io/v1alpha1, kind: SecurityPolicy, metadata: {name: two, namespace: shop}}
+---
+{apiVersion: traefik.io/v1alpha1, kind: Middleware, metadata: {name: one, namespace: shop}}
+---
+{apiVersion: example.com/v1, kind: Middleware, metadata: {name: one, namespace: shop}}
+";
+
+#[test]
+fn what_was_to_restrict_a_route_and_is_not_read_is_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("routes.yaml"), ROUTES).unwrap();
+    let path = folder.path().to_str().unwrap();
+    let report = text(&run(["check", path]));
+    let about = |name: &str| report.lines().filter(|line| line.contains(name)).collect::<Vec<_>>();
+    for (name, said) in [
+        ("whitelist-source-range", "a RoutePolicy says what holds for routes"),
+        ("obsrve", "did you mean fairway.dev/observe?"),
+        ("fairway.dev/health-check", "an annotation of Ingresses, without effect here"),
+        ("SecurityPolicy", "a RoutePolicy has to say what is to hold here"),
+        ("Middleware", "a kind of traefik.io"),
+    ] {
+        let lines = about(name);
+        assert!(lines.len() == 1 && lines[0].contains(said) && lines[0].contains(": warning: "), "{name} in\n{report}");
+    }
+    assert!(about("annotations[\"fairway.dev/observe\"]").is_empty(), "{report}");
+}
+
+#[test]
+fn gateways_are_judged_as_by_the_installation_that_the_flag_describes() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("routes.yaml"), ROUTES).unwrap();
+    let path = folder.path().to_str().unwrap();
+    let report = text(&run(["check", path]));
+    assert!(report.contains("UnsupportedAddress"), "{report}");
+    let report = text(&run(["check", path, "--gateway-address", "asked"]));
+    assert!(!report.contains("UnsupportedAddress"), "{report}");
+}
+
+#[test]
+fn a_forbidden_address_can_be_allowed_and_standard_input_is_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = "\
+{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: here}, spec: {ingressClassName: nginx, rules: [{host: a.example, \
+http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: here, port: {number: 80}}}}]}}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: here}, spec: {type: ExternalName, externalName: localhost, ports: [{port: 80}]}}
+";
+    fs::write(folder.path().join("here.yaml"), here).unwrap();
+    let path = folder.path().to_str().unwrap();
+    let report = text(&run(["check", path]));
+    assert!(report.contains("localhost may not be a backend"), "{report}");
+    let report = text(&run(["check", path, "--allow-backend-address", "127.0.0.1"]));
+    assert!(!report.contains("may not be a backend"), "{report}");
+    let output = run(["check", "-"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && said.contains("write it to a file"), "{said}");
+}

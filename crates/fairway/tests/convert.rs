@@ -290,7 +290,20 @@ fn a_gateway_has_64_listeners_at_most() {
 
 #[test]
 fn services_that_are_only_a_name_have_no_route() {
-    convert(&ingress("one", &[], &[("/", "Prefix", "away")], ""), &[]).is_left("one", "ExternalName");
+    convert(&ingress("one", &[], &[("/", "Prefix", "away")], ""), &[])
+        .is_left("one", "XBackend of type ExternalHostname");
+}
+
+#[test]
+fn what_observes_a_change_stays_and_tracing_has_another_place() {
+    let annotations = [("fairway.dev/observe", "true"), ("enable-opentelemetry", "true")];
+    let said = convert(&ingress("one", &annotations, ROOT, TLS), &[]);
+    let routes = said.of("HTTPRoute");
+    assert_eq!(routes.len(), 2, "{:#}", said.report);
+    for route in routes {
+        assert_eq!(route["metadata"]["annotations"]["fairway.dev/observe"], "true", "{route:#}");
+    }
+    assert!(said.notes("one").contains("XTelemetryPolicy"), "{:#}", said.report);
 }
 
 #[test]

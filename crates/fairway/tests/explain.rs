@@ -265,3 +265,96 @@ fn a_service_that_no_file_has_is_answered_for_in_dev_only() {
         assert!(why.ends_with(" in a cluster, and fairway dev answers with its echo"), "{why}");
     }
 }
+
+fn why(account: &Value) -> &str {
+    account["answer"]["why"].as_str().expect("a text")
+}
+
+/// Objects of the Gateway API with one rule, in YAML, of a route for these hosts.
+fn with_rule(hosts: &str, rule: &str) -> String {
+    let route = format!(
+        "{{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {{name: r}}, spec: {{parentRefs: [{{name: gw}}]{hosts}, rules: [{rule}]}}}}"
+    );
+    let auth = "{apiVersion: v1, kind: Service, metadata: {name: auth}, spec: {ports: [{port: 80}]}}";
+    let gateway = ROUTES.lines().next().expect("a Gateway");
+    let web = ROUTES.lines().last().expect("a Service");
+    [gateway, &route, web, auth].join("\n---\n")
+}
+
+#[test]
+fn a_rule_that_is_not_carried_out_says_why_whatever_the_host() {
+    let filter = "{type: ExternalAuth, externalAuth: {protocol: HTTP, backendRef: {name: auth, port: 80}, http: {}}}";
+    let rule = format!("{{filters: [{filter}, {filter}], backendRefs: [{{name: web, port: 80}}]}}");
+    for hosts in ["", ", hostnames: [a.example]"] {
+        let account = of(&with_rule(hosts, &rule), &["GET", "http://a.example/"]);
+        assert_eq!(
+            (&account["answer"]["status"], &account["answer"]["reason"]),
+            (&500.into(), &"misconfigured".into())
+        );
+        assert!(why(&account).contains("expected one filter ExternalAuth"), "{account:#}");
+    }
+}
+
+#[test]
+fn a_path_that_no_rule_takes_is_none_of_the_host() {
+    let rule = "{matches: [{path: {value: /a}}], backendRefs: [{name: web, port: 80}]}";
+    let routes = with_rule(", hostnames: [a.example]", rule);
+    let account = of(&routes, &["GET", "http://a.example/b"]);
+    assert_eq!(account["answer"]["reason"], "no_route", "{account:#}");
+    assert_eq!(why(&account), "no path of host a.example takes the request");
+    let account = of(&routes, &["GET", "http://b.example/a"]);
+    assert_eq!(account["answer"]["reason"], "no_host", "{account:#}");
+    assert!(why(&account).starts_with("no Ingress and no route serves the host b.example"), "{account:#}");
+}
+
+#[test]
+fn what_the_api_server_refuses_is_not_loaded() {
+    let filter = "{type: ExternalAuth, externalAuth: {protocol: http, backendRef: {name: auth, port: 80}, http: {}}}";
+    let rule = format!("{{filters: [{filter}], backendRefs: [{{name: web, port: 80}}]}}");
+    let account = of(&with_rule(", hostnames: [a.example]", &rule), &["GET", "http://a.example/"]);
+    assert_eq!(
+        (&account["answer"]["status"], &account["route"]["object"]),
+        (&404.into(), &"Fairway default backend".into())
+    );
+    let why = why(&account);
+    assert!(why.contains("externalAuth.protocol") && why.contains("did you mean HTTP?"), "{why}");
+    assert!(why.ends_with("the API server refuses the object, and it is not read here"), "{why}");
+}
+
+#[test]
+fn a_secret_that_an_xbackend_lacks_is_the_cause() {
+    let xbackend = "\n---\n{apiVersion: gateway.networking.x-k8s.io/v1alpha1, kind: XBackend, metadata: {name: out}, spec: \
+        {type: ExternalHostname, externalHostname: {hostname: api.example.com}, port: {number: 443}, tls: {mode: ClientAndServer, \
+        clientCertificateRef: {name: gone}, validation: {hostname: api.example.com, wellKnownCACertificates: System}}}}";
+    let rule = "{backendRefs: [{group: gateway.networking.x-k8s.io, kind: XBackend, name: out}]}";
+    let account = of(&(with_rule("", rule) + xbackend), &["GET", "http://a.example/"]);
+    assert_eq!((&account["answer"]["status"], &account["answer"]["reason"]), (&503.into(), &"misconfigured".into()));
+    assert!(why(&account).contains("there is no Secret default/gone"), "{account:#}");
+}
+
+#[test]
+fn an_authentication_service_whose_endpoints_nobody_knows_is_taken_to_allow() {
+    let asks = ingress("auth-url: http://web.default.svc.cluster.local/check", "/", "web");
+    let account = of(&asks, &["GET", "https://a.example/"]);
+    assert_eq!(account["answer"]["by"], "backend", "{account:#}");
+    let filter = "{type: ExternalAuth, externalAuth: {protocol: HTTP, backendRef: {name: auth, port: 80}, http: {}}}";
+    let rule = format!("{{filters: [{filter}], backendRefs: [{{name: web, port: 80}}]}}");
+    let account = of(&with_rule("", &rule), &["GET", "http://a.example/"]);
+    assert_eq!(account["answer"]["by"], "backend", "{account:#}");
+    let gone = ingress("auth-url: http://gone.default.svc.cluster.local/check", "/", "web");
+    let account = of(&gone, &["GET", "https://a.example/"]);
+    assert_eq!(account["answer"]["by"], "fairway", "there is no such Service: {account:#}");
+}
+
+#[test]
+fn without_manifests_the_command_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = support::fairway()
+        .args(["explain", "http://a.example/"])
+        .current_dir(folder.path())
+        .output()
+        .expect("the binary runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("there is no manifest here") && said.contains("[PATH]"), "{said}");
+}

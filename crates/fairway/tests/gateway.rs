@@ -388,7 +388,15 @@ async fn what_the_crd_of_xbackends_refuses_is_not_served_and_pods_have_sessions(
         xbackend(&format!("{pods}, sessionPersistence: {{type: Header, header: {{name: X-Session}}}}")),
     );
     let report = text(&files.check());
-    assert!(report.contains("at edge: Accepted"), "{report}");
+    let refused = "the right to make Services comes with --gateway-address=asked or own";
+    assert!(report.contains("at edge: Accepted=False") && report.contains(refused), "{report}");
+    let report = text(&run(["check", files.path(), "--gateway-address=asked"]));
+    assert!(report.contains("at edge: Accepted") && !report.contains("Accepted=False"), "{report}");
+    let local = Origin::start("local");
+    let replaced = files.dev(&["--backend", &format!("shop/web:8080={}", local.address())]);
+    assert!(!replaced.greeting.contains("refers to this port"), "{}", replaced.greeting);
+    assert_eq!(replaced.get("web.example", "/").await.echo().origin, "local");
+    drop(replaced);
     let mut dev = files.dev(&[]);
     // There are no pods on this machine, so the echo answers for them.
     assert_eq!(dev.service("web.example", "/").await, "shop/web:8080/xbackend");

@@ -4,6 +4,7 @@
 //! the network is left out: whether an endpoint can be reached, and its response.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -41,8 +42,8 @@ pub struct Rehearsal {
     live: Arc<Live>,
     upstreams: Upstreams,
     rng: RefCell<Rng>,
-    /// Whether endpoints are not known.
-    without_endpoints: bool,
+    /// Backends whose endpoints are not known.
+    supposed: HashSet<BackendName>,
 }
 
 /// What the proxy would do with one request.
@@ -108,20 +109,13 @@ impl Rehearsal {
     /// A rehearsal of a snapshot. Endpoints may have the addresses that `addresses` allows.
     pub fn new(snapshot: Snapshot, addresses: AddressPolicy) -> Self {
         let live = Live::first(snapshot, None, addresses);
-        Self { live, upstreams: Upstreams::default(), rng: RefCell::new(Rng::from_seed(0)), without_endpoints: false }
+        Self { live, upstreams: Upstreams::default(), rng: RefCell::new(Rng::from_seed(0)), supposed: HashSet::new() }
     }
 
-    /// The same where nobody knows the endpoints of Services, as in files: an authentication service is taken to have one unless its
-    /// endpoints are known.
+    /// The same where nobody knows the endpoints of these backends, as in files: an authentication service is taken to have one.
     #[must_use]
-    pub fn without_endpoints(self) -> Self {
-        Self { without_endpoints: true, ..self }
-    }
-
-    /// Whether a backend without endpoints may have some that are not known.
-    fn may_be_open(&self, backend: &BackendName) -> bool {
-        let set = self.live.snapshot.endpoint_set(backend).map(|set| &set.endpoints);
-        self.without_endpoints && matches!(set, Some(Endpoints::Addresses(known)) if known.is_empty())
+    pub fn supposing(self, supposed: HashSet<BackendName>) -> Self {
+        Self { supposed, ..self }
     }
 
     /// The snapshot.
@@ -161,7 +155,7 @@ impl Rehearsal {
             let answer = match wait {
                 Wait::ExternalAuth(auth) => {
                     let mut backends = auth.forward.backends.names();
-                    let is_open = |backend| facts().is_open(backend) || self.may_be_open(backend);
+                    let is_open = |backend| self.supposed.contains(backend) || facts().is_open(backend);
                     let open = backends.next().is_some_and(is_open);
                     if open { AuthAnswer::Allowed } else { AuthAnswer::Failed }
                 }

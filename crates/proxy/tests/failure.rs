@@ -203,13 +203,17 @@ async fn names_without_an_address_that_is_allowed() {
         resources.push(EndpointSet { backend: "default/web:80".into(), endpoints: named }.into());
         let logged = Logged::start(resources);
         let expected = format!("503 no_endpoint internal ({expected}) -");
-        eventually("the name is looked up", async || {
-            let count = logged.lines.text().lines().count();
-            let mut client = logged.proxy.connect().await;
-            client.send(get("/")).await;
-            client.read_response().await;
-            logged.lines.after(count + 1).await[count] == expected
-        })
+        let (lines, http) = (&logged.lines, logged.proxy.http);
+        Box::pin(eventually("the name is looked up", || {
+            let expected = &expected;
+            Box::pin(async move {
+                let count = lines.text().lines().count();
+                let mut client = Client::connect(http).await;
+                client.send(get("/")).await;
+                client.read_response().await;
+                lines.after(count + 1).await[count] == *expected
+            })
+        }))
         .await;
     }
 }

@@ -144,7 +144,7 @@ mod tests {
             "\"gateway-api\"",
             "\"readiness-gate\"",
             "\"observed\"",
-            "\"gateway-address\"",
+            "gateway_address()",
             "\"gateway-ports\"",
             "\"read-only\"",
             "\"validating-webhook-client-authority\"",

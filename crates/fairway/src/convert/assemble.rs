@@ -202,7 +202,14 @@ impl Assembling<'_> {
                 matches!(spec.verdict, verdict::Verdict::Harmless(_)) || spec.is_neutral(value.trim())
             });
             if text(own).is_some() && !is_known && !says_nothing {
-                self.note(key, Verdict::Lost, own, "it is not converted");
+                let text = match own {
+                    "enable-opentelemetry" => {
+                        "it is not converted: an XTelemetryPolicy for the Gateway traces its requests"
+                    }
+                    _ if own.starts_with("opentelemetry-") => "it is not converted: see tracing of an XTelemetryPolicy",
+                    _ => "it is not converted",
+                };
+                self.note(key, Verdict::Lost, own, text);
             }
         }
         let cors = &values.cross_origin;
@@ -346,7 +353,10 @@ impl Assembling<'_> {
         for Draft { to_https, hosts, listeners, rules } in routes {
             for rules in rules.chunks(RULES) {
                 let name = self.name(Kind::HTTPRoute, key, if to_https { "-to-https" } else { "" });
-                let route = self.route(key, &name, &hosts, &listeners, rules.to_vec());
+                let mut route = self.route(key, &name, &hosts, &listeners, rules.to_vec());
+                if let Some(observe) = written.get(annotation::OBSERVE) {
+                    route.metadata.annotations = Some([(annotation::OBSERVE.to_owned(), observe.clone())].into());
+                }
                 // Redirects come before all checks.
                 if !to_https && redirect.is_none() {
                     targets.push(Target {

@@ -110,7 +110,10 @@ impl Assembling<'_> {
             _ => None,
         };
         if found.is_some_and(|spec| spec.type_.as_deref() == Some("ExternalName")) {
-            return Err(format!("Service {} is an ExternalName, which routes can't lead to", service.name));
+            return Err(format!(
+                "Service {} is an ExternalName, which routes can't lead to: write an XBackend of type ExternalHostname (docs/gateway-api.md)",
+                service.name
+            ));
         }
         let port = service.port.as_ref();
         let found = found.and_then(|spec| spec.ports.as_ref());

@@ -1,20 +1,22 @@
 //! Builds an account: asks the proxy's own code what it would do, and names the objects behind that.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use fairway_model::client::Arrival;
 use fairway_model::decision::{Failure, Plan, Step};
 use fairway_model::{
-    Action, AuthProtocol, Backend, Backends, Balance, CanaryBy, CanaryChoice, ClientAuth, ClientAuthMode, ClientLimits,
-    ConfiguredName, Cors, EndpointState, Endpoints, ErrorPages, ExternalAuth, Filter, Forward, Host, HostPattern,
-    Origin, Origins, PathMatch, PathReplacement, ResponseRewrites, Route, Scheme, SessionCarrier, TableName,
-    canonical_host,
+    Action, AuthProtocol, Backend, BackendName, Backends, Balance, CanaryBy, CanaryChoice, ClientAuth, ClientAuthMode,
+    ClientLimits, ConfiguredName, Cors, EndpointState, Endpoints, ErrorPages, ExternalAuth, Filter, Forward, Host,
+    HostPattern, Origin, Origins, PathMatch, PathReplacement, ResponseRewrites, Route, Scheme, SessionCarrier,
+    TableName, canonical_host,
 };
 use fairway_proxy::balance::cookie;
 use fairway_proxy::reason::Cause;
 use fairway_proxy::rehearsal::{Effect, Outcome, Rehearsal, Rehearsed};
 use fairway_proxy::resolve::AddressPolicy;
-use fairway_translate::diagnostic::{Diagnostic, Reason};
+use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
+use fairway_translate::objects::{Kind, Object, ObjectKey};
 use fairway_translate::options::ECHO_SERVICE_FIELD;
 
 use super::account::{
@@ -88,7 +90,24 @@ fn rehearsal(reading: &Reading) -> Rehearsal {
         loopback_endpoints: reading.source == Source::Files,
         ..AddressPolicy::default()
     };
-    Rehearsal::new(reading.snapshot.clone(), addresses)
+    let rehearsal = Rehearsal::new(reading.snapshot.clone(), addresses);
+    if reading.source == Source::Files { rehearsal.supposing(of_unknown_endpoints(reading)) } else { rehearsal }
+}
+
+/// The backends that are Services with pods of their own, none of which is in the files.
+fn of_unknown_endpoints(reading: &Reading) -> HashSet<BackendName> {
+    let snapshot = &reading.snapshot;
+    let is_unknown = |backend: &&std::sync::Arc<Backend>| {
+        let set = snapshot.endpoint_set(&backend.name).map(|set| &set.endpoints);
+        let key = ObjectKey::new(Kind::Service, &*backend.origin.namespace, &*backend.origin.name);
+        let service = match reading.objects.get(&key) {
+            Some(Object::Service(service)) if &*backend.origin.kind == "Service" => service.spec.as_ref(),
+            _ => return false,
+        };
+        let has_pods = service.and_then(|spec| spec.type_.as_deref()) != Some("ExternalName");
+        has_pods && matches!(set, Some(Endpoints::Addresses(known)) if known.is_empty())
+    };
+    snapshot.backends().into_iter().filter(is_unknown).map(|backend| backend.name.clone()).collect()
 }
 
 /// Only the object behind the answer to a request, the status, and why; `None` if nothing listens for its scheme.
@@ -235,10 +254,15 @@ impl Teller<'_> {
                     "the request is about the server as a whole".to_owned()
                 }
                 (None, None, _) => self.no_host(left_out),
-                (None, Some(host), _) if *host.pattern() == HostPattern::Any => self.no_host(left_out),
-                (None, Some(host), route) => route
-                    .and_then(|route| self.not_carried_out(route))
-                    .unwrap_or_else(|| format!("no path of host {} takes the request", host.pattern().as_written())),
+                (None, Some(_), _) if let Some(host) = plan.unmatched_host() => self.no_path(host),
+                (None, Some(host), route)
+                    if *host.pattern() == HostPattern::Any && route.is_none_or(|route| route.origin.is_built_in()) =>
+                {
+                    self.no_host(left_out)
+                }
+                (None, Some(host), route) => {
+                    route.and_then(|route| self.not_carried_out(route)).unwrap_or_else(|| self.no_path(host))
+                }
             },
             Step::Wait(_) => String::new(),
         }
@@ -247,10 +271,32 @@ impl Teller<'_> {
     fn no_host(&self, left_out: &[NotLoaded]) -> String {
         let host = text(self.rehearsed.scratch.client.host());
         let wanted = match left_out {
-            [] => String::new(),
+            [] => self.unread(),
             [first, ..] => format!("; {} names it, but {}", first.object, first.why),
         };
-        format!("no Ingress serves the host {host}, and there is no default backend{wanted}")
+        let is_of_gateway = |route: &&Route| !route.origin.is_built_in() && &*route.origin.kind != "Ingress";
+        let hosts = self.reading.snapshot.hosts().into_iter().flat_map(|host| host.tiers());
+        let what = match hosts.flat_map(Host::routes).find(is_of_gateway) {
+            Some(_) => "no Ingress and no route serves",
+            None => "no Ingress serves",
+        };
+        format!("{what} the host {host}, and there is no default backend{wanted}")
+    }
+
+    fn no_path(&self, host: &Host) -> String {
+        format!("no path of host {} takes the request{}", host.pattern().as_written(), self.unread())
+    }
+
+    /// What might have taken the request and is not loaded, because it can't be read or the API server would refuse it.
+    fn unread(&self) -> String {
+        let reading = self.reading;
+        let is_unread = |found: &&Diagnostic| {
+            let of_files = found.reason == Reason::InvalidManifest && found.severity == Severity::Error;
+            let routes = ["Ingress", "Gateway", "ListenerSet", "HTTPRoute", "GRPCRoute"].contains(&&*found.origin.kind);
+            of_files && routes && reading.manifests.place(&found.origin).is_none()
+        };
+        let found = reading.findings.iter().map(|found| &found.diagnostic).find(is_unread);
+        found.map(|found| format!("; {found}")).unwrap_or_default()
     }
 
     /// Why nothing can accept a request.
@@ -261,6 +307,13 @@ impl Teller<'_> {
         let Some(backend) = forward.backends.names().next().and_then(|name| self.backend(name)) else {
             return detail(cause);
         };
+        if let Some(cause) = cause.filter(|cause| cause.reason.as_str() == "misconfigured") {
+            let detail = detail(Some(cause));
+            let of_backend = self.basis.lookup.findings(Some(&backend.origin));
+            let is_fault = |found: &Diagnostic| found.severity == Severity::Error || found.unserved;
+            let mut faults = of_backend.filter(|found| is_about(&found.origin, &backend.origin) && is_fault(found));
+            return faults.next().map_or_else(|| format!("{}: {detail}", backend.origin), |found| self.told(found));
+        }
         let about = [Reason::ServiceNotFound, Reason::PortNotFound, Reason::NoEndpoints, Reason::ForbiddenAddress];
         let service = format!("{}/{}", backend.origin.namespace, backend.origin.name);
         let mut findings = self.basis.lookup.findings(Some(&route.origin));
@@ -279,7 +332,12 @@ impl Teller<'_> {
             below && is_about(&found.origin, &route.origin)
         };
         let found = || self.basis.lookup.findings(Some(&route.origin)).filter(is_about);
-        found().find(|found| found.unserved).or_else(|| found().next()).map(|found| self.told(found))
+        let mut ranks: Vec<_> = found().collect();
+        // That the API server of another cluster might refuse it is no cause here.
+        ranks.sort_by_key(|found| {
+            (std::cmp::Reverse(found.severity), !found.unserved, found.reason == Reason::InvalidManifest)
+        });
+        ranks.first().map(|found| self.told(found))
     }
 
     /// A finding as the reason of an answer. Of Services that the files lack, `fairway dev` says something else than a cluster.
@@ -293,7 +351,7 @@ impl Teller<'_> {
         format!("{found}{echo}")
     }
 
-    fn backend(&self, name: &fairway_model::BackendName) -> Option<&Backend> {
+    fn backend(&self, name: &BackendName) -> Option<&Backend> {
         self.reading.snapshot.backend(name).map(|backend| &**backend)
     }
 
@@ -531,7 +589,7 @@ impl Teller<'_> {
         sent
     }
 
-    pub(super) fn endpoints(&self, backend: &fairway_model::BackendName) -> Vec<Endpoint> {
+    pub(super) fn endpoints(&self, backend: &BackendName) -> Vec<Endpoint> {
         match self.reading.snapshot.endpoint_set(backend).map(|set| &set.endpoints) {
             Some(Endpoints::Addresses(list)) => list
                 .iter()

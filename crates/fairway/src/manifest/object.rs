@@ -203,6 +203,13 @@ impl Reader<'_> {
     /// An object of another kind: left alone, unless it is one of ours with a slip in it.
     fn other(&mut self, node: &Node<'_>, version: &str, kind: &str) {
         self.contents.ignored += 1;
+        let group = version.split_once('/').map_or("", |(group, _)| group);
+        if OTHERS.iter().any(|(of, kinds)| *of == group && kinds.contains(&kind)) {
+            let origin = named_origin(node, kind).unwrap_or_else(|| self.file.clone());
+            let message = format!("a kind of {group}, {NOT_READ}");
+            let (line, reason) = (node.line_of("kind"), Reason::InvalidManifest);
+            return self.find(line, Severity::Warning, reason, &origin, "kind", kind, &message);
+        }
         let Some((field, message)) = misspelt(version, kind) else { return };
         self.keep(node, kind);
         let origin = named_origin(node, kind).unwrap_or_else(|| self.file.clone());
@@ -427,6 +434,21 @@ const THEIRS: [&str; 25] = [
     "Status",
     "Eviction",
 ];
+
+/// Kinds by which other controllers restrict or change routes, by API group.
+const OTHERS: &[(&str, &[&str])] = &[
+    ("configuration.konghq.com", &["KongClusterPlugin", "KongPlugin"]),
+    (
+        "gateway.envoyproxy.io",
+        &["BackendTrafficPolicy", "ClientTrafficPolicy", "EnvoyExtensionPolicy", "EnvoyPatchPolicy", "SecurityPolicy"],
+    ),
+    ("kuadrant.io", &["AuthPolicy", "RateLimitPolicy"]),
+    ("security.istio.io", &["AuthorizationPolicy", "RequestAuthentication"]),
+    ("traefik.containo.us", &["Middleware"]),
+    ("traefik.io", &["Middleware"]),
+];
+/// How a finding about one of them ends; it is told once for each kind.
+pub(super) const NOT_READ: &str = "by which another controller restricts or changes routes; it is not read, and a RoutePolicy has to say what is to hold here (docs/route-policy.md)";
 
 /// Which field of an object is misspelt and what was probably meant; `None` for what is another kind of object.
 fn misspelt(version: &str, kind: &str) -> Option<(&'static str, String)> {

@@ -21,6 +21,11 @@ pub(crate) struct NoSuchPath {
 pub(super) fn check(paths: &[PathBuf]) -> Result<(), NoSuchPath> {
     paths.iter().try_for_each(|path| match std::fs::metadata(path) {
         Ok(_) => Ok(()),
+        // Findings name a file and a line of it.
+        Err(_) if path.as_os_str() == "-" => {
+            let advice = "standard input is not read: write it to a file, such as all.yaml, and give that";
+            Err(NoSuchPath { path: path.clone(), source: std::io::Error::other(advice) })
+        }
         Err(source) => Err(NoSuchPath { path: path.clone(), source }),
     })
 }

@@ -101,6 +101,15 @@ pub struct Development {
     pub backends: BTreeMap<(ObjectKey, String), SocketAddr>,
     /// The port that redirects to https name: no Service in front maps 443 to it.
     pub https_port: Option<u16>,
+    /// Whether the objects are judged as in a cluster, and not served here: what needs Services that nobody makes is refused.
+    pub judged: bool,
+}
+
+impl Options {
+    /// Whether Services are needed that only a controller makes, and none is there to do so.
+    pub(crate) fn lacks_own_services(&self) -> bool {
+        self.gateway_address == GatewayAddressing::Shared && self.development.as_ref().is_none_or(|all| all.judged)
+    }
 }
 
 /// The request field that tells the echo for which Service it answers.

@@ -14,7 +14,7 @@ use super::api::EndpointSelector;
 use super::service::{APPLIED, MANAGED_BY, Make, NAME, XBACKEND, label_value, made_for, sum};
 use super::status::Shortcoming;
 use crate::objects::{Kind, ObjectKey, Objects};
-use crate::options::{GatewayAddressing, Options};
+use crate::options::Options;
 
 /// The name of the Service's port, which its slices have too.
 pub(crate) const PORT: &str = "backend";
@@ -43,7 +43,7 @@ impl Selection {
         if labels.is_empty() {
             return Err((".matchLabels", "expected at least one label"));
         }
-        if options.gateway_address == GatewayAddressing::Shared && options.development.is_none() {
+        if options.lacks_own_services() {
             let why = "pods are found through a Service that is made for them, and the right to make Services comes with \
                        --gateway-address=asked or own";
             return Err(("", why));

@@ -105,7 +105,7 @@ impl OwnAddress {
                 let fault = fault
                     .map(|value| Shortcoming::new("UnsupportedAddress", format!("spec.addresses: {value}: {why}")));
                 // On a developer's machine there are no Services in any case.
-                let has_parameters = infrastructure.parameters_ref.is_some() && options.development.is_none();
+                let has_parameters = infrastructure.parameters_ref.is_some() && options.lacks_own_services();
                 let no_service = || {
                     let message = format!("spec.infrastructure.parametersRef: {why}");
                     has_parameters.then(|| Shortcoming::new("InvalidParameters", message))

@@ -275,6 +275,10 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
     if let Some(development) = &options.development {
         if let Some(address) = local_process(key, port, development) {
             (endpoints, problem) = (Some(one(address)), None);
+            if key.xbackend().is_some() {
+                // TLS is for whom it stands in for.
+                protocol = Protocol::ClearHttp1;
+            }
         } else if let Some(echo) = development.echo
             && endpoints.as_ref().is_none_or(|all| matches!(all, Endpoints::Addresses(none) if none.is_empty()))
             // It speaks HTTP.
@@ -333,10 +337,9 @@ fn one(address: SocketAddr) -> Endpoints {
 
 /// The local process that replaces a Service (`--backend`), found by name or number of the port.
 fn local_process(key: &BackendKey, port: Option<&ServicePort>, development: &Development) -> Option<SocketAddr> {
-    if key.xbackend().is_some() {
-        return None;
-    }
-    let find = |port: String| development.backends.get(&(key.service(), port)).copied();
+    // It is named as a Service is.
+    let named = ObjectKey::new(Kind::Service, &*key.namespace, &*key.target);
+    let find = |port: String| development.backends.get(&(named.clone(), port)).copied();
     find(key.port.to_string()).or_else(|| find(port?.port.to_string())).or_else(|| find(port?.name.clone()?))
 }
 

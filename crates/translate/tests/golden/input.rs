@@ -192,7 +192,7 @@ impl Flags {
                 backends.insert((ObjectKey::new(Kind::Service, namespace, service), port.to_owned()), address);
             }
             let echo = (!self.no_echo).then(|| SocketAddr::from(([127, 0, 0, 1], 9999)));
-            Some(Development { echo, echo_for_missing: true, backends, https_port: None })
+            Some(Development { echo, echo_for_missing: true, backends, https_port: None, judged: false })
         } else {
             None
         };
