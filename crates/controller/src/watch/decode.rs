@@ -20,6 +20,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::address::{self, Addresses};
 use crate::gate::Asking;
@@ -58,11 +59,11 @@ pub(crate) enum Content {
     Malformed(String),
 }
 
-/// The status of an object of the Gateway API, and the generation of the object.
+/// The status of an object of the Gateway API, as text, and the generation of the object.
 #[derive(Clone, Debug)]
 pub(crate) struct SeenStatus {
     pub(crate) generation: i64,
-    pub(crate) status: Value,
+    pub(crate) status: Box<RawValue>,
 }
 
 /// The required parts of each object.
@@ -128,7 +129,7 @@ fn status(text: &str) -> SeenStatus {
         #[serde(default)]
         metadata: Generation,
         #[serde(default)]
-        status: Value,
+        status: Option<Box<RawValue>>,
     }
     #[derive(Default, Deserialize)]
     struct Generation {
@@ -136,7 +137,7 @@ fn status(text: &str) -> SeenStatus {
         generation: i64,
     }
     let Whole { metadata: Generation { generation }, status } = serde_json::from_str(text).unwrap_or_default();
-    SeenStatus { generation, status }
+    SeenStatus { generation, status: status.unwrap_or_else(|| RawValue::NULL.to_owned()) }
 }
 
 fn malformed(kind: Kind, error: &serde_json::Error) -> Content {
@@ -234,9 +235,10 @@ fn lenient<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
 
 /// Removes the parts that are never read, and hashes everything that remains except the version. The hasher's seed is
 /// random, so no user can make two contents collide.
+#[allow(clippy::redundant_clone, reason = "the copy is smaller")]
 fn slim<T>(mut object: T, hasher: &RandomState) -> Reduced
 where
-    T: k8s_openapi::Metadata<Ty = ObjectMeta> + Serialize + Into<Object>,
+    T: k8s_openapi::Metadata<Ty = ObjectMeta> + Clone + Serialize + Into<Object>,
 {
     let metadata = object.metadata_mut();
     let asking = asks(metadata);
@@ -253,7 +255,9 @@ where
     let mut sink = HashSink(hasher.build_hasher());
     serde_json::to_writer(&mut sink, &object).expect("objects serialize, and the writer takes everything");
     object.metadata_mut().resource_version = version;
-    Reduced { object: object.into(), fingerprint: sink.0.finish(), asking }
+    // A list that was read has room for four, each of which may be a filter of a kilobyte; a copy has room for what it holds.
+    let object = object.clone().into();
+    Reduced { object, fingerprint: sink.0.finish(), asking }
 }
 
 struct HashSink(DefaultHasher);

@@ -63,8 +63,8 @@ pub(super) struct PortTable {
     pub(super) named_port: Option<u16>,
     /// The port that redirects to https name if none is written, in place of 443: only on a developer's machine.
     pub(super) https_port: Option<u16>,
-    /// Which routes each host has, in order.
-    routes: BTreeMap<HostPattern, BTreeMap<RouteTurn, Carried>>,
+    /// Which routes each host has, in order. Most hosts have one, and a map has room for eleven.
+    routes: BTreeMap<HostPattern, BTreeMap<Box<RouteTurn>, Carried>>,
     published: BTreeMap<HostPattern, Arc<Host>>,
 }
 
@@ -87,7 +87,7 @@ impl PortTable {
         listener: &ListenerId,
         carried: &Carried,
     ) {
-        let turn = (rank, age.clone(), listener.clone());
+        let turn = Box::new((rank, age.clone(), listener.clone()));
         self.routes.entry(pattern.clone()).or_default().insert(turn, carried.clone());
     }
 
@@ -98,6 +98,11 @@ impl PortTable {
                 self.routes.remove(pattern);
             }
         }
+    }
+
+    /// The routes that a host has, in order.
+    fn turns(&self, pattern: &HostPattern) -> impl Iterator<Item = (&RouteTurn, &Carried)> {
+        self.routes.get(pattern).into_iter().flatten().map(|(turn, carried)| (&**turn, carried))
     }
 
     /// All names that have a host, or had one.
@@ -150,7 +155,7 @@ impl PortTable {
 
     /// The passage of the first route that a listener has under a name, and the route's age.
     fn passage(&self, owner: &OpenListener, pattern: &HostPattern) -> Option<(&RouteAge, &Passage)> {
-        let own = self.routes.get(pattern)?.iter().filter(|((_, _, listener), _)| owner.id == *listener);
+        let own = self.turns(pattern).filter(|((_, _, listener), _)| owner.id == *listener);
         own.filter(|_| owner.serves).find_map(|((_, age, _), carried)| match carried {
             Carried::Stream(passage) => Some((age, &**passage)),
             Carried::Requests(_) | Carried::Nothing => None,
@@ -224,7 +229,7 @@ impl PortTable {
         }
         let own = || {
             let is_own = |listener: &ListenerId| owner.is_some_and(|owner| owner.id == *listener);
-            self.routes.get(pattern).into_iter().flatten().filter(move |((_, _, listener), _)| is_own(listener))
+            self.turns(pattern).filter(move |((_, _, listener), _)| is_own(listener))
         };
         let demanded = below.and_then(|below| below.client_auth());
         let asked = owner.and_then(|owner| owner.client_auth.as_ref());

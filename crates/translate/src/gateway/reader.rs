@@ -138,7 +138,7 @@ impl Gateways {
     /// The backends of a route or policy, each with the field that names it.
     pub(crate) fn backends(&self, key: &ObjectKey) -> Cow<'_, [(BackendKey, String)]> {
         match self.routes.get(key) {
-            Some(part) => Cow::Borrowed(&part.backends),
+            Some(part) => Cow::Borrowed(&*part.backends),
             None if key.kind == Kind::XTelemetryPolicy => {
                 Cow::Owned(self.policies_of_telemetry.backend(key).into_iter().collect())
             }
@@ -425,11 +425,11 @@ impl Gateways {
         let part = RoutePart {
             owner: plain_owner(key, metadata, objects),
             carried,
-            attachments,
-            parents,
-            backends: rules.backends,
+            attachments: attachments.into_iter().collect(),
+            parents: parents.into(),
+            backends: rules.backends.into(),
             wishes,
-            services: rules.services,
+            services: rules.services.into_iter().collect(),
             findings,
         };
         Some((part, turn(key, object, objects)))
@@ -501,7 +501,7 @@ impl Gateways {
                 _ => {
                     // The findings about a route are those from reading it.
                     let part = self.routes.get(&key).filter(|part| !part.parents.is_empty());
-                    let status = part.map(|part| ObjectStatus::Route { parents: part.parents.clone() });
+                    let status = part.map(|part| ObjectStatus::Route { parents: part.parents.to_vec() });
                     self.show(&key, status, out);
                     continue;
                 }

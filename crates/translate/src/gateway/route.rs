@@ -24,19 +24,19 @@ use crate::options::Options;
 use crate::resource::backend::BackendKey;
 use crate::resource::{BackendWishes, Owner};
 
-/// A route with at least one parent that is ours.
+/// A route with at least one parent that is ours. There may be many thousands, so nothing has room for more than it holds.
 #[derive(Debug)]
 pub(super) struct RoutePart {
     pub(super) owner: Arc<Owner>,
     /// What it does with what it takes.
     pub(super) carried: Carried,
-    /// Where they are served.
-    pub(super) attachments: BTreeSet<Attachment>,
-    pub(super) parents: Vec<ParentStatus>,
-    pub(super) backends: Vec<(BackendKey, String)>,
+    /// Where they are served, in order.
+    pub(super) attachments: Box<[Attachment]>,
+    pub(super) parents: Box<[ParentStatus]>,
+    pub(super) backends: Box<[(BackendKey, String)]>,
     /// What policies wish for backends.
     pub(super) wishes: BTreeMap<BackendKey, Arc<BackendWishes>>,
-    pub(super) services: BTreeSet<ObjectKey>,
+    pub(super) services: Box<[ObjectKey]>,
     pub(super) findings: Vec<Diagnostic>,
 }
 
