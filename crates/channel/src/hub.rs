@@ -232,20 +232,19 @@ impl Hub {
             for name in &delta.removals {
                 names.extend(state.resources.remove_entry(text_of(name).as_str()).map(|(name, _)| name));
             }
-            for (name, mut entry, stands_in) in encoded {
-                let old = state.resources.remove(&name);
-                let (kept, changes) = match old {
-                    Some(old) if old.version == entry.version || stands_in => (old, false),
-                    Some(old) => {
-                        entry.before = old.long.then_some((old.version, old.resource));
-                        (entry, true)
+            for (name, entry, stands_in) in encoded {
+                match state.resources.get_mut(&name) {
+                    Some(now) if now.version == entry.version || stands_in => {}
+                    Some(now) => {
+                        let old = std::mem::replace(now, entry);
+                        now.before = old.long.then_some((old.version, old.resource));
+                        names.push(name);
                     }
-                    None => (entry, true),
-                };
-                if changes {
-                    names.push(name.clone());
+                    None => {
+                        names.push(name.clone());
+                        state.resources.insert(name, entry);
+                    }
                 }
-                state.resources.insert(name, kept);
             }
             state.generation += 1;
             state.published = Some(SystemTime::now());

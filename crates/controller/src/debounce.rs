@@ -14,7 +14,7 @@ const LONGEST: Duration = Duration::from_millis(25);
 /// Whether a change waits for those that belong to it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Haste {
-    /// It is complete: requests go to the wrong endpoints until it is live.
+    /// It is complete in itself, and requests go to the wrong endpoints until it is live.
     AtOnce,
     /// It may refer to what is just arriving.
     Soon,
@@ -45,7 +45,7 @@ impl Debounce {
         }
     }
 
-    /// When to act; `None` if nothing changed. What follows shortly after the last act is part of a burst, however much it hastes.
+    /// When to act; `None` if nothing changed. What follows shortly after the last act is part of a burst, however urgent it is.
     pub(crate) fn due(&self) -> Option<Instant> {
         let Burst { first, last, haste } = *self.burst.as_ref()?;
         let is_alone = self.acted.is_none_or(|acted| acted + QUIET <= first);

@@ -1,6 +1,6 @@
 //! Objects that are made for Gateways and XBackends: written and deleted as translation says, by the leader.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use fairway_translate::gateway::Make;
 use fairway_translate::objects::ObjectKey;
@@ -24,7 +24,7 @@ const WRITES: Writes = Writes {
 /// What is left to do.
 #[derive(Debug, Default)]
 pub(crate) struct Making {
-    wanted: HashMap<ObjectKey, Make>,
+    wanted: BTreeMap<ObjectKey, Make>,
     /// Objects to write or delete.
     pub(crate) backlog: Backlog,
 }

@@ -1,7 +1,7 @@
 //! The contents of Secrets and ConfigMaps: fetched for those that a served object refers to; of all others only the
 //! name is ever held.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::RandomState;
 
 use fairway_model::ErrorChain;
@@ -28,11 +28,11 @@ pub(crate) fn is_referenced(kind: Kind) -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct References {
     /// Objects that exist, are wanted and have never been fetched.
-    fresh: HashSet<ObjectKey>,
+    fresh: BTreeSet<ObjectKey>,
     /// The fetched version.
-    fetched: HashMap<ObjectKey, Box<str>>,
+    fetched: BTreeMap<ObjectKey, Box<str>>,
     queue: BTreeSet<ObjectKey>,
-    fetching: HashSet<ObjectKey>,
+    fetching: BTreeSet<ObjectKey>,
     failed: BTreeSet<ObjectKey>,
     retry_at: Option<Instant>,
     backoff: Backoff,

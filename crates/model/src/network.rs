@@ -108,7 +108,7 @@ pub fn is_special(address: IpAddr) -> bool {
 }
 
 /// Whether an address of NAT64 with a prefix of a network's own (RFC 8215) embeds a special one. How long that prefix is only the network
-/// knows, so all places count at which the address may be (RFC 6052 2.2), if zeros follow.
+/// knows, so all places count at which the address may be (RFC 6052 2.2), whatever follows: translators ignore that.
 fn embeds_special(octets: [u8; 16]) -> bool {
     let places = [[6, 7, 9, 10], [7, 9, 10, 11], [9, 10, 11, 12], [12, 13, 14, 15]];
     places.into_iter().any(|places| {
@@ -117,7 +117,7 @@ fn embeds_special(octets: [u8; 16]) -> bool {
         let are_zero = |octets: &[u8]| octets.iter().all(|octet| *octet == 0);
         // Zeros before the end may belong to the prefix, or to an address before them.
         let is_one = if last == 15 { !are_zero(&inner) || are_zero(&octets[6..]) } else { octets[first] != 0 };
-        is_one && are_zero(&octets[last + 1..]) && is_special(IpAddr::V4(inner.into()))
+        is_one && is_special(IpAddr::V4(inner.into()))
     })
 }
 
@@ -176,6 +176,7 @@ mod tests {
             "64:ff9b:1:7f00:0:100::",
             "64:ff9b:1:a9:fe:a9fe::",
             "64:ff9b:1:5:7f:0:100:0",
+            "64:ff9b:1:7f00:0:100:808:808",
             "64:ff9b:1::",
             "64:ff9b:1::1",
             "2002:7f00:1::",
@@ -190,7 +191,6 @@ mod tests {
             "fd00::1",
             "64:ff9b::808:808",
             "64:ff9b:1::808:808",
-            "64:ff9b:1:7f00:0:100:808:808",
             "64:ff9b:1:808:8:800::",
             "64:ff9b:2::7f00:1",
         ] {

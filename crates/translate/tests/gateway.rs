@@ -274,13 +274,17 @@ fn other() -> impl Strategy<Value = Object> {
             "addressType": "IPv4", "endpoints": [{"addresses": [format!("10.2.0.{last}")]}], "ports": [{"port": 80}],
         }))
     });
-    let policy = (0..2usize, 0..2u32, 0..4u32, (0..3u32, any::<bool>()), 0..2usize).prop_map(
-        |(namespace, name, created, (service, section), map)| {
+    let policy = (0..2usize, 0..2u32, 0..4u32, (0..5u32, any::<bool>()), 0..2usize).prop_map(
+        |(namespace, name, created, (target, section), map)| {
             let section = section.then_some("b");
+            let (group, kind, of) = match target {
+                0..3 => ("", "Service", format!("s{target}")),
+                _ => ("gateway.networking.x-k8s.io", "XBackend", format!("x{}", target - 3)),
+            };
             read::<BackendTLSPolicy>(json!({
                 "metadata": metadata(namespace, format!("p{name}"), created),
                 "spec": {
-                    "targetRefs": [{"group": "", "kind": "Service", "name": format!("s{service}"), "sectionName": section}],
+                    "targetRefs": [{"group": group, "kind": kind, "name": of, "sectionName": section}],
                     "validation": {
                         "hostname": format!("p{name}.example"),
                         "caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": format!("m{map}")}],

@@ -567,7 +567,7 @@ fn the_reference_names_every_metric() {
          The label `namespace` is that of the Ingress, route or Secret, and the first three labels are the same for all metrics of a pod. \
          Prometheus shows `namespace` as `exported_namespace` if it has its own label of this name for the pod, unless `honorLabels` is set.\n\n\
          For an HTTPRoute or GRPCRoute, `ingress` is the name of the route, `service` that of the Service or XBackend, and `path` that of \
-         the match. As for Ingresses, requests are counted per host only for hosts that the configuration names; with \
+         the match; an Ingress and a route that agree in all labels are one series. As for Ingresses, requests are counted per host only for hosts that the configuration names; with \
          `--metrics-per-undefined-host` also those for hosts that only a wildcard matches, or a route and listener without a hostname.\n\n\
          Series of a removed route appear in one more scrape and then disappear.\n\n\
          | metric | type | shown | labels | meaning |\n| --- | --- | --- | --- | --- |\n"

@@ -392,18 +392,20 @@ impl Task {
         self.due.insert((due, backend.clone()));
         let (endpoints, refused) = change?;
         let endpoints: Arc<[Endpoint]> = endpoints.into();
-        for address in refused.iter().filter(|address| !name.refused.contains(address)) {
+        // Said once, until none is refused any more: a name may have others with each answer.
+        for address in refused.iter().filter(|_| name.refused.is_empty()) {
             let why = self.policy.why_refused(*address);
             tracing::warn!(backend = %backend, host = &*name.host, %address, why, "an address of a name is refused");
         }
-        let first = |list: &[SocketAddr]| list.first().map(SocketAddr::ip);
+        // It explains why there is no endpoint.
+        let first = |list: &[SocketAddr]| list.first().map(SocketAddr::ip).filter(|_| endpoints.is_empty());
         let same = name.endpoints.as_ref() == Some(&endpoints) && first(&refused) == first(&name.refused);
         name.refused = refused;
         if same {
             return None;
         }
-        name.endpoints = Some(endpoints.clone());
         let refused = first(&name.refused);
+        name.endpoints = Some(endpoints.clone());
         Some(Resolved { backend, host: name.host.clone(), port: name.port, endpoints, refused })
     }
 }

@@ -57,7 +57,7 @@ struct PolicyFor {
     /// Its place in the list.
     at: usize,
     /// A Service, or an XBackend.
-    service: ObjectKey,
+    object: ObjectKey,
     /// The name of a port; all ports without it.
     section: Option<Arc<str>>,
 }
@@ -75,8 +75,8 @@ impl BackendPolicies {
     }
 
     /// The policies for a Service or an XBackend.
-    pub(super) fn for_service(&self, service: &ObjectKey) -> impl Iterator<Item = &ObjectKey> {
-        self.targets.get(service).into_iter().flatten().map(RouteAge::key)
+    pub(super) fn for_service(&self, object: &ObjectKey) -> impl Iterator<Item = &ObjectKey> {
+        self.targets.get(object).into_iter().flatten().map(RouteAge::key)
     }
 
     /// How a port of a Service is spoken to; `None` if no policy is for it. One for the port comes before one for the whole Service.
@@ -89,12 +89,12 @@ impl BackendPolicies {
     /// The oldest of the policies for exactly this.
     fn winner(&self, service: &ObjectKey, section: Option<&str>) -> Option<&PolicyPart> {
         let is_for = |part: &&PolicyPart| {
-            part.targets.iter().any(|target| target.service == *service && target.section.as_deref() == section)
+            part.targets.iter().any(|target| target.object == *service && target.section.as_deref() == section)
         };
         self.for_service(service).filter_map(|key| self.policies.get(key)).find(is_for)
     }
 
-    /// Reads a policy again. Returns the Services that it was or is for.
+    /// Reads a policy again. Returns the Services and XBackends that it was or is for.
     pub(super) fn read(
         &mut self,
         key: &ObjectKey,
@@ -104,29 +104,29 @@ impl BackendPolicies {
         dirty: &mut Dirty,
         out: &mut Output,
     ) -> BTreeSet<ObjectKey> {
-        let mut services = BTreeSet::new();
+        let mut targets = BTreeSet::new();
         if let Some(before) = self.policies.remove(key) {
             for map in &before.config_maps {
                 config_maps.detach(map, &before.owner.age, dirty, out);
                 remove(&mut self.config_maps, map, key);
             }
             for target in before.targets {
-                remove(&mut self.targets, &target.service, &before.turn);
-                services.insert(target.service);
+                remove(&mut self.targets, &target.object, &before.turn);
+                targets.insert(target.object);
             }
         }
-        let Some((owner, turn, policy)) = found else { return services };
+        let Some((owner, turn, policy)) = found else { return targets };
         let part = self.part(key, owner, turn, &policy.spec, objects);
         for map in &part.config_maps {
             config_maps.attach(map, &part.owner, dirty, out);
             self.config_maps.entry(map.clone()).or_default().insert(key.clone());
         }
         for target in &part.targets {
-            self.targets.entry(target.service.clone()).or_default().insert(part.turn.clone());
-            services.insert(target.service.clone());
+            self.targets.entry(target.object.clone()).or_default().insert(part.turn.clone());
+            targets.insert(target.object.clone());
         }
         self.policies.insert(key.clone(), part);
-        services
+        targets
     }
 
     fn part(
@@ -144,7 +144,7 @@ impl BackendPolicies {
             match meant {
                 Some(kind) => targets.push(PolicyFor {
                     at,
-                    service: ObjectKey::new(kind, &*key.namespace, &**name),
+                    object: ObjectKey::new(kind, &*key.namespace, &**name),
                     section: section_name.as_deref().filter(|name| !name.is_empty()).map(Into::into),
                 }),
                 None => others.push((at, format!("{kind} {name}"))),
@@ -180,32 +180,30 @@ impl BackendPolicies {
         let mut findings = Vec::new();
         let mut found: BTreeMap<ObjectKey, Option<Shortcoming>> = BTreeMap::new();
         let origin = key.origin();
-        let mut complain = |at: usize, value: &str, message: String| {
-            let (severity, reason) = (Severity::Error, Reason::BackendPolicyRefused);
+        let mut complain = |severity: Severity, at: usize, value: &str, message: String| {
+            let reason = Reason::BackendPolicyRefused;
             let field = format!("spec.targetRefs[{at}]");
             findings.push(Diagnostic::new(severity, reason, &origin, field, value, message));
         };
         for target in &part.targets {
-            let of_part = part.fault.clone().filter(|_| target.service.kind == Kind::Service);
+            let of_part = part.fault.clone().filter(|_| target.object.kind == Kind::Service);
             let fault = of_part.or_else(|| self.fault_at(part, target, objects));
             if let Some(fault) = &fault {
                 let message = match fault.reason {
                     "Conflicted" | "TargetNotFound" => format!("{}; the policy is not applied there", fault.message),
                     _ => format!(
                         "{}; requests to the {} answer 500, connections to it are closed",
-                        fault.message, target.service.kind
+                        fault.message, target.object.kind
                     ),
                 };
-                complain(target.at, &target.service.name, message);
+                complain(Severity::Error, target.at, &target.object.name, message);
             }
-            note(&mut found, reached(&target.service), fault.as_ref());
+            note(&mut found, reached(&target.object), fault.as_ref());
         }
-        for (at, what) in &part.others {
-            let fault = Shortcoming::new("Invalid", format!("spec.targetRefs[{at}]: expected a Service, found {what}"));
-            complain(*at, what, "expected a Service; the policy is not applied there".to_owned());
-            // Beside another target: there is no Gateway of its own.
-            let elsewhere = found.keys().cloned().collect();
-            note(&mut found, elsewhere, Some(&fault));
+        // What only another implementation knows is for that to judge, unless the policy concerns us too.
+        for (at, what) in part.others.iter().filter(|_| !found.is_empty()) {
+            let message = "expected a Service; the policy is not applied there".to_owned();
+            complain(Severity::Warning, *at, what, message);
         }
         if let Some(fault) = part.unresolved.as_ref().filter(|_| part.fault.is_none()) {
             let (severity, reason) = (Severity::Warning, Reason::BackendPolicyRefused);
@@ -224,7 +222,7 @@ impl BackendPolicies {
 
     /// Why a policy is not applied to one of its targets.
     fn fault_at(&self, part: &PolicyPart, target: &PolicyFor, objects: &Objects) -> Option<Shortcoming> {
-        let PolicyFor { service, section, .. } = target;
+        let PolicyFor { object: service, section, .. } = target;
         let missing = |what: String| Some(Shortcoming::new("TargetNotFound", what));
         if service.kind == Kind::XBackend {
             return match objects.get(service) {

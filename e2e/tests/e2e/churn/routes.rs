@@ -48,8 +48,8 @@ struct Size {
 impl Size {
     fn wanted() -> anyhow::Result<Self> {
         let Ok(text) = std::env::var("FAIRWAY_CHURN_ROUTES") else { return Ok(Self { routes: 200, changes: 100 }) };
-        let routes = text.parse().ok().filter(|routes| *routes >= 1_000);
-        let routes = routes.with_context(|| format!("FAIRWAY_CHURN_ROUTES={text}: expected 1000 at least"))?;
+        let routes = text.parse().ok().filter(|routes| *routes > 1_000);
+        let routes = routes.with_context(|| format!("FAIRWAY_CHURN_ROUTES={text}: expected more than 1000"))?;
         Ok(Self { routes, changes: 1_000 })
     }
 
@@ -184,7 +184,7 @@ impl Ground {
     /// Makes one change and waits until a client sees it. Each is of another route, and none of the first, for which a bystander asks.
     async fn change(&self, number: usize) -> anyhow::Result<Duration> {
         let object = 1 + number * (self.size.routes / self.size.changes) % (self.size.routes - 1);
-        let (routes, name, value) = (self.routes(object), format!("route-{object}"), number.to_string());
+        let (routes, name, value) = (self.routes(object), format!("route-{object}"), (number + 1).to_string());
         match number % 3 {
             0 => {
                 patch(&routes, &name, json!({"spec": {"rules": [rule(&value, SERVICES[0])]}})).await?;

@@ -62,7 +62,7 @@ impl Objects {
     fn serve(&self, mut stream: TcpStream) -> anyhow::Result<()> {
         let mut lines = BufReader::new(stream.try_clone()?).lines();
         while let Some(first) = lines.next().transpose()? {
-            // Requests with a body would be read as another one, and answered with an error: the controller makes no difference.
+            // The lines of a body are read as requests of their own, and answered too: to the controller that makes no difference.
             while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
             let mut words = first.split(' ');
             let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());

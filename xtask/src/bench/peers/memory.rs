@@ -98,7 +98,8 @@ fn ask(to: SocketAddr, route: usize) -> anyhow::Result<TcpStream> {
         let count = stream.read(&mut room)?;
         ensure!(count > 0, "the connection was closed");
         answer.extend_from_slice(&room[..count]);
-        ensure!(answer.starts_with(b"HTTP/1.1 200"), "an error: {}", String::from_utf8_lossy(&answer));
+        let status = answer.get(..12).unwrap_or(b"HTTP/1.1 200");
+        ensure!(status == b"HTTP/1.1 200", "an error: {}", String::from_utf8_lossy(&answer));
     }
     Ok(stream)
 }
@@ -107,7 +108,9 @@ fn ask(to: SocketAddr, route: usize) -> anyhow::Result<TcpStream> {
 fn settled(id: u32) -> anyhow::Result<f64> {
     let mut last = memory(id)?;
     let mut since = Instant::now();
+    let begin = since;
     while since.elapsed() < SETTLED {
+        ensure!(begin.elapsed() < START, "memory still changes: {last:.1} MiB now");
         thread::sleep(Duration::from_millis(100));
         let now = memory(id)?;
         if (now - last).abs() > 0.1 {

@@ -21,8 +21,11 @@ impl Running {
     /// Handles a message of a watch.
     pub(in crate::controller) async fn take(&mut self, source: usize, message: Message) {
         let Source { kind, wanted, .. } = self.sources[source];
-        // Endpoints name nothing else. When they vanish with their Service, what leads to them may be about to change.
-        let is_endpoints = matches!(message, Message::Seen(_)) && matches!(kind, Kind::Service | Kind::EndpointSlice);
+        // Endpoints name nothing else, and nothing names them. When they vanish with their Service, what leads there may be about to change.
+        let haste = match message {
+            Message::Seen(_) if kind == Kind::EndpointSlice => Haste::AtOnce,
+            _ => Haste::Soon,
+        };
         match message {
             Message::Relist => self.store.relist(source),
             Message::Seen(seen) => self.seen(source, *seen).await,
@@ -73,7 +76,7 @@ impl Running {
         // An empty cluster is also a state to serve.
         let begins = self.translator.is_none() && self.store.synced() && self.debounce.due().is_none();
         if self.store.has_changes() || self.rebuild || begins {
-            self.debounce.touch(Instant::now(), if is_endpoints { Haste::AtOnce } else { Haste::Soon });
+            self.debounce.touch(Instant::now(), haste);
         }
     }
 

@@ -7,7 +7,7 @@ use crate::diagnostic::Diagnostic;
 use crate::engine::dirty::{Dirty, Output};
 use crate::gateway::status::ObjectStatus;
 use crate::gateway::telemetry_policy::TelemetryReader;
-use crate::objects::{Object, ObjectKey, Objects};
+use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::resource::Backends;
 
 impl Gateways {
@@ -34,6 +34,8 @@ impl Gateways {
         dirty
             .gateway_statuses
             .extend(services.iter().flat_map(|service| self.policies_of_backends.for_service(service)).cloned());
+        // An XBackend says that it is refused because of one.
+        dirty.gateway_statuses.extend(services.iter().filter(|target| target.kind == Kind::XBackend).cloned());
         let telemetry = services.iter().flat_map(|service| self.policies_of_telemetry.for_service(service));
         dirty.telemetry_policies.extend(telemetry.cloned());
         services.iter().filter_map(|service| self.services.get(service)).flatten().cloned().collect()

@@ -104,6 +104,10 @@ impl Gateways {
             let message = format!("{message}; requests to it answer 500, connections to it are closed");
             complain(Severity::Error, *reason, field, value, message);
             Some(fault.shortcoming())
+        } else if let Some(why) = self.policies_of_backends.refuses(key) {
+            let message = format!("{why}; requests to it answer 500, connections to it are closed");
+            complain(Severity::Error, Reason::BackendPolicyRefused, "spec", "", message);
+            Some(Shortcoming::new("Invalid", why))
         } else if let Some(why) = secret {
             let field = "spec.tls.clientCertificateRef";
             complain(Severity::Error, Reason::InvalidSecret, field, "", format!("{why}; it is not reached"));
