@@ -532,6 +532,67 @@ async fn the_service_has_no_more_time_than_the_request() {
     }
 }
 
+/// A route whose requests have so much time, guarded by a service that may get the body.
+fn within(time: Duration, (service, web): (Origin, Origin), body: Option<NonZeroU32>) -> Guarded {
+    let policy = ForwardPolicy { response_within: Some(time), ..ForwardPolicy::default() };
+    let asks = HttpAuth { path: "".into(), allowed: Vec::new(), copied: Vec::new(), body };
+    let mut auth = asked_as(AuthProtocol::Http(asks));
+    auth.forward.policy = Arc::default();
+    let mut resources = backend("web", &[web.address()]);
+    resources.extend(backend("auth", &[service.address()]));
+    resources.push(host(HOST, vec![filtered(route("/", forward("web", policy)), vec![filter(auth)])]));
+    Guarded { proxy: TestProxy::start(resources), service, web }
+}
+
+#[tokio::test]
+async fn the_time_of_the_request_is_not_used_by_the_upload_of_a_client() {
+    let (time, gate) = (Duration::from_millis(600), Gate::new());
+    let service = Origin::new("auth").reply(Reply::ok().held_by(&gate)).start();
+    let guarded = within(time, (service, Origin::start("web")), NonZeroU32::new(10));
+    for (asked, framing) in [(1, "Content-Length: 5"), (2, "Transfer-Encoding: chunked")] {
+        let mut client = guarded.proxy.connect().await;
+        client.send(format!("POST / HTTP/1.1\r\nHost: {HOST}\r\n{framing}\r\nExpect: 100-continue\r\n\r\n")).await;
+        // The head is read by then.
+        client.read_until("HTTP/1.1 100 Continue\r\n\r\n").await;
+        let pieces = if framing.contains('5') { ["ab", "cde"] } else { ["2\r\nab\r\n", "3\r\ncde\r\n0\r\n\r\n"] };
+        for piece in pieces {
+            tokio::time::sleep(time).await;
+            client.send(piece).await;
+        }
+        // The service still has some of it.
+        gate.reached(asked).await;
+        tokio::time::sleep(time / 6).await;
+        gate.release_one();
+        assert_eq!(client.read_response().await.echo().body, "abcde");
+        assert_eq!(guarded.asked().body, b"abcde");
+    }
+    // Without any time nobody is asked.
+    let guarded = within(Duration::ZERO, (Origin::start("auth"), Origin::start("web")), NonZeroU32::new(10));
+    let mut client = guarded.proxy.connect().await;
+    assert_eq!(client.request("POST", "/", &[("host", HOST)], b"abc").await.status, 504);
+    assert_eq!((guarded.service.connections(), guarded.web.connections()), (0, 0));
+}
+
+#[tokio::test]
+async fn the_time_that_the_service_took_is_gone_for_a_body_without_a_length_too() {
+    let (asked, answering) = (Gate::new(), Gate::new());
+    let service = Origin::new("auth").reply(Reply::ok().held_by(&asked)).start();
+    let web = Origin::new("web").reply(Reply::ok().held_by(&answering)).start();
+    let guarded = within(Duration::from_millis(1600), (service, web), None);
+    let mut client = guarded.proxy.connect().await;
+    client
+        .send(format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"))
+        .await;
+    // Half of the time, and then less than all of it, but more than is left.
+    asked.reached(1).await;
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    asked.release();
+    answering.reached(1).await;
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    answering.release();
+    assert_eq!(client.read_response().await.status, 504);
+}
+
 #[tokio::test]
 async fn variables_of_the_answer_reach_both_sides_also_from_a_kept_answer() {
     let reply = Reply::ok().header("X-User", "ann").header("X-User", "b").header("Max", "1");

@@ -44,11 +44,7 @@ impl Exchange<'_> {
     /// # Errors
     /// The client sent no whole body, or one that is malformed or too large.
     pub(super) async fn read_ahead(&mut self) -> Result<(), Failure> {
-        poll_fn(|cx| self.poll_ahead(cx, true)).await?;
-        self.limits = Gaps::NONE;
-        // Times of tries do not include the wait for the client.
-        self.dispatched = Instant::now();
-        Ok(())
+        self.wait_for_body(true).await
     }
 
     /// Reads the body for a service that judges it, into memory.
@@ -64,9 +60,17 @@ impl Exchange<'_> {
             Framing::Length(_) | Framing::Chunked => {}
         }
         self.allowance.max_body = most;
-        poll_fn(|cx| self.poll_ahead(cx, false)).await?;
-        self.limits = Gaps::NONE;
+        self.wait_for_body(false).await?;
         self.client.whole_data().ok_or(Failure::Authentication(None))
+    }
+
+    /// Reads the body. The time that the client takes for it doesn't count for what bounds the request, what was used before does.
+    async fn wait_for_body(&mut self, spools: bool) -> Result<(), Failure> {
+        let begun = Instant::now();
+        poll_fn(|cx| self.poll_ahead(cx, spools)).await?;
+        self.limits = Gaps::NONE;
+        self.dispatched += begun.elapsed();
+        Ok(())
     }
 
     fn poll_ahead(&mut self, cx: &mut Context<'_>, spools: bool) -> Poll<Result<(), Failure>> {

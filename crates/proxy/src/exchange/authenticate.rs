@@ -145,6 +145,7 @@ impl<'a> Exchange<'a> {
         };
         self.client.leave_body(true);
         let answer = match self.time_left() {
+            Some(Duration::ZERO) => Err(Failure::AuthenticationTimeout),
             None => self.ask_or_remember(auth, &body).await,
             Some(left) => {
                 let timers = self.facts.shard.timers.clone();

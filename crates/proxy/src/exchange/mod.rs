@@ -85,7 +85,7 @@ pub(crate) struct Exchange<'a> {
     number: u64,
     pipelined: bool,
     begun: Instant,
-    /// When the head was complete.
+    /// When the head was complete, later by the time that the client took for a body that was waited for.
     dispatched: Instant,
     /// When the last byte of a response was written.
     ended: Option<Instant>,

@@ -128,11 +128,14 @@ impl Exchange<'_> {
         }
         let copies = if serves.is_bodiless() { MirrorSet::NONE } else { self.choose_copies() };
         let buffering = self.buffering_for(copies, policy.request_buffering);
+        let mut dispatched = Some(self.dispatched);
         if self.reads_ahead(serves, buffering) {
             cold_path();
             // Boxed: it is rarely needed and would otherwise take room in every connection.
             Box::pin(self.read_ahead()).await?;
             service.refresh(&shard.running());
+            // Times of tries include nothing that came before.
+            dispatched = None;
         }
         self.send(copies);
         let mut tries = 0;
@@ -163,7 +166,7 @@ impl Exchange<'_> {
                     }
                 }
             };
-            let begun = if tries == 1 && !fresh { self.dispatched } else { Instant::now() };
+            let begun = dispatched.take().unwrap_or_else(Instant::now);
             let mut attempt = Attempt::new(&service, pick, begun);
             if let Some(whole) = policy.response_within {
                 cold_path();
