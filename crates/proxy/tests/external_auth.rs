@@ -293,13 +293,39 @@ async fn a_service_that_gets_what_is_listed_denies_as_others_do() {
         assert_eq!((response.header("x-hop"), response.header("x-accel-redirect")), (None, None));
         assert_eq!((response.header("content-type"), &*response.text()), (Some("application/json"), "{}"));
     }
-    // A body that is no text, or longer than is kept, is left out.
-    for body in [vec![0xff; 10], vec![b'x'; 1 << 20]] {
-        let reply = Reply::status(403).header("Content-Type", "text/x").header("X-Why", "no").body(body);
+    // A body that is no text, or longer than is kept, is left out, however it arrives.
+    let most = vec![b'x'; 64 << 10];
+    let longer = vec![b'x'; (64 << 10) + 1];
+    let chunks = |body: &[u8]| body.chunks(1000).map(<[u8]>::to_vec).collect::<Vec<_>>();
+    let denies = || Reply::status(403).header("Content-Type", "text/x").header("X-Why", "no");
+    for (reply, kept) in [
+        (denies().body([0xff; 10]), 0),
+        (denies().body(vec![b'x'; 1 << 20]), 0),
+        (denies().body(&most), most.len()),
+        (denies().body(&longer), 0),
+        (denies().chunked(chunks(&most)), most.len()),
+        (denies().chunked(chunks(&longer)), 0),
+        (denies().chunked([&longer]), 0),
+        (denies().close_delimited(&most), most.len()),
+        (denies().close_delimited(&longer), 0),
+    ] {
+        let guarded = Guarded::by(reply.clone(), asked_as(AuthProtocol::Http(asks())));
+        let response = guarded.get(&[]).await;
+        assert_eq!((response.status, response.text().len(), response.header("x-why")), (403, kept, Some("no")));
+        assert_eq!(response.header("content-type"), (kept > 0).then_some("text/x"));
+    }
+    // The end of the connection may be that of the body, unless more was announced.
+    for (head, body) in [
+        ("HTTP/1.0 403 Forbidden\r\n", "{}"),
+        ("HTTP/1.1 403 Forbidden\r\nConnection: close\r\n", "{}"),
+        ("HTTP/1.1 403 Forbidden\r\nContent-Length: 3\r\n", ""),
+        ("HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n", ""),
+    ] {
+        let reply = Reply::raw(format!("{head}Content-Type: application/json\r\n\r\n{{}}")).then_close();
         let guarded = Guarded::by(reply, asked_as(AuthProtocol::Http(asks())));
         let response = guarded.get(&[]).await;
-        assert_eq!((response.status, &*response.text(), response.header("x-why")), (403, "", Some("no")));
-        assert_eq!(response.header("content-type"), None);
+        assert_eq!((response.status, &*response.text()), (403, body), "{head}");
+        assert_eq!(response.header("content-type"), (!body.is_empty()).then_some("application/json"), "{head}");
     }
 }
 

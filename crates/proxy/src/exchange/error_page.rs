@@ -15,6 +15,7 @@ use super::tries::Serves;
 use crate::error::{CLIENT_CLOSED, Failure, Side};
 use crate::http::{BodyForm, FieldsView, Method};
 use crate::limit::{DISCARDED_BODY, DISCARDED_BODY_WAIT};
+use crate::outgoing::Outgoing;
 use crate::pipeline;
 use crate::work::RESPONSE;
 
@@ -85,8 +86,8 @@ impl<'a> Exchange<'a> {
         self.drain_response(method, DISCARDED_BODY_WAIT, |_| {}).await.map(|_| ())
     }
 
-    /// The body of a response that is for the client in the end, and waited for as long as the endpoint may be silent. `None` for one that
-    /// is too long, or doesn't come.
+    /// The body of a response that is for the client in the end, which has as long to come whole as the endpoint may be silent. `None` for
+    /// one that is too long, or doesn't come.
     ///
     /// # Errors
     /// If the client has gone meanwhile.
@@ -105,7 +106,9 @@ impl<'a> Exchange<'a> {
     ) -> Result<bool, Failure> {
         self.endpoint.begin_body(method, BodyForm::Frames);
         self.limits.read = self.after_gap(wait);
-        let whole = poll_fn(|cx| self.poll_drain(cx, &mut take)).await?;
+        // Nothing of a longer one need be received to know.
+        let fits = self.endpoint.source().body.remaining().is_none_or(|length| length <= DISCARDED_BODY);
+        let whole = fits && poll_fn(|cx| self.poll_drain(cx, &mut take)).await?;
         let shard = &self.facts.shard;
         let kept = whole && self.request == RequestProgress::Sent && !shard.is_draining();
         if let Some(up) = self.endpoint.take_reusable(method).filter(|_| kept) {
@@ -114,7 +117,7 @@ impl<'a> Exchange<'a> {
         Ok(whole)
     }
 
-    /// Receives; ready with whether the end was reached.
+    /// Receives; ready with whether the end was reached, within the limit for data.
     fn poll_drain(&mut self, cx: &mut Context<'_>, take: &mut impl FnMut(&[u8])) -> Poll<Result<bool, Failure>> {
         loop {
             let source = self.endpoint.source();
@@ -125,15 +128,20 @@ impl<'a> Exchange<'a> {
                     Err(_) => return Poll::Ready(Ok(false)),
                 }
             }
+            if source.body.data_len() > DISCARDED_BODY {
+                return Poll::Ready(Ok(false));
+            }
             if source.body.has_ended() {
                 return Poll::Ready(Ok(true));
             }
-            if self.endpoint.body_received() > DISCARDED_BODY {
-                return Poll::Ready(Ok(false));
-            }
             match self.endpoint.poll_receive(cx, &self.facts.shard.store, RESPONSE) {
                 Poll::Ready(Ok(true)) => {}
-                Poll::Ready(_) => return Poll::Ready(Ok(false)),
+                // The connection may be the end of the body.
+                Poll::Ready(Ok(false)) => {
+                    let ended = self.endpoint.source().body.close(&mut Outgoing::default());
+                    return Poll::Ready(Ok(ended.is_ok()));
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(Ok(false)),
                 Poll::Pending => {
                     return self.poll_waiting(cx).map(|failure| match failure.side() {
                         Side::Upstream => Ok(false),
