@@ -16,7 +16,8 @@ use fairway_proxy::ProxyConfig;
 use fairway_testkit::{Ca, Fault, Gate, Leaf, Origin, Reply, Response, eventually};
 use http::HeaderMap;
 use support::grpc::{BytesCodec, Server};
-use support::h2_origin::{Call, H2Origin};
+use support::h2_origin::{Call, FrameOrigin, H2Origin};
+use support::http2::HEADERS;
 use support::{HOST, TestProxy, backend, config, endpoints, filtered, forward, host, route};
 
 /// A field of a message: a message, a text or bytes.
@@ -634,6 +635,28 @@ async fn an_answer_that_never_ends_denies_in_time() {
         assert_eq!(client.request("GET", "/", &[("host", HOST)], b"").await.status, 504);
     }
     assert_eq!(guarded.web.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_silent_to_the_end_of_the_request_gets_no_more_calls() {
+    let service = FrameOrigin::start().await;
+    let guarded = Guarded::at(service.address, filter(policy(), None));
+    let limited = ForwardPolicy { response_within: Some(Duration::from_millis(600)), ..ForwardPolicy::default() };
+    let route = filtered(route("/", forward("web", limited)), vec![filter(policy(), None)]);
+    guarded.proxy.publish([host(HOST, vec![route])]).await;
+    let serve = async {
+        // Connecting takes some of the time.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut first = service.accept(&[]).await;
+        // After its acknowledgement nothing is on its way.
+        while first.next().await.expect("a frame").kind != HEADERS {}
+        let mut second = service.accept(&[]).await;
+        second.request().await;
+        (first, second)
+    };
+    let mut client = guarded.proxy.connect().await;
+    let ask = async { (client.get(HOST, "/").await.status, client.get(HOST, "/").await.status) };
+    assert_eq!(tokio::join!(serve, ask).1, (504, 504));
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use fairway_model::{
     BasicAuth, Change, ExternalAuth, FieldEdit, Filter, Forward, ForwardPolicy, HttpAuth, NetworkSet, PathChange,
     ResponseEdit, Snippet, SnippetEdits, SnippetStep, Subrequest, Template, UpstreamTls, WeightedBackend,
 };
+use fairway_proxy::limit::EJECTION_FAILURES;
 use fairway_testkit::{Ca, Fault, Gate, Origin, Reply, Request, Response};
 use support::{HOST, TestProxy, backend, endpoints, filtered, forward, host, route};
 
@@ -597,6 +598,29 @@ async fn the_time_of_the_request_is_not_used_by_the_upload_of_a_client() {
     let mut client = guarded.proxy.connect().await;
     assert_eq!(client.request("POST", "/", &[("host", HOST)], b"abc").await.status, 504);
     assert_eq!((guarded.service.connections(), guarded.web.connections()), (0, 0));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_the_time_of_the_request_cuts_off_counts_as_silent() {
+    // It is never silent for long.
+    let drips = Reply::raw(format!("HTTP/1.1 200 OK\r\nX-Long: {}", "x".repeat(4000)));
+    let dripping = Origin::new("a").reply(drips.trickle(1, Duration::from_millis(10))).start();
+    let (good, web) = (Origin::start("b"), Origin::start("web"));
+    let policy = ForwardPolicy { response_within: Some(Duration::from_millis(200)), ..ForwardPolicy::default() };
+    let mut auth = auth();
+    auth.forward.policy = Arc::default();
+    let mut resources = backend("web", &[web.address()]);
+    resources.extend(backend("auth", &[dripping.address(), good.address()]));
+    resources.push(host(HOST, vec![filtered(route("/", forward("web", policy)), vec![filter(auth)])]));
+    let config = fairway_proxy::ProxyConfig { workers: std::num::NonZeroUsize::new(1), ..support::config() };
+    let proxy = TestProxy::start_with(resources, config);
+    let mut client = proxy.connect().await;
+    let mut late = 0;
+    for _ in 0..30 {
+        late += u32::from(client.get(HOST, "/").await.status == 504);
+    }
+    // Then it is passed over, but for a trial now and then.
+    assert!((EJECTION_FAILURES..10).contains(&late), "{late}");
 }
 
 #[tokio::test]

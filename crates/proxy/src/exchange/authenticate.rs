@@ -30,6 +30,7 @@ use crate::limit::AUTH_TRIES;
 use crate::message::UpstreamRequest;
 use crate::password::{challenge, credentials};
 use crate::pipeline;
+use crate::timer::Timers;
 use crate::upstream::{Service, Way};
 
 impl<'a> Exchange<'a> {
@@ -144,20 +145,9 @@ impl<'a> Exchange<'a> {
             None => Vec::new(),
         };
         self.client.leave_body(true);
-        let answer = match self.time_left() {
-            Some(Duration::ZERO) => Err(Failure::AuthenticationTimeout),
-            None => self.ask_or_remember(auth, &body).await,
-            Some(left) => {
-                let timers = self.facts.shard.timers.clone();
-                // Whatever takes the time, such as connecting to one endpoint after the other.
-                let answer = timers.timeout(left, self.ask_or_remember(auth, &body)).await;
-                let is_late = |failure: &Failure| failure.is_timeout() && self.time_left() == Some(Duration::ZERO);
-                match answer {
-                    Some(Err(failure)) if is_late(&failure) => Err(Failure::AuthenticationTimeout),
-                    Some(answer) => answer,
-                    None => Err(Failure::AuthenticationTimeout),
-                }
-            }
+        let answer = match self.ask_or_remember(auth, &body).await {
+            Err(failure) if failure.is_timeout() && self.is_late() => Err(Failure::AuthenticationTimeout),
+            answer => answer,
         };
         if answer == Err(Failure::AuthenticationTimeout) {
             self.endpoint.disconnect();
@@ -173,9 +163,13 @@ impl<'a> Exchange<'a> {
     }
 
     /// How long the request may still take until the head of its answer, if its route limits that.
-    fn time_left(&self) -> Option<Duration> {
+    pub(super) fn time_left(&self) -> Option<Duration> {
         let Action::Forward(forward) = &self.route()?.action else { return None };
         forward.policy.response_within.map(|whole| whole.saturating_sub(self.dispatched.elapsed()))
+    }
+
+    fn is_late(&self) -> bool {
+        self.time_left() == Some(Duration::ZERO)
     }
 
     /// Makes the URL at which a client that the answer does not admit has to sign in.
@@ -275,10 +269,9 @@ impl<'a> Exchange<'a> {
     /// What the service says, and how long that may be kept.
     async fn ask_endpoints(&mut self, auth: &'a ExternalAuth, body: &[u8]) -> Result<(AuthAnswer, Duration), Failure> {
         let policy = &*auth.forward.policy;
-        let left = self.time_left().unwrap_or(Duration::MAX);
         self.allowance = Allowance {
-            send: policy.send_timeout.min(left),
-            read: policy.read_timeout.min(left),
+            send: policy.send_timeout,
+            read: policy.read_timeout,
             max_body: ByteLimit::NONE,
             max_head: policy.max_response_head,
             whole_head: policy.whole_head,
@@ -324,7 +317,11 @@ impl<'a> Exchange<'a> {
             Some(CheckField { name, value: line.value.to_vec(), change: Some(CheckChange::Append) })
         };
         let mut fields: Vec<_> = fields.lines().filter(passes).filter_map(field).collect();
-        let body = self.keep_response(method).await?.and_then(|body| String::from_utf8(body).ok());
+        let body = self.keep_response(method).await?;
+        if body.is_none() && self.is_late() {
+            return Err(Failure::AuthenticationTimeout);
+        }
+        let body = body.and_then(|body| String::from_utf8(body).ok());
         if body.is_none() {
             // What describes it goes with it.
             let describes = |name: &str| name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("content-"));
@@ -469,14 +466,22 @@ impl<'a> Exchange<'a> {
         way: &Way,
         question: Option<Question<'_>>,
     ) -> Result<Option<Reply>, Failure> {
+        if self.is_late() {
+            return Err(Failure::AuthenticationTimeout);
+        }
         let tried = &self.scratch.tried;
         let ask = Ask { session: None, hash_key: b"", tried, ejected: &[], unhealthy: &[], now: Instant::now() };
         let pick = service.pick(|_| ask).ok_or_else(|| Failure::without_endpoint(self.live, forwarding.backend))?;
         let mut attempt = Attempt::new(service, pick, Instant::now());
         let mut fresh = false;
         let asked = loop {
+            let left = self.time_left();
             let asked = match question {
-                None => self.attempt(serves, forwarding, service, way, &mut attempt, fresh).await.map(|()| None),
+                None => {
+                    let timers = self.facts.shard.timers.clone();
+                    let asked = self.attempt(serves, forwarding, service, way, &mut attempt, fresh);
+                    in_time(&timers, left, asked).await.map(|()| None)
+                }
                 Some(question) => self.call(forwarding, service, way, &mut attempt, question, fresh).await.map(Some),
             };
             // The kept connection had been closed, or was about to be. A service may have read this already, and is asked once more.
@@ -489,6 +494,8 @@ impl<'a> Exchange<'a> {
         let (status, reason) = match &asked {
             Ok(None) => (self.endpoint.status(), None),
             Ok(Some(_)) => (200, None),
+            // Its time ended with that of the request.
+            Err(Failure::AuthenticationTimeout) => (504, Some(Failure::ReadTimeout.reason())),
             Err(failure) => (failure.status(), Some(failure.reason())),
         };
         self.end_try(serves, service, &attempt, status, reason);
@@ -551,6 +558,18 @@ impl<'a> Exchange<'a> {
             }
             self.scratch.cookie.extend_from_slice(cookies);
         }
+    }
+}
+
+/// Awaits something as long as the request may take.
+pub(super) async fn in_time<T>(
+    timers: &Rc<Timers>,
+    left: Option<Duration>,
+    future: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    match left {
+        None => future.await,
+        Some(left) => timers.timeout(left, future).await.unwrap_or(Err(Failure::AuthenticationTimeout)),
     }
 }
 

@@ -93,7 +93,8 @@ impl<'a> Exchange<'a> {
     /// If the client has gone meanwhile.
     pub(super) async fn keep_response(&mut self, method: Method) -> Result<Option<Vec<u8>>, Failure> {
         let mut body = Vec::new();
-        let whole = self.drain_response(method, self.allowance.read, |data| body.extend_from_slice(data)).await?;
+        let wait = self.allowance.read.min(self.time_left().unwrap_or(Duration::MAX));
+        let whole = self.drain_response(method, wait, |data| body.extend_from_slice(data)).await?;
         Ok(whole.then_some(body))
     }
 

@@ -4,11 +4,13 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use fairway_model::decision::Forwarding;
 use fairway_model::{FieldLine, Fields, KnownField};
 
 use super::super::Exchange;
+use super::super::authenticate::in_time;
 use super::super::grpc;
 use super::super::transfer::Gaps;
 use super::super::tries::Attempt;
@@ -103,7 +105,9 @@ impl Exchange<'_> {
         if way.is_exclusive() {
             return Err(Failure::NotHttp2);
         }
-        let Connected::Http2(place) = self.reach(forwarding, service, way, attempt, target, fresh).await? else {
+        let (timers, left) = (self.facts.shard.timers.clone(), self.time_left());
+        let reached = in_time(&timers, left, self.reach(forwarding, service, way, attempt, target, fresh));
+        let Connected::Http2(place) = reached.await? else {
             return Err(Failure::NotHttp2);
         };
         let mut memory = self.endpoint.lend_memory();
@@ -124,7 +128,9 @@ impl Exchange<'_> {
         endpoint.begin();
         endpoint.connect(place);
         endpoint.begin_call(question.authority, question.path, question.body)?;
-        self.limits = Gaps { read: self.after_gap(self.allowance.read), ..Gaps::NONE };
+        // Waited for here to the end of the request's time too: a connection on which nothing comes is suspected.
+        let wait = self.allowance.read.min(self.time_left().unwrap_or(Duration::MAX));
+        self.limits = Gaps { read: self.after_gap(wait), ..Gaps::NONE };
         let mut reply = Reply::default();
         let answered = poll_fn(|cx| self.poll_call(cx, &mut endpoint, &mut reply)).await;
         self.limits = Gaps::NONE;
