@@ -308,10 +308,8 @@ impl<'a> Exchange<'a> {
     async fn denial(&mut self, method: Method) -> Result<Respond, Failure> {
         let (status, response) = (self.endpoint.status(), self.endpoint.response());
         let fields = FieldsView { fields: response.parsed.fields(), bytes: response.bytes };
-        let named = || fields.all(KnownField::Connection).flat_map(|list| list.split(|&byte| byte == b','));
-        let passes = |line: &FieldLine<'_>| {
-            !KnownSet::X_ACCEL.contains(line.known) && !named().any(|name| line.is(name.trim_ascii()))
-        };
+        // Those that `Connection` lists are gone already.
+        let passes = |line: &FieldLine<'_>| !KnownSet::X_ACCEL.contains(line.known);
         let field = |line: FieldLine<'_>| {
             let name = std::str::from_utf8(line.name).ok()?.to_owned();
             Some(CheckField { name, value: line.value.to_vec(), change: Some(CheckChange::Append) })
