@@ -301,9 +301,11 @@ async fn a_rolling_update_of_servers_fails_no_call() {
             let before = calls.load(Ordering::Relaxed);
             eventually("more calls", async || calls.load(Ordering::Relaxed) > before + 50).await;
             let next = Server::start(over_tls.then_some(&setup.leaf), serve).await;
-            // Both, then only the new one; the old one leaves as a pod does.
+            // Both, then only the new one; the old one leaves as a pod does: when what began before is over and the workers know.
             setup.proxy.publish([endpoints("web", &[server.address, next.address])]).await;
             setup.proxy.publish([endpoints("web", &[next.address])]).await;
+            let published = calls.load(Ordering::Relaxed);
+            eventually("calls after the change", async || calls.load(Ordering::Relaxed) > published + 50).await;
             std::mem::replace(&mut server, next).end().await;
         }
         done.store(true, Ordering::Relaxed);
