@@ -3,14 +3,15 @@
 mod support;
 
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_model::{
     Backend, ForwardPolicy, Origin as Owner, Resource, Retry, RetryConstraint, RetryOn, Settings, StreamListener,
-    StreamSettings, Transport,
+    StreamSettings, Transport, UpstreamTls,
 };
 use fairway_proxy::ProxyConfig;
-use fairway_testkit::{Client, Fault, Gate, Origin, Reply, eventually};
+use fairway_testkit::{Ca, Client, Fault, Gate, Origin, Reply, eventually};
 use support::{HOST, TestProxy, backend_alone, config, endpoints, forward, forwarding, host, route};
 
 fn on(retry: Retry) -> ForwardPolicy {
@@ -66,6 +67,47 @@ async fn endpoints_that_are_gone_are_not_tried() {
     after_the_others(&proxy).await;
     proxy.publish([endpoints("web", &[new.address()])]).await;
     assert_eq!(client.read_response().await.echo().origin, "new", "the second try is the last");
+}
+
+#[tokio::test]
+async fn a_try_at_an_endpoint_that_leaves_meanwhile_does_not_count() {
+    let ca = Ca::new("ca");
+    let leaving = [1, 2, 3, 4].map(|_| Origin::new("leaving").fault(Fault::Silent).start());
+    let new = Origin::new("new").tls(&ca.leaf(&[HOST])).start();
+    let retry = Retry { tries: Some(2), ..Retry::default() };
+    let tls = Some(Arc::new(UpstreamTls::default()));
+    let policy = ForwardPolicy { connect_timeout: LONG, tls, retry, ..ForwardPolicy::default() };
+    let proxy = TestProxy::start_with(forwarding(&[&leaving[0]], policy), one_worker());
+    let mut client = proxy.connect().await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    for (at, origin) in leaving.iter().enumerate() {
+        // The handshake has begun, and is never answered.
+        origin.next_connection().await;
+        let next = leaving.get(at + 1).unwrap_or(&new);
+        proxy.publish([endpoints("web", &[next.address()])]).await;
+        origin.close_connections();
+    }
+    assert_eq!(client.read_response().await.echo().origin, "new");
+}
+
+#[tokio::test]
+async fn a_request_whose_kept_connection_ends_goes_elsewhere_if_the_endpoint_has_left() {
+    let gate = Gate::new();
+    let old = Origin::new("old").replies([Reply::ok(), Reply::ok().held_by(&gate)]).start();
+    let new = Origin::start("new");
+    let policy = on(only(RetryOn::default()));
+    let proxy = TestProxy::start_with(forwarding(&[&old], policy), one_worker());
+    let mut client = proxy.connect().await;
+    assert_eq!(client.get(HOST, "/").await.status, 200);
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    gate.reached(1).await;
+    proxy.publish([endpoints("web", &[new.address()])]).await;
+    old.reset_connections();
+    assert_eq!(
+        client.read_response().await.echo().origin,
+        "new",
+        "with retries off: the old endpoint closed an idle connection"
+    );
 }
 
 #[tokio::test]

@@ -212,13 +212,27 @@ impl Exchange<'_> {
                 // No endpoint was tried.
                 return Err(failure);
             }
+            // Looked up now: an endpoint that leaves closes its connections.
+            let left = {
+                let newest = shard.running();
+                service.refresh(&newest);
+                !service.knows(&newest, attempt.pick.endpoint)
+            };
             if self.was_stale(serves, &policy.retry, &attempt, failure) {
-                again = Some(attempt.pick);
+                last = Some(failure);
+                match left {
+                    true => tries -= 1,
+                    false => again = Some(attempt.pick),
+                }
                 continue;
             }
             self.end_try(serves, &service, &attempt, failure.status(), Some(failure.reason()));
             match self.after_failure(serves, &policy.retry, tries, failure) {
-                AfterTry::Again => last = Some(failure),
+                AfterTry::Again => {
+                    // A try that reached nobody at an endpoint that has left says nothing of those that are there, and does not count.
+                    tries -= u32::from(left && failure.is_connect());
+                    last = Some(failure);
+                }
                 AfterTry::Ends => return Err(failure),
                 AfterTry::Refused => return Err(Failure::NoRetryLeft),
             }
