@@ -151,11 +151,11 @@ fn rewrite(filters: &mut Vec<HTTPRouteFilter>) -> &mut UrlRewrite {
 pub(super) fn to_https(rules: &[HTTPRouteRule], status: u16) -> Vec<HTTPRouteRule> {
     let redirect = HTTPRouteFilter {
         r#type: "RequestRedirect".to_owned(),
-        request_redirect: Some(RequestRedirect {
+        request_redirect: Some(Box::new(RequestRedirect {
             scheme: Some("https".to_owned()),
             status_code: Some(status.into()),
             ..RequestRedirect::default()
-        }),
+        })),
         ..HTTPRouteFilter::default()
     };
     let matches: Vec<_> = rules.iter().flat_map(|rule| rule.matches.iter().cloned()).collect();
@@ -180,7 +180,7 @@ pub(super) fn filters(
         let set = vec![HeaderValue { name: "Strict-Transport-Security".to_owned(), value: value.to_owned() }];
         filters.push(HTTPRouteFilter {
             r#type: "ResponseHeaderModifier".to_owned(),
-            response_header_modifier: Some(HeaderModifier { set, ..HeaderModifier::default() }),
+            response_header_modifier: Some(Box::new(HeaderModifier { set, ..HeaderModifier::default() })),
             ..HTTPRouteFilter::default()
         });
     }
@@ -196,14 +196,14 @@ pub(super) fn filters(
         let credentials = cors.credentials.unwrap_or(true) && !origins.iter().any(|origin| origin == "*");
         filters.push(HTTPRouteFilter {
             r#type: "CORS".to_owned(),
-            cors: Some(CorsFilter {
+            cors: Some(Box::new(CorsFilter {
                 allow_origins: origins,
                 allow_credentials: Some(credentials),
                 allow_methods: list("cors-allow-methods", "GET, PUT, POST, DELETE, PATCH, OPTIONS"),
                 allow_headers: list("cors-allow-headers", headers),
                 expose_headers: list("cors-expose-headers", ""),
                 max_age: Some(cors.max_age.and_then(|age| age.try_into().ok()).unwrap_or(1_728_000)),
-            }),
+            })),
             ..HTTPRouteFilter::default()
         });
     }
@@ -246,13 +246,13 @@ pub(super) fn redirect(annotations: &IngressAnnotations) -> Result<Option<HTTPRo
     };
     Ok(Some(HTTPRouteFilter {
         r#type: "RequestRedirect".to_owned(),
-        request_redirect: Some(RequestRedirect {
+        request_redirect: Some(Box::new(RequestRedirect {
             scheme: Some(scheme.to_owned()),
             hostname: Some(host.to_owned()),
             path: Some(path),
             port,
             status_code: i32::try_from(code).ok(),
-        }),
+        })),
         ..HTTPRouteFilter::default()
     }))
 }

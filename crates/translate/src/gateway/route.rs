@@ -156,9 +156,9 @@ pub(super) fn rules(
                     matches: Vec::new(),
                     filters: &rule.filters,
                     backends: &rule.backend_refs,
-                    timeouts: rule.timeouts.as_ref(),
-                    retry: rule.retry.as_ref(),
-                    session: rule.session_persistence.as_ref(),
+                    timeouts: rule.timeouts.as_deref(),
+                    retry: rule.retry.as_deref(),
+                    session: rule.session_persistence.as_deref(),
                 };
                 rules.add(&mut reader, text, &rule.matches, http_match, HTTPRouteMatch::default());
             }
@@ -173,7 +173,7 @@ pub(super) fn rules(
                     backends: &rule.backend_refs,
                     timeouts: None,
                     retry: None,
-                    session: rule.session_persistence.as_ref(),
+                    session: rule.session_persistence.as_deref(),
                 };
                 rules.add(&mut reader, text, &rule.matches, grpc_match, GRPCRouteMatch::default());
             }

@@ -27,11 +27,11 @@ record! {
         /// Where it sends them.
         backend_refs: Vec<BackendReference>,
         /// Time limits.
-        timeouts: Option<Timeouts>,
+        timeouts: Option<Box<Timeouts>>,
         /// Repeated tries.
-        retry: Option<RouteRetry>,
+        retry: Option<Box<RouteRetry>>,
         /// Sessions (experimental channel).
-        session_persistence: Option<SessionPersistence>,
+        session_persistence: Option<Box<SessionPersistence>>,
     }
     /// See the API.
     SessionPersistence {
@@ -85,26 +85,26 @@ record! {
         /// Value.
         value: String,
     }
-    /// See the API.
+    /// See the API. All but one of its parts are missing, so that each is boxed: thousands of routes are kept.
     HTTPRouteFilter {
         /// Type, which says which of the others is there.
         r#type: String,
         /// Edits of request fields.
-        request_header_modifier: Option<HeaderModifier>,
+        request_header_modifier: Option<Box<HeaderModifier>>,
         /// Edits of response fields.
-        response_header_modifier: Option<HeaderModifier>,
+        response_header_modifier: Option<Box<HeaderModifier>>,
         /// Copies to another backend.
-        request_mirror: Option<RequestMirror>,
+        request_mirror: Option<Box<RequestMirror>>,
         /// Redirects.
-        request_redirect: Option<RequestRedirect>,
+        request_redirect: Option<Box<RequestRedirect>>,
         /// Rewrites.
-        url_rewrite: Option<UrlRewrite>,
+        url_rewrite: Option<Box<UrlRewrite>>,
         /// Cross-origin resource sharing.
-        cors: Option<CorsFilter>,
+        cors: Option<Box<CorsFilter>>,
         /// External authorization (experimental channel).
-        external_auth: Option<ExternalAuthFilter>,
+        external_auth: Option<Box<ExternalAuthFilter>>,
         /// Filters of controllers.
-        extension_ref: Option<LocalReference>,
+        extension_ref: Option<Box<LocalReference>>,
     }
     /// See the API.
     HeaderModifier {
@@ -250,7 +250,7 @@ record! {
         /// Where it sends them.
         backend_refs: Vec<BackendReference>,
         /// Sessions (experimental channel).
-        session_persistence: Option<SessionPersistence>,
+        session_persistence: Option<Box<SessionPersistence>>,
     }
     /// See the API.
     GRPCRouteMatch {
