@@ -1,23 +1,27 @@
 //! Deals shares of the limits for clients to the proxies of a controller.
 //!
 //! Invariant: what the proxies may use of a limit together never exceeds what they have together in an even division. A share is lowered
-//! first, and what that frees is dealt only when the proxy has confirmed that it keeps to less. One that is silent counts with its even
-//! share at least, before it goes back to that by itself.
+//! first, and what that frees is dealt only when the proxy has confirmed that it keeps to less, or when the lease has ended under which it
+//! used more. One that is silent counts with its even share at least, before it goes back to that by itself.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use fairway_model::{Demand, DemandReport, FLOOR, LimitKey, LimitKind, LimitPart, ShareDeal, divide};
+use fairway_model::{Demand, DemandReport, FLOOR, LEASE, LimitKey, LimitKind, LimitPart, ShareDeal, divide};
 
 use crate::limit::{DEALT, DEALT_CELLS, PROXIES, SHARES};
 
 /// How old the last confirmed deal may be before its proxy counts with its even share. It goes back to that after four seconds; others give up
-/// what is above theirs within two seconds of their last report.
+/// what is above theirs when their lease ends.
 // No limit: what keeps the sum of all shares.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// How long a proxy that has gone may still use what was dealt to it: two seconds, and what it takes to hear of its end.
+/// By how much the clocks of proxy and controller may differ in the time of a lease.
+// No limit: what keeps the sum of all shares.
+const MARGIN: Duration = Duration::from_millis(100);
+
+/// How long the requests in progress of a proxy that has gone count, beyond its even share. Most proxies are back by then.
 // No limit: what keeps the sum of all shares.
 const AFTERLIFE: Duration = Duration::from_millis(2500);
 
@@ -29,11 +33,16 @@ const QUIET: Duration = Duration::from_secs(2);
 // No limit: what it costs.
 const SWEEP: Duration = Duration::from_millis(500);
 
-/// More limits than this are not divided again before [`REST`] has passed, however many proxies report them meanwhile.
+/// The pause between looking which proxies are silent.
+// No limit: what it costs.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// More shares than this, over all limits that are to be divided again, are not dealt before [`REST`] has passed, however many proxies report
+/// them meanwhile: each of many reports would else cost as much as there are proxies.
 // No limit: what it costs.
 const MANY: usize = 256;
 
-/// The pause between two times that many limits are divided.
+/// The pause between two times that many shares are dealt.
 // No limit: what it costs.
 const REST: Duration = Duration::from_millis(100);
 
@@ -50,22 +59,29 @@ const UNCONFIRMED: usize = 256;
 pub struct Dealer {
     /// Among how many proxies limits are divided. Nothing is dealt before that is known.
     replicas: Option<NonZeroU32>,
-    members: BTreeMap<u64, Player>,
+    proxies: BTreeMap<u64, DealtProxy>,
     rows: HashMap<LimitKey, Row>,
     /// Limits whose shares are to be divided again.
     dirty: BTreeSet<LimitKey>,
+    /// Proxies that are to be told something new.
+    woken: BTreeSet<u64>,
     swept: Duration,
+    looked: Duration,
     /// When limits were last divided.
     settled: Duration,
 }
 
 /// A proxy.
 #[derive(Debug, Default)]
-struct Player {
+struct DealtProxy {
     /// The last deal.
     number: u64,
     /// The last report.
     heard: u64,
+    /// When that came.
+    heard_at: Duration,
+    /// The report to which its lease refers, and when that came: the last one before a deal that left nothing untold.
+    leased: (u64, Duration),
     /// Whether it knows that shares are dealt. It reports nothing before.
     knows: bool,
     unanswered: bool,
@@ -79,8 +95,20 @@ struct Player {
     told: usize,
     /// When the last deal was made that is confirmed, or the first one was to be made.
     alive: Duration,
-    is_lost: bool,
+    contact: Contact,
     gone: Option<Duration>,
+}
+
+/// Whether a proxy is known to keep to its shares.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Contact {
+    /// It confirms them.
+    #[default]
+    Kept,
+    /// It may still use what it was dealt.
+    Lost,
+    /// It may use its even share: no more is leased to it.
+    Lapsed,
 }
 
 /// A limit.
@@ -106,15 +134,15 @@ struct Cell {
     share: Option<LimitPart>,
     /// The deal that told it; the largest number until it is told.
     number: u64,
-    /// What it may use at most, until it has confirmed its share.
+    /// What it may use at most of what was dealt, until it has confirmed its share.
     held: LimitPart,
 }
 
 impl Default for Dealer {
     fn default() -> Self {
-        let (members, rows, dirty) = Default::default();
-        let (swept, settled) = Default::default();
-        Self { replicas: None, members, rows, dirty, swept, settled }
+        let (proxies, rows, dirty, woken) = Default::default();
+        let (swept, looked, settled) = Default::default();
+        Self { replicas: None, proxies, rows, dirty, woken, swept, looked, settled }
     }
 }
 
@@ -122,6 +150,18 @@ impl Cell {
     fn new(even: LimitPart) -> Self {
         let none = LimitPart::default();
         Self { now: none, lately: none, used: none, share: None, number: 0, held: even }
+    }
+
+    /// What counts of it: what it may use at most.
+    fn counted(&self, kind: LimitKind, contact: Contact, even: LimitPart) -> LimitPart {
+        let held = if contact == Contact::Lapsed { self.held.min(even) } else { self.held };
+        held.max(self.in_progress(kind))
+    }
+
+    /// What goes on, whatever the share is. Of requests in progress, a proxy is believed that it has more than was dealt to it: some go on
+    /// from an earlier connection or an earlier share, and of a limit that is lowered, they are a larger part.
+    fn in_progress(&self, kind: LimitKind) -> LimitPart {
+        if kind == LimitKind::InProgress { self.used } else { LimitPart::default() }
     }
 
     fn is_active(&self) -> bool {
@@ -147,10 +187,8 @@ impl Dealer {
         }
         self.replicas = Some(replicas);
         let even = LimitPart::even(replicas);
-        for cell in self.rows.values_mut().flat_map(|row| row.cells.values_mut()) {
-            if cell.share.is_none() {
-                cell.held = even.max(cell.used.min(cell.held));
-            }
+        for row in self.rows.values_mut() {
+            row.cells.values_mut().filter(|cell| cell.share.is_none()).for_each(|cell| cell.held = even);
         }
         self.dirty.extend(self.rows.keys().cloned());
     }
@@ -161,28 +199,30 @@ impl Dealer {
 
     /// Adds a proxy, which has even shares. Where there are too many, it stays without others.
     pub fn join(&mut self, id: u64) {
-        if self.members.len() >= 2 * PROXIES || self.rows.len() * (self.members.len() + 1) > DEALT_CELLS {
+        if self.proxies.len() >= 2 * PROXIES || self.rows.len() * (self.proxies.len() + 1) > DEALT_CELLS {
             return;
         }
         let even = self.even();
         for row in self.rows.values_mut() {
             row.cells.insert(id, Cell::new(even));
         }
-        self.members.insert(id, Player::default());
+        self.proxies.insert(id, DealtProxy::default());
         self.dirty.extend(self.rows.keys().cloned());
+        // Once there are several, each is told that shares are dealt.
+        self.woken.extend(self.proxies.iter().filter(|(_, proxy)| !proxy.knows).map(|(id, _)| *id));
     }
 
     /// Notes that a proxy has gone. It is remembered only if it may go on with more than its even share.
     pub fn leave(&mut self, id: u64, at: Duration) {
         let even = self.even();
-        if self.rows.values().all(|row| row.cells.get(&id).is_none_or(|cell| cell.share.is_none() && cell.held <= even))
-        {
-            self.members.remove(&id);
+        let is_even = |cell: &Cell, kind| cell.share.is_none() && cell.counted(kind, Contact::Kept, even) <= even;
+        if self.rows.iter().all(|(key, row)| row.cells.get(&id).is_none_or(|cell| is_even(cell, key.kind))) {
+            self.proxies.remove(&id);
             for row in self.rows.values_mut() {
                 row.cells.remove(&id);
             }
-        } else if let Some(member) = self.members.get_mut(&id) {
-            (member.gone, member.news, member.sent) = (Some(at), BTreeSet::new(), VecDeque::new());
+        } else if let Some(proxy) = self.proxies.get_mut(&id) {
+            (proxy.gone, proxy.news, proxy.sent) = (Some(at), BTreeSet::new(), VecDeque::new());
         }
         self.dirty.extend(self.rows.keys().cloned());
     }
@@ -190,20 +230,22 @@ impl Dealer {
     /// Takes what a proxy says.
     pub fn report(&mut self, id: u64, report: DemandReport, at: Duration) {
         let even = self.even();
-        let Self { members, rows, dirty, replicas, .. } = self;
-        let several = several(members) && replicas.is_some();
-        let room = DEALT.min(DEALT_CELLS / members.len().max(1));
-        let ids: Vec<u64> = members.keys().copied().collect();
-        let Some(member) = members.get_mut(&id).filter(|member| member.gone.is_none()) else { return };
-        let is_first = member.heard == 0;
-        (member.heard, member.unanswered) = (report.number, true);
+        let Self { proxies, rows, dirty, replicas, .. } = self;
+        let several = several(proxies) && replicas.is_some();
+        let room = DEALT.min(DEALT_CELLS / proxies.len().max(1));
+        let all: Vec<u64> = match several && report.demands.iter().any(|demand| !rows.contains_key(&demand.key)) {
+            true => proxies.keys().copied().collect(),
+            false => Vec::new(),
+        };
+        let Some(proxy) = proxies.get_mut(&id).filter(|proxy| proxy.gone.is_none()) else { return };
+        (proxy.heard, proxy.heard_at, proxy.unanswered) = (report.number, at, true);
         // It can't have what was not sent.
-        let applied = report.applied.min(member.number);
-        while let Some((_, sent)) = member.sent.pop_front_if(|(number, _)| *number <= applied) {
-            member.alive = sent;
+        let applied = report.applied.min(proxy.number);
+        while let Some((_, sent)) = proxy.sent.pop_front_if(|(number, _)| *number <= applied) {
+            proxy.alive = sent;
         }
         // What a report has no room for stays as it was.
-        let mut touched = if report.cut { HashSet::new() } else { std::mem::take(&mut member.active) };
+        let mut touched = if report.cut { HashSet::new() } else { std::mem::take(&mut proxy.active) };
         for key in &touched {
             if let Some(cell) = rows.get_mut(key).and_then(|row| row.cells.get_mut(&id)) {
                 (cell.now, cell.lately, cell.used) = Default::default();
@@ -211,77 +253,80 @@ impl Dealer {
         }
         for Demand { key, now, lately, held, span } in report.demands.into_iter().take(SHARES) {
             if !rows.contains_key(&key) {
-                if !several || rows.len() >= room {
+                if all.is_empty() || rows.len() >= room {
                     continue;
                 }
-                let cells = ids.iter().map(|id| (*id, Cell::new(even))).collect();
+                let cells = all.iter().map(|id| (*id, Cell::new(even))).collect();
                 rows.insert(key.clone(), Row { cells, span, warm: at, even: None });
             }
             let Some(row) = rows.get_mut(&key) else { continue };
             row.span = row.span.max(span);
             if let Some(cell) = row.cells.get_mut(&id) {
                 (cell.now, cell.lately, cell.used) = (now, lately, held);
-                // What goes on from an earlier connection counts.
-                if is_first && key.kind == LimitKind::InProgress {
-                    cell.held = cell.held.max(held);
-                }
                 touched.insert(key);
             }
         }
         for key in touched {
             let Some(cell) = rows.get_mut(&key).and_then(|row| row.cells.get_mut(&id)) else { continue };
             if cell.share.is_none() || cell.number <= applied {
-                // A proxy can't have in use more than it had, whatever it says.
-                cell.held = cell.share.unwrap_or(even).max(cell.used.min(cell.held));
+                cell.held = cell.share.unwrap_or(even);
             }
             if cell.is_active() {
-                member.active.insert(key.clone());
+                proxy.active.insert(key.clone());
             }
             dirty.insert(key);
+        }
+        if proxy.changes_contact(at) {
+            dirty.extend(rows.keys().cloned());
         }
         self.look(at);
     }
 
-    /// Whether a proxy other than this one is to be told something.
-    pub fn has_news_for_others(&self, id: u64) -> bool {
-        self.members.iter().any(|(other, member)| *other != id && !member.news.is_empty())
+    /// The proxies that are to be told something new since this was last asked.
+    pub fn woken(&mut self) -> BTreeSet<u64> {
+        std::mem::take(&mut self.woken)
     }
 
     /// What a proxy is to be told, if anything. There may be more.
     pub fn deal(&mut self, id: u64, at: Duration) -> Option<ShareDeal> {
         self.look(at);
-        let Self { members, rows, replicas, .. } = self;
-        let several = several(members) && replicas.is_some();
-        let member = members.get_mut(&id)?;
-        let begins = several && !member.knows;
-        if member.news.is_empty() && (!member.unanswered || member.told == 0) && !begins {
+        let Self { proxies, rows, replicas, .. } = self;
+        let several = several(proxies) && replicas.is_some();
+        let proxy = proxies.get_mut(&id)?;
+        let begins = several && !proxy.knows;
+        if proxy.news.is_empty() && (!proxy.unanswered || proxy.told == 0) && !begins {
             return None;
         }
-        member.knows = true;
-        member.number += 1;
-        member.unanswered = false;
+        proxy.knows = true;
+        proxy.number += 1;
+        proxy.unanswered = false;
         let mut shares = Vec::new();
         while shares.len() < SHARES
-            && let Some(key) = member.news.pop_first()
+            && let Some(key) = proxy.news.pop_first()
         {
             let share = rows.get_mut(&key).and_then(|row| row.cells.get_mut(&id)).and_then(|cell| {
-                cell.number = member.number;
+                cell.number = proxy.number;
                 cell.share
             });
             shares.push((key, share));
         }
-        if member.sent.len() < UNCONFIRMED {
-            member.sent.push_back((member.number, at));
+        if proxy.sent.len() < UNCONFIRMED {
+            proxy.sent.push_back((proxy.number, at));
         }
-        Some(ShareDeal { number: member.number, heard: member.heard, shares })
+        // What is above the even share is leased anew only to a proxy that then knows all that is lower now, and not to one that is silent,
+        // whose lease others wait for.
+        if proxy.news.is_empty() && proxy.contact == Contact::Kept {
+            proxy.leased = (proxy.heard, proxy.heard_at);
+        }
+        Some(ShareDeal { number: proxy.number, heard: proxy.leased.0, shares })
     }
 
     /// Looks for what time alone changes, and divides what is to be divided again.
     fn look(&mut self, at: Duration) {
-        for member in self.members.values_mut() {
-            let is_lost = member.told > 0 && member.alive + SILENCE < at;
-            if is_lost != member.is_lost {
-                member.is_lost = is_lost;
+        if self.looked + LOOK <= at {
+            self.looked = at;
+            let changes = self.proxies.values_mut().filter_map(|proxy| proxy.changes_contact(at).then_some(())).count();
+            if changes > 0 {
                 self.dirty.extend(self.rows.keys().cloned());
             }
         }
@@ -289,7 +334,7 @@ impl Dealer {
             self.swept = at;
             self.sweep(at);
         }
-        if self.dirty.len() > MANY && at < self.settled + REST {
+        if self.dirty.len().saturating_mul(self.proxies.len()) > MANY && at < self.settled + REST {
             return;
         }
         self.settled = at;
@@ -301,14 +346,14 @@ impl Dealer {
     /// Forgets proxies that have gone, and limits that nobody is close to.
     fn sweep(&mut self, at: Duration) {
         let even = self.even();
-        let Self { members, rows, dirty, .. } = self;
-        let ended: Vec<u64> = members
+        let Self { proxies, rows, dirty, woken, .. } = self;
+        let ended: Vec<u64> = proxies
             .iter()
-            .filter(|(_, member)| member.gone.is_some_and(|gone| gone + AFTERLIFE < at))
+            .filter(|(_, proxy)| proxy.gone.is_some_and(|gone| gone + AFTERLIFE < at))
             .map(|(id, _)| *id)
             .collect();
         for id in &ended {
-            members.remove(id);
+            proxies.remove(id);
         }
         rows.retain(|key, row| {
             for id in &ended {
@@ -321,7 +366,7 @@ impl Dealer {
                 && row.cells.iter().all(|(id, cell)| {
                     let share =
                         cell.share.is_none_or(|share| share <= even && cell.held == share && cell.number != u64::MAX);
-                    share && members.get(id).is_some_and(|member| member.gone.is_none())
+                    share && proxies.get(id).is_some_and(|proxy| proxy.gone.is_none())
                 });
             let since = *row.even.get_or_insert(at);
             if !is_even {
@@ -331,10 +376,11 @@ impl Dealer {
             let rests = is_even && since + row.span < at;
             if rests {
                 for (id, cell) in &row.cells {
-                    if let (Some(member), Some(_)) = (members.get_mut(id), cell.share) {
-                        member.told -= 1;
-                        member.active.remove(key);
-                        member.news.insert(key.clone());
+                    if let (Some(proxy), Some(_)) = (proxies.get_mut(id), cell.share) {
+                        proxy.told -= 1;
+                        proxy.active.remove(key);
+                        proxy.news.insert(key.clone());
+                        woken.insert(*id);
                     }
                 }
             }
@@ -345,7 +391,7 @@ impl Dealer {
     /// Divides a limit again: lowers at once, and raises by what is free.
     fn settle(&mut self, key: &LimitKey, at: Duration) {
         let even = self.even();
-        let Self { members, rows, .. } = self;
+        let Self { proxies, rows, woken, .. } = self;
         let Some(row) = rows.get_mut(key) else { return };
         let half = LimitPart::millionths(even.get() / 2);
         if row.cells.values().any(|cell| cell.now >= half || cell.lately >= half) {
@@ -353,56 +399,81 @@ impl Dealer {
         }
         let is_quiet = row.warm + QUIET < at;
         // Every limit has a cell for every proxy.
-        let connected = members.values().filter(|member| member.gone.is_none()).count() as u32;
+        let connected = proxies.values().filter(|proxy| proxy.gone.is_none()).count() as u32;
         // Where nobody says how many proxies there are, each has all of it when it is alone.
         let own = even.min(LimitPart::millionths(LimitPart::WHOLE.get() / connected.max(1)));
         let mut taken = LimitPart::default();
-        for (member, cell) in members.values().zip(row.cells.values()) {
-            if member.gone.is_some() {
+        for (proxy, cell) in proxies.values().zip(row.cells.values()) {
+            if proxy.gone.is_some() {
                 // Its even share is not among those that are divided here.
-                taken = taken.plus(cell.held.minus(even));
-            } else if member.is_lost {
-                taken = taken.plus(cell.share.map_or(cell.used.min(cell.held), |_| cell.held).max(own));
+                taken = taken.plus(cell.counted(key.kind, proxy.contact, even).minus(even));
+            } else if proxy.is_lost() {
+                let counted = match cell.share {
+                    Some(_) => cell.counted(key.kind, proxy.contact, even),
+                    None => cell.in_progress(key.kind),
+                };
+                taken = taken.plus(counted.max(own));
             }
         }
         let budget = LimitPart::millionths(even.get().saturating_mul(connected)).minus(taken);
-        let cells = members.values_mut().zip(row.cells.values_mut());
-        let mut cells: Vec<_> = cells.filter(|(member, _)| member.gone.is_none()).collect();
-        let owed = cells.iter().filter(|(member, _)| !member.is_lost);
+        let cells = proxies.iter_mut().zip(row.cells.values_mut());
+        let cells = cells.filter(|((_, proxy), _)| proxy.gone.is_none());
+        let mut cells: Vec<_> = cells.map(|((id, proxy), cell)| (*id, proxy, cell)).collect();
+        let owed = cells.iter().filter(|(_, proxy, _)| !proxy.is_lost());
         let asked = |cell: &Cell| if is_quiet { Default::default() } else { (cell.now, cell.lately) };
-        let owed: Vec<_> = owed.map(|(_, cell)| asked(cell)).collect();
+        let owed: Vec<_> = owed.map(|(_, _, cell)| asked(cell)).collect();
         let mut shares = divide(budget, &owed).into_iter();
         let floor = LimitPart::millionths(budget.get() / connected.max(1) / FLOOR);
         let targets: Vec<LimitPart> = cells
             .iter()
-            .map(|(member, _)| if member.is_lost { floor } else { shares.next().unwrap_or_default() })
+            .map(|(_, proxy, _)| if proxy.is_lost() { floor } else { shares.next().unwrap_or_default() })
             .collect();
-        let mut free = budget;
-        for ((member, cell), target) in cells.iter_mut().zip(&targets) {
+        let mut counted = 0;
+        for ((id, proxy, cell), target) in cells.iter_mut().zip(&targets) {
             let share = cell.share.unwrap_or(even);
             if *target < share && is_worth(*target, share, is_quiet) {
-                change(key, member, cell, *target, at);
+                change(key, proxy, cell, *target, at);
+                woken.insert(*id);
             }
-            if !member.is_lost {
-                free = free.minus(cell.held);
+            if !proxy.is_lost() {
+                counted += u64::from(cell.counted(key.kind, proxy.contact, even).get());
             }
         }
-        for ((member, cell), target) in cells.iter_mut().zip(&targets) {
+        for ((id, proxy, cell), target) in cells.iter_mut().zip(&targets) {
             let share = cell.share.unwrap_or(even);
-            let new = (*target).min(cell.held.max(share).plus(free));
-            if !member.is_lost && new > share && is_worth(new, share, is_quiet) {
-                let more = new.minus(cell.held);
-                free = free.minus(more);
+            let its_own = u64::from(cell.counted(key.kind, proxy.contact, even).get());
+            let free = u64::from(budget.get()).saturating_sub(counted.saturating_sub(its_own));
+            let new = (*target).min(LimitPart::millionths(u32::try_from(free).unwrap_or(u32::MAX)));
+            if !proxy.is_lost() && new > share && is_worth(new, share, is_quiet) {
                 cell.held = cell.held.max(new);
-                change(key, member, cell, new, at);
+                counted += u64::from(cell.counted(key.kind, proxy.contact, even).get()) - its_own;
+                change(key, proxy, cell, new, at);
+                woken.insert(*id);
             }
         }
     }
 }
 
+impl DealtProxy {
+    fn is_lost(&self) -> bool {
+        self.contact != Contact::Kept
+    }
+
+    /// Looks again whether it keeps to its shares. Whether that is different now.
+    fn changes_contact(&mut self, at: Duration) -> bool {
+        let is_silent = self.gone.is_some() || (self.told > 0 && self.alive + SILENCE < at);
+        let contact = match is_silent {
+            false => Contact::Kept,
+            true if self.leased.1 + LEASE + MARGIN < at => Contact::Lapsed,
+            true => Contact::Lost,
+        };
+        std::mem::replace(&mut self.contact, contact) != contact
+    }
+}
+
 /// Whether there is anything to deal: what one proxy has not, another one may have.
-fn several(members: &BTreeMap<u64, Player>) -> bool {
-    members.values().filter(|member| member.gone.is_none()).nth(1).is_some()
+fn several(proxies: &BTreeMap<u64, DealtProxy>) -> bool {
+    proxies.values().filter(|proxy| proxy.gone.is_none()).nth(1).is_some()
 }
 
 /// Whether a change is worth a message. In the end, all are even.
@@ -410,16 +481,16 @@ fn is_worth(a: LimitPart, b: LimitPart, is_quiet: bool) -> bool {
     is_quiet || u64::from(a.get().abs_diff(b.get())) * STEP > u64::from(a.max(b).get())
 }
 
-fn change(key: &LimitKey, member: &mut Player, cell: &mut Cell, share: LimitPart, at: Duration) {
+fn change(key: &LimitKey, proxy: &mut DealtProxy, cell: &mut Cell, share: LimitPart, at: Duration) {
     if cell.share.replace(share).is_none() {
-        if member.told == 0 {
-            member.alive = at;
+        if proxy.told == 0 {
+            proxy.alive = at;
         }
-        member.told += 1;
+        proxy.told += 1;
     }
     cell.number = u64::MAX;
-    member.news.insert(key.clone());
-    member.active.insert(key.clone());
+    proxy.news.insert(key.clone());
+    proxy.active.insert(key.clone());
 }
 
 #[cfg(test)]

@@ -4,12 +4,12 @@
 //! and no queue of old ones. Invariant: no proxy delays another, and none delays a change for longer than [`PATIENCE`] and more than
 //! once before it has caught up.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant as Clock, SystemTime};
 
 use fairway_model::{Delta, DemandReport, Host, Origin, Resource, Settings, ShareDeal, Snapshot};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::{error, warn};
 
@@ -36,9 +36,15 @@ struct Inner {
     progress: watch::Sender<u64>,
     reports: mpsc::Sender<Report>,
     begun: Clock,
-    dealer: Mutex<Dealer>,
-    /// Changes when a proxy is to be told of a share.
-    dealt: watch::Sender<u64>,
+    dealing: Mutex<Dealing>,
+}
+
+/// The shares of limits.
+#[derive(Debug, Default)]
+struct Dealing {
+    dealer: Dealer,
+    /// How each proxy that takes shares is told that there is something new for it: each by itself, because with many proxies most have no news.
+    bells: HashMap<u64, Arc<Notify>>,
 }
 
 #[derive(Debug, Default)]
@@ -194,12 +200,12 @@ pub(crate) struct Seat {
 
 /// A connected proxy; dropping it disconnects.
 #[derive(Debug)]
-pub(crate) struct Member {
+pub(crate) struct ConnectedProxy {
     hub: Hub,
     id: u64,
     _seat: Seat,
-    /// Whether it takes shares of limits.
-    shares: bool,
+    /// Rings when it is to be told of a share, if it takes shares of limits.
+    bell: Option<Arc<Notify>>,
 }
 
 /// There are as many proxies as one controller can serve.
@@ -217,8 +223,7 @@ impl Hub {
             progress: watch::Sender::new(0),
             reports,
             begun: Clock::now(),
-            dealer: Mutex::default(),
-            dealt: watch::Sender::default(),
+            dealing: Mutex::default(),
         };
         (Self(Arc::new(inner)), receiver)
     }
@@ -259,7 +264,7 @@ impl Hub {
             (generation, replicas)
         };
         if let Some(replicas) = replicas {
-            self.dealer().resize(replicas);
+            self.dealing().dealer.resize(replicas);
         }
         self.0.newest.send_replace(generation);
         self.live(generation).await;
@@ -324,7 +329,7 @@ impl Hub {
 
     /// What has been sent so far.
     pub fn figures(&self) -> HubFigures {
-        let shared = self.dealer().limits();
+        let shared = self.dealing().dealer.limits();
         let state = self.state();
         HubFigures {
             shared,
@@ -436,17 +441,8 @@ impl Hub {
         let _ = self.0.reports.try_send(report);
     }
 
-    /// Changes when a proxy is to be told of a share.
-    pub(crate) fn dealt(&self) -> watch::Receiver<u64> {
-        self.0.dealt.subscribe()
-    }
-
-    fn dealt_anew(&self) {
-        self.0.dealt.send_modify(|count| *count = count.wrapping_add(1));
-    }
-
-    fn dealer(&self) -> MutexGuard<'_, Dealer> {
-        self.0.dealer.lock().unwrap_or_else(PoisonError::into_inner)
+    fn dealing(&self) -> MutexGuard<'_, Dealing> {
+        self.0.dealing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -522,7 +518,7 @@ impl Seat {
     }
 
     /// Adds the proxy that takes the place.
-    pub(crate) fn join(self, name: String, fairway: String, shares: bool) -> Member {
+    pub(crate) fn join(self, name: String, fairway: String, shares: bool) -> ConnectedProxy {
         let id = {
             let mut state = self.hub.state();
             let id = state.next;
@@ -533,11 +529,25 @@ impl Seat {
             state.proxies.insert(id, Proxy { name, fairway, serves: 0, late, since: Clock::now(), held, refused });
             id
         };
-        if shares {
-            self.hub.dealer().join(id);
-            self.hub.dealt_anew();
+        let bell = shares.then(|| {
+            let mut dealing = self.hub.dealing();
+            let bell = dealing.bells.entry(id).or_default().clone();
+            dealing.dealer.join(id);
+            dealing.ring();
+            bell
+        });
+        ConnectedProxy { id, hub: self.hub.clone(), _seat: self, bell }
+    }
+}
+
+impl Dealing {
+    /// Wakes those who have news.
+    fn ring(&mut self) {
+        for id in self.dealer.woken() {
+            if let Some(bell) = self.bells.get(&id) {
+                bell.notify_one();
+            }
         }
-        Member { id, hub: self.hub.clone(), _seat: self, shares }
     }
 }
 
@@ -549,28 +559,31 @@ impl Drop for Seat {
     }
 }
 
-impl Member {
+impl ConnectedProxy {
     /// Takes what the proxy says of its clients.
     pub(crate) fn demands(&self, report: DemandReport) {
-        if !self.shares {
-            return;
+        if self.bell.is_some() {
+            let mut dealing = self.hub.dealing();
+            dealing.dealer.report(self.id, report, self.hub.0.begun.elapsed());
+            dealing.ring();
         }
-        let others = {
-            let mut dealer = self.hub.dealer();
-            dealer.report(self.id, report, self.hub.0.begun.elapsed());
-            dealer.has_news_for_others(self.id)
-        };
-        if others {
-            self.hub.dealt_anew();
+    }
+
+    /// Resolves when the proxy is to be told of a share.
+    pub(crate) async fn dealt(&self) {
+        match &self.bell {
+            Some(bell) => bell.notified().await,
+            None => std::future::pending().await,
         }
     }
 
     /// What the proxy is to be told of shares. There may be more.
     pub(crate) fn deal(&self) -> Option<ShareDeal> {
-        if !self.shares {
-            return None;
-        }
-        self.hub.dealer().deal(self.id, self.hub.0.begun.elapsed())
+        self.bell.as_ref()?;
+        let mut dealing = self.hub.dealing();
+        let deal = dealing.dealer.deal(self.id, self.hub.0.begun.elapsed());
+        dealing.ring();
+        deal
     }
 
     /// Notes that a round goes out.
@@ -617,10 +630,12 @@ impl Member {
     }
 }
 
-impl Drop for Member {
+impl Drop for ConnectedProxy {
     fn drop(&mut self) {
-        if self.shares {
-            self.hub.dealer().leave(self.id, self.hub.0.begun.elapsed());
+        if self.bell.is_some() {
+            let mut dealing = self.hub.dealing();
+            dealing.bells.remove(&self.id);
+            dealing.dealer.leave(self.id, self.hub.0.begun.elapsed());
         }
         {
             let mut state = self.hub.state();

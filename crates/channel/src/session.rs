@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
-use crate::hub::{Changed, Difference, Hub, Ledger, Member, Report, Seat};
+use crate::hub::{Changed, ConnectedProxy, Difference, Hub, Ledger, Report, Seat};
 use crate::limit::{ENDPOINTS, GREETING, NAME, REFUSALS, REPORT_AGAIN, RESOURCES, TEXT};
 use crate::message::{Deal, Demands, FromController, FromProxy, Hello, Refusal, Said, Unreachable};
 use crate::resource::{Encoded, Version};
@@ -47,36 +47,35 @@ impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
         // Who greets takes a place already: what it says it holds is kept from then on.
         let seat = self.hub.seat().map_err(|error| Status::resource_exhausted(error.to_string()))?;
         let greeting = timeout(GREETING, self.greeting(seat)).await;
-        let member = greeting.map_err(|_| Status::deadline_exceeded("no greeting"))??;
-        let (mut newest, mut dealt) = (self.hub.newest(), self.hub.dealt());
+        let proxy = greeting.map_err(|_| Status::deadline_exceeded("no greeting"))??;
+        let mut newest = self.hub.newest();
         loop {
             newest.mark_unchanged();
             if let Some(difference) = self.hub.difference(&self.ledger) {
-                self.round(&member, difference).await?;
+                self.round(&proxy, difference).await?;
                 if newest.has_changed().unwrap_or(false) {
                     continue;
                 }
             }
             // Not during a round, whose messages the proxy may not read before it has applied them.
-            dealt.mark_unchanged();
-            while let Some(deal) = member.deal() {
+            while let Some(deal) = proxy.deal() {
                 let message = FromController { deal: Some(Deal::from(&deal)), ..FromController::default() };
                 self.to.send(Ok(message)).await.map_err(|_| Status::cancelled("the proxy is gone"))?;
             }
             let ends = |_| Status::unavailable("the controller ends");
             tokio::select! {
                 changed = newest.changed() => changed.map_err(ends)?,
-                changed = dealt.changed() => changed.map_err(ends)?,
+                () = proxy.dealt() => {}
                 said = self.from.next() => match said {
                     None => return Ok(()),
-                    Some(said) => self.other(&member, said?).await?,
+                    Some(said) => self.other(&proxy, said?).await?,
                 },
             }
         }
     }
 
     /// Hears who the proxy is and what it holds.
-    async fn greeting(&mut self, mut seat: Seat) -> Result<Member, Status> {
+    async fn greeting(&mut self, mut seat: Seat) -> Result<ConnectedProxy, Status> {
         let Some(Said::Hello(Hello { fairway, name, patches, shares })) = self.said().await? else {
             return Err(Status::invalid_argument("expected a greeting"));
         };
@@ -104,17 +103,17 @@ impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
     }
 
     /// Sends a round and waits until it is in effect. Meanwhile the state may change, and the next round has all of that at once.
-    async fn round(&mut self, member: &Member, difference: Difference) -> Result<(), Status> {
+    async fn round(&mut self, proxy: &ConnectedProxy, difference: Difference) -> Result<(), Status> {
         let Difference { generation, changed, removed } = difference;
         // A proxy that has everything is told so once, by a round without content: only then does it know that nothing is missing.
         let first = self.ledger.seen.is_none();
         if changed.is_empty() && removed.is_empty() && !first {
             self.ledger.seen = Some(generation);
-            member.serves(generation, self.ledger.held.len(), std::iter::empty(), Vec::new());
+            proxy.serves(generation, self.ledger.held.len(), std::iter::empty(), Vec::new());
             return Ok(());
         }
         self.nonce += 1;
-        member.sends(changed.len() + removed.len());
+        proxy.sends(changed.len() + removed.len());
         {
             let encoded = |changed: &Changed| {
                 let before = changed.before.as_ref().filter(|_| self.patches);
@@ -144,14 +143,14 @@ impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
                     }
                 }
                 Some(Said::Unreachable(report)) => self.unreachable(report),
-                Some(Said::Demands(demands)) => self.demands(member, demands).await,
+                Some(Said::Demands(demands)) => self.demands(proxy, demands).await,
                 Some(_) => return Err(Status::invalid_argument("expected an acknowledgement")),
                 None => return Err(Status::cancelled("the proxy is gone")),
             }
         }
         let settled: Vec<Arc<str>> = sent.keys().chain(&removed).cloned().collect();
         self.ledger.acknowledged(generation, sent, &removed, |name| refused.contains_key(name));
-        member.serves(generation, self.ledger.held.len(), settled.iter().map(|name| &**name), refused);
+        proxy.serves(generation, self.ledger.held.len(), settled.iter().map(|name| &**name), refused);
         Ok(())
     }
 
@@ -162,10 +161,10 @@ impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
         }
     }
 
-    async fn other(&mut self, member: &Member, message: FromProxy) -> Result<(), Status> {
+    async fn other(&mut self, proxy: &ConnectedProxy, message: FromProxy) -> Result<(), Status> {
         match message.said {
             Some(Said::Unreachable(report)) => self.unreachable(report),
-            Some(Said::Demands(demands)) => self.demands(member, demands).await,
+            Some(Said::Demands(demands)) => self.demands(proxy, demands).await,
             // A newer proxy may say more than is understood here.
             None => {}
             Some(Said::Hello(_) | Said::Held(_) | Said::Ack(_)) => {
@@ -176,10 +175,10 @@ impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
     }
 
     /// Takes what the proxy says of its clients, as often as it should.
-    async fn demands(&mut self, member: &Member, demands: Demands) {
+    async fn demands(&mut self, proxy: &ConnectedProxy, demands: Demands) {
         sleep_until(self.demands).await;
         self.demands = Instant::now() + REPORT_AGAIN;
-        member.demands(demands.into());
+        proxy.demands(demands.into());
     }
 
     fn unreachable(&self, report: Unreachable) {

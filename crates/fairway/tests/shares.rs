@@ -52,8 +52,8 @@ fn per_minute(requests: u32, burst: u32) -> ClientLimits {
 #[derive(Default)]
 struct Proxy {
     ledger: Arc<ClientLedger>,
-    /// The member that it is to the controller, while connected.
-    member: Option<u64>,
+    /// Its number at the controller, while connected.
+    id: Option<u64>,
     reports: Vec<(Duration, u64, DemandReport)>,
     deals: Vec<(Duration, ShareDeal)>,
     ticked: Duration,
@@ -62,6 +62,8 @@ struct Proxy {
     open: Vec<OpenRequest>,
     /// Whether no deal arrives here, and no report at the controller.
     cut: [bool; 2],
+    /// Which of eight reports in turn are lost.
+    lost: u8,
 }
 
 struct Cluster {
@@ -98,7 +100,7 @@ impl Cluster {
 
     fn connect(&mut self, at: usize) {
         let proxy = &mut self.proxies[at];
-        assert_eq!(proxy.member.replace(self.next), None);
+        assert_eq!(proxy.id.replace(self.next), None);
         self.dealer.join(self.next);
         self.next += 1;
         self.tell_all();
@@ -106,24 +108,25 @@ impl Cluster {
 
     fn disconnect(&mut self, at: usize) {
         let proxy = &mut self.proxies[at];
-        let Some(member) = proxy.member.take() else { return };
-        self.dealer.leave(member, self.now);
+        let Some(id) = proxy.id.take() else { return };
+        self.dealer.leave(id, self.now);
         proxy.ledger.controller_gone(self.now);
         proxy.deals.clear();
         proxy.reports.clear();
     }
 
-    /// What the session of a member does.
-    fn tell(&mut self, member: u64) {
-        while let Some(deal) = self.dealer.deal(member, self.now) {
-            let proxy = self.proxies.iter_mut().find(|proxy| proxy.member == Some(member)).expect("connected");
+    /// What the session of a proxy does.
+    fn tell(&mut self, id: u64) {
+        while let Some(proxy) = self.proxies.iter_mut().find(|proxy| proxy.id == Some(id))
+            && let Some(deal) = self.dealer.deal(id, self.now)
+        {
             proxy.deals.push((self.now + self.delay, deal));
         }
     }
 
     fn tell_all(&mut self) {
-        let members: Vec<_> = self.proxies.iter().filter_map(|proxy| proxy.member).collect();
-        members.into_iter().for_each(|member| self.tell(member));
+        let ids: Vec<_> = self.proxies.iter().filter_map(|proxy| proxy.id).collect();
+        ids.into_iter().for_each(|id| self.tell(id));
     }
 
     /// Lets what is on the way arrive.
@@ -131,7 +134,7 @@ impl Cluster {
         for at in 0..PROXIES {
             let (now, delay) = (self.now, self.delay);
             let proxy = &mut self.proxies[at];
-            let Some(member) = proxy.member else { continue };
+            let Some(id) = proxy.id else { continue };
             let mut confirms = Vec::new();
             if !proxy.cut[0] {
                 while proxy.deals.first().is_some_and(|(when, _)| *when <= now) {
@@ -147,7 +150,8 @@ impl Cluster {
             }
             for confirms in confirms {
                 let report = proxy.ledger.report(now, confirms);
-                proxy.reports.extend(report.map(|report| (now + delay, member, report)));
+                let report = report.filter(|report| proxy.lost >> (report.number % 8) & 1 == 0);
+                proxy.reports.extend(report.map(|report| (now + delay, id, report)));
             }
             let mut arrived = Vec::new();
             if !proxy.cut[1] {
@@ -155,11 +159,11 @@ impl Cluster {
                     arrived.push(proxy.reports.remove(0));
                 }
             }
-            for (_, member, report) in arrived {
-                self.dealer.report(member, report, now);
-                self.tell(member);
-                if self.dealer.has_news_for_others(member) {
-                    self.tell_all();
+            for (_, id, report) in arrived {
+                self.dealer.report(id, report, now);
+                self.tell(id);
+                for id in self.dealer.woken() {
+                    self.tell(id);
                 }
             }
         }
@@ -453,6 +457,140 @@ proptest! {
             cluster.run(Duration::from_millis(time), rates);
         }
         let excess = cluster.excess(f64::from(rate));
+        prop_assert!(excess <= f64::from(burst) + 1.0 + PROXIES as f64, "{excess}");
+    }
+}
+
+impl Cluster {
+    /// Lets time pass, while at each proxy so many requests are begun every 50 ms, and about so many parts of a hundred end.
+    fn run_long(&mut self, time: Duration, begun: [u32; PROXIES], ends: usize) -> usize {
+        let (end, mut most) = (self.now + time, 0);
+        while self.now < end {
+            for (at, count) in begun.into_iter().enumerate() {
+                let open = &mut self.proxies[at].open;
+                open.truncate(open.len() - open.len() * ends / 100);
+                (0..count).for_each(|_| {
+                    self.open(at);
+                });
+            }
+            most = most.max(self.proxies.iter().map(|proxy| proxy.open.len()).sum());
+            self.run(10 * STEP, [0.0; PROXIES]);
+        }
+        most
+    }
+
+    /// The requests in progress that the shares in force allow all proxies together. Those that go on end.
+    fn allowed(&mut self) -> usize {
+        let count = |at: usize| {
+            self.proxies[at].open.clear();
+            while self.open(at) {}
+            self.proxies[at].open.len()
+        };
+        (0..PROXIES).map(count).sum()
+    }
+}
+
+#[test]
+fn what_a_silent_proxy_does_not_use_is_used_by_others_about_a_second_later() {
+    let mut cluster = Cluster::new(limits(100, 3, 0), DELAY);
+    cluster.seconds(4, [200.0, 0.0, 0.0, 0.0]);
+    // The stream stays open.
+    cluster.proxies[0].cut = [true; 2];
+    cluster.run(Duration::from_millis(1500), [0.0, 200.0, 0.0, 0.0]);
+    cluster.seconds(3, [0.0, 200.0, 0.0, 0.0]);
+    for second in 1..=3 {
+        let admitted = cluster.last(second)[1];
+        assert!((70.0..=75.5).contains(&admitted), "{admitted} beside the even share of the silent one");
+    }
+    assert!(cluster.excess(100.0) <= 4.0 + PROXIES as f64, "{}", cluster.excess(100.0));
+}
+
+#[test]
+fn what_a_silent_proxy_has_in_progress_stays_its_own_and_the_rest_is_dealt() {
+    let mut cluster = Cluster::new(limits(0, 0, 40), DELAY);
+    assert_eq!(cluster.insist(0, Duration::from_secs(2)), 40);
+    cluster.proxies[0].open.truncate(12);
+    cluster.seconds(1, [0.0; PROXIES]);
+    cluster.proxies[0].cut = [true; 2];
+    assert_eq!(cluster.insist(1, Duration::from_secs(3)) + 12, 40);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// However late messages are, and although some reports are lost: at any time, no more requests are in progress than the limit allows, and one
+    /// more for each proxy.
+    #[test]
+    fn requests_in_progress_stay_within_the_limit(
+        limit in 1_u32..120,
+        delay in 0_u64..200,
+        lost in proptest::array::uniform4(proptest::sample::select(&[0_u8, 0b1, 0b1_0001, 0b11_0011, 0b101_0101][..])),
+        steps in proptest::collection::vec((50_u64..2500, proptest::array::uniform4(0_u32..6), 0_usize..60), 1..16),
+    ) {
+        let mut cluster = Cluster::new(limits(0, 0, limit), Duration::from_millis(delay));
+        for (proxy, lost) in cluster.proxies.iter_mut().zip(lost) {
+            proxy.lost = lost;
+        }
+        for (time, begun, ends) in steps {
+            let most = cluster.run_long(Duration::from_millis(time), begun, ends);
+            prop_assert!(most <= limit as usize + PROXIES, "{most} of {limit}");
+        }
+    }
+
+    /// Whoever comes and goes, is cut off or falls silent: what proxies may have in progress by their shares is the limit, and one more for
+    /// each of them.
+    #[test]
+    fn shares_in_force_are_never_more_than_the_limit(
+        limit in 1_u32..120,
+        delay in 0_u64..1500,
+        steps in proptest::collection::vec(
+            (
+                (50_u64..2500, proptest::array::uniform4(0_u32..6), 0_usize..60),
+                (0..PROXIES, proptest::array::uniform2(0_u32..3), any::<u8>(), 0_u32..6),
+            ),
+            1..16,
+        ),
+    ) {
+        let mut cluster = Cluster::new(limits(0, 0, limit), Duration::from_millis(delay));
+        for ((time, begun, ends), (at, cut, lost, connection)) in steps {
+            if connection < 2 {
+                cluster.disconnect(at);
+            }
+            if connection == 0 {
+                cluster.connect(at);
+            }
+            let proxy = &mut cluster.proxies[at];
+            (proxy.cut, proxy.lost) = (cut.map(|cut| cut == 0), if lost.is_multiple_of(3) { lost } else { 0 });
+            cluster.run_long(Duration::from_millis(time), begun, ends);
+        }
+        let allowed = cluster.allowed();
+        prop_assert!(allowed <= limit as usize + PROXIES, "{allowed} of {limit}");
+    }
+
+    /// The proxies of two controllers, which know nothing of each other: each deals what its own proxies have together in an even division.
+    #[test]
+    fn two_controllers_keep_one_limit(
+        rate in 5_u32..200,
+        burst in 0_u32..100,
+        of_the_first in 1..PROXIES,
+        steps in proptest::collection::vec((50_u64..3000, proptest::array::uniform4(0_u32..4)), 1..10),
+    ) {
+        let mut clusters = [0, 1].map(|_| Cluster::new(limits(rate, burst, 0), DELAY));
+        for at in 0..PROXIES {
+            clusters[usize::from(at < of_the_first)].disconnect(at);
+        }
+        for (time, loads) in steps {
+            let rates = loads.map(|load| f64::from(load * load * rate) / 3.0);
+            for (number, cluster) in clusters.iter_mut().enumerate() {
+                let is_here = |at: usize| (at < of_the_first) == (number == 0);
+                let here: Vec<f64> = (0..PROXIES).map(|at| if is_here(at) { rates[at] } else { 0.0 }).collect();
+                cluster.run(Duration::from_millis(time), here.try_into().expect("one for each"));
+            }
+        }
+        let [mut all, other] = clusters;
+        all.times.extend(other.times);
+        all.times.sort_unstable();
+        let excess = all.excess(f64::from(rate));
         prop_assert!(excess <= f64::from(burst) + 1.0 + PROXIES as f64, "{excess}");
     }
 }

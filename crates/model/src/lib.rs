@@ -123,7 +123,7 @@ pub use session::{Session, SessionCarrier};
 pub use settings::{
     AccessLog, ForwardedHeaders, HeadBuffers, Http2Settings, LogEscape, Settings, Syslog, UpstreamKeepalive,
 };
-pub use share::{CountedClient, Demand, DemandReport, FLOOR, LimitKey, LimitKind, LimitPart, ShareDeal, divide};
+pub use share::{CountedClient, Demand, DemandReport, FLOOR, LEASE, LimitKey, LimitKind, LimitPart, ShareDeal, divide};
 pub use snapshot::{Delta, Resource, ResourceName, Snapshot};
 pub use snippet::{
     AccessRules, AfterChange, MapKey, MethodRules, PathChange, ResponseEdit, Snippet, SnippetEdits, SnippetIf,

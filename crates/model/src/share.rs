@@ -137,6 +137,10 @@ impl LimitPart {
     }
 }
 
+/// How long a proxy may use a share above the even one, from when it sent the last report that the controller had read before the deal.
+// No limit: how shares are divided.
+pub const LEASE: Duration = Duration::from_secs(1);
+
 /// Of an even share, what a proxy keeps that has no demand while others could use all: one part of so many.
 // No limit: how shares are divided.
 pub const FLOOR: u32 = 32;

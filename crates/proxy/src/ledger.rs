@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use fairway_model::{ClientLimits, CountedClient, Excess, LimitKind, RequestRate, Users};
 
+pub(crate) use self::shares::ChangedLimits;
 use self::shares::Sharing;
 use self::watch::{Lease, Watch};
 use crate::limit::{CLIENT_ACCOUNTS, WATCHED_CLIENTS};
@@ -119,6 +120,7 @@ impl Account {
         // As in nginx, a request that is refused because of others in progress has counted for the rates.
         (*second, *minute) = (next_second, next_minute);
         let Some(most) = limits.in_progress else { return (Ok(false), low) };
+        *bound = Some((most, replicas));
         let allowed = match watch {
             Some(watch) => watch.gauge(LimitKind::InProgress).most(most, replicas, lease, *open, now),
             None => most.get().div_ceil(replicas.get()),
@@ -132,7 +134,6 @@ impl Account {
             return (Err(Excess::Requests), true);
         }
         *open += 1;
-        *bound = Some((most, replicas));
         (Ok(true), low)
     }
 }

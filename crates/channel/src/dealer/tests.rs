@@ -7,17 +7,27 @@ fn key(client: u32) -> LimitKey {
     LimitKey { scope: "shop/web".into(), client: CountedClient::V4(client.to_be_bytes()), kind: LimitKind::PerSecond }
 }
 
-/// A proxy that reports and confirms at once.
+/// A proxy that reports and confirms at once, and keeps to its lease.
 #[derive(Default)]
 struct Proxy {
     number: u64,
+    /// When reports were sent.
+    sent: HashMap<u64, Duration>,
+    lease: Duration,
     applied: u64,
     shares: HashMap<LimitKey, LimitPart>,
 }
 
 impl Proxy {
+    /// What it may use of a limit.
+    fn in_force(&self, key: &LimitKey, even: LimitPart, at: Duration) -> LimitPart {
+        self.shares.get(key).map_or(even, |share| if at < self.lease { *share } else { even.min(*share) })
+    }
+
     fn take(&mut self, deal: ShareDeal) {
         self.applied = deal.number;
+        let leased = self.sent.get(&deal.heard).map(|sent| *sent + LEASE);
+        self.lease = self.lease.max(leased.unwrap_or_default());
         for (key, share) in deal.shares {
             match share {
                 Some(share) => self.shares.insert(key, share),
@@ -55,6 +65,7 @@ impl Table {
     fn report(&mut self, id: usize, demands: Vec<Demand>) {
         let proxy = &mut self.proxies[id];
         proxy.number += 1;
+        proxy.sent.insert(proxy.number, self.at);
         let report = DemandReport { number: proxy.number, applied: proxy.applied, demands, cut: false };
         self.dealer.report(id as u64, report, self.at);
     }
@@ -159,9 +170,9 @@ fn proxies_that_come_and_go_leave_nothing_behind() {
         dealer.join(id);
         dealer.leave(id, Duration::ZERO);
     }
-    assert!(dealer.members.is_empty());
+    assert!(dealer.proxies.is_empty());
     (0..3 * PROXIES as u64).for_each(|id| dealer.join(id));
-    assert_eq!(dealer.members.len(), 2 * PROXIES);
+    assert_eq!(dealer.proxies.len(), 2 * PROXIES);
 }
 
 #[test]
@@ -234,29 +245,86 @@ fn limits_are_bounded_and_forgotten() {
     assert_eq!(table.dealer.limits(), 0);
     assert!(table.proxies.iter().all(|proxy| proxy.shares.is_empty()));
     let dealer = &table.dealer;
-    assert!(
-        dealer.dirty.is_empty() && dealer.members.values().all(|member| member.news.is_empty() && member.told == 0)
-    );
+    assert!(dealer.dirty.is_empty() && dealer.proxies.values().all(|proxy| proxy.news.is_empty() && proxy.told == 0));
     // One that has gone is forgotten as well.
     table.dealer.leave(1, table.at);
     table.at += 2 * AFTERLIFE;
     table.report(0, Vec::new());
-    assert_eq!(table.dealer.members.len(), 1);
+    assert_eq!(table.dealer.proxies.len(), 1);
+}
+
+/// What the second of two proxies has in each round of 200 ms after the first one, which has all of a limit, falls silent.
+fn after_silence(limit: &LimitKey, used: f64, reports: bool) -> Vec<f64> {
+    let mut table = Table::new(2, 2);
+    for _ in 0..5 {
+        table.at += Duration::from_millis(200);
+        table.report(0, demand(limit, 1.0, used).into_iter().collect());
+        table.report(1, Vec::new());
+        table.take();
+    }
+    assert!(table.share(0, limit) > 0.9);
+    let mut shares = Vec::new();
+    for _ in 0..20 {
+        table.at += Duration::from_millis(200);
+        if reports {
+            // It speaks, and hears nothing.
+            table.report(0, demand(limit, 1.0, used).into_iter().collect());
+            while table.dealer.deal(0, table.at).is_some() {}
+        }
+        table.report(1, demand(limit, 1.0, 0.0).into_iter().collect());
+        while let Some(deal) = table.dealer.deal(1, table.at) {
+            table.proxies[1].take(deal);
+        }
+        shares.push(table.share(1, limit));
+    }
+    shares
+}
+
+#[test]
+fn what_was_dealt_to_a_proxy_that_falls_silent_is_dealt_to_others_when_its_lease_has_ended() {
+    for reports in [false, true] {
+        let shares = after_silence(&key(1), 0.0, reports);
+        assert!(shares[..5].iter().all(|share| *share < 0.1), "{reports}: {shares:?}");
+        // The even share of the silent one stays its own.
+        let soon = if reports { 12 } else { 6 };
+        assert!(shares[soon..].iter().all(|share| (0.49..=0.5).contains(share)), "{reports}: {shares:?}");
+    }
+}
+
+#[test]
+fn what_a_proxy_that_falls_silent_has_in_progress_stays_its_own() {
+    let limit = LimitKey { kind: LimitKind::InProgress, ..key(1) };
+    let shares = after_silence(&limit, 0.8, false);
+    assert!(shares[7..].iter().all(|share| (0.15..=0.2).contains(share)), "{shares:?}");
+}
+
+#[test]
+fn only_those_who_have_news_are_woken() {
+    let mut table = Table::new(50, 50);
+    assert_eq!(table.dealer.woken().len(), 50, "shares are dealt");
+    let mut wants = [0.0; 50];
+    wants[0] = 1.0;
+    table.rounds(&key(1), &wants, 4);
+    assert_eq!(table.dealer.woken().len(), 50, "all have another share");
+    table.rounds(&key(1), &wants, 4);
+    assert!(table.dealer.woken().is_empty(), "nothing has changed");
 }
 
 #[test]
 fn many_limits_are_divided_again_only_after_a_pause() {
     let mut table = Table::new(2, 2);
     let all = |count| -> Vec<_> { (0..count).filter_map(|client| demand(&key(client), 1.0, 0.0)).collect() };
+    // Two proxies have as many shares of half as many limits.
+    let many = MANY as u32 / 2 + 1;
     let waits = |table: &mut Table, pause, count| {
         table.at += pause;
         table.report(1, all(count));
         !table.dealer.dirty.is_empty()
     };
-    table.report(0, all(MANY as u32 + 1));
+    table.report(0, all(many));
     let millisecond = Duration::from_millis(1);
-    assert!(waits(&mut table, millisecond, MANY as u32 + 1));
-    assert!(!waits(&mut table, REST, MANY as u32 + 1));
+    assert!(waits(&mut table, millisecond, many));
+    assert!(!waits(&mut table, REST, many));
     // A few are not kept waiting.
     table = Table::new(2, 2);
     assert!(!waits(&mut table, millisecond, 9) && !waits(&mut table, millisecond, 9));
@@ -276,7 +344,7 @@ proptest! {
                 table.proxies[id].take(deal);
             }
             let even = LimitPart::even(NonZeroU32::new(4).unwrap());
-            let sum: u32 = table.proxies.iter().map(|proxy| proxy.shares.get(&limit).unwrap_or(&even).get()).sum();
+            let sum: u32 = table.proxies.iter().map(|proxy| proxy.in_force(&limit, even, table.at).get()).sum();
             prop_assert!(sum <= LimitPart::WHOLE.get(), "{sum}");
         }
     }

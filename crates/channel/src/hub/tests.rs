@@ -23,7 +23,7 @@ struct Taker {
 }
 
 impl Taker {
-    fn catch_up(&mut self, hub: &Hub, member: &Member) {
+    fn catch_up(&mut self, hub: &Hub, proxy: &ConnectedProxy) {
         let Some(Difference { generation, changed, removed }) = hub.difference(&self.ledger) else { return };
         self.told += changed.len() + removed.len();
         let gone = |name: &Arc<str>| ResourceName::EndpointSet(name.trim_start_matches("endpoints/").into());
@@ -32,7 +32,7 @@ impl Taker {
         self.ledger.acknowledged(generation, sent, &removed, |_| false);
         let upserts = changed.into_iter().map(|changed| changed.resource).collect();
         self.snapshot = self.snapshot.apply(Delta { upserts, removals });
-        member.serves(generation, self.ledger.held.len(), std::iter::empty(), Vec::new());
+        proxy.serves(generation, self.ledger.held.len(), std::iter::empty(), Vec::new());
     }
 }
 
@@ -85,30 +85,30 @@ async fn without_any_proxy_a_change_waits_once() {
     hub.publish(change(1, 2)).await;
     assert_eq!(begun.elapsed(), PATIENCE);
     // One that comes with an old state is not waited for before it has caught up.
-    let member = hub.seat().unwrap().join("late".into(), "1".into(), false);
+    let proxy = hub.seat().unwrap().join("late".into(), "1".into(), false);
     hub.publish(change(1, 3)).await;
     assert_eq!(begun.elapsed(), PATIENCE);
-    drop(member);
+    drop(proxy);
     hub.deserted().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_has_changed_is_remembered_only_while_that_saves_something() {
     let (hub, _reports) = Hub::new();
-    let member = hub.seat().unwrap().join("p".into(), "1".into(), false);
+    let proxy = hub.seat().unwrap().join("p".into(), "1".into(), false);
     let mut taker = Taker::default();
     let logged = || hub.state().log.iter().map(|(_, names)| names.len()).sum::<usize>();
     hub.publish(Delta::upsert((0..50).map(|name| endpoints(name, 0)))).await;
-    taker.catch_up(&hub, &member);
+    taker.catch_up(&hub, &proxy);
     assert_eq!(taker.told, 50);
     for last in 1..=200 {
         hub.publish(change(last % 50, last)).await;
         assert!(logged() <= 50 && logged() == hub.state().logged);
     }
-    taker.catch_up(&hub, &member);
+    taker.catch_up(&hub, &proxy);
     assert_eq!(taker.told, 100, "further behind than the log goes back");
     hub.publish(change(7, 0)).await;
-    taker.catch_up(&hub, &member);
+    taker.catch_up(&hub, &proxy);
     assert_eq!(taker.told, 101);
     // The names of what is gone go with the next change.
     let gone = |name| ResourceName::EndpointSet(format!("b{name}").into());
@@ -120,12 +120,12 @@ async fn what_has_changed_is_remembered_only_while_that_saves_something() {
 #[test]
 fn a_refusal_is_reported_with_the_objects_that_it_is_about() {
     let (hub, mut reports) = Hub::new();
-    let member = hub.seat().unwrap().join("p".into(), "1".into(), false);
-    member.serves(1, 1, std::iter::empty(), vec![("endpoints/b1".into(), "because".into())]);
-    let Ok(Report::Refused { proxy, name, origins, reason }) = reports.try_recv() else { panic!("no report") };
-    assert_eq!((&*proxy, &*name, origins, &*reason), ("p", "endpoints/b1", Vec::new(), "because"));
+    let proxy = hub.seat().unwrap().join("p".into(), "1".into(), false);
+    proxy.serves(1, 1, std::iter::empty(), vec![("endpoints/b1".into(), "because".into())]);
+    let Ok(Report::Refused { proxy: by, name, origins, reason }) = reports.try_recv() else { panic!("no report") };
+    assert_eq!((&*by, &*name, origins, &*reason), ("p", "endpoints/b1", Vec::new(), "because"));
     assert_eq!(hub.figures().refused, 1);
-    member.serves(2, 1, ["endpoints/b1"].into_iter(), Vec::new());
+    proxy.serves(2, 1, ["endpoints/b1"].into_iter(), Vec::new());
     assert_eq!(hub.figures().refused, 0);
 }
 
@@ -138,7 +138,7 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let (hub, _reports) = Hub::new();
-        let member = hub.seat().unwrap().join("p".into(), "1".into(), false);
+        let proxy = hub.seat().unwrap().join("p".into(), "1".into(), false);
         let mut taker = Taker::default();
         let before = Delta::upsert(held.iter().map(|(name, last)| endpoints(*name, *last)));
         for resource in &before.upserts {
@@ -157,15 +157,15 @@ proptest! {
             };
             runtime.block_on(hub.publish(delta));
             if looks {
-                taker.catch_up(&hub, &member);
+                taker.catch_up(&hub, &proxy);
             }
         }
-        taker.catch_up(&hub, &member);
+        taker.catch_up(&hub, &proxy);
         let expected = Delta::upsert(published.iter().map(|(name, last)| endpoints(*name, *last)));
         prop_assert_eq!(&taker.snapshot, &Snapshot::default().apply(expected));
         // Nothing is told twice.
         let told = taker.told;
-        taker.catch_up(&hub, &member);
+        taker.catch_up(&hub, &proxy);
         prop_assert_eq!(taker.told, told);
     }
 }
@@ -174,11 +174,11 @@ proptest! {
 fn a_proxy_that_missed_more_than_is_remembered_has_everything_compared() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let (hub, _reports) = Hub::new();
-    let member = hub.seat().unwrap().join("p".into(), "1".into(), false);
+    let proxy = hub.seat().unwrap().join("p".into(), "1".into(), false);
     let mut taker = Taker::default();
     runtime.block_on(hub.publish(change(1, 1)));
     runtime.block_on(hub.publish(change(2, 1)));
-    taker.catch_up(&hub, &member);
+    taker.catch_up(&hub, &proxy);
     let gone = Delta { removals: endpoints(2, 0).name().into_iter().collect(), ..Delta::default() };
     runtime.block_on(hub.publish(gone));
     runtime.block_on(hub.publish(change(3, 2)));
@@ -186,7 +186,7 @@ fn a_proxy_that_missed_more_than_is_remembered_has_everything_compared() {
         runtime.block_on(hub.publish(Delta::default()));
     }
     assert_eq!(hub.state().log.len(), LOG);
-    taker.catch_up(&hub, &member);
+    taker.catch_up(&hub, &proxy);
     assert_eq!(taker.snapshot, Snapshot::default().apply(Delta::upsert([endpoints(1, 1), endpoints(3, 2)])));
 }
 

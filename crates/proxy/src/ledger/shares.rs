@@ -1,32 +1,36 @@
 //! The shares of limits that a controller deals, and the reports by which it knows what to deal.
 //!
-//! Invariant: what is not confirmed in time lapses. A share above the even one is in force for [`HIGH`] after the report was sent that the
+//! Invariant: what is not confirmed in time lapses. A share above the even one is in force for [`LEASE`] after the report was sent that the
 //! controller had read last when it dealt; one below it for [`LOW`] after the last word of the controller, which by then has taken back
 //! what it had dealt others of this.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fairway_model::{Demand, DemandReport, LimitKey, LimitKind, LimitPart, ShareDeal};
+use fairway_model::{
+    Delta, Demand, DemandReport, Filter, Host, LEASE, LimitKey, LimitKind, LimitPart, Resource, ShareDeal, Snapshot,
+};
 use tokio::sync::Notify;
 
 use super::watch::{Lease, Watch};
 use super::{ClientLedger, LedgerPart, nanoseconds};
 use crate::limit::{DEALT_SHARES, REPORTED_DEMANDS};
 
-/// How long a share above the even one is in force without another word of the controller.
-// No limit: what keeps the sum of all shares.
-const HIGH: u64 = 2_000_000_000;
-
-/// The same for one below.
+/// How long a share below the even one is in force without another word of the controller.
 // No limit: what keeps the sum of all shares.
 const LOW: u64 = 4_000_000_000;
 
 /// Reports of which the time of sending is known.
 // No limit: more than are sent in the time of a share.
 const SENT: usize = 256;
+
+/// Scopes of which it is known that their limit of requests in progress has changed. Those that are forgotten count by the limit of the client's
+/// last request.
+// No limit: what is exact.
+const CHANGED_SCOPES: usize = 1024;
 
 /// What a ledger knows about the controller.
 #[derive(Debug, Default)]
@@ -49,9 +53,15 @@ struct Talk {
     sent: VecDeque<(u64, u64)>,
     /// Limits with a share that is dealt.
     dealt: usize,
+    /// The limits of requests in progress that have changed.
+    changed: HashMap<Arc<str>, NonZeroU32>,
     /// Whether a deal had more limits than are kept, so that no further one may confirm it.
     refuses: bool,
 }
+
+/// Limits of requests in progress that have changed, by scope.
+#[derive(Debug, Default)]
+pub(crate) struct ChangedLimits(HashMap<Arc<str>, NonZeroU32>);
 
 impl Sharing {
     pub(super) fn is_on(&self) -> bool {
@@ -137,6 +147,15 @@ impl ClientLedger {
         if talk.refuses {
             return false;
         }
+        let leased = talk.sent.iter().find(|(number, _)| *number == deal.heard);
+        let high = leased.map(|(_, sent)| sent.saturating_add(nanoseconds(LEASE))).filter(|high| now < *high);
+        let mut lease = self.sharing.lease();
+        if let Some(high) = high
+            && lease.high <= now
+        {
+            self.each_watch(|watch| watch.lapse(lease, now));
+            lease.high = high;
+        }
         for (key, share) in &deal.shares {
             match share {
                 Some(_) if talk.dealt >= DEALT_SHARES => {
@@ -144,16 +163,14 @@ impl ClientLedger {
                     self.orphan(now);
                     return false;
                 }
-                Some(part) => talk.dealt += usize::from(self.deal_one(key, *part, now)),
+                Some(part) => talk.dealt += usize::from(self.deal_one(key, *part, &talk.changed, (lease, now))),
                 None => self.undeal_one(key, now),
             }
         }
-        while let Some((number, sent)) = talk.sent.front().copied().filter(|(number, _)| *number <= deal.heard) {
-            if number == deal.heard {
-                self.sharing.high.fetch_max(sent.saturating_add(HIGH), Ordering::Relaxed);
-            }
-            talk.sent.pop_front();
+        if let Some(high) = high {
+            self.sharing.high.fetch_max(high, Ordering::Relaxed);
         }
+        talk.sent.retain(|(number, _)| *number > deal.heard);
         if self.sharing.low.load(Ordering::Relaxed) <= now {
             self.sharing.since.store(now, Ordering::Relaxed);
         }
@@ -161,6 +178,21 @@ impl ClientLedger {
         talk.applied = deal.number;
         self.sharing.on.store(true, Ordering::Relaxed);
         !deal.shares.is_empty()
+    }
+
+    /// Takes note of limits of requests in progress that have changed: what goes on is a part of the new limit at once, not only from the next
+    /// request of the client on.
+    pub(crate) fn follow(&self, changed: ChangedLimits) {
+        let ChangedLimits(changed) = changed;
+        if changed.is_empty() {
+            return;
+        }
+        let mut talk = self.sharing.talk();
+        self.each_watch(|watch| watch.follow(&changed));
+        if talk.changed.len() + changed.len() > CHANGED_SCOPES {
+            talk.changed.clear();
+        }
+        talk.changed.extend(changed.into_iter().take(CHANGED_SCOPES));
     }
 
     /// Notes that the controller is gone.
@@ -173,19 +205,31 @@ impl ClientLedger {
     fn orphan(&self, now: u64) {
         self.sharing.on.store(false, Ordering::Relaxed);
         let lease = self.sharing.lease();
+        // What another controller deals is not leased by this one.
+        self.sharing.high.store(0, Ordering::Relaxed);
+        self.each_watch(|watch| watch.orphan(lease, now));
+    }
+
+    fn each_watch(&self, mut act: impl FnMut(&mut Watch)) {
         for part in &self.parts {
             let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
             let LedgerPart { accounts, watched } = &mut *part;
             for key in watched {
                 if let Some(watch) = accounts.get_mut(key).and_then(|account| account.watch.as_mut()) {
-                    watch.orphan(lease, now);
+                    act(watch);
                 }
             }
         }
     }
 
     /// Whether there was no share before.
-    fn deal_one(&self, key: &LimitKey, share: LimitPart, now: u64) -> bool {
+    fn deal_one(
+        &self,
+        key: &LimitKey,
+        share: LimitPart,
+        changed: &HashMap<Arc<str>, NonZeroU32>,
+        (lease, now): (Lease, u64),
+    ) -> bool {
         let id = self.key(&key.scope, key.client);
         let mut part = self.part(id);
         let LedgerPart { accounts, watched } = &mut *part;
@@ -198,9 +242,9 @@ impl ClientLedger {
         let before = watch.dealt();
         let gauge = watch.gauge(key.kind);
         if let (LimitKind::InProgress, Some((most, replicas))) = (key.kind, account.bound) {
-            gauge.bound(most, replicas);
+            gauge.bound(changed.get(&key.scope).copied().unwrap_or(most), replicas);
         }
-        gauge.deal(share, now);
+        gauge.deal(share, lease, now);
         watch.dealt() > before
     }
 
@@ -217,6 +261,36 @@ impl ClientLedger {
             }
         }
     }
+}
+
+impl ChangedLimits {
+    /// Those that a change sets anew.
+    pub(crate) fn of(delta: &Delta, before: &Snapshot) -> Self {
+        let mut changed = HashMap::new();
+        for resource in &delta.upserts {
+            let Resource::Host(host) = resource else { continue };
+            let now = limits_in_progress(host);
+            if now.is_empty() {
+                continue;
+            }
+            let before = resource.name().and_then(|name| before.resource(&name));
+            let Some(Resource::Host(before)) = before else { continue };
+            let before = limits_in_progress(&before);
+            let differs = |(scope, most): &(&str, _)| before.get(scope).is_some_and(|before| before != most);
+            changed.extend(now.into_iter().filter(differs).map(|(scope, most)| (Arc::from(scope), most)));
+        }
+        Self(changed)
+    }
+}
+
+/// The limits of requests in progress on the routes of a host, by scope.
+fn limits_in_progress(host: &Host) -> HashMap<&str, NonZeroU32> {
+    let filters = host.tiers().flat_map(Host::routes).flat_map(|route| &route.filters);
+    let limits = filters.filter_map(|filter| match filter {
+        Filter::ClientLimits(limits) => Some((&*limits.scope, limits.in_progress?)),
+        _ => None,
+    });
+    limits.collect()
 }
 
 #[cfg(test)]
@@ -309,6 +383,30 @@ mod tests {
         // Another controller may deal again.
         ledger.controller_gone(7 * SECOND);
         assert!(ledger.deal(&deal(1, [key(1)]), 8 * SECOND));
+    }
+
+    #[test]
+    fn requests_in_progress_are_a_part_of_a_limit_that_is_lowered_at_once() {
+        let in_progress = |most| ClientLimits { per_second: None, in_progress: NonZeroU32::new(most), ..limits() };
+        let replicas = NonZeroU32::new(4).unwrap();
+        let scope = |most| ChangedLimits([("shop/web".into(), NonZeroU32::new(most).unwrap())].into());
+        let ledger = Arc::<ClientLedger>::default();
+        ledger.deal(&deal(1, []), SECOND);
+        let open = |number, count| -> Vec<_> {
+            (0..count).map(|_| ledger.enter(&in_progress(40), client(number), replicas, SECOND).unwrap()).collect()
+        };
+        // One of them is close to the limit, and the other one only once the limit is lowered.
+        let _open = (open(1, 10), open(2, 4));
+        ledger.follow(scope(8));
+        let key = |number| LimitKey { kind: LimitKind::InProgress, ..key(number) };
+        ledger.deal(&deal(2, [key(2)]), SECOND);
+        let report = ledger.report(SECOND + SECOND / 5, false).unwrap();
+        let held = |number| {
+            let demand = report.demands.iter().find(|demand| demand.key == key(number)).expect("a demand");
+            demand.held
+        };
+        assert_eq!(held(1), LimitPart::WHOLE);
+        assert!(held(2) >= LimitPart::fraction(0.5), "{:?}", held(2));
     }
 
     #[test]

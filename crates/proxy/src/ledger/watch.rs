@@ -2,6 +2,7 @@
 //!
 //! Invariant: a change of a share makes no requests out of nothing: what may come at once after it could come at once before it.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,15 +152,31 @@ impl Watch {
         hot || self.dealt() > 0 || quiet < patience
     }
 
+    /// Counts requests in progress against the limits of scopes that have changed.
+    pub(super) fn follow(&mut self, changed: &HashMap<Arc<str>, NonZeroU32>) {
+        let Some(now) = changed.get(&self.scope) else { return };
+        if let Some(measure) = &mut self.gauge(LimitKind::InProgress).measure {
+            measure.limit = Whole::InProgress(*now);
+        }
+    }
+
+    /// Notes that shares above the even one have lapsed, before they are leased anew.
+    pub(super) fn lapse(&mut self, lease: Lease, now: u64) {
+        for gauge in &mut self.gauges {
+            if let Some(part) = gauge.lapse_above_even(lease, now) {
+                gauge.change(Some(part), now);
+            }
+        }
+    }
+
     /// Ends what was dealt: shares above the even one at once, those below it when the controller has given up to count on them.
     pub(super) fn orphan(&mut self, lease: Lease, now: u64) {
         for gauge in &mut self.gauges {
-            let Some(dealt) = &mut gauge.dealt else { continue };
-            let even = gauge.measure.map(|measure| LimitPart::even(measure.replicas));
-            if even.is_some_and(|even| dealt.part > even) {
+            gauge.lapse_above_even(lease, now);
+            if gauge.above_even().is_some() {
                 gauge.dealt = None;
                 gauge.change(None, now);
-            } else {
+            } else if let Some(dealt) = &mut gauge.dealt {
                 dealt.until.get_or_insert(lease.low);
             }
         }
@@ -183,7 +200,11 @@ impl Gauge {
         self.seen = self.seen.saturating_add(1);
         let of = |part: Option<LimitPart>| part.map_or_else(|| rate.shared(replicas), |part| rate.dealt(part));
         let current = self.in_force(replicas, lease, now);
+        let mut last = 0;
         for (at, part) in self.changes.drain(..).chain([current]) {
+            // A share that comes when its lease has ended was never in force.
+            let at = at.max(last);
+            last = at;
             if part != self.basis {
                 *due = of(self.basis).reshared(of(part), *due, at);
                 self.basis = part;
@@ -226,8 +247,9 @@ impl Gauge {
         self.measure.get_or_insert(Measure { limit: Whole::InProgress(most), replicas });
     }
 
-    /// Deals a share.
-    pub(super) fn deal(&mut self, part: LimitPart, now: u64) {
+    /// Deals a share. The lease is that of the share before it.
+    pub(super) fn deal(&mut self, part: LimitPart, lease: Lease, now: u64) {
+        self.lapse_above_even(lease, now);
         self.dealt = Some(Dealt { part, until: None });
         self.change(Some(part), now);
     }
@@ -245,6 +267,19 @@ impl Gauge {
         }
         self.change(None, now);
         false
+    }
+
+    /// The share, if it is above the even one.
+    fn above_even(&self) -> Option<LimitPart> {
+        let even = LimitPart::even(self.measure?.replicas);
+        self.dealt.map(|dealt| dealt.part).filter(|part| *part > even)
+    }
+
+    /// Notes that a share above the even one has lapsed, if it has: meanwhile, another proxy may have had what this one had. Returns it then.
+    fn lapse_above_even(&mut self, lease: Lease, now: u64) -> Option<LimitPart> {
+        let part = self.above_even().filter(|_| lease.high <= now)?;
+        self.change(None, lease.high);
+        Some(part)
     }
 
     fn lapse(&mut self, now: u64) {

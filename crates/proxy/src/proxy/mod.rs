@@ -28,7 +28,7 @@ use crate::access_log::{LogSink, LogThread};
 use crate::admin::{AdminSource, Finding, Lifecycle};
 use crate::config::ProxyConfig;
 use crate::health_check::Prober;
-use crate::ledger::ClientLedger;
+use crate::ledger::{ChangedLimits, ClientLedger};
 use crate::limit::{GEO_PAUSE, GEO_SETTINGS, LAST_WRITE, WORKER_SESSIONS};
 use crate::live::Live;
 use crate::metrics::{ConfigStatus, MetricOptions};
@@ -218,6 +218,7 @@ impl Proxy {
             spans,
             resolver: control.resolver(),
             prober,
+            ledger: ledger.clone(),
             staples,
             status: Mutex::new(ConfigStatus::default()),
             refused_endpoints: AtomicU64::new(0),
@@ -398,6 +399,7 @@ impl Publisher {
         let current = shared.live();
         shared.announce(&delta, &current.snapshot);
         let (touched, checked) = (fingerprint::touched(&delta), shared.prober.concerned(&delta));
+        let limits = ChangedLimits::of(&delta, &current.snapshot);
         let live = current.next(current.snapshot.apply(delta), shared.log_format.as_ref());
         if let Some(log) = &shared.log {
             log.set_syslog(live.snapshot.settings().access_log.syslog.as_ref());
@@ -408,6 +410,7 @@ impl Publisher {
         // Handshakes may see it a moment before the requests do.
         shared.certificates.publish(live.snapshot.clone());
         shared.distribute(&live, listeners).await;
+        shared.ledger.follow(limits);
         shared.prober.look_at(checked);
         let before = locked(&shared.status).hash;
         shared.note(fingerprint::next(before, &touched, &current.snapshot, &live.snapshot), &refused);

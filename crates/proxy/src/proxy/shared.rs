@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::listening::{Listening, RefusedListener, Relisten};
 use crate::access_log::LogThread;
 use crate::health_check::Prober;
+use crate::ledger::ClientLedger;
 use crate::live::Live;
 use crate::metrics::{ConfigStatus, ProxyFigures};
 use crate::net::resolve::Resolver;
@@ -34,6 +35,7 @@ pub(super) struct Shared {
     pub(super) spans: Arc<Spans>,
     pub(super) resolver: Option<Arc<Resolver>>,
     pub(super) prober: Prober,
+    pub(super) ledger: Arc<ClientLedger>,
     pub(super) staples: Arc<StapleCounts>,
     pub(super) status: Mutex<ConfigStatus>,
     /// Number of endpoints refused so far because of their addresses.
