@@ -1,8 +1,8 @@
 //! `cargo xtask bench --peers`: the processor time of a request, beside other proxies that do the same work.
 //!
 //! Each proxy has one worker, on core 0; load and backend run on core 1. The proxies take turns, and the medians of the rounds are
-//! compared: on a machine that does anything else, ratios say more than times. Three more tables are about something else than the time of a
-//! request: the modules `latency`, `memory` and `workers`.
+//! compared: on a machine that does anything else, ratios say more than times. Four more tables are about something else than a comparison
+//! with other proxies: the modules `latency`, `memory`, `pair` and `workers`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -23,6 +23,7 @@ mod config;
 mod latency;
 mod load;
 mod memory;
+mod pair;
 mod scenario;
 mod workers;
 
@@ -51,6 +52,7 @@ struct Table {
 
 const TABLES: &[Table] = &[
     Table { name: "workers", measure: workers::measure },
+    Table { name: "pair", measure: pair::measure },
     Table { name: "memory", measure: memory::measure },
     Table { name: "latency", measure: latency::measure },
 ];
@@ -228,24 +230,27 @@ impl Bench<'_> {
             }
         };
         let program = Program::start(command.stdin(Stdio::null()).stderr(Stdio::null()))?;
-        self.load(program, |seconds| scenario.load.run(setup, seconds))
+        self.load(vec![program], |seconds| scenario.load.run(setup, seconds))
     }
 
-    /// Loads a proxy that was started, and counts.
-    fn load(&self, mut program: Program, run: impl Fn(u64) -> anyhow::Result<u64>) -> anyhow::Result<Cost> {
-        let id = program.id();
+    /// Loads a proxy that was started, and counts what all of its programs need.
+    fn load(&self, mut programs: Vec<Program>, run: impl Fn(u64) -> anyhow::Result<u64>) -> anyhow::Result<Cost> {
+        let ids: Vec<u32> = programs.iter().map(Program::id).collect();
+        let time = || ids.iter().map(|id| processor_time(*id)).sum::<anyhow::Result<Duration>>();
         wait_for(self.setup.http, START)?;
         wait_for(self.setup.https, START)?;
         run(WARM_UP)?;
-        let (before, begin) = (processor_time(id)?, Instant::now());
+        let (before, begin) = (time()?, Instant::now());
         let requests = run(self.options.seconds)?;
-        let (took, elapsed) = (processor_time(id)? - before, begin.elapsed());
-        ensure!(program.is_running()?, "it ended");
+        let (took, elapsed) = (time()? - before, begin.elapsed());
+        for program in &mut programs {
+            ensure!(program.is_running()?, "it ended");
+        }
         ensure!(requests > 0, "it answered no request");
         Ok(Cost {
             time: took.as_secs_f64() * 1e6 / requests as f64,
             rate: requests as f64 / elapsed.as_secs_f64(),
-            memory: memory(id)?,
+            memory: ids.iter().map(|id| memory(*id)).sum::<anyhow::Result<f64>>()?,
         })
     }
 

@@ -25,7 +25,7 @@ pub(super) fn measure(bench: &Bench<'_>, workspace: &Workspace) -> anyhow::Resul
             let mut command = bench.fairway(BOTH, workers, &manifests, Origin::Plain);
             command.args(["--access-log", "off"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             let load = |seconds| Load::wrk("/").run_on(BOTH, CONNECTIONS * workers, setup, seconds);
-            costs.push(bench.load(Program::start(&mut command)?, load)?);
+            costs.push(bench.load(vec![Program::start(&mut command)?], load)?);
         }
     }
     let [one, two] = &costs;
