@@ -1,12 +1,12 @@
 //! Two thousand Ingresses, fifty changes per second: how soon each change is live, and how many other requests fail.
 //!
 //! With `FAIRWAY_CHURN=10000,4` there are as many Ingresses, and as many proxies in pods of their own, and it also shows how long a start takes, and
-//! what remains in memory when nearly all Ingresses are gone.
+//! what remains in memory when nearly all Ingresses are gone. A third number, as in `FAIRWAY_CHURN=10000,1,10`, is that of the hosts of each Ingress.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use fairway_e2e::cluster::Options;
 use fairway_e2e::load::Load;
 use fairway_e2e::scene::{self, Release, Scene};
@@ -37,18 +37,23 @@ struct Size {
     ingresses: usize,
     /// Proxies in pods of their own, with one controller; `None` for one pod of both.
     proxies: Option<usize>,
+    /// The hosts of each Ingress. Changes are seen at the first one.
+    hosts: usize,
 }
 
 impl Size {
     fn wanted() -> anyhow::Result<Self> {
-        let Ok(text) = std::env::var("FAIRWAY_CHURN") else { return Ok(Self { ingresses: 2_000, proxies: None }) };
-        let numbers = text
-            .split_once(',')
-            .and_then(|(ingresses, proxies)| Some((ingresses.parse().ok()?, proxies.parse().ok()?)));
-        let (ingresses, proxies) =
-            numbers.with_context(|| format!("FAIRWAY_CHURN={text}: expected INGRESSES,PROXIES"))?;
-        ensure!(ingresses >= 1_000 && proxies > 0, "FAIRWAY_CHURN={text}: expected 1000,1 at least");
-        Ok(Self { ingresses, proxies: Some(proxies) })
+        let Ok(text) = std::env::var("FAIRWAY_CHURN") else {
+            return Ok(Self { ingresses: 2_000, proxies: None, hosts: 1 });
+        };
+        let numbers: Result<Vec<usize>, _> = text.split(',').map(str::parse).collect();
+        let (ingresses, proxies, hosts) = match numbers.as_deref() {
+            Ok(&[ingresses, proxies]) => (ingresses, proxies, 1),
+            Ok(&[ingresses, proxies, hosts]) => (ingresses, proxies, hosts),
+            _ => bail!("FAIRWAY_CHURN={text}: expected INGRESSES,PROXIES or INGRESSES,PROXIES,HOSTS"),
+        };
+        ensure!(ingresses >= 1_000 && proxies > 0 && hosts > 0, "FAIRWAY_CHURN={text}: expected 1000,1,1 at least");
+        Ok(Self { ingresses, proxies: Some(proxies), hosts })
     }
 
     /// The first half of them has its ports changed, the second half its endpoints.
@@ -91,8 +96,9 @@ fn every_change_is_soon_live_and_fails_no_request() -> anyhow::Result<()> {
             .await
             .context("the last Ingress")?;
         println!(
-            "{} Ingresses and {} Services created and served in {:.1?}",
+            "{} Ingresses with {} hosts and {} Services created and served in {:.1?}",
             size.ingresses,
+            size.ingresses * size.hosts,
             size.services(),
             begin.elapsed()
         );
@@ -186,9 +192,14 @@ struct Ground {
     pods: Vec<backend::Pod>,
 }
 
-/// The host of an Ingress.
+/// The host of an Ingress, its first one if it has several.
 fn host(number: usize) -> String {
     format!("host-{number}.churn.example")
+}
+
+/// All of its hosts.
+fn hosts(number: usize, count: usize) -> impl Iterator<Item = String> {
+    std::iter::once(host(number)).chain((1..count).map(move |more| format!("more-{more}.{}", host(number))))
 }
 
 impl Ground {
@@ -223,10 +234,11 @@ impl Ground {
     fn ingress(&self, number: usize) -> Value {
         let service = json!({"name": format!("service-{}", number % self.size.services()), "port": {"number": 80}});
         let path = json!({"path": "/", "pathType": "Prefix", "backend": {"service": service}});
-        let rule = json!({"host": host(number), "http": {"paths": [path]}});
+        let rule = |host| json!({"host": host, "http": {"paths": [path]}});
+        let rules: Vec<_> = hosts(number, self.size.hosts).map(rule).collect();
         json!({
             "metadata": {"name": format!("ingress-{number}")},
-            "spec": {"ingressClassName": self.class, "rules": [rule]},
+            "spec": {"ingressClassName": self.class, "rules": rules},
         })
     }
 
