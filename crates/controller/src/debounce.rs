@@ -1,4 +1,17 @@
-//! When to translate: changes of endpoints at once, others soon after the last of several, and never long after the first.
+//! When to translate: what can be complete in itself at once, the rest soon after the last of several, and never long after the first.
+//!
+//! Objects that were written one after the other come by different watches, in whatever order, and the first one is not to be served without
+//! what the other says of it: a Service in the clear, whose BackendTLSPolicy is on its way; a route without its RoutePolicy; a path that has
+//! lost its own restriction, before the one in the ConfigMap. Three rules see to that:
+//!
+//! 1. A kind that others may restrict, or name before it is there, waits for [`QUIET`] ([`Haste::Soon`]). So does whatever is new or gone.
+//! 2. Endpoints wait for nothing: no other kind says anything about them ([`Haste::AtOnce`]).
+//! 3. An Ingress that changes is translated at once, and what comes of it is judged ([`Haste::Judged`]): a change that lets nothing through
+//!    which is kept back now (`Snapshot::may_open`) is published, whatever else may be on its way. Any other waits until it has been there
+//!    as long as under rule 1, together with what arrives meanwhile.
+//!
+//! What follows shortly after an act is part of a burst and waits for its end: the first change of a burst is live soon, and the others do
+//! not come one by one.
 
 use std::time::Duration;
 
@@ -12,10 +25,12 @@ const QUIET: Duration = Duration::from_millis(5);
 const LONGEST: Duration = Duration::from_millis(25);
 
 /// Whether a change waits for those that belong to it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Haste {
     /// It is complete in itself, and requests go to the wrong endpoints until it is live.
     AtOnce,
+    /// It may be complete in itself, as its translation shows.
+    Judged,
     /// It may refer to what is just arriving.
     Soon,
 }
@@ -36,25 +51,35 @@ struct Burst {
 }
 
 impl Debounce {
-    /// Records a change. A burst is acted on at once only if all its changes ask for that.
+    /// Records a change. A burst has the haste of its slowest change.
     pub(crate) fn touch(&mut self, now: Instant, haste: Haste) {
         let burst = self.burst.get_or_insert(Burst { first: now, last: now, haste });
         burst.last = now;
-        if haste == Haste::Soon {
-            burst.haste = Haste::Soon;
-        }
+        burst.haste = burst.haste.max(haste);
     }
 
     /// When to act; `None` if nothing changed. What follows shortly after the last act is part of a burst, however urgent it is.
     pub(crate) fn due(&self) -> Option<Instant> {
         let Burst { first, last, haste } = *self.burst.as_ref()?;
         let is_alone = self.acted.is_none_or(|acted| acted + QUIET <= first);
-        Some(if haste == Haste::AtOnce && is_alone { first } else { (last + QUIET).min(first + LONGEST) })
+        Some(if haste < Haste::Soon && is_alone { first } else { Burst::end(first, last) })
     }
 
-    /// Resets when acting.
-    pub(crate) fn reset(&mut self, now: Instant) {
-        (self.burst, self.acted) = (None, Some(now));
+    /// Resets when acting. Returns until when that what opens something has to wait, if it was not waited for.
+    pub(crate) fn reset(&mut self, now: Instant) -> Option<Instant> {
+        let burst = self.burst.take();
+        self.acted = Some(now);
+        burst
+            .filter(|burst| burst.haste == Haste::Judged)
+            .map(|Burst { first, last, .. }| Burst::end(first, last))
+            .filter(|settled| *settled > now)
+    }
+}
+
+impl Burst {
+    /// When one is over that began and went on at these times.
+    fn end(first: Instant, last: Instant) -> Instant {
+        (last + QUIET).min(first + LONGEST)
     }
 }
 
@@ -93,5 +118,30 @@ mod tests {
         debounce.reset(at(13));
         debounce.touch(at(13) + QUIET, Haste::AtOnce);
         assert_eq!(debounce.due(), Some(at(13) + QUIET), "after a burst");
+    }
+
+    #[test]
+    fn what_is_to_be_judged_is_translated_at_once_and_has_still_to_wait() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut debounce = Debounce::default();
+        debounce.touch(at(0), Haste::Judged);
+        assert_eq!(debounce.due(), Some(at(0)));
+        assert_eq!(debounce.reset(at(1)), Some(at(0) + QUIET));
+        debounce.touch(at(2), Haste::Judged);
+        assert_eq!(debounce.due(), Some(at(2) + QUIET), "in a burst");
+        assert_eq!(debounce.reset(at(2) + QUIET), None, "it has waited");
+        for millisecond in 10..100 {
+            debounce.touch(at(millisecond), Haste::Judged);
+        }
+        assert_eq!(debounce.due(), Some(at(10) + LONGEST));
+        assert_eq!(debounce.reset(at(10) + LONGEST), None, "however long the burst goes on");
+        debounce.touch(at(120), Haste::AtOnce);
+        assert_eq!(debounce.reset(at(120)), None, "endpoints open nothing");
+        debounce.touch(at(140), Haste::Judged);
+        debounce.touch(at(141), Haste::AtOnce);
+        assert_eq!(debounce.due(), Some(at(140)));
+        debounce.touch(at(142), Haste::Soon);
+        assert_eq!(debounce.due(), Some(at(142) + QUIET), "with one that others may restrict");
     }
 }

@@ -135,6 +135,11 @@ impl Store {
         self.known.get(key).map(|known| &known.identity).or_else(aside)
     }
 
+    /// Whether a watch reports a change of something that is known already, rather than a list everything there is.
+    pub(crate) fn is_change(&self, source: usize, key: &ObjectKey) -> bool {
+        self.sources[source].relisting.is_none() && self.known.contains_key(key)
+    }
+
     /// Whether a source has delivered its first list.
     pub(crate) fn is_listed(&self, source: usize) -> bool {
         self.sources[source].listed

@@ -192,6 +192,11 @@ impl Host {
         &self.routes.list
     }
 
+    /// Whether it is as another host but for the routes.
+    pub(crate) fn differs_only_in_routes(&self, other: &Self) -> bool {
+        Self { routes: other.routes.clone(), ..self.clone() } == *other
+    }
+
     /// The routes that a request can reach, in order of precedence: only the first of those with the same match.
     pub fn reachable_routes(&self) -> impl Iterator<Item = &Route> {
         let list = &self.routes.list;

@@ -55,6 +55,7 @@ mod map;
 mod mirror;
 mod name;
 mod network;
+mod opening;
 mod origin;
 mod passthrough;
 pub mod path;

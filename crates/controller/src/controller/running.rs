@@ -94,6 +94,8 @@ pub(super) struct Running {
     synced: Vec<ObjectKey>,
     /// The translated but unsent changes, and until when they may wait for the contents they refer to.
     held: Option<(Delta, Instant)>,
+    /// Until when they wait in any case for what may restrict them, as one of them opens something.
+    settled: Option<Instant>,
     /// Changes that go before the held ones, because they refer to nothing that is being fetched.
     ahead: Delta,
     publishing: bool,
@@ -196,6 +198,7 @@ impl Running {
             fresh_went: false,
             synced: Vec::new(),
             held: None,
+            settled: None,
             ahead: Delta::default(),
             publishing: false,
             sent: 0,
@@ -346,6 +349,7 @@ impl Running {
             self.debounce.due().filter(|_| can_translate),
             Some(Instant::now()).filter(|_| can_translate && self.may_proceed()),
             held,
+            self.settled.filter(|_| !self.publishing),
             self.references.retry_at(),
             self.status.backlog.retry_at(),
             self.gateways.backlog.retry_at(),

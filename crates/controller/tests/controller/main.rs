@@ -6,6 +6,7 @@ mod election;
 mod events;
 mod gate;
 mod gateway;
+mod order;
 mod paging;
 mod queue;
 mod read;

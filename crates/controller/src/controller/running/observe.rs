@@ -22,8 +22,14 @@ impl Running {
     pub(in crate::controller) async fn take(&mut self, source: usize, message: Message) {
         let Source { kind, wanted, .. } = self.sources[source];
         // Endpoints name nothing else, and nothing names them. When they vanish with their Service, what leads there may be about to change.
-        let haste = match message {
+        let haste = match &message {
             Message::Seen(_) if kind == Kind::EndpointSlice => Haste::AtOnce,
+            // What is held may wait for longer, and this one not with it.
+            Message::Seen(seen)
+                if kind == Kind::Ingress && self.held.is_none() && self.store.is_change(source, &seen.key) =>
+            {
+                Haste::Judged
+            }
             _ => Haste::Soon,
         };
         match message {

@@ -30,7 +30,7 @@ impl Running {
     /// no publication is in progress.
     pub(super) async fn translate(&mut self) {
         let begin = Instant::now();
-        self.debounce.reset(begin);
+        let settled = self.debounce.reset(begin);
         let mut changes = self.store.take_changes();
         if let Some(Gating { gate, .. }) = &mut self.gating {
             gate.overlay(&mut changes);
@@ -47,7 +47,13 @@ impl Running {
             let mut translator = self.translator.take().unwrap_or_else(|| self.new_translator());
             // Before anything is live, no other change is delayed by a complete translation.
             let live = *self.ready.borrow();
+            let before = settled.map(|settled| (settled, translator.snapshot().clone()));
             let update = if live { translator.apply_part(changes, now) } else { translator.apply(changes, now) };
+            if let Some((settled, before)) = before
+                && (translator.has_more() || before.may_open(&update.delta))
+            {
+                self.settled = Some(settled);
+            }
             self.translator = Some(translator);
             update
         };
@@ -116,7 +122,7 @@ impl Running {
         self.findings.extend(diagnostics);
         let first = !*self.ready.borrow();
         if first || !delta.is_empty() || self.held.is_some() {
-            if !first && update_wants_nothing && self.goes_ahead(&delta) {
+            if !first && update_wants_nothing && self.settled.is_none() && self.goes_ahead(&delta) {
                 self.go_ahead(delta);
                 return;
             }
@@ -206,9 +212,11 @@ impl Running {
         if self.publishing {
             return;
         }
+        self.settled.take_if(|settled| *settled <= Instant::now());
+        let is_settled = self.settled.is_none();
         let (delta, served) = if !self.ahead.is_empty() {
             (std::mem::take(&mut self.ahead), Vec::new())
-        } else if let Some((delta, _)) = self.held.take_if(|(_, until)| complete(until)) {
+        } else if let Some((delta, _)) = self.held.take_if(|(_, until)| is_settled && complete(until)) {
             // Content that is still missing must not delay changes a second time.
             self.references.wait_no_longer();
             (delta, std::mem::take(&mut self.coming))
