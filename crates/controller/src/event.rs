@@ -56,6 +56,13 @@ const REMEMBERED: usize = 20_000;
 /// Pause between two Events, so that thousands of faulty objects don't use up our share of the API server.
 const PACE: Duration = Duration::from_millis(20);
 
+/// The same while more than [`MANY`] objects wait: what thousands of objects have to say must not slow the API server down for those who
+/// change one, and us with them.
+const CROWDED_PACE: Duration = Duration::from_millis(100);
+
+/// How many objects and notes may wait before Events are sent at the slower pace.
+const MANY: usize = 100;
+
 /// A message to the sender.
 #[derive(Debug)]
 pub(crate) enum Report {
@@ -278,7 +285,12 @@ impl Sender {
         }
         self.sent.insert(note.name_hash(&subject.key, &subject.identity));
         self.settle(subject, note, 0);
-        PACE
+        self.pace()
+    }
+
+    /// The pause after an Event that was sent.
+    fn pace(&self) -> Duration {
+        if self.diagnostics.len() + self.passing.len() > MANY { CROWDED_PACE } else { PACE }
     }
 
     /// Removes a note from the queue. The remaining notes about the object have failed this often.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::apiserver::ApiServer;
 use crate::rig::{Rig, cluster, config, ingress};
@@ -56,4 +56,27 @@ async fn an_event_that_fails_alone_is_dropped() {
     let tries = api.asked("POST", BROKEN).len();
     sleep(Duration::from_secs(3600)).await;
     assert_eq!(api.asked("POST", BROKEN).len(), tries);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_events_leave_room_for_others_who_ask_the_api_server() {
+    const MANY: usize = 300;
+    let api = cluster(&[]);
+    for number in 0..MANY {
+        api.put(faulty("shop", &format!("bad{number}")));
+    }
+    let mut config = config("one");
+    config.disable_sync_events = true;
+    let mut rig = Rig::start(&api, config);
+    rig.ready().await;
+    sleep(Duration::from_secs(10)).await;
+    let sent = api.all("events").len();
+    assert!((80..=110).contains(&sent), "{sent} in ten seconds");
+    sleep(Duration::from_secs(3600)).await;
+    assert!(api.all("events").len() >= MANY, "each has its turn");
+    // Few are sent soon.
+    let begin = Instant::now();
+    api.put(faulty("shop", "last"));
+    api.until("the Event on another object", |api| has_event(api, "last", FAULT)).await;
+    assert!(begin.elapsed() < Duration::from_millis(50), "{:?}", begin.elapsed());
 }
