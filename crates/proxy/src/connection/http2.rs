@@ -15,7 +15,7 @@ use ::http::Request;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
 
-use super::{ClientConnection, hurried};
+use super::{ClientConnection, Runners, hurried};
 use crate::error::Failure;
 use crate::exchange::{ConnectionFacts, Exchange, Sides};
 pub(super) use crate::http2::Preface;
@@ -88,9 +88,17 @@ impl Times {
     const NONE: Self = Self { idle: NEVER, leave: NEVER, leave_early: NEVER, ping: NEVER, write: NEVER, head: NEVER };
 }
 
+/// A stream with a request.
+pub(super) struct NewStream {
+    count: StreamCount,
+    request: Request<RecvStream>,
+    respond: SendResponse<Block>,
+}
+
 /// The task that drives a connection.
 struct Driver {
     shared: Rc<SharedConnection>,
+    runners: Rc<Runners>,
     connection: Connection<Http2Io<ServerTls>, Block>,
     pings: Option<PingPong>,
     /// Whether the client was asked and has sent nothing since.
@@ -108,14 +116,14 @@ struct Driver {
 
 /// Serves a connection of which `early` was read already.
 // What is large is boxed: the future is what an idle connection costs.
-pub(super) async fn serve(connection: Box<ClientConnection>, early: Vec<u8>) {
-    let Some(mut driver) = Box::pin(begin(connection, early)).await else { return };
+pub(super) async fn serve(connection: Box<ClientConnection>, early: Vec<u8>, runners: Rc<Runners>) {
+    let Some(mut driver) = Box::pin(begin(connection, early, runners)).await else { return };
     poll_fn(|cx| driver.poll(cx)).await;
     Box::pin(driver.end()).await;
 }
 
 /// Exchanges the first frames. `None` if the connection is over.
-async fn begin(connection: Box<ClientConnection>, early: Vec<u8>) -> Option<Box<Driver>> {
+async fn begin(connection: Box<ClientConnection>, early: Vec<u8>, runners: Rc<Runners>) -> Option<Box<Driver>> {
     let ClientConnection { facts, stream, deadline, head_due, admission } = *connection;
     let shard = facts.shard.clone();
     let tls = match &stream {
@@ -133,6 +141,7 @@ async fn begin(connection: Box<ClientConnection>, early: Vec<u8>) -> Option<Box<
         pings: connection.ping_pong(),
         connection,
         shared: Rc::new(SharedConnection { facts, link }),
+        runners,
         asked: false,
         pinged: false,
         deadline,
@@ -234,7 +243,8 @@ impl Driver {
         self.note_phase();
         self.times.leave = self.times.leave.min(self.times.leave_early);
         // Its end is noted by the count.
-        drop(tokio::task::spawn_local(serve_stream(count, request, respond)));
+        let stream = NewStream { count, request, respond };
+        drop(tokio::task::spawn_local(self.runners.clone().serve_stream(stream)));
     }
 
     /// Notes whether there are streams.
@@ -349,7 +359,8 @@ impl Driver {
 }
 
 /// Serves one request.
-async fn serve_stream(count: StreamCount, request: Request<RecvStream>, respond: SendResponse<Block>) {
+pub(super) async fn serve_stream(stream: NewStream) {
+    let NewStream { count, request, respond } = stream;
     let begun = Instant::now();
     let SharedConnection { facts, link } = &*count.0;
     let shard = &facts.shard;

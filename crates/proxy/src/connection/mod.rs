@@ -73,9 +73,8 @@ pub(crate) async fn serve(accepted: Box<Accepted>, runners: Rc<Runners>) {
     }
     let speaks_http2 =
         if connection.chose_http2() { Some((connection, Vec::new())) } else { run(connection, &runners).await };
-    drop(runners);
     if let Some((connection, early)) = speaks_http2 {
-        http2::serve(connection, early).await;
+        http2::serve(connection, early, runners).await;
     }
 }
 

@@ -1,6 +1,6 @@
-//! Requests of HTTP/1 under way. The state of one takes ten times the room of an idle connection, so a connection doesn't keep it:
-//! each worker has runners, futures that serve one request after another, and lends them to its connections. An idle connection holds
-//! none, and a busy one allocates none.
+//! Requests under way. The state of one takes ten times the room of an idle connection, so a connection doesn't keep it: each worker
+//! has runners, futures that serve one request after another, and lends them to connections of HTTP/1 and to streams of HTTP/2. An idle
+//! connection holds none, and a busy one allocates none. What is lent is a pointer, so no request moves that state.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::ClientConnection;
+use super::http2::{NewStream, serve_stream};
 use crate::http::After;
 use crate::limit::KEPT_SETS;
 use crate::work::Work;
@@ -27,48 +28,83 @@ pub(super) type Pipelined = bool;
 
 /// The runners of a worker that are free.
 #[derive(Default)]
-pub(crate) struct Runners(RefCell<Vec<Runner>>);
+pub(crate) struct Runners {
+    requests: Free<Handover<Pipelined>, Handover<After>>,
+    streams: Free<NewStream, ()>,
+}
+
+/// Free runners that turn the one into the other.
+struct Free<I, O>(RefCell<Vec<Runner<I, O>>>);
 
 /// Serves requests one after the other, for as long as it exists.
-struct Runner {
-    slots: Rc<Slots>,
+struct Runner<I, O> {
+    slots: Rc<Slots<I, O>>,
     requests: Pin<Box<dyn Future<Output = Infallible>>>,
 }
 
-/// Where a connection is put, and found again.
-#[derive(Default)]
-struct Slots {
-    waiting: Cell<Option<Handover<Pipelined>>>,
-    served: Cell<Option<Handover<After>>>,
+/// Where a request is put, and what comes of it is found.
+struct Slots<I, O> {
+    waiting: Cell<Option<I>>,
+    served: Cell<Option<O>>,
 }
 
 impl fmt::Debug for Runners {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Runners({} free)", self.0.borrow().len())
+        let (requests, streams) = (self.requests.0.borrow().len(), self.streams.0.borrow().len());
+        write!(f, "Runners({requests} and {streams} free)")
     }
 }
 
 impl Runners {
     /// Serves one request. If that panics, or the task ends, the runner and the connection are gone.
     pub(super) async fn serve(&self, request: Handover<Pipelined>) -> Handover<After> {
-        let mut runner = self.0.borrow_mut().pop().unwrap_or_else(Runner::new);
-        runner.slots.waiting.set(Some(request));
+        let mut runner = self.requests.lend(request, |slots| Box::pin(serve_requests(slots)));
         let served = poll_fn(|cx| runner.poll(cx)).await;
+        self.requests.take_back(runner);
+        served
+    }
+
+    /// Serves one stream. The same holds.
+    pub(super) fn serve_stream(self: Rc<Self>, stream: NewStream) -> impl Future<Output = ()> {
+        let mut runner = self.streams.lend(stream, |slots| Box::pin(serve_streams(slots)));
+        async move {
+            poll_fn(|cx| runner.poll(cx)).await;
+            self.streams.take_back(runner);
+        }
+    }
+}
+
+impl<I, O> Free<I, O> {
+    /// A runner that begins with `item`.
+    fn lend(
+        &self,
+        item: I,
+        new: impl FnOnce(Rc<Slots<I, O>>) -> Pin<Box<dyn Future<Output = Infallible>>>,
+    ) -> Runner<I, O> {
+        let runner = self.0.borrow_mut().pop().unwrap_or_else(|| {
+            let slots = Rc::new(Slots { waiting: Cell::new(None), served: Cell::new(None) });
+            Runner { requests: new(slots.clone()), slots }
+        });
+        runner.slots.waiting.set(Some(item));
+        runner
+    }
+
+    fn take_back(&self, runner: Runner<I, O>) {
         let mut free = self.0.borrow_mut();
         if free.len() < KEPT_SETS {
             free.push(runner);
         }
-        served
     }
 }
 
-impl Runner {
-    fn new() -> Self {
-        let slots = Rc::<Slots>::default();
-        Self { requests: Box::pin(serve_requests(slots.clone())), slots }
+impl<I, O> Default for Free<I, O> {
+    fn default() -> Self {
+        Self(RefCell::default())
     }
+}
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Handover<After>> {
+impl<I, O> Runner<I, O> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<O> {
         match self.requests.as_mut().poll(cx) {
             Poll::Ready(never) => match never {},
             Poll::Pending => self.slots.served.take().map_or(Poll::Pending, Poll::Ready),
@@ -76,12 +112,24 @@ impl Runner {
     }
 }
 
-async fn serve_requests(slots: Rc<Slots>) -> Infallible {
+impl<I, O> Slots<I, O> {
+    async fn next(&self) -> I {
+        poll_fn(|_| self.waiting.take().map_or(Poll::Pending, Poll::Ready)).await
+    }
+}
+
+async fn serve_requests(slots: Rc<Slots<Handover<Pipelined>, Handover<After>>>) -> Infallible {
     loop {
-        let next = poll_fn(|_| slots.waiting.take().map_or(Poll::Pending, Poll::Ready)).await;
-        let Handover { mut connection, mut work, item: pipelined } = next;
+        let Handover { mut connection, mut work, item: pipelined } = slots.next().await;
         let after = connection.request(&mut work, pipelined).await;
         slots.served.set(Some(Handover { connection, work, item: after }));
+    }
+}
+
+async fn serve_streams(slots: Rc<Slots<NewStream, ()>>) -> Infallible {
+    loop {
+        serve_stream(slots.next().await).await;
+        slots.served.set(Some(()));
     }
 }
 
@@ -92,4 +140,42 @@ pub(super) fn runner_size() -> usize {
         size_of::<F>()
     }
     size_of_output(serve_requests)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn double(slots: Rc<Slots<u32, u32>>) -> Infallible {
+        loop {
+            let number = slots.next().await;
+            assert!(number > 0, "a request that panics");
+            slots.served.set(Some(2 * number));
+        }
+    }
+
+    #[test]
+    fn a_runner_serves_one_after_the_other_and_is_gone_with_one_that_panics() {
+        let free = Free::<u32, u32>::default();
+        let made = Cell::new(0);
+        let lend = |number| {
+            free.lend(number, |slots| {
+                made.set(made.get() + 1);
+                Box::pin(double(slots))
+            })
+        };
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        for number in [1, 2, 3] {
+            let mut runner = lend(number);
+            assert_eq!(runner.poll(&mut context), Poll::Ready(2 * number));
+            free.take_back(runner);
+        }
+        assert_eq!(made.get(), 1);
+        let mut panics = lend(0);
+        let polled = std::panic::AssertUnwindSafe(|| panics.poll(&mut context));
+        assert!(std::panic::catch_unwind(polled).is_err());
+        drop(panics);
+        let mut next = lend(4);
+        assert_eq!((next.poll(&mut context), made.get()), (Poll::Ready(8), 2));
+    }
 }
