@@ -4,12 +4,13 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use ::http::{HeaderMap, HeaderName, HeaderValue};
+use ::http::{HeaderMap, HeaderValue};
 use bytes::{Buf, Bytes};
 use h2::{RecvStream, SendStream};
 
 use super::block::Block;
 use super::link::Link;
+use super::name::name_of;
 use crate::body::{BodySource, ChunkEncoder, Event};
 use crate::buffer::Buffer;
 use crate::http::BodyError;
@@ -53,9 +54,7 @@ impl BodySending {
                     self.room(link).extend_from_slice(&input[range]);
                 }
                 Event::Trailer { name, value } => {
-                    if let (Ok(name), Ok(value)) =
-                        (HeaderName::from_bytes(&input[name]), HeaderValue::from_bytes(&input[value]))
-                    {
+                    if let (Some(name), Ok(value)) = (name_of(&input[name]), HeaderValue::from_bytes(&input[value])) {
                         if name == "grpc-status" {
                             self.grpc_status = value.to_str().ok().and_then(|text| text.parse().ok());
                         }

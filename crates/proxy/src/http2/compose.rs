@@ -5,13 +5,14 @@
 use std::convert::Infallible;
 use std::ops::Range;
 
-use ::http::header::{CONNECTION, CONTENT_TYPE, TE, TRANSFER_ENCODING, UPGRADE};
+use ::http::header::{CONTENT_TYPE, TE};
 use ::http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use bytes::Bytes;
 use fairway_model::decision::Expand;
 use fairway_model::{FieldName, FieldSink, Fields, KnownField, KnownSet, decimal};
 
+use super::name::{name_in_head, name_of};
 use crate::error::Failure;
 use crate::http::{FieldsView, ResponseHead, Spanned, is_field_value};
 use crate::message::{ResponseContext, UpstreamRequest};
@@ -40,16 +41,7 @@ impl<'a> FieldGatherer<'a> {
 
     /// Adds a field, unless its name or value is none, or it is about the connection (RFC 9113 8.2.2).
     pub(super) fn add(&mut self, name: &[u8], value: &[u8]) {
-        let Ok(name) = HeaderName::from_bytes(name) else { return };
-        let about_connection = name == CONNECTION
-            || name == TRANSFER_ENCODING
-            || name == UPGRADE
-            || name == TE
-            || name == "keep-alive"
-            || name == "proxy-connection";
-        if about_connection || !is_field_value(value) {
-            return;
-        }
+        let Some(name) = name_in_head(name).filter(|_| is_field_value(value)) else { return };
         let start = self.text.len();
         self.text.extend_from_slice(value);
         self.size += (name.as_str().len() + value.len()) as u64;
@@ -112,7 +104,7 @@ impl<'f, F: Fields<'f>> FieldSink<F> for FieldGatherer<'_> {
 
 impl FieldGatherer<'_> {
     fn add_number(&mut self, name: FieldName<'_>, number: u64) {
-        let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else { return };
+        let Some(name) = name_of(name.as_bytes()) else { return };
         let start = self.text.len();
         decimal::number(number, self.text);
         self.size += (name.as_str().len() + self.text.len() - start) as u64;

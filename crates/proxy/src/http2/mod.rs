@@ -22,6 +22,7 @@ mod head;
 mod io;
 mod link;
 mod meter;
+mod name;
 mod pool;
 
 pub(crate) use self::block::{Block, Blocks};
