@@ -66,6 +66,8 @@ pub(crate) struct Scratch {
     pub(crate) decision: decision::Scratch,
     /// Values of templates.
     pub(crate) value: Vec<u8>,
+    /// The target of the request to an authentication service.
+    pub(crate) asked: Vec<u8>,
     /// Values of templates for fields of the response, evaluated before it is written.
     pub(crate) response_values: Evaluated,
     /// The cookies to set, separated by line feeds; empty if there are none.
@@ -90,7 +92,7 @@ impl Scratch {
     /// Gives up the memory that nothing needs once the response has begun.
     pub(crate) fn release(&mut self) {
         self.decision.release();
-        (self.value, self.tried, self.response_values) = Default::default();
+        (self.value, self.asked, self.tried, self.response_values) = Default::default();
         self.tries.shrink_to_fit();
     }
 }

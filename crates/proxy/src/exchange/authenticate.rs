@@ -6,6 +6,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -468,19 +469,25 @@ impl<'a> Exchange<'a> {
             return Err(Failure::AuthenticationTimeout);
         }
         let tried = &self.scratch.tried;
-        let ask = Ask { session: None, hash_key: b"", tried, ejected: &[], unhealthy: &[], now: Instant::now() };
+        let now = Instant::now();
+        let ask = Ask { session: None, hash_key: b"", tried, ejected: &[], unhealthy: &[], now };
         let pick = service.pick(|_| ask).ok_or_else(|| Failure::without_endpoint(self.live, forwarding.backend))?;
-        let mut attempt = Attempt::new(service, pick, Instant::now());
+        let mut attempt = Attempt::new(service, pick, now);
         let mut fresh = false;
         let asked = loop {
             let left = self.time_left();
             let asked = match question {
                 None => {
                     let timers = self.facts.shard.timers.clone();
-                    let asked = self.attempt(serves, forwarding, service, way, &mut attempt, fresh);
+                    // Pinned: what bounds its time would otherwise hold it twice.
+                    let asked = pin!(self.attempt(serves, forwarding, service, way, &mut attempt, fresh));
                     in_time(&timers, left, asked).await.map(|()| None)
                 }
-                Some(question) => self.call(forwarding, service, way, &mut attempt, question, fresh).await.map(Some),
+                // Boxed: it would otherwise take room in every request that waits for authentication.
+                Some(question) => {
+                    let called = self.call(forwarding, service, way, &mut attempt, question, fresh);
+                    Box::pin(called).await.map(Some)
+                }
             };
             // The kept connection had been closed, or was about to be. A service may have read this already, and is asked once more.
             let stale = |failure: &Failure| failure.is_closed() || *failure == Failure::Unprocessed;

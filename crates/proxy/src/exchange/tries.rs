@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use fairway_model::decision::{Expand, Forwarding};
-use fairway_model::{AuthProtocol, ExternalAuth, Forward, Template, TooLong};
+use fairway_model::{AuthProtocol, ExternalAuth, Forward, Template, TooLong, append_within};
 
 use super::grpc;
 use super::mirror::MirrorSet;
@@ -347,7 +347,8 @@ impl Exchange<'_> {
         let decision = &self.scratch.decision;
         self.endpoint.prepare_family(&decision.client, &self.facts.family);
         let Some(plan) = &self.plan else { return Err(Failure::Unwritable) };
-        let mut target = Vec::new();
+        let mut target = std::mem::take(&mut self.scratch.asked);
+        target.clear();
         if let Serves::Authentication(auth, _) = serves {
             cold_path();
             match &auth.protocol {
@@ -372,7 +373,7 @@ impl Exchange<'_> {
             let mut expand = OfExchange(self, serves);
             self.endpoint.write_request(&request, &self.facts.family, &mut out, &mut value, &mut expand)
         });
-        self.scratch.value = value;
+        (self.scratch.value, self.scratch.asked) = (value, target);
         match written {
             Ok(written) => {
                 if let Serves::Authentication(_, body) = serves {
@@ -396,7 +397,13 @@ impl Exchange<'_> {
         template: &Template,
         out: &mut Vec<u8>,
     ) -> Result<(), TooLong> {
-        self.expand(serves, &self.facts.shard.format(template), out)
+        // Most say the same for every request, so that nothing known about this one has to be gathered.
+        match template.literal() {
+            Some(text) => {
+                append_within(out, text.as_bytes(), out.len().saturating_add(self.live.prepared.request.total))
+            }
+            None => self.expand(serves, &self.facts.shard.format(template), out),
+        }
     }
 
     /// The same for a compiled template.
