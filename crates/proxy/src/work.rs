@@ -150,6 +150,14 @@ impl Store {
         sets.push(work);
     }
 
+    /// Takes back a set that nothing was put into.
+    pub(crate) fn put_back(&self, work: Box<Work>) {
+        let mut sets = self.sets.borrow_mut();
+        if sets.len() < KEPT_SETS {
+            sets.push(work);
+        }
+    }
+
     /// Makes room for the next read, of which `more` bytes are still to come, or an unknown number. Afterwards there is room for
     /// all of them or for [`LEAST_READ`] bytes, however much of the buffer the head takes.
     ///

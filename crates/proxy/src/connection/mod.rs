@@ -241,7 +241,7 @@ impl ClientConnection {
         if let Poll::Ready(Ok(1..)) = read {
             return Poll::Ready(Some(work));
         }
-        self.facts.shard.store.give_back(work);
+        self.facts.shard.store.put_back(work);
         if read.is_ready() || self.deadline.expired() || self.admission.is_called() {
             return Poll::Ready(None);
         }

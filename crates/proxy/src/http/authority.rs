@@ -51,6 +51,7 @@ impl Authority {
 
 const UPPER: u8 = 1;
 const DOT: u8 = 2;
+/// It and what is above it occur in no name.
 const COLON: u8 = 4;
 const OTHER: u8 = 8;
 
@@ -76,18 +77,18 @@ fn name_len(text: &[u8]) -> Result<(usize, u8), HeadError> {
     // The classes that two adjacent bytes have in common: a dot among them ends an empty label.
     let (mut before, mut twice) = (DOT, 0);
     let (mut seen, mut len) = (0, 0);
-    while let Some(&byte) = text.get(len) {
+    for &byte in text {
         let class = HOST_CLASS[usize::from(byte)];
-        if class == OTHER {
-            return Err(HeadError::InvalidHost);
-        }
-        if class == COLON {
+        if class >= COLON {
             break;
         }
         twice |= before & class;
         before = class;
         seen |= class;
         len += 1;
+    }
+    if text.get(len).is_some_and(|&byte| byte != b':') {
+        return Err(HeadError::InvalidHost);
     }
     if twice & DOT != 0 {
         return Err(HeadError::InvalidHost);

@@ -8,20 +8,19 @@ use super::head::NameRules;
 /// Parses one line that ends (without CRLF) at the end of `buf`. `None` if the field is dropped.
 pub(crate) fn parse_line(buf: &[u8], start: usize, rules: NameRules) -> Result<Option<Field>, HeadError> {
     let line = &buf[start..];
-    let (mut seen, mut name_len) = (0, 0);
-    loop {
-        let Some(&byte) = line.get(name_len) else {
-            return Err(HeadError::InvalidFieldName); // no colon
-        };
+    let (mut seen, mut name_len, mut end) = (0, 0, 0);
+    for &byte in line {
         let class = NAME_CLASS[usize::from(byte)];
         if class >= COLON {
+            end = class;
             break;
         }
         seen |= class;
         name_len += 1;
     }
-    if line[name_len] != b':' || name_len == 0 {
-        let folded = name_len == 0 && matches!(line[0], b' ' | b'\t');
+    // What ends it is anything else, or there is no colon.
+    if end != COLON || name_len == 0 {
+        let folded = name_len == 0 && matches!(line.first(), Some(b' ' | b'\t'));
         return Err(if folded { HeadError::ObsoleteFold } else { HeadError::InvalidFieldName });
     }
     let name = &line[..name_len];
@@ -45,7 +44,7 @@ pub(crate) fn parse_line(buf: &[u8], start: usize, rules: NameRules) -> Result<O
         return Err(HeadError::FieldTooLong);
     };
     let gap = &line[name_len + 1..value_from];
-    let verbatim = value_to == line.len() && (gap.is_empty() || gap == b" ");
+    let verbatim = value_to == line.len() && matches!(gap, [] | [b' ']);
     Ok(Some(Field {
         start: start as u32,
         value_start: (start + value_from) as u32,
