@@ -1,6 +1,7 @@
 //! One HTTPRoute or GRPCRoute by itself: its rules as routes of the model, and its parents.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use fairway_model::{
@@ -190,8 +191,18 @@ pub(super) fn rules(
     rules
 }
 
-/// The field of a match that can't be used, and why.
-type BadMatch = (&'static str, String);
+/// The part of a match that can't be used, and why.
+type BadPart = (&'static str, String);
+
+/// What a match takes, as far as it can be used. A part that can't be used is replaced by one that takes at least as much, and the rule
+/// answers these requests itself: they fall to no rule that may restrict less.
+#[derive(Debug)]
+struct ReadMatch {
+    path: PathMatch,
+    conditions: Conditions,
+    /// The first part that can't be used.
+    bad: Option<BadPart>,
+}
 
 impl RouteRules {
     fn add<M>(
@@ -199,7 +210,7 @@ impl RouteRules {
         reader: &mut RuleReader<'_>,
         mut text: RuleText<'_>,
         matches: &[M],
-        read: impl Fn(&M) -> Result<(PathMatch, Option<Box<Conditions>>), BadMatch>,
+        read: impl Fn(&M) -> ReadMatch,
         default: M,
     ) {
         let mut bad = Vec::new();
@@ -207,14 +218,14 @@ impl RouteRules {
         let all = if matches.is_empty() { &default[..] } else { matches };
         for (at, one) in all.iter().enumerate() {
             let index = (!matches.is_empty()).then_some(at);
-            match read(one) {
-                Ok((path, conditions)) => text.matches.push(RuleMatch { at: index, path, conditions }),
-                Err((part, message)) => bad.push((format!("spec.rules[{}].matches[{at}].{part}", text.at), message)),
-            }
+            let ReadMatch { path, conditions, bad: part } = read(one);
+            let conditions = (conditions != Conditions::default()).then(|| Box::new(conditions));
+            text.matches.push(RuleMatch { at: index, path, conditions, is_usable: part.is_none() });
+            bad.extend(part.map(|(part, message)| (format!("spec.rules[{}].matches[{at}].{part}", text.at), message)));
         }
         let mut built = reader.build(&text);
         for (field, message) in bad {
-            let finding = format!("{message}; the match takes no request");
+            let finding = format!("{message}; requests that it may take answer {}", reader.failure());
             let (severity, reason) = (Severity::Error, Reason::InvalidPath);
             built.findings.push(Diagnostic::new(severity, reason, reader.origin, &*field, "", finding));
             built
@@ -246,90 +257,202 @@ impl RouteRules {
     }
 }
 
-fn http_match(one: &HTTPRouteMatch) -> Result<(PathMatch, Option<Box<Conditions>>), BadMatch> {
+fn http_match(one: &HTTPRouteMatch) -> ReadMatch {
+    let mut read = ReadMatch::everything();
     let path = one.path.as_ref();
     let text = path.and_then(|path| path.value.as_deref()).unwrap_or("/");
-    let path = match path.and_then(|path| path.r#type.as_deref()).unwrap_or("PathPrefix") {
-        "Exact" => PathMatch::exact(text),
+    read.path = match path.and_then(|path| path.r#type.as_deref()).unwrap_or("PathPrefix") {
+        "Exact" => read.path_or_more("path.value", PathMatch::exact(text), text),
         // A slash at the end says nothing: `/abc/` takes `/abc` too.
-        "PathPrefix" => PathMatch::prefix(Some(text.trim_end_matches('/')).filter(|it| !it.is_empty()).unwrap_or("/")),
+        "PathPrefix" => {
+            let prefix = Some(text.trim_end_matches('/')).filter(|it| !it.is_empty()).unwrap_or("/");
+            read.path_or_more("path.value", PathMatch::prefix(prefix), prefix)
+        }
         // The whole path, in the case that it has.
-        "RegularExpression" => PathMatch::regex(&format!("(?-i:(?:{text})$)")),
+        "RegularExpression" => {
+            let pattern = PathMatch::regex(&format!("(?-i:(?:{text})$)"));
+            read.path_or_more("path.value", pattern, literal_start(text))
+        }
         other => {
-            return Err(("path.type", format!("expected Exact, PathPrefix or RegularExpression, found {other}")));
+            read.bad("path.type", format!("expected Exact, PathPrefix or RegularExpression, found {other}"));
+            every_path()
         }
     };
-    let path = path.map_err(|error| ("path.value", error.to_string()))?;
-    let arguments = values(&one.query_params, "queryParams", str::to_owned)?;
-    let arguments =
-        arguments.into_iter().map(|(name, value)| ArgumentMatch { name: name.as_str().into(), value }).collect();
-    let conditions = Conditions { method: one.method.as_deref().map(Into::into), arguments, ..fields(&one.headers)? };
-    Ok((path, (conditions != Conditions::default()).then(|| Box::new(conditions))))
+    let arguments = read.values(&one.query_params, "queryParams", str::to_owned);
+    read.conditions = Conditions {
+        method: one.method.as_deref().map(Into::into),
+        arguments: arguments
+            .into_iter()
+            .map(|(name, value)| ArgumentMatch { name: name.as_str().into(), value })
+            .collect(),
+        fields: read.fields(&one.headers),
+        ..Conditions::default()
+    };
+    read
 }
 
-fn grpc_match(one: &GRPCRouteMatch) -> Result<(PathMatch, Option<Box<Conditions>>), BadMatch> {
+fn grpc_match(one: &GRPCRouteMatch) -> ReadMatch {
+    let mut read = ReadMatch::everything();
     let method = one.method.as_ref();
     let service = method.and_then(|method| method.service.as_deref()).filter(|text| !text.is_empty());
     let name = method.and_then(|method| method.method.as_deref()).filter(|text| !text.is_empty());
-    let path = match (method.and_then(|method| method.r#type.as_deref()).unwrap_or("Exact"), service, name) {
-        (_, None, None) => PathMatch::prefix("/"),
-        ("Exact", Some(service), Some(name)) => PathMatch::exact(&format!("/{service}/{name}")),
-        ("Exact", Some(service), None) => PathMatch::prefix(&format!("/{service}")),
-        ("Exact", None, Some(name)) => PathMatch::regex(&format!("(?-i:/[^/]+/{}$)", escaped(name))),
+    let (path, start) = match (method.and_then(|method| method.r#type.as_deref()).unwrap_or("Exact"), service, name) {
+        (_, None, None) => (Ok(every_path()), String::new()),
+        ("Exact", Some(service), Some(name)) => (PathMatch::exact(&format!("/{service}/{name}")), String::new()),
+        ("Exact", Some(service), None) => (PathMatch::prefix(&format!("/{service}")), String::new()),
+        ("Exact", None, Some(name)) => (PathMatch::regex(&format!("(?-i:/[^/]+/{}$)", escaped(name))), String::new()),
         ("RegularExpression", service, name) => {
             let (service, name) = (service.unwrap_or("[^/]+"), name.unwrap_or("[^/]+"));
-            PathMatch::regex(&format!("(?-i:/(?:{service})/(?:{name})$)"))
+            (PathMatch::regex(&format!("(?-i:/(?:{service})/(?:{name})$)")), format!("/{}", literal_start(service)))
         }
-        (other, ..) => return Err(("method.type", format!("expected Exact or RegularExpression, found {other}"))),
+        (other, ..) => {
+            read.bad("method.type", format!("expected Exact or RegularExpression, found {other}"));
+            (Ok(every_path()), String::new())
+        }
     };
-    let path = path.map_err(|error| ("method", error.to_string()))?;
-    let conditions = fields(&one.headers)?;
-    Ok((path, (conditions != Conditions::default()).then(|| Box::new(conditions))))
+    read.path = read.path_or_more("method", path, &start);
+    read.conditions.fields = read.fields(&one.headers);
+    read
 }
 
 fn escaped(text: &str) -> String {
     text.chars().flat_map(|c| (!c.is_ascii_alphanumeric()).then_some('\\').into_iter().chain([c])).collect()
 }
 
-fn fields(headers: &[ValueMatcher]) -> Result<Conditions, BadMatch> {
-    let mut fields = Vec::new();
-    for (name, value) in values(headers, "headers", str::to_ascii_lowercase)? {
-        let name = name.as_str().try_into().map_err(|_| ("headers", format!("{name:?} is no name of a field")))?;
-        fields.push(FieldMatch { name, value });
+/// What every text begins with that a regular expression matches, as far as that is seen without reading the expression, which may be
+/// one for another engine.
+fn literal_start(pattern: &str) -> &str {
+    let is_literal = |c: char| c.is_ascii_alphanumeric() || "/-_~%!@,;:=&".contains(c);
+    let end = pattern.find(|c| !is_literal(c)).unwrap_or(pattern.len());
+    // The last character may be optional, and another branch may begin differently.
+    let start = &pattern[..end];
+    match pattern[end..].chars().next() {
+        None => start,
+        Some(_) if may_branch(pattern) => "",
+        Some('?' | '*' | '{') => start.char_indices().next_back().map_or("", |(last, _)| &start[..last]),
+        Some(_) => start,
     }
-    Ok(Conditions { fields, ..Conditions::default() })
 }
 
-/// Conditions on values; of several for one name the first counts. In the order of names: the order in which a user lists them says
-/// nothing.
-fn values(
-    all: &[ValueMatcher],
-    field: &'static str,
-    identity: impl Fn(&str) -> String,
-) -> Result<Vec<(String, ValueMatch)>, BadMatch> {
-    let mut found: Vec<(String, ValueMatch)> = Vec::new();
-    for one in all {
-        let name = identity(&one.name);
-        if found.iter().any(|(known, _)| *known == name) {
-            continue;
+/// Whether there may be branches outside of groups.
+fn may_branch(pattern: &str) -> bool {
+    let (mut depth, mut in_class, mut quoted) = (0u32, false, false);
+    pattern.chars().any(|c| {
+        if std::mem::take(&mut quoted) {
+            // What stands between `\Q` and `\E` is text.
+            return c == 'Q';
         }
-        let value = match one.r#type.as_deref().unwrap_or("Exact") {
-            "Exact" => ValueMatch::Exact(one.value.as_str().into()),
-            "RegularExpression" => match one.value.parse() {
-                Ok(regex) => ValueMatch::Regex(regex),
-                Err(_) => {
-                    return Err((field, format!("{:?} is no regular expression that runs in linear time", one.value)));
-                }
-            },
-            other => return Err((field, format!("type: expected Exact or RegularExpression, found {other}"))),
-        };
-        found.push((name, value));
+        match c {
+            '\\' => quoted = true,
+            '[' => in_class = true,
+            ']' => in_class = false,
+            '(' if !in_class => depth += 1,
+            ')' if !in_class => depth = depth.saturating_sub(1),
+            '|' => return depth == 0 && !in_class,
+            _ => {}
+        }
+        false
+    })
+}
+
+fn every_path() -> PathMatch {
+    PathMatch::Prefix("/".into())
+}
+
+impl ReadMatch {
+    fn everything() -> Self {
+        Self { path: every_path(), conditions: Conditions::default(), bad: None }
     }
-    found.sort_by(|(one, _), (other, _)| one.cmp(other));
-    Ok(found)
+
+    fn bad(&mut self, part: &'static str, message: String) {
+        self.bad.get_or_insert((part, message));
+    }
+
+    /// The path, or where it can't be used all paths with this start.
+    fn path_or_more<E: fmt::Display>(
+        &mut self,
+        part: &'static str,
+        path: Result<PathMatch, E>,
+        start: &str,
+    ) -> PathMatch {
+        path.unwrap_or_else(|error| {
+            self.bad(part, error.to_string());
+            PathMatch::regex(&format!("(?-i:{})", escaped(start))).unwrap_or_else(|_| every_path())
+        })
+    }
+
+    fn fields(&mut self, headers: &[ValueMatcher]) -> Vec<FieldMatch> {
+        let mut fields = Vec::new();
+        for (name, value) in self.values(headers, "headers", str::to_ascii_lowercase) {
+            match name.as_str().try_into() {
+                Ok(name) => fields.push(FieldMatch { name, value }),
+                Err(_) => self.bad("headers", format!("{name:?} is no name of a field")),
+            }
+        }
+        fields
+    }
+
+    /// Conditions on values; of several for one name the first counts. In the order of names: the order in which a user lists them says
+    /// nothing.
+    fn values(
+        &mut self,
+        all: &[ValueMatcher],
+        field: &'static str,
+        identity: impl Fn(&str) -> String,
+    ) -> Vec<(String, ValueMatch)> {
+        let (mut known, mut found) = (Vec::<String>::new(), Vec::new());
+        for one in all {
+            let name = identity(&one.name);
+            if known.contains(&name) {
+                continue;
+            }
+            known.push(name.clone());
+            match one.r#type.as_deref().unwrap_or("Exact") {
+                "Exact" => found.push((name, ValueMatch::Exact(one.value.as_str().into()))),
+                "RegularExpression" => match one.value.parse() {
+                    Ok(regex) => found.push((name, ValueMatch::Regex(regex))),
+                    Err(_) => {
+                        let message = format!("{:?} is no regular expression that runs in linear time", one.value);
+                        self.bad(field, message);
+                        // What it would match has at least the field or parameter.
+                        found.extend("(?s).*".parse().ok().map(|any| (name, ValueMatch::Regex(any))));
+                    }
+                },
+                other => self.bad(field, format!("type: expected Exact or RegularExpression, found {other}")),
+            }
+        }
+        found.sort_by(|(one, _): &(String, _), (other, _)| one.cmp(other));
+        found
+    }
 }
 
 /// The kinds of object that are read here.
 pub(super) fn kinds() -> impl Iterator<Item = Kind> {
     Kind::ALL.iter().copied().filter(|kind| kind.is_route())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::literal_start;
+
+    #[test]
+    fn the_start_of_a_pattern_ends_where_it_may_vary() {
+        for (pattern, start) in [
+            ("/admin(?=/|$).*", "/admin"),
+            ("/admin", "/admin"),
+            ("/a(?!b)|/c", ""),
+            ("/a[|](?=c)", "/a"),
+            ("/a\\|b(?=c)", "/a"),
+            ("/a\\Q(\\E|/b", ""),
+            ("/ab*(?=c)", "/a"),
+            ("/ab?(?=c)", "/a"),
+            ("/ab{0}(?=c)", "/a"),
+            ("/ab+(?=c)", "/ab"),
+            ("(?=a)", ""),
+            ("*", ""),
+            ("", ""),
+        ] {
+            assert_eq!(literal_start(pattern), start, "{pattern}");
+        }
+    }
 }

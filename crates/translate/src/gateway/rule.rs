@@ -67,6 +67,8 @@ pub(super) struct RuleMatch {
     pub(super) at: Option<usize>,
     pub(super) path: PathMatch,
     pub(super) conditions: Option<Box<Conditions>>,
+    /// Whether all of it is as the rule has it. One that takes more requests answers them.
+    pub(super) is_usable: bool,
 }
 
 /// A rule as it is served.
@@ -136,8 +138,9 @@ impl RuleReader<'_> {
         if replaces_prefix {
             self.check_prefixes(rule, &format!("{field}.filters"), &mut built);
         }
+        let failure = Action::Respond(Respond::page(self.failure()));
         let (filters, action) = if built.refused.is_some() || effects.cannot_ask {
-            (Vec::new(), Action::Respond(Respond::page(self.failure())))
+            (Vec::new(), failure.clone())
         } else {
             (effects.into_filters(), action)
         };
@@ -146,8 +149,9 @@ impl RuleReader<'_> {
                 Some(at) => format!("rules[{}].matches[{at}]", rule.at),
                 None => format!("rules[{}]", rule.at),
             };
+            let (filters, action) = if one.is_usable { (filters.clone(), &action) } else { (Vec::new(), &failure) };
             let route = Route::new(self.origin.section(section), one.path.clone(), action.clone());
-            built.routes.push(Route { conditions: one.conditions.clone(), filters: filters.clone(), ..route });
+            built.routes.push(Route { conditions: one.conditions.clone(), filters, ..route });
         }
         built
     }
@@ -161,7 +165,7 @@ impl RuleReader<'_> {
     }
 
     /// The status in place of what can't be served.
-    fn failure(&self) -> u16 {
+    pub(super) fn failure(&self) -> u16 {
         if self.key.kind == Kind::GRPCRoute { 503 } else { 500 }
     }
 
@@ -274,6 +278,16 @@ impl RuleReader<'_> {
         let remove = modifier.remove.iter().enumerate().map(|(at, name)| (format!("remove[{at}]"), name, None));
         for (part, name, change) in set.chain(add).chain(remove) {
             let field = format!("{field}.{part}");
+            if let Some(fairway_model::Change::Set(value) | fairway_model::Change::Add(value)) = &change
+                && value
+                    .literal()
+                    .is_some_and(|text| text.trim_ascii().contains(|c: char| c.is_ascii_control() && c != '\t'))
+            {
+                let message = "a value has no line breaks and no other control characters (RFC 9110, section 5.5)";
+                let field = format!("{field}.value");
+                self.refuse(&field, Shortcoming::new("UnsupportedValue", message), built);
+                continue;
+            }
             match name.as_str().try_into() {
                 Ok(valid) => {
                     let edit = FieldEdit::new(valid, change.unwrap_or(fairway_model::Change::Remove));
