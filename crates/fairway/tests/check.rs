@@ -222,6 +222,50 @@ fn annotations_of_other_classes_have_verdicts_that_are_marked() {
     assert!(report.contains("info: ") && report.contains("its IngressClass belongs to b/c"), "{report}");
 }
 
+/// A route that attaches, one that does not, and a Gateway that the API server refuses.
+const GATEWAYS: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: gw}
+spec:
+  gatewayClassName: fairway
+  listeners: [{name: web, port: 80, protocol: HTTP}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: good}
+spec: {parentRefs: [{name: gw}], hostnames: [a.example]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: stray}
+spec: {parentRefs: [{name: gw, sectionName: none}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: empty}
+spec: {gatewayClassName: fairway, listeners: []}
+";
+
+#[test]
+fn the_json_report_has_the_status_of_gateways_and_routes() {
+    let output = check_with(GATEWAYS, &["--output=json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let object = |name: &str| {
+        let objects = report["gateway"].as_array().expect("objects");
+        objects.iter().find(|object| object["name"] == name).unwrap_or_else(|| panic!("no {name} in {report:#}"))
+    };
+    let said = |name: &str, part: usize, kind: &str| {
+        let conditions = object(name)["status"][part]["conditions"].as_array().expect("conditions");
+        let one = conditions.iter().find(|one| one["type"] == kind).expect("the condition");
+        (one["status"].as_str().unwrap().to_owned(), one["reason"].as_str().unwrap().to_owned(), one["good"] == true)
+    };
+    assert_eq!(object("gw")["kind"], "Gateway");
+    assert_eq!(object("gw")["status"][1]["place"], "listener web, 1 route");
+    assert_eq!(said("good", 0, "Accepted"), ("True".into(), "Accepted".into(), true));
+    assert_eq!(said("stray", 0, "Accepted"), ("False".into(), "NoMatchingParent".into(), false));
+    assert!(object("empty")["refused"] == true && object("empty")["status"] == serde_json::json!([]));
+}
+
 #[test]
 fn the_json_report_fits_its_schema() {
     let schema = include_str!("../../../docs/schema/check.json");
@@ -229,6 +273,7 @@ fn the_json_report_fits_its_schema() {
     for (manifest, args) in [
         (BAD, &[][..]),
         (WARNING, &["--configmap=ops/global", "--profiling"]),
+        (GATEWAYS, &[]),
         (
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {nope: a, keep-alive: '5'}\n",
             &["--configmap=default/a"],

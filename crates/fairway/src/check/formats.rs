@@ -7,6 +7,7 @@ use fairway_translate::diagnostic::Severity;
 use fairway_translate::verdict::Verdict;
 use serde_json::{Value, json};
 
+use super::gateway;
 use super::verdicts::{Met, Verdicts, by_ingress};
 use crate::flags::Flags;
 use crate::manifest::Finding;
@@ -36,6 +37,7 @@ pub(super) fn json(reading: &Reading, verdicts: &Verdicts, flags: &Flags) -> Val
     };
     let counts = reading.counts();
     let (errors, warnings) = report::totals(&reading.findings);
+    let refused = reading.manifests.refused();
     json!({
         "files": counts.files,
         "objects": counts.objects,
@@ -52,6 +54,20 @@ pub(super) fn json(reading: &Reading, verdicts: &Verdicts, flags: &Flags) -> Val
                     "name": &*ingress.key.name,
                     "served": ingress.served,
                     "annotations": ingress.annotations.into_iter().map(verdict).collect::<Vec<_>>(),
+                })
+            })
+            .collect::<Vec<_>>(),
+        "gateway": reading
+            .statuses
+            .iter()
+            .map(|(key, status)| {
+                let refused = refused.contains(key);
+                json!({
+                    "kind": &*key.origin().kind,
+                    "namespace": &*key.namespace,
+                    "name": &*key.name,
+                    "refused": refused,
+                    "status": if refused { Vec::new() } else { gateway::json(status) },
                 })
             })
             .collect::<Vec<_>>(),

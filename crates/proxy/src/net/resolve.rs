@@ -393,9 +393,11 @@ impl Task {
         let (endpoints, refused) = change?;
         let endpoints: Arc<[Endpoint]> = endpoints.into();
         // Said once, until none is refused any more: a name may have others with each answer.
-        for address in refused.iter().filter(|_| name.refused.is_empty()) {
-            let why = self.policy.why_refused(*address);
-            tracing::warn!(backend = %backend, host = &*name.host, %address, why, "an address of a name is refused");
+        if name.refused.is_empty() {
+            for address in &refused {
+                let why = self.policy.why_refused(*address);
+                tracing::warn!(backend = %backend, host = &*name.host, %address, why, "an address of a name is refused");
+            }
         }
         // It explains why there is no endpoint.
         let first = |list: &[SocketAddr]| list.first().map(SocketAddr::ip).filter(|_| endpoints.is_empty());
