@@ -224,6 +224,39 @@ async fn through_both(dev: &Dev, ca: &Ca) -> (u16, Option<String>) {
     (http, client.try_read_response().await.ok().map(|response| response.echo().origin))
 }
 
+#[test]
+fn explain_says_when_the_handshake_fails_and_where_tls_ends() {
+    let ca = Ca::new("servers");
+    let leaf = ca.leaf(&["tls.example", "web.example"]);
+    let asking = "\
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: asking, namespace: shop}
+spec:
+  gatewayClassName: any
+  tls: {frontend: {default: {validation: {caCertificateRefs: [{group: '', kind: ConfigMap, name: ca}]}}}}
+  listeners: [{name: https, port: 443, protocol: HTTPS, hostname: asking.example, tls: {certificateRefs: [{name: own}]}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: asking, namespace: shop}
+spec: {parentRefs: [{name: asking}], rules: [{backendRefs: [{name: web, port: 443}]}]}
+---
+";
+    let own = object("Secret", "own", &[("tls.crt", leaf.certificate_pem()), ("tls.key", leaf.key_pem())]);
+    let files =
+        Files::of(&format!("{SECURED}{asking}{own}---\n{}", object("ConfigMap", "ca", &[("ca.crt", ca.pem())])));
+    let report = files.explain(&["https://asking.example/"]);
+    assert!(report.contains("the TLS handshake fails: no required client certificate was sent"), "{report}");
+    assert!(report.contains("requires a client certificate of 1 authorities\n"), "{report}");
+    let report = files.explain(&["https://tls.example/"]);
+    assert!(
+        report.contains("TLS ends at the proxy by TLSRoute shop/web, but Service shop/web has no endpoint"),
+        "{report}"
+    );
+}
+
 #[tokio::test]
 async fn backends_are_spoken_to_over_tls_as_a_policy_says_also_for_terminated_connections() {
     let (ca, other, clients) = (Ca::new("servers"), Ca::new("others"), Ca::new("clients"));

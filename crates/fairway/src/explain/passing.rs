@@ -25,7 +25,8 @@ impl Teller<'_> {
             Some(backend) if !self.has_endpoint(passthrough) => (
                 By::Nothing,
                 format!(
-                    "TLS is passed through by {by}, but {} has no endpoint; the connection is closed",
+                    "TLS {} by {by}, but {} has no endpoint; the connection is closed",
+                    if passthrough.terminate { "ends at the proxy" } else { "is passed through" },
                     backend.origin
                 ),
             ),

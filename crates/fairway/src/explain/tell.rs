@@ -198,6 +198,16 @@ impl Teller<'_> {
             let why = plan.as_ref().map(|plan| self.forwarded_why(plan)).unwrap_or_default();
             return Answer { status: None, location: None, by: By::Backend, reason: None, why };
         };
+        if let Some(Plan {
+            step: Step::Fail(failure @ (Failure::NoCertificate | Failure::Certificate)),
+            host: Some(host),
+            ..
+        }) = plan
+            && host.client_auth().is_some_and(|auth| auth.in_handshake)
+        {
+            let why = format!("the TLS handshake fails: {failure}");
+            return Answer { status: None, location: None, by: By::Nothing, reason: None, why };
+        }
         let why = match plan {
             None => format!("the head of the request is refused: {}", detail(*cause)),
             Some(plan) => self.answered_why(plan, *cause, left_out),
@@ -389,7 +399,12 @@ impl Teller<'_> {
                 "it is the most specific, and of equal ones the older object's"
             }
             PathMatch::Exact(_) => "an exact path comes before all others",
-            PathMatch::Regex(_) => "it is the first pattern that matches; longer ones are tried first",
+            PathMatch::Regex(_) if &*route.origin.kind == "Ingress" => {
+                "it is the first pattern that matches; longer ones are tried first"
+            }
+            PathMatch::Regex(_) => {
+                "it is the first pattern that matches; those of older routes are tried first, those of one route in its order"
+            }
             PathMatch::Prefix(_) | PathMatch::Start(_) => "it is the longest prefix",
         };
         let beaten = beaten.iter().take(LISTED).map(|other| self.name(other)).collect();
@@ -847,5 +862,6 @@ fn asks(auth: &ClientAuth) -> String {
     };
     let subject = auth.subject.as_ref().map(|pattern| format!(", subject with {}", pattern.text()));
     let (count, depth) = (auth.authorities.len(), auth.depth);
-    format!("; over TLS it {mode} {count} authorities{lists}, depth {depth}{}", subject.unwrap_or_default())
+    let depth = if depth == u32::MAX { String::new() } else { format!(", depth {depth}") };
+    format!("; over TLS it {mode} {count} authorities{lists}{depth}{}", subject.unwrap_or_default())
 }

@@ -187,7 +187,11 @@ impl BackendPolicies {
         };
         for target in &part.targets {
             let of_part = part.fault.clone().filter(|_| target.object.kind == Kind::Service);
-            let fault = of_part.or_else(|| self.fault_at(part, target, objects));
+            let fault = match self.fault_at(part, target, objects) {
+                // It is applied to nothing there, whatever else is wrong with it.
+                Some(missing) if missing.reason == "TargetNotFound" => Some(missing),
+                fault => of_part.or(fault),
+            };
             if let Some(fault) = &fault {
                 let message = match fault.reason {
                     "Conflicted" | "TargetNotFound" => format!("{}; the policy is not applied there", fault.message),

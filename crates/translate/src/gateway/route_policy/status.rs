@@ -80,7 +80,10 @@ impl RoutePolicies {
                     _ => format!("{}; the policy has no effect there", fault.message),
                 };
                 let field = format!("spec.targetRefs[{at}]");
-                let severity = if fault.reason == "Conflicted" { Severity::Error } else { Severity::Warning };
+                // A policy without effect that restricts leaves something open.
+                let is_grave =
+                    fault.reason == "Conflicted" || part.asked.sections.iter().any(|section| section.restricts());
+                let severity = if is_grave { Severity::Error } else { Severity::Warning };
                 findings.push(finding(severity, Reason::RoutePolicyRefused, field, &target.object.name, message));
             }
             let is_missing = objects.get(&target.object).is_none();
