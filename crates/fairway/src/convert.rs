@@ -2,6 +2,7 @@
 
 mod assemble;
 mod gateway;
+mod order;
 mod paths;
 mod policy;
 mod prove;
@@ -93,11 +94,15 @@ fn whole_and_proven(reading: &Reading, mut wanted: Wanted) -> anyhow::Result<(Co
     let before = Before::new(reading);
     loop {
         let converted = convert(reading, &wanted);
-        let proof = prove(&before, &converted)?;
         // Each round leaves out at least one more.
-        let before = wanted.wider.len();
+        let left_out = wanted.wider.len();
+        wanted.wider.extend(order::torn(reading, &converted));
+        if wanted.wider.len() > left_out {
+            continue;
+        }
+        let proof = prove(&before, &converted)?;
         wanted.wider.extend(proof.wider.clone());
-        if wanted.wider.len() == before {
+        if wanted.wider.len() == left_out {
             return Ok((converted, proof));
         }
     }
@@ -165,7 +170,11 @@ fn summary(reading: &Reading, converted: &Converted, proof: &Proof, terminal: Te
     if !proof.differences.is_empty() {
         let _ = writeln!(out, "{}", terminal.style(Style::Yellow, "Requests that are answered in another way"));
         for one in proof.differences.iter().take(LISTED) {
-            let line = format!("{} ({}): {}: {}, was {}", one.request, one.object, one.what, one.after, one.before);
+            let mut line = format!("{} ({}): {}: {}, was {}", one.request, one.object, one.what, one.after, one.before);
+            if one.requests > 1 {
+                let more = count(one.requests - 1, "more request", "more requests");
+                let _ = write!(line, "; so {more} from other clients or with other methods");
+            }
             let _ = writeln!(out, "  {}", printable(&line));
         }
         if proof.differences.len() > LISTED {

@@ -18,6 +18,7 @@ mod flags;
 mod handover;
 mod manifest;
 mod open_files;
+mod pattern;
 mod plugin;
 #[cfg(feature = "cluster")]
 mod proxy;

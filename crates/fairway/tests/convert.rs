@@ -382,22 +382,131 @@ fn no_two_objects_and_no_two_listeners_share_a_name() {
     let names: BTreeSet<_> = listeners.as_array().into_iter().flatten().map(|one| one["name"].as_str()).collect();
     assert_eq!(names.len(), 3, "{listeners:#}");
     // So many routes that they take a second policy, whose name another Ingress has.
-    let rules: Vec<_> = (0..260)
+    let rules: Vec<_> = (0..20)
         .map(|at| {
-            let (path, service) = (format!("/p{at}"), if at % 2 == 0 { "web" } else { "other" });
-            format!(
-                "{{path: {path}, pathType: Prefix, backend: {{service: {{name: {service}, port: {{number: 80}}}}}}}}"
-            )
+            format!("{{host: h{at}.example, http: {{paths: [{{path: /p{at}, pathType: Prefix, backend: {{service: {{name: web, port: {{number: 80}}}}}}}}]}}}}")
         })
         .collect();
-    // Rules of one backend are one, unless they are patterns.
-    let many = ingress("one", &[("use-regex", "true"), ("whitelist-source-range", "10.0.0.0/8")], ROOT, "")
-        .replace("paths: [", &format!("paths: [{}, ", rules.join(", ").replace("Prefix", "ImplementationSpecific")));
+    let many = ingress("one", &[("whitelist-source-range", "10.0.0.0/8")], ROOT, "")
+        .replace("rules: [", &format!("rules: [{}, ", rules.join(", ")));
     let said = convert(&(many + &ingress("one-2", &[], ROOT, "").replace("a.example", "b.example")), &[]);
     let policies = said.of("RoutePolicy");
     let names: BTreeSet<_> = policies.iter().map(|policy| policy["metadata"]["name"].as_str()).collect();
     assert!(policies.len() > 2, "{policies:#?}");
     assert_eq!(names.len(), policies.len(), "{names:?}");
+}
+
+const REGEX: (&str, &str) = ("use-regex", "true");
+const LIST: (&str, &str) = ("whitelist-source-range", "10.0.0.0/8");
+
+/// The paths of all routes: type and value.
+fn paths(said: &Said) -> Vec<(String, String)> {
+    let routes = said.of("HTTPRoute");
+    let rules = routes.iter().flat_map(|route| route["spec"]["rules"].as_array().into_iter().flatten());
+    let all = rules.flat_map(|rule| rule["matches"].as_array().into_iter().flatten());
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    all.map(|one| (text(&one["path"]["type"]), text(&one["path"]["value"]))).collect()
+}
+
+#[test]
+fn all_paths_come_after_each_pattern() {
+    let guarded = ingress("two", &[REGEX, LIST], &[("/tenants/[0-9]+/admin", "ImplementationSpecific", "other")], "");
+    let said = convert(&(ingress("one", &[], ROOT, "") + &guarded), &[]);
+    let expected = [("PathPrefix", "/"), ("RegularExpression", "(?i)/tenants/[0-9]+/admin.*")];
+    assert_eq!(paths(&said), expected.map(|(kind, value)| (kind.to_owned(), value.to_owned())), "{:#}", said.report);
+    assert_eq!(said.code, Some(0), "{:#}", said.report);
+}
+
+#[test]
+fn patterns_whose_order_counts_stay_in_order() {
+    let wide = |name, path| ingress(name, &[REGEX], &[(path, "ImplementationSpecific", "web")], "");
+    let guarded =
+        ingress("two", &[REGEX, LIST], &[("/files/[0-9]+/invoice[.]pdf", "ImplementationSpecific", "web")], "");
+    // The older route would take what the longer pattern restricts.
+    let said = convert(&(wide("one", "/files") + &guarded), &[]);
+    said.is_left("one", "may take the same requests");
+    said.is_left("two", "Ingress ns/one");
+    // Others don't matter.
+    let said = convert(&(wide("one", "/images") + &guarded), &[]);
+    assert_eq!((said.code, said.of("HTTPRoute").len()), (Some(0), 2), "{:#}", said.report);
+    // An Ingress that stays goes before routes, as the older object.
+    let stays = ingress("one", &[REGEX, ("backend-protocol", "HTTPS")], ROOT, "");
+    let said = convert(&(stays + &guarded), &[]);
+    said.is_left("two", "Ingress ns/one");
+    // Within an Ingress the order is that of rules, as long as there is one route.
+    let both = [("/files", "ImplementationSpecific", "web"), ("/files/[0-9]+/x", "ImplementationSpecific", "other")];
+    let said = convert(&ingress("one", &[REGEX], &both, ""), &[]);
+    let values: Vec<_> = paths(&said).into_iter().map(|(_, value)| value).collect();
+    assert_eq!((said.code, &*values[0]), (Some(0), "(?i)/files/[0-9]+/x.*"), "{:#}", said.report);
+    let all: Vec<_> = (0..20).map(|at| (format!("/p{}", "x".repeat(at)), ["web", "other"][at % 2])).collect();
+    let all: Vec<_> = all.iter().map(|(path, service)| (&**path, "ImplementationSpecific", *service)).collect();
+    convert(&ingress("one", &[REGEX], &all, ""), &[]).is_left("one", "tried in order");
+}
+
+#[test]
+fn a_prefix_stays_before_a_pattern_that_takes_the_same() {
+    // A prefix with a slash at its end is a pattern for routes.
+    let both = [("/a/b", "Prefix", "other"), ("/a/", "Prefix", "web"), ("/c", "Prefix", "web")];
+    let said = convert(&ingress("one", &[("preserve-trailing-slash", "true")], &both, ""), &[]);
+    let differences = said.report["differences"].to_string();
+    assert!(!differences.contains("/a/b"), "{:#}", said.report);
+    let values = paths(&said);
+    assert!(values.contains(&("RegularExpression".to_owned(), "/a/b(/.*)?".to_owned())), "{values:?}");
+    assert!(values.contains(&("PathPrefix".to_owned(), "/c".to_owned())), "{values:?}");
+    // What replaces a prefix comes after patterns too.
+    let rewritten = [REGEX, ("rewrite-target", "/$2")];
+    let with = ingress("one", &rewritten, &[("/app/v2(/|$)(.*)", "ImplementationSpecific", "web")], "");
+    let said = convert(&(with + &ingress("two", &[], &[("/app", "Prefix", "other")], "")), &[]);
+    said.is_left("two", "may take the same requests");
+}
+
+#[test]
+fn alternatives_of_a_pattern_are_all_of_its_paths() {
+    let said = convert(&ingress("one", &[REGEX], &[("/one|/two", "ImplementationSpecific", "web")], ""), &[]);
+    assert_eq!(paths(&said)[0].1, "(?i)(?:/one|.*?(?:/two)).*", "{:#}", said.report);
+    assert_eq!(said.code, Some(0), "{:#}", said.report);
+}
+
+#[test]
+fn a_default_backend_beside_rules_is_for_their_hosts() {
+    let backend = ", defaultBackend: {service: {name: other, port: {number: 80}}}";
+    let said = convert(&ingress("one", &[], &[("/a", "Prefix", "web")], backend), &[]);
+    let routes = said.of("HTTPRoute");
+    for route in &routes {
+        assert_eq!(route["spec"]["hostnames"][0], "a.example", "{routes:#?}");
+    }
+    assert!(paths(&said).contains(&("PathPrefix".to_owned(), "/".to_owned())), "{routes:#?}");
+    assert_eq!(said.code, Some(0), "{:#}", said.report);
+    // Without rules it is for all.
+    let alone = ingress("one", &[], &[], backend).replace("rules: [{host: a.example, http: {paths: []}}], ", "");
+    let said = convert(&alone, &[]);
+    assert!(said.of("HTTPRoute")[0]["spec"]["hostnames"].is_null(), "{:#}", said.report);
+    assert_eq!(said.code, Some(0), "{:#}", said.report);
+}
+
+#[test]
+fn the_default_certificate_has_its_reason() {
+    let both = ingress("one", &[], ROOT, TLS).replace("rules: [", "rules: [{host: v.example, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}, ");
+    convert(&both, &[]).is_left("one", "no TLS entry of Ingress ns/one lists v.example");
+    let unnamed = ingress("one", &[], ROOT, ", tls: [{hosts: [a.example]}]");
+    convert(&unnamed, &[]).is_left("one", "the TLS entry for a.example names no Secret");
+}
+
+#[test]
+fn a_difference_says_for_how_many_requests_it_stands() {
+    let redirected = ingress("one", &[("app-root", "/one")], &[("/one", "Prefix", "web")], "");
+    let said = convert(&redirected, &[]);
+    let listed = said.report["differences"].as_array().cloned().unwrap_or_default();
+    assert!(listed.iter().any(|one| one["requests"].as_u64() > Some(1)), "{:#}", said.report);
+    let said = convert_as("yaml", &redirected, &[]);
+    assert!(said.stderr.contains("from other clients or with other methods"), "{}", said.stderr);
+    // None is left out of the sum.
+    let total: u64 = listed.iter().filter_map(|one| one["requests"].as_u64()).sum();
+    let all = said.stderr.lines().last().and_then(|line| {
+        let words: Vec<_> = line.split_once("; ")?.1.split(' ').collect();
+        Some(words[2].parse::<u64>().ok()? - words[0].parse::<u64>().ok()?)
+    });
+    assert_eq!(all, Some(total), "{}", said.stderr);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Requests out of Ingresses: each path, with and without a slash at its end, something below it, other methods, a wrong host, over
-//! http and https; and what annotations react to: other names of the host, an `Origin`, the field of a canary.
+//! http and https, samples of each pattern; and what annotations react to: other names of the host, an `Origin`, the field of a canary.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -9,6 +9,7 @@ use k8s_openapi::api::networking::v1::Ingress;
 
 use super::question::Question;
 use super::{Collected, Options};
+use crate::pattern;
 use crate::reading::Reading;
 
 /// A label, a name and a segment that nothing else has.
@@ -119,7 +120,15 @@ impl Derived<'_> {
         for rule in spec.rules.iter().flatten() {
             let host = sample(rule.host.as_deref());
             for path in rule.http.iter().flat_map(|http| &http.paths) {
-                let path = target(path.path.as_deref().unwrap_or("/"));
+                let written = path.path.as_deref().unwrap_or("/");
+                if !literal(written).1 {
+                    for sample in pattern::samples(written) {
+                        let sample = encoded(&sample);
+                        self.add(origin, "GET", &host, &sample, &[]);
+                        self.add(origin, "GET", &host, &format!("{}/{MARK}", sample.trim_end_matches('/')), &[]);
+                    }
+                }
+                let path = target(written);
                 let bare = path.trim_end_matches('/');
                 let slash = format!("{bare}/");
                 let below = format!("{bare}/{MARK}?a=b");
@@ -192,13 +201,16 @@ impl Derived<'_> {
     }
 }
 
+fn encoded(path: &str) -> String {
+    let mut encoded = Vec::new();
+    fairway_model::path::encode(path.as_bytes(), &mut encoded);
+    String::from_utf8_lossy(&encoded).into_owned()
+}
+
 /// A path that a rule matches, as it stands in a request.
 fn target(path: &str) -> String {
     let (literal, whole) = literal(path);
-    let literal = if whole { path } else { literal };
-    let mut encoded = Vec::new();
-    fairway_model::path::encode(literal.as_bytes(), &mut encoded);
-    let text = String::from_utf8_lossy(&encoded).into_owned();
+    let text = encoded(if whole { path } else { literal });
     if text.starts_with('/') { text } else { format!("/{text}") }
 }
 

@@ -19,6 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 
 use super::gateway::{LISTENERS, listener_name};
+use super::order::Placed;
 use super::policy::{Annotated, Defaults, Obstacle};
 use super::route::{self, RULES, ServedPath};
 use super::served::ServedHosts;
@@ -33,6 +34,8 @@ pub(super) struct Converted {
     pub(super) notes: Vec<Remark>,
     /// The Ingresses that have been converted.
     pub(super) done: BTreeSet<ObjectKey>,
+    /// Their paths, but for those that belong to others.
+    pub(super) placed: Vec<Placed>,
     /// The Ingress of each HTTPRoute.
     pub(super) routes: BTreeMap<String, String>,
     /// The Secrets of the listeners.
@@ -223,6 +226,16 @@ impl Assembling<'_> {
         let plain = self.hosts(key, ingress, &values, true, &mut lost)?;
         // What rewrites by captures is a policy for all paths.
         let hosts = if captures(&plain) { self.hosts(key, ingress, &values, false, &mut lost)? } else { plain };
+        let placed: Vec<_> = hosts
+            .iter()
+            .flat_map(|(host, paths)| paths.iter().map(move |path| (host, path)))
+            .map(|(host, ServedPath { matched, place, .. })| Placed {
+                host: host.clone(),
+                ingress: key.clone(),
+                place: *place,
+                matched: matched.clone(),
+            })
+            .collect();
         let objects = &self.reading.objects;
         let service = |name: &str| -> Option<&Service> {
             match objects.get(&ObjectKey::new(Kind::Service, &*key.namespace, name)) {
@@ -280,8 +293,8 @@ impl Assembling<'_> {
                 HostCertificate::Secret(secret) => {
                     certificates.insert(host.clone(), secret);
                 }
-                HostCertificate::Unknown => {
-                    let why = format!("the TLS entry for {host} names no Secret: give --default-ssl-certificate");
+                HostCertificate::Unknown(why) => {
+                    let why = format!("{why}, so it has the default certificate: give --default-ssl-certificate");
                     return Err(Obstacle { annotation: "tls", why });
                 }
             }
@@ -351,6 +364,12 @@ impl Assembling<'_> {
         }
         let (mut targets, mut objects) = (Vec::new(), Vec::<Object>::new());
         for Draft { to_https, hosts, listeners, rules } in routes {
+            if route::order_is_split(&rules) {
+                let why = format!(
+                    "its patterns are tried in order, which takes more rules than the {RULES} that an HTTPRoute may have"
+                );
+                return Err(Obstacle { annotation: "", why });
+            }
             for rules in rules.chunks(RULES) {
                 let name = self.name(Kind::HTTPRoute, key, if to_https { "-to-https" } else { "" });
                 let mut route = self.route(key, &name, &hosts, &listeners, rules.to_vec());
@@ -394,6 +413,7 @@ impl Assembling<'_> {
         let routes = objects.iter().filter(|object| object.kind() == Kind::HTTPRoute);
         self.converted.routes.extend(routes.map(|route| (route.key().to_string(), key.to_string())));
         self.converted.objects.extend(objects);
+        self.converted.placed.extend(placed);
         self.grant(key, &values);
         lost.sort();
         lost.dedup();

@@ -1,6 +1,6 @@
 //! The paths of an Ingress as the proxy serves them: in its order, without those that belong to others, each with its Service.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use fairway_model::{Action, Backends, Forward, HostPattern, Origin};
 use fairway_translate::annotation::IngressAnnotations;
@@ -25,7 +25,7 @@ impl Assembling<'_> {
         lost: &mut Vec<(String, String)>,
     ) -> Result<BTreeMap<HostPattern, Vec<ServedPath>>, Obstacle> {
         let obstacle = |why: String| Obstacle { annotation: "", why };
-        let mut placed: BTreeMap<HostPattern, Vec<(usize, ServedPath)>> = BTreeMap::new();
+        let mut placed: BTreeMap<HostPattern, Vec<ServedPath>> = BTreeMap::new();
         let Some(spec) = &ingress.spec else { return Ok(BTreeMap::new()) };
         for (at, rule) in spec.rules.iter().flatten().enumerate() {
             let pattern = match rule.host.as_deref().filter(|host| !host.is_empty()) {
@@ -39,67 +39,90 @@ impl Assembling<'_> {
             };
             for (path_at, path) in rule.http.iter().flat_map(|http| &http.paths).enumerate() {
                 let section = format!("rules[{at}].paths[{path_at}]");
-                let (place, found, winner) = self
-                    .served(key, &pattern, &section)
-                    .ok_or_else(|| obstacle(format!("spec.{section} is not served")))?;
-                if is_broken(found) {
-                    return Err(obstacle(format!("spec.{section}: {} is not a usable pattern", found.rule)));
+                let all = self.served(key, &pattern, &section);
+                if all.is_empty() {
+                    return Err(obstacle(format!("spec.{section} is not served")));
                 }
-                let has_canary =
-                    matches!(&found.action, Action::Forward(Forward { backends: Backends::Canary(_), .. }));
-                if has_canary {
-                    return Err(obstacle(format!("spec.{section} has a canary, which would get no requests any more")));
+                let is_before_a_pattern =
+                    |place| self.served.get(&pattern).is_some_and(|served| served.is_before_a_pattern(place));
+                for (place, found, winner) in all {
+                    if is_broken(found) {
+                        return Err(obstacle(format!("spec.{section}: {} is not a usable pattern", found.rule)));
+                    }
+                    let has_canary =
+                        matches!(&found.action, Action::Forward(Forward { backends: Backends::Canary(_), .. }));
+                    if has_canary {
+                        let why = format!("spec.{section} has a canary, which would get no requests any more");
+                        return Err(obstacle(why));
+                    }
+                    if let Some(winner) = winner {
+                        let text = format!(
+                            "{} of {pattern} is left out: it belongs to {winner}, which comes first",
+                            found.rule
+                        );
+                        lost.push(("path".to_owned(), text));
+                        continue;
+                    }
+                    let backend = self.backend(key, path).map_err(obstacle)?;
+                    let matched = route::matched(found, values, plainly && !is_before_a_pattern(place));
+                    let path = ServedPath { matched, backend: Some(backend), place };
+                    placed.entry(pattern.clone()).or_default().push(path);
                 }
-                if let Some(winner) = winner {
-                    let text =
-                        format!("{} of {pattern} is left out: it belongs to {winner}, which comes first", found.rule);
-                    lost.push(("path".to_owned(), text));
-                    continue;
-                }
-                let (service, port) = self.backend(key, path).map_err(obstacle)?;
-                let matched = route::matched(found, values, plainly);
-                let path = ServedPath { matched, backend: Some((service, port)) };
-                placed.entry(pattern.clone()).or_default().push((place, path));
+            }
+            // Its other paths are those of the default backend.
+            if spec.default_backend.is_some() {
+                placed.entry(pattern).or_default();
             }
         }
-        // Patterns are tried in this order.
-        let ordered = |mut paths: Vec<(usize, ServedPath)>| -> Vec<ServedPath> {
-            paths.sort_by_key(|(place, _)| *place);
-            paths.into_iter().map(|(_, path)| path).collect()
-        };
-        let mut hosts: BTreeMap<_, _> = placed.into_iter().map(|(host, paths)| (host, ordered(paths))).collect();
+        let mut hosts = placed;
+        for paths in hosts.values_mut() {
+            // Patterns are tried in this order.
+            paths.sort_by_key(|path| path.place);
+            route::drop_what_follows_takes(paths);
+            route::keep_order(paths);
+        }
         if let Some(backend) = &spec.default_backend {
             let path = HTTPIngressPath { backend: backend.clone(), ..HTTPIngressPath::default() };
-            let (service, port) = self.backend(key, &path).map_err(obstacle)?;
-            let patterns: BTreeSet<_> = hosts.keys().cloned().chain([HostPattern::Any]).collect();
-            for pattern in patterns {
-                let paths = hosts.entry(pattern).or_default();
-                let root = route::root();
-                if paths.iter().all(|path| path.matched != root) {
-                    paths.push(ServedPath { matched: root, backend: Some((service.clone(), port)) });
+            let backend = self.backend(key, &path).map_err(obstacle)?;
+            // Beside rules it is for their hosts only.
+            if spec.rules.iter().flatten().next().is_none() {
+                hosts.insert(HostPattern::Any, Vec::new());
+            }
+            for (pattern, paths) in &mut hosts {
+                if self.served(key, pattern, "defaultBackend").is_empty() {
+                    continue;
+                }
+                let matched = route::root();
+                if paths.iter().all(|path| path.matched != matched) {
+                    paths.push(ServedPath { matched, backend: Some(backend.clone()), place: usize::MAX });
                 }
             }
         }
         for (pattern, paths) in &mut hosts {
             let root = route::root();
             // What the Ingress has on a host without a path `/`, it has for all other paths too, where they lead nowhere.
-            if self.served(key, pattern, "").is_some() && paths.iter().all(|path| path.matched != root) {
-                paths.push(ServedPath { matched: root, backend: None });
+            if !self.served(key, pattern, "").is_empty() && paths.iter().all(|path| path.matched != root) {
+                paths.push(ServedPath { matched: root, backend: None, place: usize::MAX });
             }
         }
         Ok(hosts)
     }
 
-    /// The route of a path, its place among those of the host, and who has the path if it is another Ingress.
+    /// The routes of a path, each with its place among those of the host, and who has the path if it is another Ingress.
     fn served(
         &self,
         key: &ObjectKey,
         pattern: &HostPattern,
         section: &str,
-    ) -> Option<(usize, &fairway_model::Route, Option<&Origin>)> {
-        let served = self.served.get(pattern)?;
-        let place = served.place(&key.origin().section(section))?;
-        Some((place, served.host.routes().get(place)?, served.winner(place).map(|route| &route.origin)))
+    ) -> Vec<(usize, &fairway_model::Route, Option<&Origin>)> {
+        let Some(served) = self.served.get(pattern) else { return Vec::new() };
+        let places = served.places(&key.origin().section(section)).into_iter();
+        places
+            .filter_map(|place| {
+                let winner = served.winner(place).map(|route| &route.origin);
+                Some((place, served.host.routes().get(place)?, winner))
+            })
+            .collect()
     }
 
     /// The Service of a path, with the number of its port.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use fairway_model::Origin;
-use fairway_translate::objects::{Change, Kind, ObjectKey, Objects};
+use fairway_translate::objects::{Change, Kind, Object, ObjectKey, Objects};
 use fairway_translate::options::ECHO_SERVICE_FIELD;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -36,6 +36,8 @@ pub(super) struct Difference {
     pub(super) what: &'static str,
     pub(super) before: String,
     pub(super) after: String,
+    /// How many requests it stands for: other methods and clients, and all paths of a host that is not served over https.
+    pub(super) requests: usize,
 }
 
 /// The result of the comparison.
@@ -97,19 +99,19 @@ pub(super) fn prove(before: &Before<'_>, converted: &Converted) -> anyhow::Resul
             objects.apply(Change::Upsert(certificate(&key, &stand_in).into()));
         }
     }
-    for object in &converted.objects {
-        objects.apply(Change::Upsert(object.clone()));
-    }
-    let translation = fairway_translate::translate(&objects, &reading.options, jiff::Timestamp::now().as_second());
-    let after = Reading::of(objects, translation, reading.options.clone())?;
-    let after = Reading { source: Source::Files, ..after };
-    let after = Explainer::new(&after);
-    let (mut proof, mut seen) = (Proof::default(), BTreeSet::new());
+    // The order of objects without a creation time is that of reading: that of these must not matter.
+    let turned = has_patterns(converted).then(|| side(reading, objects.clone(), converted.objects.iter().rev()));
+    let after = side(reading, objects, converted.objects.iter())?;
+    let turned = turned.transpose()?;
+    let after: Vec<_> = [Some(&after), turned.as_ref()].into_iter().flatten().map(Explainer::new).collect();
+    let (mut proof, mut seen) = (Proof::default(), BTreeMap::new());
     for (request, client) in before.requests.iter().flat_map(|one| CLIENTS.map(|client| (one, client))) {
         let ask = |side: &Explainer<'_>| side.account(&request.method, &request.url, &request.fields, client);
-        let (Some(before), Some(now)) = (ask(&before.explainer), ask(&after)) else { continue };
+        let Some(before) = ask(&before.explainer) else { continue };
+        let after: Vec<_> = after.iter().filter_map(ask).collect();
         let told = format!("{} {}", request.method, request.url);
-        if let Some(why) = wider(&before, &now, &request.url) {
+        for now in &after {
+            let Some(why) = wider(&before, now, &request.url) else { continue };
             // Also requests of Ingresses that stay: a route may take them now.
             let by = now.route.as_ref().and_then(|route| {
                 let name = route.name.object.split('#').next().unwrap_or_default();
@@ -132,24 +134,48 @@ pub(super) fn prove(before: &Before<'_>, converted: &Converted) -> anyhow::Resul
             continue;
         }
         proof.asked += 1;
-        let Some((what, before, after)) = differences(&before, &now) else { continue };
+        let found = after.iter().find_map(|now| differences(&before, now));
+        let Some((what, before, after)) = found else { continue };
         let (what, key) = match unsecured {
             Some(host) => ("https", host),
             None => (what, &*request.url),
         };
         proof.different += 1;
-        if !seen.insert((origin.clone(), what, key.to_owned())) {
+        if let Some(at) = seen.get(&(origin.clone(), what, key.to_owned())) {
+            let known: &mut Difference = &mut proof.differences[*at];
+            known.requests += 1;
             continue;
         }
+        seen.insert((origin.clone(), what, key.to_owned()), proof.differences.len());
         let (before, after) = match what {
             "https" => {
                 ("served with the default certificate".to_owned(), "not served: there is no certificate".to_owned())
             }
             _ => (before, after),
         };
-        proof.differences.push(Difference { object: origin.to_string(), request: told, what, before, after });
+        let object = origin.to_string();
+        proof.differences.push(Difference { object, request: told, what, before, after, requests: 1 });
     }
     Ok(proof)
+}
+
+/// Whether the order of routes may count.
+fn has_patterns(converted: &Converted) -> bool {
+    converted.placed.iter().any(|one| one.matched.is_pattern())
+}
+
+/// What is served with these objects in addition, read in this order.
+fn side<'o>(
+    reading: &Reading,
+    mut objects: Objects,
+    more: impl Iterator<Item = &'o Object>,
+) -> anyhow::Result<Reading> {
+    for object in more {
+        objects.apply(Change::Upsert(object.clone()));
+    }
+    let translation = fairway_translate::translate(&objects, &reading.options, jiff::Timestamp::now().as_second());
+    let after = Reading::of(objects, translation, reading.options.clone())?;
+    Ok(Reading { source: Source::Files, ..after })
 }
 
 /// Files rarely have the Secrets with certificates; without them their listeners would be closed.

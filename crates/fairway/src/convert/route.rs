@@ -1,6 +1,7 @@
 //! One Ingress as HTTPRoutes: its paths as the proxy matches them, and the filters that the Gateway API has.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use fairway_model::{HostPattern, PathMatch, Route};
 use fairway_translate::annotation::IngressAnnotations;
@@ -11,17 +12,26 @@ use fairway_translate::gateway::api::{
 use fairway_translate::value::RewriteTarget;
 
 use super::policy::Obstacle;
+use crate::pattern;
 
 /// Most rules of a route, and most matches of a rule, that the API server takes.
 pub(super) const RULES: usize = 16;
 const MATCHES: usize = 64;
 
 /// A path of an Ingress, and where it leads.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(super) struct ServedPath {
     pub(super) matched: Matched,
     /// The Service and its port; `None` for all other paths of a host that has no path `/`, to which redirects apply too.
     pub(super) backend: Option<(String, i32)>,
+    /// Its place among the routes of the host.
+    pub(super) place: usize,
+}
+
+impl ServedPath {
+    fn is_like(&self, other: &Self) -> bool {
+        (&self.matched, &self.backend) == (&other.matched, &other.backend)
+    }
 }
 
 /// A path as a route matches it.
@@ -33,6 +43,90 @@ pub(super) struct Matched {
     replaced: Option<String>,
     /// The captures of the pattern are used.
     pub(super) captures: bool,
+}
+
+impl Matched {
+    /// Whether it comes before all prefixes, and among its like by the order of routes and rules.
+    pub(super) fn is_pattern(&self) -> bool {
+        self.kind == "RegularExpression"
+    }
+
+    pub(super) fn is_exact(&self) -> bool {
+        self.kind == "Exact"
+    }
+
+    /// What the paths begin with that it takes, see [`pattern::beginnings`].
+    pub(super) fn beginnings(&self) -> pattern::Beginnings {
+        match self.is_pattern() {
+            true => beginnings(&self.value),
+            false => pattern::of_segments(self.value.as_bytes()),
+        }
+    }
+
+    /// The same as a pattern, if it is a plain prefix.
+    fn as_pattern(&self) -> Option<Self> {
+        let is_plain = self.kind == "PathPrefix" && self.replaced.is_none() && self.value != "/";
+        is_plain.then(|| Self {
+            kind: "RegularExpression",
+            value: format!("{}(/.*)?", escaped(&self.value)),
+            ..self.clone()
+        })
+    }
+}
+
+/// As it is written in an Ingress, or nearly so.
+impl fmt::Display for Matched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.value.strip_prefix("(?i)").unwrap_or(&self.value);
+        f.write_str(text.strip_suffix(".*").filter(|_| self.is_pattern()).unwrap_or(text))
+    }
+}
+
+/// What the paths begin with that a pattern of a route takes. Letters are of any case.
+fn beginnings(pattern: &str) -> pattern::Beginnings {
+    pattern::beginnings(pattern.strip_prefix("(?i)").unwrap_or(pattern))
+}
+
+/// On a host with patterns a prefix is two, `/a/` and `/a`. Where nothing comes between, the second is enough.
+pub(super) fn drop_what_follows_takes(paths: &mut Vec<ServedPath>) {
+    let takes = |one: &ServedPath, next: &ServedPath| {
+        let shorter = one.matched.value.strip_suffix("/.*").map(|bare| format!("{bare}.*"));
+        one.matched.is_pattern()
+            && shorter.is_some_and(|shorter| shorter == next.matched.value)
+            && one.place + 1 == next.place
+            && (one.matched.captures, &one.backend) == (next.matched.captures, &next.backend)
+    };
+    let is_needed: Vec<_> =
+        (0..paths.len()).map(|at| paths.get(at + 1).is_none_or(|next| !takes(&paths[at], next))).collect();
+    let mut is_needed = is_needed.into_iter();
+    paths.retain(|_| is_needed.next().unwrap_or(true));
+}
+
+/// Keeps the order of paths, the first of which comes first: a prefix before a pattern that takes the same becomes one too.
+pub(super) fn keep_order(paths: &mut [ServedPath]) {
+    for at in (0..paths.len()).rev() {
+        let (before, after) = paths.split_at_mut(at + 1);
+        let own = &mut before[at].matched;
+        let beginnings = own.beginnings();
+        let is_before = after
+            .iter()
+            .any(|other| other.matched.is_pattern() && pattern::overlap(&beginnings, &other.matched.beginnings()));
+        if let (true, Some(pattern)) = (is_before, own.as_pattern()) {
+            *own = pattern;
+        }
+    }
+}
+
+/// Whether the order of rules counts that are in different routes, of which each has this many.
+pub(super) fn order_is_split(rules: &[HTTPRouteRule]) -> bool {
+    let patterns = |rules: &[HTTPRouteRule]| -> pattern::Beginnings {
+        let paths = rules.iter().flat_map(|rule| &rule.matches).filter_map(|one| one.path.as_ref());
+        let patterns = paths.filter(|path| path.r#type.as_deref() == Some("RegularExpression"));
+        let texts = patterns.filter_map(|path| path.value.as_deref());
+        texts.flat_map(beginnings).collect()
+    };
+    let chunks: Vec<_> = rules.chunks(RULES).map(patterns).collect();
+    chunks.iter().enumerate().any(|(at, one)| chunks[at + 1..].iter().any(|other| pattern::overlap(one, other)))
 }
 
 /// All paths.
@@ -58,16 +152,25 @@ pub(super) fn matched(route: &Route, annotations: &IngressAnnotations, plainly: 
         PathMatch::Prefix(path) => plain("PathPrefix", path),
         PathMatch::Start(path) => plain("RegularExpression", &format!("{}.*", escaped(path))),
         // What stands in X-Forwarded-Prefix has no place beside a prefix.
-        PathMatch::Regex(_) => match target
+        PathMatch::Regex(regex) => match target
             .filter(|_| plainly && annotations.rewriting.forwarded_prefix.is_none())
             .and_then(|target| prefix_of(&route.rule, target))
         {
             Some((prefix, replaced)) => {
                 Matched { kind: "PathPrefix", value: prefix, replaced: Some(replaced), captures: false }
             }
-            // Patterns of Ingresses are anchored at the start only, whatever the case of letters.
-            None => plain("RegularExpression", &format!("(?i){}.*", route.rule)),
+            None if target.is_none() && regex.text() == "/" => root(),
+            None => plain("RegularExpression", &whole(regex.text())),
         },
+    }
+}
+
+/// A pattern of an Ingress as one for the whole path. It is anchored at the start only, whatever the case of letters; and if it has
+/// alternatives, only the first of them is.
+pub(super) fn whole(pattern: &str) -> String {
+    match &pattern::alternatives(pattern)[..] {
+        [first, others @ ..] if !others.is_empty() => format!("(?i)(?:{first}|.*?(?:{})).*", others.join("|")),
+        _ => format!("(?i){pattern}.*"),
     }
 }
 
@@ -263,7 +366,11 @@ pub(super) fn groups(hosts: BTreeMap<HostPattern, Vec<ServedPath>>) -> Vec<(Vec<
     for (host, paths) in hosts {
         // Without a host name a route serves all; with others beside it that could not be said.
         let known = groups.iter_mut().find(|(hosts, known)| {
-            *known == paths && host != HostPattern::Any && hosts.len() < RULES && !hosts.contains(&HostPattern::Any)
+            let alike = |known: &[ServedPath]| known.iter().zip(&paths).all(|(one, other)| one.is_like(other));
+            (known.len() == paths.len() && alike(known))
+                && host != HostPattern::Any
+                && hosts.len() < RULES
+                && !hosts.contains(&HostPattern::Any)
         });
         match known {
             Some((hosts, _)) => hosts.push(host),

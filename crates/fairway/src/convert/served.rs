@@ -1,10 +1,12 @@
 //! The routes of Ingresses by what is asked about them, so that a path costs the same however many Ingresses there are.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 
 use fairway_model::{Host, HostPattern, Origin, PathMatch, Route, Snapshot};
 
 use super::whole::is_app_root;
+use crate::pattern;
 
 /// The hosts of Ingresses, by name.
 pub(super) struct ServedHosts<'a>(BTreeMap<&'a HostPattern, ServedHost<'a>>);
@@ -16,6 +18,8 @@ pub(super) struct ServedHost<'a> {
     by_origin: HashMap<&'a Origin, Vec<usize>>,
     /// The same by path.
     by_path: HashMap<String, Vec<usize>>,
+    /// What the paths of each route begin with.
+    beginnings: OnceCell<Vec<pattern::Beginnings>>,
 }
 
 impl<'a> ServedHosts<'a> {
@@ -44,7 +48,7 @@ impl<'a> ServedHosts<'a> {
 }
 
 /// Whether a path or a default backend of an Ingress is behind a route.
-fn is_written(route: &Route) -> bool {
+pub(super) fn is_written(route: &Route) -> bool {
     ["rules[", "defaultBackend"].iter().any(|part| route.origin.section.starts_with(part))
 }
 
@@ -55,16 +59,26 @@ impl<'a> ServedHost<'a> {
             by_origin.entry(&route.origin).or_default().push(place);
             by_path.entry(route.path.to_string()).or_default().push(place);
         }
-        Self { host, by_origin, by_path }
+        Self { host, by_origin, by_path, beginnings: OnceCell::new() }
     }
 
-    /// The place of the route of a part of an Ingress.
-    pub(super) fn place(&self, part: &Origin) -> Option<usize> {
+    /// The places of the routes of a part of an Ingress. On a host with patterns a prefix is two of them.
+    pub(super) fn places(&self, part: &Origin) -> Vec<usize> {
         let routes = self.host.routes();
         let own = || self.by_origin.get(part).into_iter().flatten().copied().filter(|at| !is_app_root(&routes[*at]));
         // Beside that of a path with a slash at its end there is one that adds the slash.
         let is_whole = |route: &Route| matches!(route.path, PathMatch::Regex(_)) || route.path.text() == &*route.rule;
-        own().find(|at| is_whole(&routes[*at])).or_else(|| own().next())
+        let whole: Vec<_> = own().filter(|at| is_whole(&routes[*at])).collect();
+        if whole.is_empty() { own().next().into_iter().collect() } else { whole }
+    }
+
+    /// Whether patterns that come later on the host may take some of the paths of a route.
+    pub(super) fn is_before_a_pattern(&self, place: usize) -> bool {
+        let routes = self.host.routes();
+        let all = self.beginnings.get_or_init(|| routes.iter().map(|route| beginnings(&route.path)).collect());
+        let is_pattern = |path: &PathMatch| matches!(path, PathMatch::Regex(regex) if regex.text() != "/");
+        let later = routes.iter().zip(all).skip(place + 1).filter(|(route, _)| is_pattern(&route.path));
+        all.get(place).is_some_and(|own| later.into_iter().any(|(_, other)| pattern::overlap(own, other)))
     }
 
     /// The route of another object that has this path of the host already; it comes before.
@@ -76,6 +90,15 @@ impl<'a> ServedHost<'a> {
         let before =
             same.take_while(|at| **at < place).map(|at| &routes[*at]).filter(|route| route.conditions.is_none());
         before.filter(|route| of(route) != of(beaten)).find(|route| !is_app_root(route))
+    }
+}
+
+/// What the paths of a match begin with, see [`pattern::beginnings`].
+pub(super) fn beginnings(path: &PathMatch) -> pattern::Beginnings {
+    match path {
+        PathMatch::Regex(regex) => pattern::beginnings(&super::route::whole(regex.text())),
+        PathMatch::Exact(text) | PathMatch::Prefix(text) => pattern::of_segments(text.as_bytes()),
+        PathMatch::Start(text) => vec![text.to_ascii_lowercase().into_bytes()],
     }
 }
 
@@ -100,7 +123,7 @@ mod tests {
         let most = |lists: &mut dyn Iterator<Item = usize>| lists.max();
         assert_eq!(most(&mut shared.by_origin.values().map(Vec::len)), Some(1));
         assert_eq!(most(&mut shared.by_path.values().map(Vec::len)), Some(2));
-        let winner = |name| shared.winner(shared.place(&part(name)).unwrap()).map(|route| route.origin.clone());
+        let winner = |name| shared.winner(shared.places(&part(name))[0]).map(|route| route.origin.clone());
         assert_eq!((winner(50), winner(7), winner(8)), (Some(part(7)), None, None));
         assert!(hosts.get(&HostPattern::parse("other.example").unwrap()).is_none());
     }

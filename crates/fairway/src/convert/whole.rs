@@ -25,8 +25,8 @@ pub(super) enum HostCertificate {
     /// The host has no TLS entry.
     None,
     Secret(ObjectKey),
-    /// There is a TLS entry, and it is not known which Secret is meant.
-    Unknown,
+    /// It is served over https, and the reason why the Secret is not known.
+    Unknown(String),
 }
 
 impl Assembling<'_> {
@@ -104,7 +104,10 @@ impl Assembling<'_> {
                 Some((namespace, secret)) => {
                     HostCertificate::Secret(ObjectKey::new(Kind::Secret, &**namespace, &**secret))
                 }
-                None => HostCertificate::Unknown,
+                None if entry.is_some() => {
+                    HostCertificate::Unknown(format!("the TLS entry for {host} names no Secret"))
+                }
+                None => HostCertificate::Unknown(format!("no TLS entry of {key} lists {host}")),
             },
         }
     }

@@ -1,0 +1,91 @@
+//! Whether the order of paths holds. Ingresses try the patterns of a host by length; routes try those of the older route first, and all of
+//! them before prefixes.
+
+use std::collections::BTreeMap;
+
+use fairway_model::{HostPattern, PathMatch};
+use fairway_translate::objects::{Kind, ObjectKey};
+
+use super::assemble::Converted;
+use super::route::Matched;
+use super::served::{ServedHosts, is_written};
+use crate::pattern;
+use crate::reading::Reading;
+
+/// A path that has been converted.
+pub(super) struct Placed {
+    pub(super) host: HostPattern,
+    pub(super) ingress: ObjectKey,
+    /// Its place among the routes of the host.
+    pub(super) place: usize,
+    pub(super) matched: Matched,
+}
+
+/// A path of a host, converted or not.
+struct Member {
+    ingress: ObjectKey,
+    is_done: bool,
+    place: usize,
+    text: String,
+    is_pattern: bool,
+    beginnings: pattern::Beginnings,
+}
+
+/// Ingresses that have been converted and must not be, each with the reason: of two paths of different objects that may take the same
+/// requests the second is a pattern, and nothing says that it stays the second.
+pub(super) fn torn(reading: &Reading, converted: &Converted) -> BTreeMap<String, String> {
+    let mut placed: BTreeMap<&HostPattern, Vec<&Placed>> = BTreeMap::new();
+    for one in &converted.placed {
+        placed.entry(&one.host).or_default().push(one);
+    }
+    let served = ServedHosts::new(&reading.snapshot);
+    let mut torn = BTreeMap::new();
+    for (host, placed) in placed {
+        let has_pattern = |path: &PathMatch| matches!(path, PathMatch::Regex(_));
+        let routes = served.get(host).map(|served| served.host.routes()).unwrap_or_default();
+        // Most hosts have none.
+        if !placed.iter().any(|one| one.matched.is_pattern()) && !routes.iter().any(|route| has_pattern(&route.path)) {
+            continue;
+        }
+        let done = placed.iter().filter(|one| !one.matched.is_exact()).map(|one| Member {
+            ingress: one.ingress.clone(),
+            is_done: true,
+            place: one.place,
+            text: one.matched.to_string(),
+            is_pattern: one.matched.is_pattern(),
+            beginnings: one.matched.beginnings(),
+        });
+        let kept = routes.iter().enumerate().filter_map(|(place, route)| {
+            let ingress = ObjectKey::new(Kind::Ingress, &*route.origin.namespace, &*route.origin.name);
+            let is_kept = *route.origin.kind == *"Ingress" && !converted.done.contains(&ingress);
+            let is_first = || served.get(host).is_some_and(|served| served.winner(place).is_none());
+            let counts = is_kept && is_written(route) && !matches!(route.path, PathMatch::Exact(_)) && is_first();
+            counts.then(|| Member {
+                ingress,
+                is_done: false,
+                place,
+                text: route.path.text().to_owned(),
+                is_pattern: has_pattern(&route.path),
+                beginnings: super::served::beginnings(&route.path),
+            })
+        });
+        let mut all: Vec<_> = done.chain(kept).collect();
+        all.sort_by_key(|one| one.place);
+        for (at, second) in all.iter().enumerate().filter(|(_, one)| one.is_pattern) {
+            for first in all[..at].iter().filter(|first| first.ingress != second.ingress) {
+                let is_known = |one: &Member| !one.is_done || torn.contains_key(&one.ingress.to_string());
+                if (is_known(first) && is_known(second)) || !pattern::overlap(&first.beginnings, &second.beginnings) {
+                    continue;
+                }
+                for (own, other) in [(first, second), (second, first)].into_iter().filter(|(own, _)| own.is_done) {
+                    let why = format!(
+                        "{} and {} of {} may take the same requests of {host}, and routes don't try the longer one first",
+                        own.text, other.text, other.ingress
+                    );
+                    torn.entry(own.ingress.to_string()).or_insert(why);
+                }
+            }
+        }
+    }
+    torn
+}
