@@ -461,6 +461,23 @@ fn a_prefix_stays_before_a_pattern_that_takes_the_same() {
 }
 
 #[test]
+fn a_path_in_capitals_gets_past_no_address_list() {
+    let rewritten = [REGEX, LIST, ("rewrite-target", "/$2")];
+    let guarded = ingress("one", &rewritten, &[("/app(/|$)(.*)", "ImplementationSpecific", "web")], "");
+    // Where nobody else has the path, a prefix is as good, and what it lacks is said.
+    let said = convert(&guarded, &[]);
+    assert!(paths(&said).contains(&("PathPrefix".to_owned(), "/app".to_owned())), "{:#}", said.report);
+    assert!(said.notes("one").contains("case of letters"), "{}", said.notes("one"));
+    let said = convert(&(guarded + &ingress("two", &[], ROOT, "")), &[]);
+    assert!(
+        paths(&said).contains(&("RegularExpression".to_owned(), "(?i)/app(/|$)(.*).*".to_owned())),
+        "{:#}",
+        said.report
+    );
+    assert_eq!(said.code, Some(0), "{:#}", said.report);
+}
+
+#[test]
 fn alternatives_of_a_pattern_are_all_of_its_paths() {
     let said = convert(&ingress("one", &[REGEX], &[("/one|/two", "ImplementationSpecific", "web")], ""), &[]);
     assert_eq!(paths(&said)[0].1, "(?i)(?:/one|.*?(?:/two)).*", "{:#}", said.report);

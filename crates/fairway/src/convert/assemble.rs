@@ -226,6 +226,13 @@ impl Assembling<'_> {
         let plain = self.hosts(key, ingress, &values, true, &mut lost)?;
         // What rewrites by captures is a policy for all paths.
         let hosts = if captures(&plain) { self.hosts(key, ingress, &values, false, &mut lost)? } else { plain };
+        let replaced = hosts.values().flatten().filter(|path| path.matched.is_replaced());
+        lost.extend(replaced.map(|path| {
+            (
+                "path".to_owned(),
+                format!("{} is a prefix for routes, which take it in this case of letters only", path.matched),
+            )
+        }));
         let placed: Vec<_> = hosts
             .iter()
             .flat_map(|(host, paths)| paths.iter().map(move |path| (host, path)))

@@ -63,6 +63,11 @@ impl Matched {
         }
     }
 
+    /// Whether it is a prefix in place of a pattern, for which letters may be of any case.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.replaced.is_some()
+    }
+
     /// The same as a pattern, if it is a plain prefix.
     fn as_pattern(&self) -> Option<Self> {
         let is_plain = self.kind == "PathPrefix" && self.replaced.is_none() && self.value != "/";

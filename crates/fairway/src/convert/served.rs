@@ -72,12 +72,12 @@ impl<'a> ServedHost<'a> {
         if whole.is_empty() { own().next().into_iter().collect() } else { whole }
     }
 
-    /// Whether patterns that come later on the host may take some of the paths of a route.
+    /// Whether patterns that come later on the host may take some of the paths of a route, in any case of letters.
     pub(super) fn is_before_a_pattern(&self, place: usize) -> bool {
         let routes = self.host.routes();
         let all = self.beginnings.get_or_init(|| routes.iter().map(|route| beginnings(&route.path)).collect());
-        let is_pattern = |path: &PathMatch| matches!(path, PathMatch::Regex(regex) if regex.text() != "/");
-        let later = routes.iter().zip(all).skip(place + 1).filter(|(route, _)| is_pattern(&route.path));
+        let counts = |route: &Route| matches!(route.path, PathMatch::Regex(_)) && is_written(route);
+        let later = routes.iter().zip(all).skip(place + 1).filter(|(route, _)| counts(route));
         all.get(place).is_some_and(|own| later.into_iter().any(|(_, other)| pattern::overlap(own, other)))
     }
 

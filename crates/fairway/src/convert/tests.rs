@@ -55,7 +55,8 @@ fn ingress(name: &str, host: &str, annotations: &[(&str, &str)], paths: &[(&str,
     let paths: Vec<_> = paths
         .iter()
         .map(|(path, kind)| {
-            let backend = json!({"service": {"name": "first", "port": {"name": "http"}}});
+            let service = if name == "b" { "second" } else { "first" };
+            let backend = json!({"service": {"name": service, "port": {"name": "http"}}});
             json!({"path": path, "pathType": kind, "backend": backend})
         })
         .collect();
