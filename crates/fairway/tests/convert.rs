@@ -478,6 +478,15 @@ fn a_path_in_capitals_gets_past_no_address_list() {
 }
 
 #[test]
+fn a_path_goes_to_no_ingress_that_stays() {
+    // The API server takes such a path for Ingresses only.
+    let stays = ingress("two", &[], &[("/", "Prefix", "other"), ("/[x]", "ImplementationSpecific", "other")], "");
+    let said = convert(&(ingress("one", &[], ROOT, "") + &stays), &[]);
+    said.is_left("two", "the API server would refuse");
+    said.is_left("one", "Ingress ns/two, which stays, would have / of a.example");
+}
+
+#[test]
 fn alternatives_of_a_pattern_are_all_of_its_paths() {
     let said = convert(&ingress("one", &[REGEX], &[("/one|/two", "ImplementationSpecific", "web")], ""), &[]);
     assert_eq!(paths(&said)[0].1, "(?i)(?:/one|.*?(?:/two)).*", "{:#}", said.report);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fairway_model::{HostPattern, PathMatch};
+use fairway_model::{HostPattern, Origin, PathMatch, Route};
 use fairway_translate::objects::{Kind, ObjectKey};
 
 use super::assemble::Converted;
@@ -32,7 +32,7 @@ struct Member {
 }
 
 /// Ingresses that have been converted and must not be, each with the reason: of two paths of different objects that may take the same
-/// requests the second is a pattern, and nothing says that it stays the second.
+/// requests the second is a pattern, and nothing says that it stays the second; or an Ingress that stays has the same path, and would get it.
 pub(super) fn torn(reading: &Reading, converted: &Converted) -> BTreeMap<String, String> {
     let mut placed: BTreeMap<&HostPattern, Vec<&Placed>> = BTreeMap::new();
     for one in &converted.placed {
@@ -43,6 +43,19 @@ pub(super) fn torn(reading: &Reading, converted: &Converted) -> BTreeMap<String,
     for (host, placed) in placed {
         let has_pattern = |path: &PathMatch| matches!(path, PathMatch::Regex(_));
         let routes = served.get(host).map(|served| served.host.routes()).unwrap_or_default();
+        let of = |origin: &Origin| {
+            let key = ObjectKey::new(Kind::Ingress, &*origin.namespace, &*origin.name);
+            (*origin.kind == *"Ingress").then_some(key)
+        };
+        let is_kept = |route: &Route| of(&route.origin).filter(|key| !converted.done.contains(key));
+        let winner = |place| served.get(host).and_then(|served| served.winner(place));
+        for (place, route) in routes.iter().enumerate() {
+            let (Some(stays), Some(winner)) = (is_kept(route), winner(place)) else { continue };
+            if let Some(winner) = of(&winner.origin).filter(|key| converted.done.contains(key)) {
+                let why = format!("{stays}, which stays, would have {} of {host} in its place", route.path.text());
+                torn.entry(winner.to_string()).or_insert(why);
+            }
+        }
         // Most hosts have none.
         if !placed.iter().any(|one| one.matched.is_pattern()) && !routes.iter().any(|route| has_pattern(&route.path)) {
             continue;
@@ -56,10 +69,8 @@ pub(super) fn torn(reading: &Reading, converted: &Converted) -> BTreeMap<String,
             beginnings: one.matched.beginnings(),
         });
         let kept = routes.iter().enumerate().filter_map(|(place, route)| {
-            let ingress = ObjectKey::new(Kind::Ingress, &*route.origin.namespace, &*route.origin.name);
-            let is_kept = *route.origin.kind == *"Ingress" && !converted.done.contains(&ingress);
-            let is_first = || served.get(host).is_some_and(|served| served.winner(place).is_none());
-            let counts = is_kept && is_written(route) && !matches!(route.path, PathMatch::Exact(_)) && is_first();
+            let ingress = is_kept(route)?;
+            let counts = is_written(route) && !matches!(route.path, PathMatch::Exact(_)) && winner(place).is_none();
             counts.then(|| Member {
                 ingress,
                 is_done: false,
