@@ -85,7 +85,7 @@ pub(super) fn torn(reading: &Reading, converted: &Converted) -> BTreeMap<String,
         for (at, second) in all.iter().enumerate().filter(|(_, one)| one.is_pattern) {
             for first in all[..at].iter().filter(|first| first.ingress != second.ingress) {
                 let is_known = |one: &Member| !one.is_done || torn.contains_key(&one.ingress.to_string());
-                if (is_known(first) && is_known(second)) || !pattern::overlap(&first.beginnings, &second.beginnings) {
+                if !pattern::overlap(&first.beginnings, &second.beginnings) || (is_known(first) && is_known(second)) {
                     continue;
                 }
                 for (own, other) in [(first, second), (second, first)].into_iter().filter(|(own, _)| own.is_done) {
