@@ -433,6 +433,10 @@ fn patterns_whose_order_counts_stay_in_order() {
     let stays = ingress("one", &[REGEX, ("backend-protocol", "HTTPS")], ROOT, "");
     let said = convert(&(stays + &guarded), &[]);
     said.is_left("two", "Ingress ns/one");
+    // So do all other paths of its host.
+    let stays = [REGEX, ("backend-protocol", "HTTPS")];
+    let stays = ingress("one", &stays, &[("/d", "ImplementationSpecific", "web")], "");
+    convert(&(stays + &ingress("two", &[], ROOT, "")), &[]).is_left("two", "Ingress ns/one");
     // Within an Ingress the order is that of rules, as long as there is one route.
     let both = [("/files", "ImplementationSpecific", "web"), ("/files/[0-9]+/x", "ImplementationSpecific", "other")];
     let said = convert(&ingress("one", &[REGEX], &both, ""), &[]);
