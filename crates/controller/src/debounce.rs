@@ -65,7 +65,7 @@ impl Debounce {
         Some(if haste < Haste::Soon && is_alone { first } else { Burst::end(first, last) })
     }
 
-    /// Resets when acting. Returns until when that what opens something has to wait, if it was not waited for.
+    /// Resets when acting. Returns until when what opens something has to wait, if it was not waited for.
     pub(crate) fn reset(&mut self, now: Instant) -> Option<Instant> {
         let burst = self.burst.take();
         self.acted = Some(now);

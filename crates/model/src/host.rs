@@ -193,7 +193,7 @@ impl Host {
     }
 
     /// Whether it is as another host but for the routes.
-    pub(crate) fn differs_only_in_routes(&self, other: &Self) -> bool {
+    pub(crate) fn is_equal_but_for_routes(&self, other: &Self) -> bool {
         Self { routes: other.routes.clone(), ..self.clone() } == *other
     }
 

@@ -3,8 +3,8 @@
 //! Objects that restrict one another may become known in another order than they were written in. What opens nothing needs none of them.
 
 use crate::{
-    Action, Delta, EndpointSet, Endpoints, Filter, Forward, ForwardPolicy, Host, HostKey, Resource, ResourceName,
-    Route, Snapshot,
+    Action, Body, Delta, EndpointSet, Endpoints, Filter, Forward, ForwardPolicy, Host, HostKey, Resource, ResourceName,
+    Respond, Route, Snapshot,
 };
 
 impl Snapshot {
@@ -41,7 +41,7 @@ fn leads_elsewhere(old: &EndpointSet, new: &EndpointSet) -> bool {
 
 fn host_opens(old: &Host, new: &Host) -> bool {
     let (before, after) = (old.routes(), new.routes());
-    !new.differs_only_in_routes(old)
+    !new.is_equal_but_for_routes(old)
         || before.len() != after.len()
         || before.iter().zip(after).any(|(old, new)| route_opens(old, new))
 }
@@ -51,17 +51,22 @@ fn route_opens(old: &Route, new: &Route) -> bool {
     !takes_the_same || filters_open(old, new) || action_opens(&old.action, &new.action, old.filters == new.filters)
 }
 
-/// Whether a request is sent anywhere by a filter that did not send it there before.
+/// Whether a filter may send a request somewhere that did not get it before: one that stood before it may be gone, and another answer may
+/// be an error that it replaces.
 fn filters_open(old: &Route, new: &Route) -> bool {
-    let sends = |filter: &&Filter| {
+    let sends = |filter: &Filter| {
         matches!(filter, Filter::ErrorPages(_) | Filter::ExternalAuth(_) | Filter::Mirror(_) | Filter::Snippet(_))
     };
-    new.filters.iter().filter(sends).any(|filter| !old.filters.contains(filter))
+    let leads_on = |route: &Route| matches!(route.action, Action::Forward(_));
+    let answers_as_before = old.action == new.action || leads_on(old) && leads_on(new);
+    new.filters.iter().any(sends) && !(old.filters == new.filters && answers_as_before)
 }
 
 fn action_opens(old: &Action, new: &Action, same_filters: bool) -> bool {
     match (old, new) {
-        (_, Action::Redirect(_) | Action::Respond(_)) => false,
+        (_, Action::Redirect(_) | Action::Respond(Respond { body: Body::Empty | Body::Page, .. })) => false,
+        // A text may be for few.
+        (_, Action::Respond(_)) => !same_filters || old != new,
         (Action::Forward(old), Action::Forward(new)) => {
             let policy = &*old.policy;
             let (connect_timeout, send_timeout) = (policy.connect_timeout, policy.send_timeout);
@@ -77,9 +82,10 @@ fn action_opens(old: &Action, new: &Action, same_filters: bool) -> bool {
 mod tests {
     use super::*;
     use crate::{
-        AccessList, BackendName, Endpoint, HostPattern, Location, NetworkSet, Origin, PathMatch, Redirect, Respond,
+        AccessList, BackendName, Endpoint, ErrorPages, HostPattern, Location, NetworkSet, Origin, PathMatch, Redirect,
         Settings, TableName,
     };
+    use std::sync::Arc;
     use std::time::Duration;
 
     fn forward(backend: &str) -> Action {
@@ -131,6 +137,34 @@ mod tests {
         assert!(!may_open(old(), by(slow)));
         let tls = ForwardPolicy { tls: Some(Default::default()), ..ForwardPolicy::default() };
         assert!(may_open(by(tls), old()), "in the clear");
+    }
+
+    #[test]
+    fn what_a_filter_sends_on_may_open_when_another_no_longer_stands_before_it() {
+        let forward = Forward::to("n/pages:80".into(), ForwardPolicy::default().into());
+        let pages = Filter::ErrorPages(Arc::new(ErrorPages { statuses: vec![403, 404], only_own: false, forward }));
+        let nowhere = || restricted(Action::Respond(Respond::page(404)));
+        let with = |route: Route| {
+            let mut filters = route.filters.clone();
+            filters.push(pages.clone());
+            host([Route { filters, ..route }])
+        };
+        let open = || Route { filters: Vec::new(), ..nowhere() };
+        assert!(may_open(with(nowhere()), with(open())), "to the service without the list");
+        assert!(!may_open(with(nowhere()), with(nowhere())));
+        let on = Action::Forward(Forward::to("n/s:80".into(), ForwardPolicy::default().into()));
+        assert!(may_open(with(restricted(on)), with(nowhere())), "other errors");
+    }
+
+    #[test]
+    fn a_text_may_be_for_few() {
+        let text = || {
+            let body = Body::Text { content_type: "text/plain".into(), text: "for few".into() };
+            Action::Respond(Respond { body, ..Respond::page(200) })
+        };
+        assert!(may_open(host([restricted(text())]), host([route(text())])));
+        assert!(may_open(host([route(forward("n/s:80"))]), host([route(text())])));
+        assert!(!may_open(host([restricted(text())]), host([restricted(text())])));
     }
 
     #[test]

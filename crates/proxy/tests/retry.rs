@@ -73,18 +73,21 @@ async fn endpoints_that_are_gone_are_not_tried() {
 async fn a_try_at_an_endpoint_that_leaves_meanwhile_does_not_count() {
     let ca = Ca::new("ca");
     let leaving = [1, 2, 3, 4].map(|_| Origin::new("leaving").fault(Fault::Silent).start());
+    // The one try that counts before the last.
+    let down = Origin::new("down").fault(Fault::Refuse).start();
     let new = Origin::new("new").tls(&ca.leaf(&[HOST])).start();
     let retry = Retry { tries: Some(2), ..Retry::default() };
     let tls = Some(Arc::new(UpstreamTls::default()));
     let policy = ForwardPolicy { connect_timeout: LONG, tls, retry, ..ForwardPolicy::default() };
-    let proxy = TestProxy::start_with(forwarding(&[&leaving[0]], policy), one_worker());
+    let proxy = TestProxy::start_with(forwarding(&[&down], policy), one_worker());
+    proxy.publish([endpoints("web", &[down.address(), leaving[0].address()])]).await;
     let mut client = proxy.connect().await;
     client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
     for (at, origin) in leaving.iter().enumerate() {
         // The handshake has begun, and is never answered.
         origin.next_connection().await;
         let next = leaving.get(at + 1).unwrap_or(&new);
-        proxy.publish([endpoints("web", &[next.address()])]).await;
+        proxy.publish([endpoints("web", &[down.address(), next.address()])]).await;
         origin.close_connections();
     }
     assert_eq!(client.read_response().await.echo().origin, "new");

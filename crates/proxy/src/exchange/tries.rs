@@ -227,12 +227,10 @@ impl Exchange<'_> {
                 continue;
             }
             self.end_try(serves, &service, &attempt, failure.status(), Some(failure.reason()));
+            // A try that reached nobody at an endpoint that has left says nothing of those that are there, and does not count.
+            tries -= u32::from(left && failure.is_connect());
             match self.after_failure(serves, &policy.retry, tries, failure) {
-                AfterTry::Again => {
-                    // A try that reached nobody at an endpoint that has left says nothing of those that are there, and does not count.
-                    tries -= u32::from(left && failure.is_connect());
-                    last = Some(failure);
-                }
+                AfterTry::Again => last = Some(failure),
                 AfterTry::Ends => return Err(failure),
                 AfterTry::Refused => return Err(Failure::NoRetryLeft),
             }

@@ -205,8 +205,9 @@ impl ClientLedger {
     fn orphan(&self, now: u64) {
         self.sharing.on.store(false, Ordering::Relaxed);
         let lease = self.sharing.lease();
-        // What another controller deals is not leased by this one.
-        self.sharing.high.store(0, Ordering::Relaxed);
+        // What another controller deals is not leased by this one. The lease ends now and not at some time before: a share that lapsed
+        // long ago would be free for as long.
+        self.sharing.high.fetch_min(now, Ordering::Relaxed);
         self.each_watch(|watch| watch.orphan(lease, now));
     }
 

@@ -195,7 +195,8 @@ pub(super) fn rules(
 type BadPart = (&'static str, String);
 
 /// What a match takes, as far as it can be used. A part that can't be used is replaced by one that takes at least as much, and the rule
-/// answers these requests itself: they fall to no rule that may restrict less.
+/// answers these requests itself: they fall to no rule that may restrict less. Where nothing is known of the path, it is the prefix `/`:
+/// the longer prefixes of other rules keep what is theirs.
 #[derive(Debug)]
 struct ReadMatch {
     path: PathMatch,
@@ -322,6 +323,7 @@ fn escaped(text: &str) -> String {
 /// What every text begins with that a regular expression matches, as far as that is seen without reading the expression, which may be
 /// one for another engine.
 fn literal_start(pattern: &str) -> &str {
+    let pattern = pattern.strip_prefix('^').unwrap_or(pattern);
     let is_literal = |c: char| c.is_ascii_alphanumeric() || "/-_~%!@,;:=&".contains(c);
     let end = pattern.find(|c| !is_literal(c)).unwrap_or(pattern.len());
     // The last character may be optional, and another branch may begin differently.
@@ -336,6 +338,10 @@ fn literal_start(pattern: &str) -> &str {
 
 /// Whether there may be branches outside of groups.
 fn may_branch(pattern: &str) -> bool {
+    // What looks like the end of a class or the begin of a group need not be one.
+    if ["[]", "[^]", "(?#"].iter().any(|unclear| pattern.contains(unclear)) {
+        return true;
+    }
     let (mut depth, mut in_class, mut quoted) = (0u32, false, false);
     pattern.chars().any(|c| {
         if std::mem::take(&mut quoted) {
@@ -377,7 +383,11 @@ impl ReadMatch {
     ) -> PathMatch {
         path.unwrap_or_else(|error| {
             self.bad(part, error.to_string());
-            PathMatch::regex(&format!("(?-i:{})", escaped(start))).unwrap_or_else(|_| every_path())
+            // Patterns come before prefixes: one for every path would take the paths of all other routes of the host.
+            match start {
+                "" | "/" => every_path(),
+                start => PathMatch::regex(&format!("(?-i:{})", escaped(start))).unwrap_or_else(|_| every_path()),
+            }
         })
     }
 
@@ -444,6 +454,8 @@ mod tests {
             ("/a[|](?=c)", "/a"),
             ("/a\\|b(?=c)", "/a"),
             ("/a\\Q(\\E|/b", ""),
+            ("/a[](]|/b(?=c)", ""),
+            ("^/admin(?=/)", "/admin"),
             ("/ab*(?=c)", "/a"),
             ("/ab?(?=c)", "/a"),
             ("/ab{0}(?=c)", "/a"),
