@@ -245,8 +245,7 @@ spec: {parentRefs: [{name: asking}], rules: [{backendRefs: [{name: web, port: 44
 ---
 ";
     let own = object("Secret", "own", &[("tls.crt", leaf.certificate_pem()), ("tls.key", leaf.key_pem())]);
-    let files =
-        Files::of(&format!("{SECURED}{asking}{own}---\n{}", object("ConfigMap", "ca", &[("ca.crt", ca.pem())])));
+    let files = Files::of(format!("{SECURED}{asking}{own}---\n{}", object("ConfigMap", "ca", &[("ca.crt", ca.pem())])));
     let report = files.explain(&["https://asking.example/"]);
     assert!(report.contains("the TLS handshake fails: no required client certificate was sent"), "{report}");
     assert!(report.contains("requires a client certificate of 1 authorities\n"), "{report}");

@@ -49,7 +49,7 @@ pub(super) fn spec(
     lost: &mut Vec<(String, String)>,
 ) -> Result<RoutePolicySpec, Obstacle> {
     Ok(RoutePolicySpec {
-        access: access(all),
+        access: access(all)?,
         basic_auth: basic_auth(all)?,
         external_auth: external_auth(all)?,
         limits: limits(all, defaults),
@@ -72,20 +72,26 @@ fn networks<const LEAST: usize, const MOST: usize>(text: &str) -> Listed<Network
     Listed(list(text).map(|entry| Network(entry.to_owned())).collect())
 }
 
-fn access(all: &Annotated<'_>) -> Option<ClientAccess> {
+fn access(all: &Annotated<'_>) -> Result<Option<ClientAccess>, Obstacle> {
     let access = &all.values.access;
     let allow =
         access.allow.as_ref().and((all.text)("allowlist-source-range").or((all.text)("whitelist-source-range")));
     let deny = access.deny.as_ref().and((all.text)("denylist-source-range"));
+    let is_any = access.satisfy == Some(Satisfy::Any);
     if allow.is_none() && deny.is_none() {
-        return None;
+        // Of a password and an authentication service one is enough.
+        if is_any && all.values.user_auth.kind.is_some() && all.values.external_auth.url.is_some() {
+            let why = "a RoutePolicy says Any only beside allow or deny".to_owned();
+            return Err(Obstacle { annotation: "satisfy", why });
+        }
+        return Ok(None);
     }
-    Some(ClientAccess {
+    Ok(Some(ClientAccess {
         allow: allow.map(networks),
         deny: deny.map(networks),
-        satisfy: (access.satisfy == Some(Satisfy::Any)).then(|| Satisfaction("Any".to_owned())),
+        satisfy: is_any.then(|| Satisfaction("Any".to_owned())),
         ..ClientAccess::default()
-    })
+    }))
 }
 
 fn basic_auth(all: &Annotated<'_>) -> Result<Option<BasicAuthentication>, Obstacle> {

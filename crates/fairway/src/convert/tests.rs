@@ -106,6 +106,21 @@ fn what_has_no_counterpart_and_restricts_leaves_the_ingress_as_it_is() {
 }
 
 #[test]
+fn an_ingress_where_one_of_two_ways_to_authenticate_is_enough_stays_as_it_is() {
+    let annotations = [
+        ("satisfy", "any"),
+        ("auth-type", "basic"),
+        ("auth-secret", "users"),
+        ("auth-url", "http://auth.example/check"),
+    ];
+    let object = |annotations: &[(&str, &str)]| ingress("a", "a.example", annotations, &[("/", "Prefix")], false);
+    let (both, _) = converted(services().chain([users(), object(&annotations)]).collect());
+    assert!(both.done.is_empty() && both.notes.iter().any(|note| note.about == "satisfy"), "{:?}", both.notes);
+    let (one, differences) = converted(services().chain([users(), object(&annotations[..3])]).collect());
+    assert!(one.done.len() == 1 && differences.is_empty(), "{:?} {differences:#?}", one.notes);
+}
+
+#[test]
 fn the_proof_asks_what_patterns_take_whichever_route_is_older() {
     let wide = |name| ingress(name, "a.example", &[("use-regex", "true")], &[("/f", "ImplementationSpecific")], false);
     let list = [("use-regex", "true"), ("whitelist-source-range", "10.0.0.0/8")];
