@@ -39,6 +39,10 @@ mod wiring;
 
 use std::process::ExitCode;
 
+/// The allocator of the C library keeps what thousands of deleted objects held, in pages that a few others share.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Exit status for a command line that can't be carried out as written; clap uses the same.
 const USAGE: u8 = 2;
 
