@@ -52,7 +52,7 @@ const KINDS: &[RequestKind] = &[
     RequestKind {
         name: "forward over HTTP/2",
         asked: Asked { version: Version::Http2, path: "/plain/a?b=c", status: 200 },
-        allowed: 48_200.0,
+        allowed: 44_900.0,
     },
 ];
 
