@@ -213,11 +213,7 @@ impl Exchange<'_> {
                 return Err(failure);
             }
             // Looked up now: an endpoint that leaves closes its connections.
-            let left = {
-                let newest = shard.running();
-                service.refresh(&newest);
-                !service.knows(&newest, attempt.pick.endpoint)
-            };
+            let left = service.has_lost(&shard.running(), attempt.pick.endpoint);
             if self.was_stale(serves, &policy.retry, &attempt, failure) {
                 last = Some(failure);
                 match left {

@@ -59,9 +59,7 @@ pub(crate) async fn open(
         if shard.timers.now() >= end {
             return Err(ConnectError::TimedOut);
         }
-        let newest = shard.running();
-        service.refresh(&newest);
-        if !service.knows(&newest, endpoint) {
+        if service.has_lost(&shard.running(), endpoint) {
             return Err(ConnectError::Gone);
         }
     }

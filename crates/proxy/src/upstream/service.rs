@@ -126,6 +126,12 @@ impl Service {
         }
     }
 
+    /// Whether an endpoint is gone, as of the newest snapshot, which is applied.
+    pub(crate) fn has_lost(&self, newest: &Live, address: SocketAddr) -> bool {
+        self.refresh(newest);
+        !self.knows(newest, address)
+    }
+
     /// Whether an endpoint exists, draining or not.
     pub(crate) fn knows(&self, newest: &Live, address: SocketAddr) -> bool {
         self.endpoints.borrow().list(newest).iter().any(|endpoint| endpoint.address == address)
