@@ -54,6 +54,20 @@ async fn begin(annotations: &[(&str, &str)]) -> (ApiServer, Rig) {
     (api, rig)
 }
 
+/// Lets the settings restrict all Ingresses, some time after the last change. Returns how many snapshots are live since that change, each of
+/// which has to be restricted.
+async fn restricted_late(api: &ApiServer, rig: &mut Rig) -> usize {
+    sleep(LATE).await;
+    api.put(settings(&json!({"whitelist-source-range": "192.0.2.128/25"})));
+    sleep(Duration::from_secs(1)).await;
+    let mut live = 0;
+    while let Ok(snapshot) = rig.history.try_recv() {
+        assert!(is_restricted(&route(&snapshot)), "{:?}", route(&snapshot).filters);
+        live += 1;
+    }
+    live
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_changed_ingress_that_opens_nothing_is_live_at_once() {
     let (api, mut rig) = begin(&[]).await;
@@ -77,15 +91,7 @@ async fn an_ingress_that_overtakes_the_restriction_in_the_settings_is_not_served
     let (api, mut rig) = begin(&[("allowlist-source-range", "192.0.2.0/24")]).await;
     // Written after the settings, and known before.
     api.put(annotated("a", &[]));
-    sleep(LATE).await;
-    api.put(settings(&json!({"whitelist-source-range": "192.0.2.128/25"})));
-    sleep(Duration::from_secs(1)).await;
-    let mut live = 0;
-    while let Ok(snapshot) = rig.history.try_recv() {
-        assert!(is_restricted(&route(&snapshot)), "{:?}", route(&snapshot).filters);
-        live += 1;
-    }
-    assert_eq!(live, 1, "both at once");
+    assert_eq!(restricted_late(&api, &mut rig).await, 1, "both at once");
 }
 
 #[tokio::test(start_paused = true)]
@@ -99,15 +105,7 @@ async fn endpoints_do_not_pull_along_what_waits() {
         "metadata": {"namespace": "shop", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
         "addressType": "IPv4", "ports": [{"port": 8080}], "endpoints": [{"addresses": ["10.1.0.1"]}],
     }));
-    sleep(LATE).await;
-    api.put(settings(&json!({"whitelist-source-range": "192.0.2.128/25"})));
-    sleep(Duration::from_secs(1)).await;
-    let mut live = 0;
-    while let Ok(snapshot) = rig.history.try_recv() {
-        assert!(is_restricted(&route(&snapshot)), "{:?}", route(&snapshot).filters);
-        live += 1;
-    }
-    assert!(live >= 1);
+    assert!(restricted_late(&api, &mut rig).await >= 1);
     let after = route(&rig.snapshot());
     assert!(is_restricted(&after) && after.filters != before, "by the list of the settings");
 }
