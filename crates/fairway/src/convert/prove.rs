@@ -108,7 +108,7 @@ pub(super) fn prove(before: &Before<'_>, converted: &Converted) -> anyhow::Resul
     for (request, client) in before.requests.iter().flat_map(|one| CLIENTS.map(|client| (one, client))) {
         let ask = |side: &Explainer<'_>| side.account(&request.method, &request.url, &request.fields, client);
         let Some(before) = ask(&before.explainer) else { continue };
-        let after: Vec<_> = after.iter().filter_map(ask).collect();
+        let Some(after) = after.iter().map(ask).collect::<Option<Vec<_>>>() else { continue };
         let told = format!("{} {}", request.method, request.url);
         for now in &after {
             let Some(why) = wider(&before, now, &request.url) else { continue };
