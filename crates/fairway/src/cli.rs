@@ -569,7 +569,7 @@ fn run() -> Command {
     flags::add(command, true)
 }
 
-/// Both roles take all flags of `run`, so that a Deployment has one list of them.
+/// Both roles take all flags of `run`, so that one list of arguments serves every Deployment.
 fn controller() -> Command {
     let hidden =
         ["access-log", "workers", "metrics-detail", "request-body-directory", "request-body-space", "handover-socket"];
@@ -662,7 +662,7 @@ fn status() -> Command {
     of_cluster(standing(command))
 }
 
-/// What to show of processes.
+/// Options that select what is shown about processes.
 fn standing(command: Command) -> Command {
     command
         .arg(

@@ -1,5 +1,5 @@
-//! The cluster that a command reads: that of a kubeconfig, found as kubectl finds it. A build without the feature `cluster` has no
-//! Kubernetes client; its commands that need one say how to build it.
+//! The cluster that a command reads, selected by a kubeconfig that is found as kubectl finds it. A build without the feature `cluster` has
+//! no Kubernetes client; commands that need one report how to build it.
 
 use clap::ArgMatches;
 
@@ -20,7 +20,7 @@ pub(crate) use absent::{FINDINGS, ask_all, events, read, run};
 /// An Event that Fairway has written: its time, type, reason, object and message.
 pub(crate) type EventRow = [String; 5];
 
-/// A process in the cluster, by the names of its pod and container, and its answer to each question.
+/// A process in the cluster, identified by its pod and container, and its answer to each question.
 pub(crate) type ProcessAnswer = (String, Result<Vec<Vec<u8>>, String>);
 
 /// Whether the command line names a cluster.

@@ -1,8 +1,8 @@
 //! `fairway compare`: sends the same requests to two addresses, for example ingress-nginx and Fairway, and reports what differs, by
 //! Ingress and annotation.
 //!
-//! Requests go to the two named addresses and nowhere else: no name of a request is resolved, no redirect is followed. Everything
-//! is bounded: rate, time, bodies, number of requests.
+//! Requests go to the two named addresses and nowhere else: it resolves no name from a request and follows no redirect. Rate, time, body
+//! size and number of requests are all bounded.
 
 mod address;
 mod ask;
@@ -42,25 +42,25 @@ use ask::{Asker, Bounds};
 use difference::Rules;
 use question::Question;
 
-/// The user's choice, as far as it concerns several modules.
+/// The options that concern several modules.
 #[derive(Debug)]
 struct Options {
     methods: Vec<String>,
-    /// The host of log lines that name none.
+    /// The host for log lines that name none.
     host: Option<String>,
-    /// The scheme of log lines that name none.
+    /// The scheme for log lines that name none.
     scheme: Option<Scheme>,
-    /// Fields for every request. They may be credentials, so no report shows them.
+    /// Fields for every request. They may be credentials, so reports omit them.
     fields: Vec<(String, String)>,
     max_requests: usize,
 }
 
-/// Requests, and what was left out on the way to them: reason and number.
+/// Requests, and the number of those left out, by reason.
 #[derive(Debug, Default)]
 struct Collected {
     requests: Vec<Question>,
     left_out: BTreeMap<String, u64>,
-    /// Lines whose query held credentials; others were put in their place.
+    /// Lines whose query held credentials, which were replaced.
     redacted: u64,
 }
 
@@ -78,7 +78,7 @@ pub(crate) struct Suggested {
     pub(crate) fields: Vec<String>,
     /// The Ingress that suggests it.
     pub(crate) origin: Option<Origin>,
-    /// The Ingress that has the path, if it has not the name.
+    /// The Ingress that has the path, if that is not the Ingress that has the name.
     pub(crate) beside: Option<Origin>,
 }
 
@@ -102,7 +102,7 @@ pub(crate) fn suggested(reading: &Reading) -> Vec<Suggested> {
         .collect()
 }
 
-/// Runs the command; it fails if an answer differs.
+/// Runs the command. It fails if any answers differ.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let address = |name: &str| matches.get_one::<Address>(name).cloned();
     let (Some(old), Some(new)) = (address("old"), address("new")) else {
@@ -114,7 +114,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let mut collected = collect(matches, &options, reading.as_ref())?;
     bound(&mut collected, &options, &old, &new);
     if matches.contains_id("log") {
-        // They come by frequency. Host by host takes fewer TLS handshakes.
+        // They are sorted by frequency. Sorting by host takes fewer TLS handshakes.
         collected.requests.sort_by(|one, other| one.host.cmp(&other.host));
     }
     if collected.requests.is_empty() {
@@ -159,7 +159,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     Ok(if report.groups.is_empty() && report.stopped.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// How to ask `explain` about a request to the same objects.
+/// The command line that runs `explain` for a request against the same objects.
 fn explain_command(matches: &ArgMatches, reading: Option<&Reading>) -> Option<String> {
     let paths = cli::all::<PathBuf>(matches, "paths");
     let paths: String = paths.iter().map(|path| format!(" {}", path.display())).collect();
@@ -187,7 +187,7 @@ fn options(matches: &ArgMatches) -> Result<Options, UsageError> {
     })
 }
 
-/// The objects that differences are grouped by.
+/// The objects by which differences are grouped.
 fn objects(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Option<Reading>> {
     let paths = cli::all::<PathBuf>(matches, "paths");
     let reading = if cluster::is_named(matches, flags) {
@@ -217,7 +217,7 @@ fn collect(matches: &ArgMatches, options: &Options, reading: Option<&Reading>) -
     }
 }
 
-/// Leaves out what can't be sent or is too much.
+/// Leaves out requests that can't be sent, and those beyond the limit.
 fn bound(collected: &mut Collected, options: &Options, old: &Address, new: &Address) {
     let requests = std::mem::take(&mut collected.requests);
     for request in requests {

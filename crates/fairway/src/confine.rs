@@ -1,8 +1,8 @@
-//! What the process that parses internet bytes gives up when it starts, so that who takes it over has nothing to go on with: it can write
-//! no file, start no program, look into no other process, and read nothing below the places where Kubernetes mounts tokens.
+//! The rights that the process parsing internet bytes gives up when it starts, so that an attacker who takes it over gains little: it can
+//! write no file, start no program, inspect no other process, and read nothing below the places where Kubernetes mounts tokens.
 //!
-//! Both walls are the kernel's, and last until the process ends: Landlock for files, seccomp for system calls. Without one of them the
-//! proxy serves all the same, and its log says so.
+//! Two kernel mechanisms enforce this until the process ends: Landlock for files, seccomp for system calls. Without one of them the proxy
+//! still serves, and logs that it is missing.
 
 use std::path::{Path, PathBuf};
 
@@ -17,25 +17,25 @@ use seccompiler::{
 };
 use tracing::{info, warn};
 
-/// Where Kubernetes and container runtimes mount credentials. The proxy has its certificates from the controller.
+/// Where Kubernetes and container runtimes mount credentials. The proxy gets its certificates from the controller.
 const CREDENTIALS: [&str; 2] = ["/run/secrets", "/var/run/secrets"];
 
-/// The newest version of Landlock whose rights are asked for; of an older kernel the proxy gets what that has.
+/// The newest Landlock version whose rights are requested; an older kernel enforces those that it knows.
 const LANDLOCK: ABI = ABI::V6;
 
-/// Calls that a proxy never makes, and that are what an intruder needs next.
+/// System calls that a proxy never makes and that an intruder would need next.
 const REFUSED: [libc::c_long; 38] = [
-    // Other programs.
+    // Start other programs.
     libc::SYS_execve,
     libc::SYS_execveat,
-    // Other processes.
+    // Inspect other processes.
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
     libc::SYS_pidfd_getfd,
     libc::SYS_kcmp,
     libc::SYS_process_madvise,
-    // Other namespaces and file systems.
+    // Change namespaces and file systems.
     libc::SYS_unshare,
     libc::SYS_setns,
     libc::SYS_mount,
@@ -50,7 +50,7 @@ const REFUSED: [libc::c_long; 38] = [
     libc::SYS_fspick,
     libc::SYS_mount_setattr,
     libc::SYS_open_by_handle_at,
-    // Parts of the kernel with a history.
+    // Kernel subsystems with a history of vulnerabilities.
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
@@ -69,10 +69,10 @@ const REFUSED: [libc::c_long; 38] = [
     libc::SYS_personality,
 ];
 
-/// `libc` has no name for it with musl on ARM.
+/// musl's `libc` has no constant for this on ARM.
 const KEXEC_FILE_LOAD: libc::c_long = if cfg!(target_arch = "x86_64") { 320 } else { 294 };
 
-/// With one of these, `clone` makes a namespace, as `unshare` would.
+/// With any of these flags, `clone` creates a namespace, as `unshare` would.
 const NAMESPACES: [libc::c_int; 7] = [
     libc::CLONE_NEWUSER,
     libc::CLONE_NEWNS,
@@ -83,11 +83,11 @@ const NAMESPACES: [libc::c_int; 7] = [
     libc::CLONE_NEWCGROUP,
 ];
 
-/// From here on, x86-64 has the numbers of its second ABI (x32), which offer every call a second time. Other machines have no such numbers.
+/// On x86-64, numbers from here on belong to its second ABI (x32), which offers every call again. Other architectures have none.
 const X32: u32 = 0x4000_0000;
 
-/// Confines this thread and those that it starts from now on. To be called before there are others. Nothing in `token` is read from now on;
-/// files may be kept in `scratch`, and a socket in `sockets`.
+/// Confines this thread and the threads that it starts from now on; call it before there are others. Nothing in `token` can be read
+/// afterwards; files may be kept in `scratch`, and a socket in `sockets`.
 pub(crate) fn confine(token: Option<&Path>, scratch: [Option<&Path>; 2], sockets: Option<&Path>) {
     let hidden: Vec<_> = CREDENTIALS.map(Path::new).into_iter().chain(token).collect();
     match files(&hidden, &scratch, sockets) {
@@ -111,8 +111,7 @@ pub(crate) fn confine(token: Option<&Path>, scratch: [Option<&Path>; 2], sockets
     }
 }
 
-/// Leaves no right to files but to read them, and not those in `hidden`, and to make, write and remove some in `scratch`, and
-/// sockets in `sockets`.
+/// Allows only reading files, except those in `hidden`, and creating, writing and removing files in `scratch` and sockets in `sockets`.
 fn files(
     hidden: &[&Path],
     scratch: &[Option<&Path>],
@@ -123,12 +122,12 @@ fn files(
     let mut readable = Vec::new();
     readable_in(Path::new("/"), hidden, &mut readable);
     for path in readable {
-        // One that is gone needs no rule.
+        // A path that has disappeared needs no rule.
         let Ok(file) = PathFd::new(&path) else { continue };
         let rights = if path.is_dir() { AccessFs::ReadFile | AccessFs::ReadDir } else { AccessFs::ReadFile.into() };
         ruleset = ruleset.add_rule(PathBeneath::new(file, rights))?;
     }
-    // Standard output may be one of these.
+    // Standard output may be a device.
     if let Ok(devices) = PathFd::new("/dev") {
         ruleset = ruleset.add_rule(PathBeneath::new(devices, AccessFs::ReadFile | AccessFs::WriteFile))?;
     }
@@ -142,7 +141,7 @@ fn files(
     ruleset.restrict_self()
 }
 
-/// Everything in a folder but what is hidden, in as few paths as possible. Links are left out: what they lead to has a path of its own.
+/// Everything in a folder that is not hidden, in as few paths as possible. Symlinks are left out: their targets have paths of their own.
 fn readable_in(folder: &Path, hidden: &[&Path], found: &mut Vec<PathBuf>) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
@@ -167,7 +166,7 @@ enum NoFilter {
     Apply(#[from] seccompiler::Error),
 }
 
-/// Refuses the calls that a proxy never makes.
+/// Blocks the calls that a proxy never makes.
 fn calls() -> Result<(), NoFilter> {
     Ok(seccompiler::apply_filter(&program()?)?)
 }
@@ -183,9 +182,9 @@ fn program() -> Result<BpfProgram, NoFilter> {
     let refusal = SeccompAction::Errno(libc::EPERM as u32);
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refusal, std::env::consts::ARCH.try_into()?)?;
     let mut program: BpfProgram = filter.try_into()?;
-    // The flags of `clone3` are in memory, where no filter sees them. Where it is unknown, threads are started with `clone`. A filter of
-    // `seccompiler` knows neither a second answer nor ranges, so this is put before its rules, after the four instructions that look at
-    // the machine and load the number of the call.
+    // The flags of `clone3` are in memory, where no filter can read them. If the call is unknown, threads are started with `clone`. A
+    // filter of `seccompiler` supports neither a second answer nor ranges, so these instructions go before its rules, after the four that
+    // check the architecture and load the call number.
     let jump = |code: u16, k: u32, jt: u8, jf: u8| sock_filter { code, jt, jf, k };
     let unknown = [
         jump(JUMP_IF_LEAST, X32, 1, 0),
@@ -196,7 +195,7 @@ fn program() -> Result<BpfProgram, NoFilter> {
     Ok(program)
 }
 
-// Instructions as `linux/bpf_common.h` has them.
+// Instructions as defined in `linux/bpf_common.h`.
 const JUMP_IF_EQUAL: u16 = 0x15;
 const JUMP_IF_LEAST: u16 = 0x35;
 const RETURN: u16 = 0x06;
@@ -221,7 +220,7 @@ mod tests {
         assert_eq!(found, ["etc", "run/other", "var/lib"].map(|path| root.join(path)));
     }
 
-    /// What the kernel would do with a call, by running the program as it does.
+    /// What the kernel would do with a call, determined by interpreting the program.
     fn judged(call: libc::c_long, flags: libc::c_int) -> u32 {
         const LOAD: u16 = 0x20;
         const AND: u16 = 0x54;
@@ -285,7 +284,7 @@ mod tests {
         }
     }
 
-    /// In a thread, whose confinement ends with it.
+    /// Runs in a thread, so that the confinement ends with it.
     #[test]
     fn a_confined_thread_reads_what_is_not_hidden_and_can_do_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
@@ -306,7 +305,7 @@ mod tests {
                     assert!(!has_landlock, "the kernel has it");
                     return;
                 }
-                // Threads start all the same.
+                // Threads can still be started.
                 assert_eq!(std::thread::spawn(|| 1).join().unwrap(), 1);
                 assert_eq!(std::fs::read_to_string(open.join("file")).unwrap(), "text");
                 let denied = |result: std::io::Result<()>| result.unwrap_err().kind() == ErrorKind::PermissionDenied;
@@ -325,7 +324,7 @@ mod tests {
             });
             confined.join().unwrap();
         });
-        // Nobody else is.
+        // Other threads are not confined.
         std::fs::write(open.join("file"), "other").unwrap();
     }
 }

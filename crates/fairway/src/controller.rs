@@ -1,4 +1,4 @@
-//! `fairway controller`: watches a cluster and tells proxies in other processes what to serve. It parses nothing from the internet.
+//! `fairway controller`: watches a cluster and tells proxies in other processes what to serve. It parses no bytes from the internet.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -27,13 +27,13 @@ use crate::wiring::{self, Signals};
 mod door;
 mod keep;
 
-/// The port of health and metrics: that of `fairway run` belongs to the proxy in the same pod.
+/// The port for health and metrics: the port of `fairway run` belongs to the proxy in the same pod.
 const ADMIN_PORT: u16 = 10255;
 
-/// How much longer than a proxy may drain the controller waits for its end.
+/// How long the controller waits for a proxy beyond the time that it may drain.
 const AFTER_DRAIN: Duration = Duration::from_secs(5);
 
-/// Runs the command until it is asked to end.
+/// Runs the command until it is asked to stop.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     if matches.get_flag(keep::SWITCH) {
         return keep::main(matches);
@@ -48,7 +48,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let client = run::connect(&runtime, &flags, &mut config)?;
     let (sink, changes) = mpsc::channel(1);
     let served = hub.clone();
-    // In one pod with the controller there is a proxy.
+    // Without `--control-listen`, a proxy runs in the controller's pod.
     let least = usize::from(matches.get_one::<String>("control-listen").is_none());
     let controller = Controller::new(client.clone(), config.clone(), sink)?.with_proxies(
         hub.progress(),
@@ -79,7 +79,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the process consists of while it runs.
+/// The parts of the running process.
 struct Life {
     ready: watch::Receiver<bool>,
     task: JoinHandle<Result<(), RunError>>,
@@ -93,11 +93,11 @@ struct Life {
 }
 
 impl Life {
-    /// Controls until a signal arrives, and then until the proxies that drain are gone: they still need to know which endpoints there are.
-    /// A second signal ends the process at once.
+    /// Runs until a signal arrives, and then until the draining proxies are gone, since they still need to know the current endpoints. A
+    /// second signal ends the process at once.
     ///
     /// # Errors
-    /// The controller ended by itself, so the process must be restarted. The proxies go on meanwhile.
+    /// The controller ended by itself, so the process must be restarted. The proxies keep serving meanwhile.
     async fn live(self, mut signal: impl AsyncFnMut()) -> anyhow::Result<()> {
         let Self {
             mut ready,
@@ -130,12 +130,12 @@ impl Life {
         lifecycle.stopping();
         let _ = leave.send(true);
         if let Some(close) = close {
-            // Proxies of other pods go on with another controller.
+            // Proxies in other pods connect to another controller.
             close.abort();
         }
         let ending = async {
             let most = grace + hub.shutdown_timeout() + AFTER_DRAIN;
-            // Each proxy of this pod ends when it has drained, and says so by closing its connection.
+            // Each proxy in this pod ends once it has drained, which closes its connection.
             let _ = timeout(most, hub.deserted()).await;
             let _ = stop.send(true);
             if let Err(error) = end_of(task.await) {
@@ -160,7 +160,7 @@ async fn publish(mut changes: mpsc::Receiver<Publish>, hub: Hub) {
     }
 }
 
-/// Passes the reports of proxies on to the controller, which tells users.
+/// Passes the proxies' reports to the controller, which reports them to users.
 async fn pass_on(mut reports: mpsc::Receiver<Report>, reporter: Reporter) {
     while let Some(report) = reports.recv().await {
         match report {
@@ -203,12 +203,12 @@ fn admin_source(
         findings: run::shown(controller.findings()),
         ping: Box::new(Vec::new),
         workers: 0,
-        // There is none to ask.
+        // There is no worker to ask.
         report: Box::new(|_, _, _| oneshot::channel().1),
         running: Box::new(move || {
             let figures = published.figures();
             let since = figures.published.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-            // No listener is refused here: alerts on a configuration that is not in effect are about proxies.
+            // No listener is refused here: alerts on a configuration that is not in effect concern proxies.
             let status = ConfigStatus {
                 successes: figures.generation,
                 whole: true,

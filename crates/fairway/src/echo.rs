@@ -1,9 +1,7 @@
-//! The built-in echo of `fairway dev`: it stands in for every Service without known endpoints, and responds with the name of the
-//! Service and the request as a backend would see it. To TLS that passes through the proxy it responds in TLS, with a certificate of its
-//! own making.
+//! The built-in echo of `fairway dev`: it stands in for every Service without known endpoints, and responds with the Service's name and the
+//! request as a backend would see it. It answers TLS passthrough connections in TLS, with a self-made certificate.
 //!
-//! It listens on loopback only and everything about it is bounded: connections, heads, the part of a body that is echoed, and the
-//! idle time of a connection.
+//! It listens on loopback only, and everything is bounded: connections, heads, the echoed part of a body, and a connection's idle time.
 
 use std::fmt::Write as _;
 use std::io;
@@ -22,15 +20,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
-/// Connections at the same time; more wait. The proxy keeps a few hundred to one endpoint.
+/// Most connections at a time; others wait. The proxy keeps a few hundred to one endpoint.
 const CONNECTIONS: usize = 1024;
-/// Length of a body that is echoed.
+/// Most bytes of a body that are echoed.
 const BODY: usize = 64 << 10;
 /// Idle time of a connection. Longer than the proxy's, so that the proxy is the one that closes.
 const IDLE: Duration = Duration::from_secs(120);
-/// The first byte of a TLS connection, which no request begins with.
+/// The first byte of a TLS connection; no HTTP request begins with it.
 const HANDSHAKE: u8 = 22;
-/// Heads as large as any proxy in front may send; fields are shown whatever their names.
+/// Heads as large as any proxy in front may send. Fields with unusual names are shown too.
 const LIMITS: HeadLimits = HeadLimits {
     start_line: 64 << 10,
     field_line: 64 << 10,
@@ -57,7 +55,7 @@ pub(crate) fn start() -> io::Result<SocketAddr> {
 async fn serve(listener: std::net::TcpListener) {
     let Ok(listener) = TcpListener::from_std(listener) else { return };
     let places = Arc::new(Semaphore::new(CONNECTIONS));
-    // Without it, TLS connections are closed.
+    // If this fails, TLS connections are closed.
     let tls = acceptor().ok();
     while let Ok(place) = places.clone().acquire_owned().await {
         match listener.accept().await {
@@ -69,7 +67,7 @@ async fn serve(listener: std::net::TcpListener) {
                     drop(place);
                 });
             }
-            // Out of file descriptors, say: the next attempt would fail at once as well.
+            // For example, no file descriptors are left: an immediate retry would fail too.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }
@@ -102,8 +100,8 @@ async fn accepted(stream: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<()>
     }
 }
 
-/// Serves one connection until it closes, is idle too long or doesn't carry HTTP. `service` stands for the Service if no request names
-/// it: nothing adds a field to what passes through undecrypted.
+/// Serves one connection until it closes, is idle for too long or doesn't carry HTTP. `service` is the Service's name if no request names
+/// it: nothing adds a field to a connection that passes through undecrypted.
 async fn connection(mut stream: impl AsyncRead + AsyncWrite + Unpin, service: &str) -> io::Result<()> {
     let mut received = Vec::with_capacity(4 << 10);
     let mut head = RequestHead::default();
@@ -146,7 +144,7 @@ async fn read(stream: &mut (impl AsyncRead + Unpin), received: &mut Vec<u8>) -> 
     tokio::time::timeout(IDLE, stream.read_buf(received)).await.unwrap_or(Ok(0))
 }
 
-/// Reads the whole body and returns its beginning and its length; `None` if it ended early. Bytes after it stay in `rest`.
+/// Reads the whole body and returns its beginning and its length; `None` if it ended early. Bytes after the body stay in `rest`.
 async fn body(
     stream: &mut (impl AsyncRead + Unpin),
     framing: Framing,
@@ -180,7 +178,7 @@ async fn body(
     }
 }
 
-/// Whether the client asks for JSON. A browser lists `application/xml` and the like, never this.
+/// Whether the client asks for JSON. Browsers list `application/xml` and the like, but never JSON.
 fn accepts_json(accept: &[u8]) -> bool {
     accept.to_ascii_lowercase().windows(4).any(|window| window == b"json")
 }
@@ -231,7 +229,7 @@ impl Seen {
     }
 
     fn json(&self) -> String {
-        // It has only texts and numbers, all of which can be serialised.
+        // It holds only texts and numbers, which always serialise.
         let mut json = serde_json::to_string_pretty(self).unwrap_or_default();
         json.push('\n');
         json

@@ -1,4 +1,4 @@
-//! The sockets of the process before, and those for the process after: `--handover-socket`.
+//! Taking over the sockets of the previous process, and handing them to the next: `--handover-socket`.
 
 use std::path::{Path, PathBuf};
 
@@ -8,28 +8,28 @@ use fairway_proxy::{HandoverPlace, Predecessor, Publisher, Taking};
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
-/// A process that takes sockets over and hands them on.
+/// Takes sockets over and hands them on.
 pub(crate) struct Handover {
     place: HandoverPlace,
     follows: bool,
     turn: Mutex<Turn>,
 }
 
-/// How far the process before has gone.
+/// The state of the previous process.
 enum Turn {
     /// It serves.
     Found(Predecessor),
-    /// It serves, and so do we perhaps.
+    /// It serves, and this process may serve too.
     Taking(Taking),
-    /// There is none, or only we serve. The connection tells it that we still do.
+    /// There is none, or it serves no more. The connection tells it that this process is still serving.
     Over { _connection: Option<Taking> },
 }
 
 impl Handover {
-    /// Looks for a process to follow; `None` without the flag.
+    /// Looks for a previous process; `None` without the flag.
     ///
     /// # Errors
-    /// If whoever is there can't be trusted, or asked.
+    /// If the process found there can't be trusted or asked.
     pub(crate) fn begin(matches: &ArgMatches) -> anyhow::Result<Option<Self>> {
         let Some(place) = matches.get_one::<PathBuf>("handover-socket") else { return Ok(None) };
         let place = HandoverPlace::new(place.clone());
@@ -40,17 +40,17 @@ impl Handover {
         Ok(Some(Self { place, follows: matches!(turn, Turn::Found(_)), turn: Mutex::new(turn) }))
     }
 
-    /// Whether another process had the ports at the beginning.
+    /// Whether another process had the ports at the start.
     pub(crate) fn follows(&self) -> bool {
         self.follows
     }
 
-    /// The folder in which a socket is made.
+    /// The folder in which the socket is created.
     pub(crate) fn folder(&self) -> Option<&Path> {
         self.place.folder()
     }
 
-    /// Tells the process before that there is one after it, so that nobody takes its readiness for that of this one.
+    /// Tells the previous process that this one exists, so that its readiness isn't taken for that of this process.
     pub(crate) async fn greet(&self) {
         let mut turn = self.turn.lock().await;
         *turn = match std::mem::replace(&mut *turn, Turn::Over { _connection: None }) {
@@ -65,7 +65,7 @@ impl Handover {
         };
     }
 
-    /// Takes the sockets of the process before as they are now; `false` if there are none.
+    /// Takes the previous process's sockets as they are now; `false` if there are none.
     pub(crate) async fn take(&self, publisher: &Publisher) -> bool {
         let mut turn = self.turn.lock().await;
         let Turn::Taking(taking) = &mut *turn else { return false };
@@ -82,13 +82,13 @@ impl Handover {
         }
     }
 
-    /// Makes this process the only one that accepts, and lets the next one come.
+    /// Makes this process the only one that accepts, and offers the sockets to the next one.
     pub(crate) async fn finish(&self, publisher: Publisher, lifecycle: Lifecycle) {
         let mut turn = self.turn.lock().await;
         if let Turn::Taking(taking) = std::mem::replace(&mut *turn, Turn::Over { _connection: None }) {
             match taking.finish(&publisher).await {
                 Ok(connection) => *turn = Turn::Over { _connection: Some(connection) },
-                // It has ended: its sockets are ours all the same.
+                // It has ended; its sockets belong to this process anyway.
                 Err(error) => warn!(%error, "the process before did not say that it accepts nothing more"),
             }
         }

@@ -39,7 +39,7 @@ mod wiring;
 
 use std::process::ExitCode;
 
-/// The allocator of the C library keeps what thousands of deleted objects held, in pages that a few others share.
+/// The C library's allocator would keep the memory of thousands of deleted objects, in pages that a few live ones share.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -47,7 +47,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    // The first call starts the clock that measures the start-up.
+    // The first call starts the clock that measures the startup.
     wiring::age();
     capability::raise();
     open_files::raise_limit();

@@ -1,4 +1,4 @@
-//! What a build for files answers to the commands of a cluster.
+//! Stands in for the commands of a cluster in a build that reads files only: each returns an error.
 
 use std::process::ExitCode;
 
@@ -16,25 +16,25 @@ use crate::reading::Reading;
 )]
 struct Absent;
 
-/// No line of the log has this target, since a controller alone logs findings.
+/// No log line has this target, since only a controller logs findings.
 pub(crate) const FINDINGS: &str = "";
 
-/// Instead of `fairway run`, `fairway controller` and `fairway proxy`.
+/// Replaces `fairway run`, `fairway controller` and `fairway proxy`.
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
     Err(Absent.into())
 }
 
-/// Instead of the objects of a cluster.
+/// Replaces reading the objects of a cluster.
 pub(crate) fn read(_: &ArgMatches, _: &Flags) -> anyhow::Result<Reading> {
     Err(Absent.into())
 }
 
-/// Instead of the Events in a cluster.
+/// Replaces reading the Events in a cluster.
 pub(crate) fn events(_: &ArgMatches, _: &Flags, _: Option<&str>) -> anyhow::Result<Vec<EventRow>> {
     Err(Absent.into())
 }
 
-/// Instead of the answers of processes in the cluster.
+/// Replaces asking the processes in the cluster.
 pub(crate) fn ask_all(_: &ArgMatches, _: &Flags, _: &[&str]) -> anyhow::Result<Vec<ProcessAnswer>> {
     Err(Absent.into())
 }

@@ -1,4 +1,4 @@
-//! Reads a cluster as `fairway run` would, through the client of the controller. Nothing is written.
+//! Reads a cluster as `fairway run` would, through the controller's client. It writes nothing.
 
 use std::cmp::Reverse;
 
@@ -12,7 +12,7 @@ use crate::flags::Flags;
 use crate::manifest::Finding;
 use crate::reading::{Reading, Source, missing_objects, raise};
 
-/// Reads from a cluster what `fairway run` would read with these flags, and translates it.
+/// Reads from a cluster the objects that `fairway run` would read with these flags, and translates them.
 pub(crate) fn read(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Reading> {
     let options = flags.options()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -26,7 +26,7 @@ pub(crate) fn read(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Readin
     reading.findings.splice(0..0, unreadable);
     reading.findings.extend(missing_objects(&reading.objects, &reading.options, Source::Cluster));
     reading.findings.iter_mut().for_each(|finding| raise(&mut finding.diagnostic));
-    // Objects of a cluster have no locations to sort by.
+    // Objects of a cluster have no file locations to sort by.
     reading.findings.sort_by(|a, b| {
         let key = |finding: &Finding| (finding.diagnostic.origin.clone(), Reverse(finding.diagnostic.severity));
         key(a).cmp(&key(b))
@@ -44,7 +44,7 @@ pub(crate) fn events(matches: &ArgMatches, flags: &Flags, namespace: Option<&str
     Ok(told.into_iter().map(|event| [event.time, event.class, event.reason, event.object, event.message]).collect())
 }
 
-/// Asks all processes of Fairway in the cluster for these paths.
+/// Requests these paths from all Fairway processes in the cluster.
 pub(crate) fn ask_all(matches: &ArgMatches, flags: &Flags, paths: &[&str]) -> anyhow::Result<Vec<ProcessAnswer>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -70,7 +70,7 @@ pub(crate) fn ask_all(matches: &ArgMatches, flags: &Flags, paths: &[&str]) -> an
     })
 }
 
-/// The cluster named on the command line, else that of the user's own kubeconfig.
+/// The cluster named on the command line, or that of the user's kubeconfig.
 fn api(matches: &ArgMatches, flags: &Flags) -> ApiConfig {
     let host = flags.text("apiserver-host");
     ApiConfig {

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use fairway_model::Scheme;
 
-/// Where to send requests. Nothing else is ever connected to.
+/// Where to send requests. Connections go nowhere else.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Address {
     /// A name that DNS knows, or an IP address without brackets.

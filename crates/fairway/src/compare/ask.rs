@@ -1,7 +1,7 @@
 //! Sends requests to one of the two addresses over HTTP/1.1, one at a time, and keeps one connection for each scheme.
 //!
-//! The server name in TLS is the host of the request. Certificates are not verified: the user has named the address, and a
-//! certificate for the host is often not there before DNS leads to it. Redirects are answers like any other.
+//! The TLS server name is the host of the request. Certificates are not verified: the user named the address, and a certificate for the
+//! host is often missing until DNS points there. Redirects are responses like any other.
 
 use std::io;
 use std::sync::Arc;
@@ -24,18 +24,18 @@ use super::address::Address;
 use super::question::Question;
 use super::response::{Body, BodyReader, NoAnswer, Response};
 
-/// Default for the part of a body that is read.
+/// Default limit on the part of a body that is read.
 pub(super) const BODY: u64 = 1 << 20;
-/// Largest head of a response, and number of its fields.
+/// Largest response head, in bytes and fields.
 const HEAD: usize = 128 << 10;
 const FIELDS: usize = 500;
 
 /// What limits one exchange.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// For everything, from connecting to the end of the body.
+    /// From connecting to the end of the body.
     pub(super) time: Duration,
-    /// The part of a body that is read.
+    /// How much of a body is read.
     pub(super) body: u64,
 }
 
@@ -43,15 +43,15 @@ pub(super) struct Bounds {
 pub(super) struct Asker {
     address: Address,
     bounds: Bounds,
-    /// For every request.
+    /// Added to every request.
     fields: Vec<(String, String)>,
     tls: TlsConnector,
-    /// The connections that were used last, one for each scheme.
+    /// The last connection used for each scheme.
     http: Option<Connection>,
     https: Option<Connection>,
 }
 
-/// A connection without a request on it.
+/// An idle connection.
 struct Connection {
     /// The server name of its handshake; empty without TLS.
     server_name: String,
@@ -75,7 +75,7 @@ impl Asker {
         &self.address
     }
 
-    /// Finds out whether anything listens for a scheme.
+    /// Checks whether the address accepts connections for a scheme.
     pub(super) async fn probe(&self, scheme: Scheme) -> Result<(), NoAnswer> {
         let connected = tokio::time::timeout(self.bounds.time, self.connect(scheme)).await;
         connected.map_err(|_| NoAnswer::TimedOut)?.map(drop)
@@ -88,7 +88,7 @@ impl Asker {
         format!("{name}:{}", self.address.port(scheme).unwrap_or_default())
     }
 
-    /// Sends a request and reads the answer.
+    /// Sends a request and reads the response.
     pub(super) async fn ask(&mut self, request: &Question) -> Result<Response, NoAnswer> {
         let time = self.bounds.time;
         tokio::time::timeout(time, self.exchange(request)).await.unwrap_or(Err(NoAnswer::TimedOut))
@@ -165,7 +165,7 @@ where
     let builder = http1::Builder::new().max_buf_size(HEAD).max_headers(FIELDS).to_owned();
     let (sender, driver) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
     let driver = tokio::spawn(async move {
-        // The request on the connection reports how it ended.
+        // The request on the connection reports how the connection ended.
         let _ = driver.await;
     });
     Ok(Connection { server_name: server_name.to_owned(), sender, driver })

@@ -1,5 +1,5 @@
-//! What belongs to a difference: the Ingress whose route takes the request, its annotations that concern what differs, and whether
-//! the difference is documented.
+//! Context for a difference: the Ingress whose route takes the request, its annotations that may cause the difference, and whether the
+//! difference is documented.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// Whether the verdict on an annotation says that it has no effect.
+    /// Whether some annotation's verdict says that it has no effect.
     pub(super) fn is_known(&self) -> bool {
         self.annotations.iter().any(Related::is_known)
     }
@@ -69,7 +69,7 @@ impl Related {
     }
 }
 
-/// A difference that docs/switch.md describes, whatever the Ingress says.
+/// A difference that docs/switch.md describes, independent of the Ingress.
 #[derive(Debug)]
 pub(super) struct Documented {
     pub(super) name: &'static str,
@@ -129,7 +129,7 @@ pub(super) fn report(
         let of_route = told.as_ref().and_then(|told| told.ingress.clone());
         let ingress = of_route.or_else(|| different.request.origin.clone());
         let why = told.filter(|told| explains(told, &different)).map(|told| told.why);
-        // Locations, bodies and lengths belong to single requests: requests that differ in the same aspects are one group.
+        // Locations, bodies and lengths are specific to a request: requests that differ in the same aspects form one group.
         let aspects: Vec<_> = different
             .changes
             .iter()
@@ -159,7 +159,7 @@ pub(super) fn report(
             }
         }
     }
-    // All groups of an Ingress together, and what belongs to none at the end.
+    // All groups of one Ingress together; groups without an Ingress last.
     groups.sort_by(|a, b| (a.ingress.is_none(), &a.ingress).cmp(&(b.ingress.is_none(), &b.ingress)));
     Report {
         asked: compared.asked,
@@ -183,7 +183,7 @@ fn told(explainer: &Explainer<'_>, request: &Question, common: &[(String, String
     explainer.of(&request.method, &request.url(), &fields)
 }
 
-/// Whether the explanation is about what differs: a status or location that Fairway has decided.
+/// Whether the explanation covers the difference: a status or location that Fairway decided.
 fn explains(told: &Told, different: &Different) -> bool {
     let new = different.new.as_ref().map(|answer| answer.status);
     let decided = |change: &Change| matches!(change.aspect, Aspect::Status | Aspect::Location);
@@ -214,10 +214,10 @@ fn related(reading: &Reading, ingress: &Origin, changes: &[Change]) -> Vec<Relat
     related
 }
 
-/// Beginnings of names of annotations that can change anything.
+/// Prefixes of annotation names that can change any aspect.
 const ANYTHING: [&str; 5] =
     ["configuration-snippet", "server-snippet", "canary", "default-backend", "custom-http-errors"];
-/// Those that decide about access, and limits.
+/// Those that control access and limits.
 const ACCESS: [&str; 11] = [
     "auth-",
     "whitelist-",
@@ -245,7 +245,7 @@ const REDIRECTS: [&str; 12] = [
     "proxy-redirect-",
     "auth-signin",
 ];
-/// Those that decide which backend gets what.
+/// Those that choose the backend, or what it receives.
 const ROUTING: [&str; 10] = [
     "rewrite-target",
     "use-regex",
@@ -319,7 +319,7 @@ mod tests {
         }
     }
 
-    /// A beginning that fits no known name is a slip.
+    /// A prefix that matches no known name is a mistake.
     #[test]
     fn the_names_are_those_of_annotations() {
         let all = [&ANYTHING[..], &ACCESS, &REDIRECTS, &ROUTING, &TIMES, &CONNECTION, &COOKIES].concat();

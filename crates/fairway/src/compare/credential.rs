@@ -1,6 +1,6 @@
-//! Credentials in the URLs of an access log: they are never sent again.
+//! Detects credentials in the URLs of an access log, so that they are never replayed.
 
-/// Parts of names of query parameters whose values are credentials.
+/// Substrings of the names of query parameters whose values are credentials.
 const NAMES: [&str; 18] = [
     "token",
     "secret",
@@ -22,14 +22,14 @@ const NAMES: [&str; 18] = [
     "accesskey",
 ];
 
-/// Whole names.
+/// Complete names of such parameters.
 const WHOLE: [&str; 11] = ["key", "sig", "code", "auth", "pass", "sid", "ticket", "state", "nonce", "hmac", "pin"];
 
-/// The value that is sent instead.
+/// The value sent instead.
 const INSTEAD: &str = "redacted";
 
-/// A target without the values of parameters that look like credentials, and whether there were any; `None` if the path itself
-/// holds one, so that nothing like the request can be sent.
+/// A target with the values of parameters that look like credentials replaced, and whether there were any; `None` if the path itself
+/// contains one, in which case no similar request can be sent.
 pub(super) fn without(target: &str) -> Option<(String, bool)> {
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     if path.split(['/', ';', '=']).any(is_credential) {
@@ -57,14 +57,13 @@ fn names_credential(name: &str) -> bool {
     WHOLE.contains(&&*name) || NAMES.iter().any(|part| name.contains(part))
 }
 
-/// Whether a text is a credential by its form: a JSON Web Token, or a long text of hexadecimal digits or base64 without any
-/// word in it.
+/// Whether a text has the form of a credential: a JSON Web Token, or a long text of hexadecimal digits or base64 that contains no word.
 fn is_credential(text: &str) -> bool {
     let token = text.starts_with("eyJ") && text.len() >= 20;
     let long = text.len() >= 32 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_+".contains(&b));
     let digits = text.bytes().filter(u8::is_ascii_digit).count();
     let mixed = digits >= 4 && text.bytes().any(|b| b.is_ascii_alphabetic());
-    // A UUID names a thing more often than it grants anything, and so does the hash in the name of a script.
+    // A UUID more often names something than grants access; so does the hash in a script's name.
     let uuid = text.len() == 36 && text.bytes().filter(|b| *b == b'-').count() == 4;
     token || (long && mixed && !uuid && text.bytes().filter(|b| *b == b'-').count() < 3)
 }

@@ -1,5 +1,5 @@
-//! Requests out of Ingresses: each path, with and without a slash at its end, something below it, other methods, a wrong host, over
-//! http and https, samples of each pattern; and what annotations react to: other names of the host, an `Origin`, the field of a canary.
+//! Derives requests from Ingresses: each path, with and without a trailing slash, a path below it, other methods, a wrong host, over http
+//! and https, and samples of each pattern; also what annotations react to: other names of the host, an `Origin`, the canary's field.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -12,15 +12,15 @@ use super::{Collected, Options};
 use crate::pattern;
 use crate::reading::Reading;
 
-/// A label, a name and a segment that nothing else has.
+/// A label, name or path segment that occurs nowhere else.
 const MARK: &str = "fairway-compare";
-/// The host for rules without one, and a host that no Ingress has: no public DNS has this top-level domain (RFC 6761).
+/// The host for rules without one, and a host that no Ingress has: the top-level domain is reserved (RFC 6761).
 const NO_HOST: &str = "fairway-compare.invalid";
 
-/// Most requests by the names of others.
+/// Most requests that [`crossing`] returns.
 const CROSSING: usize = 20_000;
 
-/// The requests for all Ingresses that are served, Ingress by Ingress.
+/// The requests for all served Ingresses, one Ingress after another.
 pub(super) fn requests(reading: &Reading, options: &Options) -> Collected {
     let mut all = Derived { options, collected: Collected::default(), seen: HashSet::new() };
     for (key, object) in reading.objects.of_kind(Kind::Ingress) {
@@ -37,8 +37,8 @@ pub(super) fn requests(reading: &Reading, options: &Options) -> Collected {
     all.collected
 }
 
-/// Requests for the paths of wildcards, and of rules without a host, by names that other rules have for themselves. Each comes with the
-/// Ingress whose path it is; that of the name is the question's own. They are at most [`CROSSING`].
+/// Requests for the paths of wildcard hosts and of rules without a host, sent to names that other rules have. Each comes with the Ingress
+/// that has the path; the question's own origin is the Ingress that has the name. There are at most [`CROSSING`].
 pub(super) fn crossing(reading: &Reading) -> Vec<(Question, Origin)> {
     let (mut names, mut wide) = (BTreeMap::<String, Origin>::new(), Vec::new());
     for (key, object) in reading.objects.of_kind(Kind::Ingress) {
@@ -86,17 +86,17 @@ pub(super) fn sample(host: Option<&str>) -> String {
     }
 }
 
-/// The beginning of a path that is no pattern, and whether that is all of it.
+/// The literal prefix of a path pattern, and whether that is the whole path.
 pub(super) fn literal(path: &str) -> (&str, bool) {
     let Some(end) = path.find(['(', '[', '{', '*', '+', '?', '|', '^', '$', '\\', '.']) else { return (path, true) };
-    // A lone dot is part of a file name; `.*` and `.+` are a pattern.
+    // A lone dot is part of a file name; `.*` and `.+` belong to a pattern.
     let (before, after) = path.split_at(end);
     if after.starts_with('.') && !after[1..].starts_with(['*', '+', '?', '{']) {
         let (rest, whole) = literal(&after[1..]);
         return (&path[..end + 1 + rest.len()], whole);
     }
     match after.chars().next() {
-        // The character before it may be missing.
+        // The character before the quantifier is optional.
         Some('*' | '?' | '{') => (before.char_indices().next_back().map_or("", |(at, _)| &before[..at]), false),
         _ => (before, false),
     }
@@ -172,7 +172,7 @@ impl Derived<'_> {
         }
     }
 
-    /// A request of a page of an origin that is admitted, one that is not, and a preflight.
+    /// A request from a page of an allowed origin, one from another origin, and a preflight.
     fn cors(&mut self, ingress: Option<&Origin>, host: &str, path: &str, admitted: Option<&str>) {
         let first = admitted.and_then(|list| list.split(',').map(str::trim).find(|origin| origin.contains("://")));
         let page = first.unwrap_or("https://fairway-compare.example").replace("://*", &format!("://{MARK}"));
@@ -184,7 +184,7 @@ impl Derived<'_> {
         }
     }
 
-    /// Adds a request over http and https, unless it is there or its method is not asked for.
+    /// Adds a request over http and https, unless it is already there or its method is excluded.
     fn add(&mut self, origin: Option<&Origin>, method: &str, host: &str, target: &str, fields: &[(&str, &str)]) {
         if !self.options.methods.iter().any(|asked| asked == method) {
             return;

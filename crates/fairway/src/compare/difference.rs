@@ -1,5 +1,5 @@
-//! What of two answers differs. An answer is taken apart into aspects, each a text; two answers differ in the aspects whose texts
-//! differ. What changes from answer to answer at the old address itself is no difference.
+//! The differences between two responses. A response is split into aspects, each a text; two responses differ in the aspects whose texts
+//! differ. What varies between responses of the old address itself does not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,7 +10,7 @@ use super::address::Address;
 use super::question::Question;
 use super::response::{NoAnswer, Response};
 
-/// Fields that differ always, or that say nothing about what the client gets.
+/// Fields that always differ, or that say nothing about the content.
 pub(super) const IGNORED: [&str; 13] = [
     "age",
     "alt-svc",
@@ -19,7 +19,7 @@ pub(super) const IGNORED: [&str; 13] = [
     "content-length",
     "date",
     "keep-alive",
-    // Compared by itself, see `Aspect::Location`.
+    // Compared separately, see `Aspect::Location`.
     "location",
     "proxy-connection",
     "server",
@@ -29,13 +29,13 @@ pub(super) const IGNORED: [&str; 13] = [
     "x-request-id",
 ];
 
-/// Bytes shown of each body from where two begin to differ.
+/// Bytes of each body shown from the first difference.
 const EXCERPT: usize = 30;
 
 /// A part of an answer.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Aspect {
-    /// Whether there is an answer.
+    /// Whether there is a response.
     Answer,
     Status,
     Location,
@@ -44,7 +44,7 @@ pub(super) enum Aspect {
     Body,
 }
 
-/// A difference in one aspect. `None` where an answer has nothing of that kind.
+/// A difference in one aspect. `None` where a response lacks the aspect.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Change {
     pub(super) aspect: Aspect,
@@ -52,14 +52,14 @@ pub(super) struct Change {
     pub(super) new: Option<String>,
 }
 
-/// The user's choice of what to compare.
+/// The user's options on what to compare.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rules {
-    /// Compare only these fields, if there are any.
+    /// Compares only these fields, if there are any.
     pub(super) only: BTreeSet<String>,
-    /// Fields to ignore; also `body`.
+    /// Fields to ignore; may include `body`.
     pub(super) ignored: BTreeSet<String>,
-    /// Ignore nothing by default.
+    /// Ignores nothing by default.
     pub(super) strict: bool,
 }
 
@@ -95,12 +95,12 @@ pub(super) fn differences(
     let mut old = aspects(request, old_answer, addresses[0], rules);
     let mut new = aspects(request, new_answer, addresses[1], rules);
     if old_answer.status != new_answer.status {
-        // All else follows from that.
+        // All other differences follow from the status.
         let matters = |aspect: &Aspect| matches!(aspect, Aspect::Status | Aspect::Location);
         old.retain(|aspect, _| matters(aspect));
         new.retain(|aspect, _| matters(aspect));
     } else if !rules.strict && old_answer.is_built_in() && new_answer.is_built_in() {
-        // Each signs its own pages.
+        // Each program's built-in pages carry its own name.
         for aspect in [Aspect::Body, Aspect::Field("content-type".to_owned())] {
             old.remove(&aspect);
             new.remove(&aspect);
@@ -124,7 +124,7 @@ pub(super) fn differences(
     all.into_iter().filter_map(change).collect()
 }
 
-/// Where the beginnings of two bodies begin to differ, and a few characters from there of each. `None` if either is no text there.
+/// Where the beginnings of two bodies first differ, and an excerpt of each from there. `None` if either is not text there.
 fn first_difference(old: &[u8], new: &[u8]) -> Option<(usize, [String; 2])> {
     let at = old.iter().zip(new).position(|(old, new)| old != new)?;
     let excerpt = |body: &[u8]| {
@@ -135,8 +135,8 @@ fn first_difference(old: &[u8], new: &[u8]) -> Option<(usize, [String; 2])> {
     Some((at, [excerpt(old)?, excerpt(new)?]))
 }
 
-/// Takes out what changes between two answers of the old address too, as far as it is there in all of them. Returns what was taken
-/// out.
+/// Removes the changes in aspects that also vary between responses of the old address, unless only the new response lacks the aspect.
+/// Returns the removed changes.
 pub(super) fn steady(changes: &mut Vec<Change>, own: &[Change]) -> Vec<Change> {
     let unsteady = |change: &Change| {
         let itself = own.iter().find(|own| own.aspect == change.aspect);
@@ -146,9 +146,9 @@ pub(super) fn steady(changes: &mut Vec<Change>, own: &[Change]) -> Vec<Change> {
             let before_query =
                 |text: &Option<String>| text.as_deref().and_then(|text| text.split('?').next().map(str::to_owned));
             let known = match change.aspect {
-                // A status or an error counts unless the old address has it, too.
+                // A status or an error counts unless the old address also returns it.
                 Aspect::Status | Aspect::Answer => change.new == own.old || change.new == own.new,
-                // The query of a login page changes each time, but not the page.
+                // The query of a login page's URL changes each time, but its path does not.
                 Aspect::Location => {
                     [&own.old, &own.new].into_iter().any(|own| before_query(own) == before_query(&change.new))
                 }
@@ -181,14 +181,14 @@ fn aspects(request: &Question, answer: &Response, address: &Address, rules: &Rul
     }
     let coded = answer.field("content-encoding").is_some_and(|coding| coding != "identity");
     if request.method != "HEAD" && !rules.ignored.contains("body") {
-        // Two encoders never agree on the bytes.
+        // No two encoders produce the same bytes.
         let body = if coded && answer.body.length > 0 { "encoded".to_owned() } else { answer.body.to_string() };
         all.insert(Aspect::Body, body);
     }
     all
 }
 
-/// A location without the port that its own address has for the scheme, and without the default ports: clients get to the same place.
+/// A location without the default ports, and without the port that the address itself has for the scheme: clients reach the same place.
 fn plain_location(location: &str, request: &Question, address: &Address) -> String {
     let Some((scheme, rest)) = location.split_once("://") else { return location.to_owned() };
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
@@ -199,12 +199,12 @@ fn plain_location(location: &str, request: &Question, address: &Address) -> Stri
     };
     let Some((name, port)) = authority.rsplit_once(':') else { return location.to_owned() };
     let Ok(port) = port.parse::<u16>() else { return location.to_owned() };
-    // A port that the client itself named is its own.
+    // A port that the client sent in the host is the client's own.
     let own = address.port(of_scheme) == Some(port) && !request.host.ends_with(&format!(":{port}"));
     if port == default || own { format!("{scheme}://{name}{path}") } else { location.to_owned() }
 }
 
-/// Names and attributes of cookies: their values are random, or belong to a session.
+/// Names and attributes of cookies. The values are random, or belong to a session.
 fn cookies(answer: &Response) -> String {
     let mut all: Vec<_> = answer
         .fields
@@ -213,7 +213,7 @@ fn cookies(answer: &Response) -> String {
         .map(|(_, value)| {
             let (pair, attributes) = value.split_once(';').unwrap_or((value, ""));
             let name = pair.split('=').next().unwrap_or_default().trim();
-            // The time follows from Max-Age, or from the moment.
+            // The time follows from Max-Age or from the current time.
             let attributes = attributes.split(';').map(str::trim).filter(|part| !part.is_empty());
             let mut attributes: Vec<_> = attributes
                 .map(|part| match part.split_once('=') {
@@ -230,7 +230,7 @@ fn cookies(answer: &Response) -> String {
     all.join(", ")
 }
 
-/// The members of a list whose order has no meaning.
+/// The members of a list whose order is irrelevant.
 fn members(list: &str) -> String {
     let members = list.split(',').map(str::trim).filter(|member| !member.is_empty());
     let mut members: Vec<_> = members.collect();

@@ -1,4 +1,4 @@
-//! The report for programs, as described by `docs/schema/compare.json`.
+//! The machine-readable report, as described by `docs/schema/compare.json`.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::cause::Report;
 use super::difference::{Aspect, Change};
 use super::question::Question;
 
-/// Everything, with all requests.
+/// The whole report, with all requests.
 pub(super) fn json(sides: &[String; 2], report: &Report, left_out: &BTreeMap<String, u64>, redacted: u64) -> Value {
     let requests = |all: &[Question]| all.iter().map(request).collect::<Vec<_>>();
     let groups = report.groups.iter().map(|group| {
@@ -65,7 +65,7 @@ fn change(change: &Change) -> Value {
     json!({"kind": kind, "name": name, "old": change.old, "new": change.new})
 }
 
-/// The kind of an aspect, and the name of a field.
+/// The kind of an aspect, and the field's name if it is a field.
 fn aspect(aspect: &Aspect) -> (&'static str, Option<&str>) {
     match aspect {
         Aspect::Answer => ("answer", None),

@@ -1,4 +1,4 @@
-//! A list of requests: one a line, `[METHOD] URL`, empty lines and comments (`#`) aside.
+//! A list of requests, one per line: `[METHOD] URL`. Empty lines and comments (`#`) are skipped.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read};
@@ -10,7 +10,7 @@ use super::question::Question;
 use super::{Collected, Options};
 use crate::flags::UsageError;
 
-/// Longest line that is read: more than the longest request line that servers take.
+/// Longest line that is read: longer than any request line that servers accept.
 pub(super) const LINE: usize = 64 << 10;
 
 /// Opens a file, or standard input for `-`.
@@ -22,7 +22,7 @@ pub(super) fn open(path: &Path) -> anyhow::Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::new(file)))
 }
 
-/// The next line without its end; `None` at the end of the file. Of a longer line, only the beginning is kept.
+/// The next line without its line ending; `None` at the end of the file. A longer line is cut off.
 pub(super) fn next_line(input: &mut dyn BufRead, line: &mut Vec<u8>) -> std::io::Result<Option<()>> {
     line.clear();
     if Read::take(&mut *input, LINE as u64).read_until(b'\n', line)? == 0 {
@@ -36,7 +36,7 @@ pub(super) fn next_line(input: &mut dyn BufRead, line: &mut Vec<u8>) -> std::io:
     Ok(Some(()))
 }
 
-/// Reads the whole list; a line that is no request is an error, since a person wrote it.
+/// Reads the whole list. A line that is not a request is an error, since a person wrote it.
 pub(super) fn read(path: &Path, options: &Options) -> anyhow::Result<Collected> {
     let mut input = open(path)?;
     let (mut collected, mut seen, mut line) = (Collected::default(), HashSet::new(), Vec::new());

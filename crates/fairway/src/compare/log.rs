@@ -1,8 +1,8 @@
-//! Requests out of an access log. Three formats are known, and recognized line by line: JSON as Fairway writes it, `upstreaminfo` as
-//! ingress-nginx does, and `combined`. Only method, host, path and query are taken; see [`credential`] for what of these is not sent.
+//! Extracts requests from an access log. It recognizes three formats, line by line: JSON as Fairway writes it, `upstreaminfo` as
+//! ingress-nginx writes it, and `combined`. It takes only method, host, path and query; [`credential`] decides which of these are not sent.
 //!
-//! The last two formats don't name the host. It follows from `--host`, or from the Ingresses: `upstreaminfo` names the Service port
-//! that a request went to.
+//! The last two formats don't name the host. `--host` supplies it, or the Ingresses do: `upstreaminfo` names the Service port that a
+//! request went to.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -17,10 +17,10 @@ use super::{Collected, Options, credential, derive, list};
 use crate::flags::UsageError;
 use crate::reading::Reading;
 
-/// Hosts that one line is tried at, if the Ingresses leave a choice.
+/// Most hosts tried for one line if the Ingresses allow several.
 const HOSTS: usize = 5;
 
-/// What a line says.
+/// The content of a line.
 #[derive(Debug, Default, Eq, PartialEq)]
 struct LogLine {
     method: String,
@@ -32,7 +32,7 @@ struct LogLine {
     upstream: Option<String>,
 }
 
-/// Reads a whole log. Of equal requests one is kept; of too many, those that were seen most often.
+/// Reads a whole log. It keeps one of equal requests, and the most frequent ones if there are too many.
 pub(super) fn read(path: &Path, options: &Options, reading: Option<&Reading>) -> anyhow::Result<Collected> {
     let hosts = reading.map(Hosts::of).unwrap_or_default();
     let mut input = list::open(path)?;
@@ -52,7 +52,7 @@ pub(super) fn read(path: &Path, options: &Options, reading: Option<&Reading>) ->
         };
         for request in hosts.requests(found, options, &mut collected) {
             let order = seen.len();
-            // Ten times as many as are sent: enough to find the most frequent, and a bound for the memory.
+            // Ten times as many as are sent: enough to find the most frequent ones, and a bound on memory.
             match seen.get_mut(&request) {
                 Some((_, count)) => *count += 1,
                 None if order < options.max_requests.saturating_mul(10) => _ = seen.insert(request, (order, 1)),
@@ -73,7 +73,7 @@ pub(super) fn read(path: &Path, options: &Options, reading: Option<&Reading>) ->
     Ok(collected)
 }
 
-/// What the Ingresses tell about lines.
+/// What the Ingresses say about log lines.
 #[derive(Debug, Default)]
 struct Hosts {
     /// Hosts and paths, by namespace, Service and port, joined by dashes.
@@ -108,7 +108,7 @@ impl Hosts {
         hosts
     }
 
-    /// The requests that a line stands for: one, unless its host is not certain.
+    /// The requests that a line stands for: one, unless its host is ambiguous.
     fn requests(&self, line: LogLine, options: &Options, collected: &mut Collected) -> Vec<Question> {
         let Some((target, redacted)) = credential::without(&line.target) else {
             collected.leave_out("the path has a credential in it");
@@ -125,7 +125,7 @@ impl Hosts {
         }
         let scheme = |host: &str| match (options.scheme, line.scheme, line.status) {
             (Some(scheme), ..) | (None, Some(scheme), _) => scheme,
-            // Plain HTTP was redirected.
+            // A redirect from plain HTTP.
             (None, None, Some(308)) => Scheme::Http,
             (None, None, _) if self.secure.contains(host) => Scheme::Https,
             (None, None, _) => Scheme::Http,
@@ -165,7 +165,7 @@ fn parse(line: &str) -> Option<LogLine> {
     words.next()?.parse::<u64>().ok()?;
     let mut line = of_request(&unescaped(request))?;
     line.status = Some(status);
-    // After referer and agent, in which nginx escapes quotes.
+    // After the referer and agent, in which nginx escapes quotes.
     let tail = rest.splitn(5, '"').nth(4).unwrap_or_default();
     let upstream = tail.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(name, _)| name);
     line.upstream = upstream.filter(|name| !name.is_empty() && *name != "-").map(str::to_owned);
@@ -187,7 +187,7 @@ fn of_request(text: &str) -> Option<LogLine> {
     Some(line)
 }
 
-/// The names that Fairway writes, and those that are common in logs of ingress-nginx.
+/// The names that Fairway writes, and those common in ingress-nginx logs.
 fn of_json(fields: &Map<String, Value>) -> Option<LogLine> {
     let text = |names: &[&str]| {
         let found = names.iter().find_map(|name| fields.get(*name).and_then(Value::as_str));

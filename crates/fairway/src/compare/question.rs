@@ -1,4 +1,4 @@
-//! What is asked of both addresses: method, scheme, host, target. Equal questions are sent once.
+//! A request sent to both addresses: method, scheme, host, target. Equal questions are sent once.
 
 use std::str::FromStr;
 
@@ -53,7 +53,7 @@ impl Question {
         if request.can_be_sent() { Ok(request) } else { Err(wrong("it has bytes that no client sends")) }
     }
 
-    /// Whether a client could send it.
+    /// Whether a client could send this request.
     pub(super) fn can_be_sent(&self) -> bool {
         let host = !self.host.is_empty() && self.host.len() <= HOST && self.host.bytes().all(|b| b.is_ascii_graphic());
         let target = self.target.len() <= TARGET
@@ -75,7 +75,7 @@ impl Question {
         format!("{}://{}{}", self.scheme, self.host, if self.target == "*" { "" } else { &self.target })
     }
 
-    /// Whether it can be sent again without harm.
+    /// Whether the request can be repeated without harm.
     pub(super) fn is_safe(&self) -> bool {
         matches!(self.method.as_str(), "GET" | "HEAD" | "OPTIONS")
     }

@@ -1,42 +1,42 @@
-//! An answer, as far as it is compared.
+//! The parts of a response that are compared.
 
 use std::fmt;
 
 use aws_lc_rs::digest;
 
-/// The beginning of a body that is kept, to recognize the pages that proxies make themselves.
+/// Bytes kept from the start of a body, to recognize the built-in pages of proxies.
 const START: usize = 1 << 10;
 
 /// A response.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Response {
     pub(super) status: u16,
-    /// Names in lower case, and values, in the order in which they came.
+    /// Names in lower case, and values, in their original order.
     pub(super) fields: Vec<(String, String)>,
     pub(super) body: Body,
 }
 
-/// The facts about a body that was read, or the beginning of it.
+/// Facts about a body, or about the part of it that was read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Body {
     pub(super) length: u64,
     /// The first 16 digits of its SHA-256.
     pub(super) hash: String,
-    /// False if only its beginning was read.
+    /// False if only the beginning was read.
     pub(super) whole: bool,
     pub(super) start: Vec<u8>,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum NoAnswer {
-    /// No connection.
+    /// Connecting failed.
     Unreachable(String),
     /// The TLS handshake failed.
     Tls(String),
     /// It took too long.
     TimedOut,
-    /// The connection ended, or what came was no HTTP.
+    /// The connection ended, or the peer didn't speak HTTP.
     Broken(String),
 }
 
@@ -59,7 +59,7 @@ impl Response {
         (!values.is_empty()).then(|| values.join(", "))
     }
 
-    /// The program whose built-in page the body is.
+    /// Whether the body is the built-in page of a known proxy.
     pub(super) fn is_built_in(&self) -> bool {
         let page = String::from_utf8_lossy(&self.body.start);
         let title = format!("<head><title>{}", self.status);
@@ -81,7 +81,7 @@ impl BodyReader {
         Self { hash: digest::Context::new(&digest::SHA256), length: 0, start: Vec::new(), limit }
     }
 
-    /// Takes a piece; false once there is more than the limit.
+    /// Takes a piece; returns false once the limit is exceeded.
     pub(super) fn take(&mut self, piece: &[u8]) -> bool {
         let room = usize::try_from(self.limit - self.length).unwrap_or(usize::MAX);
         let fitting = &piece[..piece.len().min(room)];

@@ -1,4 +1,4 @@
-//! Sends all requests to both addresses, at a bounded rate, and keeps what differs.
+//! Sends all requests to both addresses at a bounded rate, and keeps the differences.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -14,29 +14,29 @@ use super::question::Question;
 use super::response::{NoAnswer, Response};
 use crate::terminal::count;
 
-/// Connections that fail one after the other before the rest is not tried.
+/// Consecutive failed connections after which the run stops.
 const FAILURES: usize = 5;
 
-/// How often the old address is asked again because of a difference. Of two pods that answer at random, one gives all five
-/// answers in 3 of 100 cases.
+/// How often the old address is asked again after a difference. If two pods answer at random, all five answers come from one pod in 3 of
+/// 100 cases.
 const REPEATS: usize = 4;
-/// After that many requests to a host with the same differences, the next ones are repeated once.
+/// After this many requests to a host with the same differences, later ones are repeated only once.
 const CONFIRMED: usize = 3;
 
-/// What came of the requests.
+/// The outcome of all requests.
 #[derive(Debug, Default)]
 pub(super) struct Compared {
     pub(super) asked: usize,
-    /// Requests with the same answer, but for what is ignored.
+    /// Requests with the same response, apart from what is ignored.
     pub(super) same: usize,
     pub(super) different: Vec<Different>,
-    /// Requests with parts in the answer that change at the old address itself.
+    /// Requests whose responses vary in some aspects at the old address itself.
     pub(super) unsteady: Vec<(Question, Vec<Aspect>)>,
-    /// Why not all requests were sent.
+    /// Why some requests were not sent.
     pub(super) stopped: Option<String>,
 }
 
-/// A request with different answers.
+/// A request with different responses.
 #[derive(Debug)]
 pub(super) struct Different {
     pub(super) request: Question,
@@ -45,7 +45,7 @@ pub(super) struct Different {
     pub(super) new: Option<Response>,
 }
 
-/// Runs until all requests have been sent, an address is gone, or the user interrupts.
+/// Runs until all requests are sent, an address stops answering, or the user interrupts.
 pub(super) async fn run(
     sides: &mut [Asker; 2],
     requests: &[Question],
@@ -85,7 +85,7 @@ pub(super) async fn run(
     Ok(compared)
 }
 
-/// Fails at once if nothing listens where requests are to go.
+/// Fails at once if an address accepts no connection for a scheme that requests need.
 async fn probe(sides: &[Asker; 2], requests: &[Question]) -> anyhow::Result<()> {
     for scheme in [Scheme::Http, Scheme::Https] {
         if !requests.iter().any(|request| request.scheme == scheme) {
@@ -104,14 +104,14 @@ async fn probe(sides: &[Asker; 2], requests: &[Question]) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// The answers to one request, and what of them differs.
+/// The responses to one request, and their differences.
 struct Answers {
     outcomes: [Result<Response, NoAnswer>; 2],
     changes: Vec<Change>,
     unsteady: Vec<Change>,
 }
 
-/// Requests by host and by what differed.
+/// Number of requests by host and by what differed.
 type Confirmed = BTreeMap<(String, Vec<Aspect>), usize>;
 
 async fn both(
@@ -161,7 +161,7 @@ impl Compared {
     }
 }
 
-/// A line on the terminal that says how far it is.
+/// A progress line on the terminal.
 struct Progress {
     total: usize,
     shown: bool,

@@ -1,4 +1,4 @@
-//! The report for people: differences by Ingress, then what was not compared, then the totals.
+//! The human-readable report: differences by Ingress, then what was not compared, then the totals.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -11,9 +11,9 @@ use super::difference::{Aspect, Change};
 use super::question::Question;
 use crate::terminal::{Style, Terminal, count, printable};
 
-/// Requests shown one by one.
+/// Requests listed for one difference.
 const SHOWN: usize = 3;
-/// From so many Ingresses on, the same difference is shown once.
+/// Number of Ingresses from which a shared difference is shown once.
 const COMMON: usize = 4;
 /// Longest value shown.
 const VALUE: usize = 300;
@@ -77,7 +77,7 @@ pub(super) fn render(
     page.out
 }
 
-/// Groups of so many Ingresses that it is no matter of one of them: the same change of a field, and no annotation that concerns it.
+/// Groups that share a change of a field which no annotation concerns, over so many Ingresses that the cause is not any single one.
 fn common(groups: &[Group]) -> Vec<Vec<&Group>> {
     let mut by_changes: BTreeMap<&[Change], Vec<&Group>> = BTreeMap::new();
     let fields = |group: &&Group| group.changes.iter().all(|change| matches!(change.aspect, Aspect::Field(_)));
@@ -110,7 +110,7 @@ impl Sheet {
         self.title(&format!("{name}{place}"));
     }
 
-    /// Groups that differ in the same way.
+    /// Adds groups that differ in the same way.
     fn common(&mut self, same: &[&Group]) {
         let ingresses = same.iter().filter_map(|group| group.ingress.as_ref()).collect::<BTreeSet<_>>().len();
         self.title(&count(ingresses, "Ingress", "Ingresses"));

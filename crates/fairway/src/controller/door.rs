@@ -1,6 +1,6 @@
-//! Where proxies come in: a socket in the same pod, or an address for those of other pods.
+//! Where proxies connect: a socket within the pod, or an address for proxies in other pods.
 //!
-//! Invariant: an address serves nobody before the authorities are known that all controllers of the installation share.
+//! Invariant: an address serves no proxy before the authorities are known, which all controllers of the installation share.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -20,16 +20,16 @@ use tracing::{info, warn};
 
 use crate::role;
 
-/// How often the authorities are looked at. A new one signs a day later, see the crate of the channel.
+/// How often the authorities are checked. A new one signs only after a day, see the crate of the channel.
 const LOOK: Duration = Duration::from_secs(300);
 
 /// The same while they can't be read or written.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
-/// How long a certificate of this controller is used. It is valid for a week.
+/// How long this controller uses one certificate. It is valid for a week.
 const CERTIFICATE: Duration = Duration::from_secs(86_400);
 
-/// Tokens that wait to be checked.
+/// Tokens that may wait to be checked.
 const CLAIMS: usize = 16;
 
 /// A door for proxies.
@@ -40,9 +40,9 @@ pub(super) enum Door {
 
 /// An open door.
 pub(super) struct OpenDoor {
-    /// Becomes `true` when proxies are served.
+    /// Becomes `true` once proxies are served.
     pub(super) ready: watch::Receiver<bool>,
-    /// Closes the door, where proxies have others to go to.
+    /// Closes the door, if proxies can connect to another controller.
     pub(super) close: Option<AbortHandle>,
 }
 
@@ -59,10 +59,10 @@ pub(super) struct AddressDoor {
 }
 
 impl Door {
-    /// Opens it, as the command line says.
+    /// Opens the door that the command line asks for.
     ///
     /// # Errors
-    /// If the place is taken, or the own namespace is not known.
+    /// If the address or socket is taken, or the controller's namespace is unknown.
     pub(super) fn bind(matches: &ArgMatches, config: &ControllerConfig, runtime: &Runtime) -> anyhow::Result<Self> {
         let _within = runtime.enter();
         let Some(listen) = matches.get_one::<String>("control-listen") else {
@@ -123,12 +123,12 @@ impl Door {
     }
 }
 
-/// Keeps the authorities, and the certificate of this controller.
+/// Maintains the authorities, and this controller's certificate.
 struct Office {
     secret: Keep,
     published: Keep,
     papers: watch::Sender<Option<Papers>>,
-    /// What everyone trusts by the newest papers, and since when they are used.
+    /// The trusted certificates in the newest papers, and when those came into use.
     current: Option<(String, Instant)>,
     read_only: bool,
 }
@@ -150,13 +150,13 @@ impl Office {
         }
     }
 
-    /// Makes the authorities what they should be at this time, and uses them.
+    /// Brings the authorities up to date, and uses them.
     async fn settle(&mut self, now: SystemTime) -> anyhow::Result<()> {
         let kept = self.secret.read().await?;
         let before = match &kept {
             Some(kept) if !kept.text.is_empty() => {
                 let read = Authorities::from_json(&kept.text);
-                // What can't be read is not written over: whose it is, only people can tell.
+                // Unreadable content is not overwritten: only a person can tell whose it is.
                 Some(read.with_context(|| format!("the {:?}; delete it to have new ones", self.secret))?)
             }
             _ => None,
@@ -169,7 +169,7 @@ impl Office {
             (None, Some(before)) => before,
             (Some(_), Some(before)) if self.read_only => before,
             (Some(due), _) if !self.read_only => {
-                // If another controller was faster, the next look finds what that has written.
+                // If another controller was faster, the next check finds what it wrote.
                 self.secret.write(&due.to_json()?, kept).await?;
                 info!(
                     authority = due.newest(),
@@ -194,11 +194,11 @@ impl Office {
     }
 }
 
-/// Has the API server check the tokens that are shown.
+/// Has the API server check the tokens presented by proxies.
 async fn check(mut claims: mpsc::Receiver<Claim>, reviewer: TokenReviewer) {
     while let Some(Claim { token, answer }) = claims.recv().await {
         let reviewer = reviewer.clone();
-        // As many at a time as the channel lets through.
+        // The channel bounds how many run at a time.
         tokio::spawn(async move {
             let verdict = reviewer.review(token.expose()).await.map_err(|error| match error {
                 Unrecognised::Token(reason) => Denied::Token(reason),

@@ -1,7 +1,7 @@
-//! `fairway controller --restart-on-failure`: a process that has the controller as its child, and starts it again when it fails.
+//! `fairway controller --restart-on-failure`: runs the controller as a child process, and restarts it when it fails.
 //!
-//! A container that ends makes its whole pod unready, and Kubernetes waits for up to five minutes before it starts one again that keeps
-//! failing. Beside a controller, a proxy would lose its clients for that time, though it can serve without one.
+//! A container that ends makes its whole pod unready, and Kubernetes waits up to five minutes before it restarts a container that keeps
+//! failing. A proxy in the same pod would lose its clients for that time, although it can serve without a controller.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -22,21 +22,21 @@ use crate::status::ask;
 use crate::wiring::Signals;
 use crate::{USAGE, role};
 
-/// The switch: without it, the command is the child's.
+/// The switch. Without it, the command runs the controller itself.
 pub(super) const SWITCH: &str = "restart-on-failure";
 
-/// Time between two questions whether the child is well, and how many of them in a row may stay without an answer: the probe of the
-/// container without this process.
+/// Interval between liveness checks of the child, and how many in a row may fail: the same values as the container's probe when there is no
+/// parent process.
 const PERIOD: Duration = Duration::from_secs(10);
 const FAILURES: u32 = 5;
 
-/// Time for an answer.
+/// Timeout of a check.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Waits before a restart: the shortest, and the longest. Each is twice the one before, until a child has run for longer than the longest.
+/// Shortest and longest wait before a restart. Each wait is twice the previous one, until a child runs for longer than the longest.
 const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// Runs the command until it is asked to end, or the child ends of its own accord or because of its command line.
+/// Runs the command until it is asked to stop, or until the child exits successfully or rejects its command line.
 pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let Some(flags) = role::begin(matches, "parent of the controller") else { return Ok(ExitCode::SUCCESS) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -45,10 +45,10 @@ pub(super) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let mut command = Command::new(std::env::current_exe().context("the path of this program")?);
     let switch = format!("--{SWITCH}");
     command.args(std::env::args_os().skip(1).filter(|word| *word != *switch));
-    // What a terminal sends to its processes reaches the child once, by way of this process.
+    // A signal from the terminal reaches the child once, through this process.
     command.process_group(0);
     let code = runtime.block_on(keep(command, reachable(admin), signals))?;
-    // A question that is waiting for its answer must not hold up the end.
+    // A check that awaits its answer must not delay the exit.
     runtime.shutdown_background();
     Ok(code)
 }
@@ -81,7 +81,7 @@ async fn keep(mut command: Command, admin: SocketAddr, mut signals: Signals) -> 
     }
 }
 
-/// Passes on each signal that asks for the end until the child has ended.
+/// Passes on each termination signal until the child has ended.
 async fn end(
     mut child: Child,
     mut exits: tokio::signal::unix::Signal,
@@ -89,7 +89,7 @@ async fn end(
 ) -> anyhow::Result<ExitCode> {
     let id = Pid::from_raw(child.id().try_into()?);
     loop {
-        // It may just have ended; until it is waited for, no other process has its number.
+        // The child may have ended already; until it is waited for, no other process gets its process id.
         let _ = kill(id, Signal::SIGTERM);
         tokio::select! {
             status = ended(&mut child, &mut exits) => return Ok(code(status?)),
@@ -108,13 +108,13 @@ async fn ended(child: &mut Child, exits: &mut tokio::signal::unix::Signal) -> io
     }
 }
 
-/// The exit status that says the same of this process; as in a shell for a signal.
+/// The equivalent exit status for this process; for a signal, the one that a shell would use.
 fn code(status: ExitStatus) -> ExitCode {
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
     u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
-/// Waits until a process has not answered for [`FAILURES`] times in a row.
+/// Waits until a process has failed to answer [`FAILURES`] times in a row.
 async fn hung(mut answers: impl AsyncFnMut() -> bool) {
     let mut failures = 0;
     let mut times = interval_at(Instant::now() + PERIOD, PERIOD);
@@ -124,16 +124,16 @@ async fn hung(mut answers: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// Whether the child says that it is alive.
+/// Whether the child reports that it is alive.
 async fn answers(admin: SocketAddr) -> bool {
     if admin.port() == 0 {
-        // The kernel chose the port, and told only the child.
+        // The kernel chose the port, and only the child knows it.
         return true;
     }
     tokio::task::spawn_blocking(move || ask::get(admin, "/livez").is_ok()).await.unwrap_or_default()
 }
 
-/// Where a server at this address answers to this machine.
+/// The address by which this machine reaches a server that listens on `address`.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -180,12 +180,12 @@ mod tests {
         let begun = Instant::now();
         hung(async || {
             asked.set(asked.get() + 1);
-            // One answer in time, the fifth, begins the count anew.
+            // One answer in time, the fifth, resets the count.
             asked.get() == 5
         })
         .await;
         assert_eq!((asked.get(), begun.elapsed()), (10, PERIOD * 10));
-        // Silence takes no longer than refusals do.
+        // Silence takes no longer to detect than refusals.
         let begun = Instant::now();
         hung(async || std::future::pending().await).await;
         assert_eq!(begun.elapsed(), PERIOD * 5 + PATIENCE);
