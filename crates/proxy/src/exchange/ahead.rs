@@ -1,7 +1,7 @@
-//! Reads the body of a request before an endpoint is chosen, within bounds. A body that exceeds them is streamed from there on, as if
-//! it had not been waited for. With a directory for such bodies, memory holds little of them, and a file takes the rest.
+//! Reads the body of a request before an endpoint is chosen, within bounds. A body that exceeds them is streamed from there on. If a
+//! directory for bodies is configured, memory holds only a little of each body and a file takes the rest.
 //!
-//! Many servers take a request without a Content-Length for one without a body, so a body of unknown length is measured in this way.
+//! Many servers assume that a request without a Content-Length has no body, so a body of unknown length is measured this way.
 
 use std::future::poll_fn;
 use std::num::NonZeroU32;
@@ -34,7 +34,7 @@ impl Exchange<'_> {
                 (RequestBuffering::Unmeasured, Framing::Chunked) => !self.endpoint.shows_end(),
                 (RequestBuffering::Unmeasured, Framing::Length(_)) => false,
             };
-        // What a call sends may depend on the answer so far, and so does what follows a request for another protocol.
+        // What a gRPC call sends may depend on the answer so far; so may what follows a request to switch protocols.
         let waits = |head: Spanned<'_, RequestHead>| head.parsed.asked_protocols(head.bytes).is_none();
         wanted && !self.client.is_call() && self.client.head().is_some_and(waits)
     }
@@ -42,20 +42,20 @@ impl Exchange<'_> {
     /// Reads the body.
     ///
     /// # Errors
-    /// The client sent no whole body, or one that is malformed or too large.
+    /// The client did not send the whole body, or the body is malformed or too large.
     pub(super) async fn read_ahead(&mut self) -> Result<(), Failure> {
         self.wait_for_body(true).await
     }
 
-    /// Reads the body for a service that judges it, into memory.
+    /// Reads the whole body into memory, for a service that inspects it.
     ///
     /// # Errors
-    /// The client sent no whole body, or one that is malformed or longer than `most`, or there is no memory for it now.
+    /// The client did not send the whole body, the body is malformed or longer than `most`, or there is no memory for it now.
     pub(super) async fn read_whole(&mut self, most: NonZeroU32) -> Result<Vec<u8>, Failure> {
         let most = ByteLimit::of(most.get().into());
         match self.client.framing() {
             Framing::None | Framing::Length(0) | Framing::UntilClose => return Ok(Vec::new()),
-            // Nothing of it need be read to know.
+            // The announced length alone is too large.
             Framing::Length(length) if !most.admits(length) => return Err(Failure::BodyTooLarge),
             Framing::Length(_) | Framing::Chunked => {}
         }
@@ -64,7 +64,7 @@ impl Exchange<'_> {
         self.client.whole_data().ok_or(Failure::Authentication(None))
     }
 
-    /// Reads the body. The time that the client takes for it doesn't count for what bounds the request, what was used before does.
+    /// Reads the body. The time that the client takes to send it doesn't count towards the request's time limits; the time before it does.
     async fn wait_for_body(&mut self, spools: bool) -> Result<(), Failure> {
         let begun = Instant::now();
         poll_fn(|cx| self.poll_ahead(cx, spools)).await?;
@@ -77,9 +77,9 @@ impl Exchange<'_> {
         loop {
             match self.client.poll_spooled(cx) {
                 Poll::Ready(Ok(())) => {}
-                // The thread that writes it has logged why it can't.
+                // The writing thread has logged the error.
                 Poll::Ready(Err(_)) => return Poll::Ready(self.end_ahead(spools)),
-                // Nothing is received meanwhile.
+                // Nothing more is received until the file has been written.
                 Poll::Pending => return self.poll_limits().map(Err),
             }
             let ahead = self.client.look_ahead().map_err(Failure::RequestBody)?;
@@ -104,7 +104,7 @@ impl Exchange<'_> {
             if ahead == Ahead::Whole || !(room || self.client.is_spooled()) {
                 return Poll::Ready(self.end_ahead(spools));
             }
-            // Permission to send may not be written yet.
+            // The `100 Continue` may not be written yet.
             if let Poll::Ready(Err(failure)) = self.poll_write_client(cx) {
                 return Poll::Ready(Err(failure));
             }
@@ -115,7 +115,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Lets a file take the body; `false` if there is no directory for it.
+    /// Starts to write the body to a file; `false` if no directory is configured.
     fn begin_spooling(&mut self) -> bool {
         let Some(spools) = &self.facts.shard.common.spools else { return false };
         self.client.begin_spooling(spools.file());
@@ -128,7 +128,7 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Counts what is held of the body. Whether there is memory for more of it, of which a body needs less that a file may take.
+    /// Counts the bytes held of the body. Returns whether memory is left for more. A body that may be spooled to a file gets less memory.
     fn may_read_ahead(&mut self, spools: bool) -> bool {
         let held = self.client.held_ahead();
         let total = &self.facts.shard.ahead;
@@ -138,7 +138,7 @@ impl Exchange<'_> {
         held + LEAST_READ <= most && total.get() + LEAST_READ <= BODIES_AHEAD
     }
 
-    /// Counts what is held no more.
+    /// Subtracts what is no longer held.
     pub(super) fn release_ahead(&mut self) {
         if self.ahead > 0 {
             let total = &self.facts.shard.ahead;

@@ -1,7 +1,7 @@
-//! Reads the body of a response as fast as its endpoint sends it while the client takes its time (`proxy-buffering`).
+//! Reads the body of a response as fast as its endpoint sends it, however slowly the client reads (`proxy-buffering`).
 //!
-//! What waits for the client is bounded for each response and for each worker; beyond that, the endpoint is read at the speed of the client.
-//! A body that is there whole needs its endpoint no more, whose connection is free for other requests.
+//! What waits for the client is bounded for each response and for each worker; beyond that, the endpoint is read at the speed of the
+//! client. Once all of the body has arrived, the endpoint's connection is free for other requests.
 
 use std::task::{Context, Poll, ready};
 
@@ -15,40 +15,40 @@ use crate::http::{BodyError, KnownField, NameRules};
 use crate::limit::{RESPONSE_BUFFERED, RESPONSES_BUFFERED};
 use crate::timer::NEVER;
 
-/// How far a body was received.
+/// How much of a body has been received.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Intake {
-    /// More of it is to come.
+    /// More is to come.
     Open,
-    /// All of it was received, which its framing shows.
+    /// All of it has been received, as its framing shows.
     Whole,
     /// The endpoint has closed its side.
     Closed,
-    /// There will be no more of it.
+    /// No more will come.
     Failed(Failure),
-    /// It is malformed, or not understood. What takes it finds out.
+    /// It is malformed or could not be decoded. The code that forwards it will report that.
     Unclear,
 }
 
-/// The body of a response that is read ahead of its client.
+/// The body of a response that is read faster than its client takes it.
 #[derive(Debug)]
 pub(super) struct BufferedBody {
-    /// Most bytes that wait for the client.
+    /// Maximum number of bytes that wait for the client.
     most: usize,
-    /// Memory that was added to the buffer.
+    /// Memory added to the buffer.
     added: usize,
     decoder: BodyDecoder,
-    /// Bytes at the end of what was received that the decoder has not seen.
+    /// Received bytes, at the end of the buffer, that the decoder has not seen.
     unseen: usize,
     intake: Intake,
-    /// Whether the endpoint is needed no more.
+    /// Whether the endpoint is no longer needed.
     released: bool,
     /// Whether its connection ends with the request.
     close: bool,
 }
 
 impl BufferedBody {
-    /// Looks at what was received, which is at the end of `filled`.
+    /// Decodes the newly received bytes, which are at the end of `filled`.
     fn look(&mut self, filled: &[u8]) {
         while self.intake == Intake::Open {
             if self.decoder.is_done() {
@@ -66,8 +66,8 @@ impl BufferedBody {
 }
 
 impl Exchange<'_> {
-    /// Begins to read the body of the response ahead of the client, if the route wants that. An endpoint can refuse it for its response
-    /// (`X-Accel-Buffering: no`), and the parts of a call of gRPC may answer each other.
+    /// Begins to read the body of the response ahead of the client, if the route asks for that. An endpoint can refuse it for its response
+    /// (`X-Accel-Buffering: no`). gRPC calls are excluded, because their messages may answer each other.
     pub(super) fn begin_buffering(&mut self, forward: &Forward) {
         self.release_buffered();
         let Some(most) = forward.policy.response_buffer else { return };
@@ -80,7 +80,7 @@ impl Exchange<'_> {
         if refused || self.client.is_call() {
             return;
         }
-        // It only has to find the end: which trailers are passed on is decided elsewhere.
+        // This decoder only has to find the end; which trailers are passed on is decided elsewhere.
         let limits = ChunkLimits { names: NameRules::Tokens, ..ChunkLimits::default() };
         let mut body = BufferedBody {
             most: (most as usize).min(RESPONSE_BUFFERED),
@@ -104,7 +104,7 @@ impl Exchange<'_> {
             Intake::Open | Intake::Unclear => {}
             Intake::Closed => return Poll::Ready(Ok(false)),
             Intake::Failed(failure) => return Poll::Ready(Err(failure)),
-            // What takes the body sees its end at the same place.
+            // The code that forwards the body must have found its end at the same place.
             Intake::Whole => return Poll::Ready(Err(Failure::ResponseBody(BodyError::Incomplete))),
         }
         let before = self.endpoint.source().buffer.filled().len();
@@ -121,7 +121,7 @@ impl Exchange<'_> {
         Poll::Ready(received)
     }
 
-    /// Reads on while the client is waited for, as far as there is memory.
+    /// Keeps reading while the proxy waits for the client, as far as memory allows.
     pub(super) fn read_on(&mut self, cx: &mut Context<'_>) {
         if self.buffered.is_none() {
             return;
@@ -139,7 +139,7 @@ impl Exchange<'_> {
                 }
                 Poll::Pending => {
                     if self.limits.read <= self.facts.shard.timers.now() {
-                        // The client gets what is there first.
+                        // The client first gets what has been received.
                         self.note_intake(Intake::Failed(Failure::ReadTimeout));
                         self.limits.read = NEVER;
                     }
@@ -156,7 +156,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Whether more is to come and finds room.
+    /// Whether more is to come and there is room for it.
     fn may_read_on(&mut self) -> bool {
         let Some(body) = self.buffered.as_mut().filter(|body| body.intake == Intake::Open) else { return false };
         let shard = &self.facts.shard;
@@ -170,7 +170,7 @@ impl Exchange<'_> {
         room
     }
 
-    /// Gives up the endpoint once the body is there whole.
+    /// Releases the endpoint once all of the body has arrived.
     fn release_endpoint(&mut self) {
         let method = self.client.method();
         let Some(body) = &mut self.buffered else { return };
@@ -179,14 +179,14 @@ impl Exchange<'_> {
         }
         body.released = true;
         let shard = &self.facts.shard;
-        // Bytes behind the body belong to no request.
+        // Bytes after the body belong to no request.
         let kept = !shard.is_draining() && !body.close && body.unseen == 0;
         if let Some(connection) = self.endpoint.release(method).filter(|_| kept) {
             shard.upstreams.pool.borrow_mut().put(connection, shard.timers.now(), &self.live.prepared.pool);
         }
     }
 
-    /// Counts memory that was added to a buffer no more.
+    /// Gives back the memory that was added to the buffer.
     pub(super) fn release_buffered(&mut self) {
         if let Some(body) = self.buffered.take() {
             let total = &self.facts.shard.buffered;

@@ -1,7 +1,7 @@
 //! Compresses the body of a response between the endpoint and the client, in bounded memory.
 //!
-//! What the endpoint has sent is flushed before the proxy waits for more of it, so that a response that comes bit by bit reaches
-//! the client in the same way.
+//! What the endpoint has sent is flushed before the proxy waits for more, so a response that arrives piece by piece reaches the client
+//! piece by piece.
 
 use crate::body::{BodySource, RelayedBody};
 use crate::buffer::Buffer;
@@ -9,26 +9,26 @@ use crate::encode::Encoder;
 use crate::http::{BodyError, BodyForm, Framing};
 use crate::work::Store;
 
-/// Input that is encoded before the output is sent on.
+/// Maximum input that is encoded before the output is sent on.
 // No limit: it divides the work into steps.
 const STEP: usize = 16 << 10;
 
-/// Output that is worth a write of its own.
-// No limit: less is held back until there is more, or until the endpoint is waited for.
+/// Output that justifies a write of its own.
+// No limit: less is held back until there is more, or until the proxy waits for the endpoint.
 const WORTH: usize = 4 << 10;
 
 /// The compressed body of a response.
 #[derive(Debug)]
 pub(super) struct CompressedBody<'a> {
     encoder: Encoder,
-    /// Whether something of the input may not be in the output yet.
+    /// Whether some of the input may not be in the output yet.
     unflushed: bool,
     /// What the client gets.
     source: BodySource<'a>,
 }
 
 impl<'a> CompressedBody<'a> {
-    /// A body without data yet, in this memory, for a client that delimits bodies in this form.
+    /// An empty body in this memory, for a client that delimits bodies in this form.
     pub(super) fn new(encoder: Encoder, buffer: &'a mut Buffer, store: &Store, form: BodyForm) -> Self {
         store.supply(buffer);
         let mut source = BodySource::new(buffer);
@@ -47,7 +47,7 @@ impl<'a> CompressedBody<'a> {
         &mut self.source
     }
 
-    /// Encodes what is there of the endpoint's body, as far as there is room. Returns whether all of the body is in the source, which
+    /// Encodes what has arrived of the endpoint's body, as far as there is room. Returns whether all of the body is in the source, which
     /// then ends.
     ///
     /// # Errors
@@ -72,7 +72,7 @@ impl<'a> CompressedBody<'a> {
         }
     }
 
-    /// Moves what the encoder holds back to the source, before the endpoint is waited for. Returns whether there was any.
+    /// Flushes what the encoder holds back, before the proxy waits for the endpoint. Returns whether there was anything to flush.
     pub(super) fn flush(&mut self) -> bool {
         let flushes = std::mem::take(&mut self.unflushed) && !self.encoder.is_finished();
         if flushes {
@@ -82,7 +82,7 @@ impl<'a> CompressedBody<'a> {
     }
 }
 
-/// Moves output to the buffer; returns whether all of it found room.
+/// Moves output to the buffer; returns whether all of it fitted.
 fn pour(output: &mut Vec<u8>, buffer: &mut Buffer) -> bool {
     if buffer.is_empty() {
         buffer.compact();

@@ -12,8 +12,8 @@ use crate::http::KnownField;
 use crate::upstream::Service;
 
 impl Exchange<'_> {
-    /// Creates the value of Set-Cookie, or of the field of the rule's sessions. There is none if the session is not new or the route sets no
-    /// cookies.
+    /// Creates the value of Set-Cookie, or of the header field that the rule uses for sessions, unless the session is not new or the route
+    /// sets no cookie.
     pub(super) fn start_session(&mut self, forward: &Forward, service: &Service, pick: &Pick) {
         self.scratch.session = None;
         let out = &mut self.scratch.cookie;

@@ -1,5 +1,5 @@
-//! Error responses that another service replaces. That service gets a request of its own, without the client's body, and the client
-//! gets its response. If the service fails, the client gets the proxy's own page for the error.
+//! Error responses that another service replaces. That service gets a separate request without the client's body, and the client gets its
+//! response. If the service fails, the client gets the proxy's own page for the error.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -25,7 +25,8 @@ impl<'a> Exchange<'a> {
         self.plan.is_some_and(|plan| plan.may_replace(ErrorResponse { status, of_endpoint: false }))
     }
 
-    /// Asks the service that replaces an error response, and sends its response. `false` if the client has to get the proxy's own page.
+    /// Asks the service that replaces an error response, and sends its response. Returns `false` if the client must get the proxy's own
+    /// page.
     pub(super) async fn replace_error(&mut self, error: ErrorResponse) -> bool {
         let Some(plan) = self.plan_in_place_of(error) else { return false };
         let Step::Forward(forwarding) = plan.step else { return false };
@@ -51,7 +52,7 @@ impl<'a> Exchange<'a> {
         false
     }
 
-    /// Whether another service is there to replace a response of the endpoint. What it demands of the client is kept.
+    /// Whether a service is available to replace the endpoint's response. Keeps the challenges of a 401.
     pub(super) fn intercepts(&mut self, status: u16) -> bool {
         let error = ErrorResponse { status, of_endpoint: true };
         if !self.plan.is_some_and(|plan| plan.may_replace(error)) || self.plan_in_place_of(error).is_none() {
@@ -65,29 +66,29 @@ impl<'a> Exchange<'a> {
         true
     }
 
-    /// The plan to replace an error response, if a service is there to do it.
+    /// The plan to replace an error response, if a service is available for that.
     fn plan_in_place_of(&mut self, error: ErrorResponse) -> Option<Plan<'a>> {
         let plan = self.plan.filter(|plan| plan.may_replace(error))?;
         let head = self.client.head()?;
-        // Clients of gRPC read no pages.
+        // gRPC clients don't read error pages.
         if self.client.is_call() || !self.endpoint.can_turn() {
             return None;
         }
         pipeline::replace_error(&self.facts.shard, self.live, head, &plan, error, &mut self.scratch.decision)
     }
 
-    /// Discards the body of a response to a request with `method`, so that its connection can be used again. One that is too long, or
-    /// doesn't come, costs the connection and nothing else.
+    /// Discards the body of a response to a request with `method`, so that its connection can be reused. A body that is too long or doesn't
+    /// arrive costs only the connection.
     ///
     /// # Errors
     /// If the client has gone meanwhile.
     pub(super) async fn discard_response(&mut self, method: Method) -> Result<(), Failure> {
-        // The client waits for this only as long as it makes no difference.
+        // The wait is too short for the client to notice.
         self.drain_response(method, DISCARDED_BODY_WAIT, |_| {}).await.map(|_| ())
     }
 
-    /// The body of a response that is for the client in the end, which has as long to come whole as the endpoint may be silent. `None` for
-    /// one that is too long, or doesn't come.
+    /// The body of a response that may go to the client in the end. All of it must arrive within the time that the endpoint may be silent.
+    /// `None` for a body that is too long or doesn't arrive.
     ///
     /// # Errors
     /// If the client has gone meanwhile.
@@ -98,7 +99,7 @@ impl<'a> Exchange<'a> {
         Ok(whole.then_some(body))
     }
 
-    /// Receives the body of a response, and says whether it is whole.
+    /// Receives the body of a response, and returns whether it is complete.
     async fn drain_response(
         &mut self,
         method: Method,
@@ -107,7 +108,7 @@ impl<'a> Exchange<'a> {
     ) -> Result<bool, Failure> {
         self.endpoint.begin_body(method, BodyForm::Frames);
         self.limits.read = self.after_gap(wait);
-        // Nothing of a longer one need be received to know.
+        // An announced length that is too long settles it without reading.
         let fits = self.endpoint.source().body.remaining().is_none_or(|length| length <= DISCARDED_BODY);
         let whole = fits && poll_fn(|cx| self.poll_drain(cx, &mut take)).await?;
         let shard = &self.facts.shard;
@@ -118,7 +119,7 @@ impl<'a> Exchange<'a> {
         Ok(whole)
     }
 
-    /// Receives; ready with whether the end was reached, within the limit for data.
+    /// Receives the body. The result says whether its end was reached within the limit for data.
     fn poll_drain(&mut self, cx: &mut Context<'_>, take: &mut impl FnMut(&[u8])) -> Poll<Result<bool, Failure>> {
         loop {
             let source = self.endpoint.source();
@@ -137,7 +138,7 @@ impl<'a> Exchange<'a> {
             }
             match self.endpoint.poll_receive(cx, &self.facts.shard.store, RESPONSE) {
                 Poll::Ready(Ok(true)) => {}
-                // The connection may be the end of the body.
+                // The end of the connection may be the end of the body.
                 Poll::Ready(Ok(false)) => {
                     let ended = self.endpoint.source().body.close(&mut Outgoing::default());
                     return Poll::Ready(Ok(ended.is_ok()));

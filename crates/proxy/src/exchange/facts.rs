@@ -19,7 +19,7 @@ use crate::shard::Shard;
 use crate::timer::Millis;
 use crate::work::{LARGE, RESPONSE};
 
-/// A connection, as its exchanges see it: any number of exchanges can share it.
+/// A connection as its exchanges see it. Any number of exchanges can share it.
 #[derive(Debug)]
 pub(crate) struct ConnectionFacts {
     /// The worker that serves it.
@@ -28,9 +28,9 @@ pub(crate) struct ConnectionFacts {
     pub(crate) listener: Rc<OpenListener>,
     /// Both of its ends.
     pub(crate) arrival: Arrival,
-    /// What the client has shown, if it was asked for a certificate.
+    /// The client's answer, if it was asked for a certificate.
     pub(crate) asked: Option<Box<Asked>>,
-    /// The listener that the name in its hello chose; empty if that is of none, `None` if there was no name.
+    /// The listener that matches the server name in its ClientHello; empty if none does, `None` if there was no name.
     pub(crate) chosen: Option<Arc<str>>,
     /// Its number, unique in the process.
     pub(crate) number: u64,
@@ -40,7 +40,7 @@ pub(crate) struct ConnectionFacts {
     proxied: Option<Box<Proxied>>,
     requests: Cell<u64>,
     opened: Millis,
-    /// Bytes that the client has taken since it last had to be waited for.
+    /// Bytes that the client has taken since the proxy last had to wait for it.
     smooth: Cell<u32>,
 }
 
@@ -62,7 +62,7 @@ impl ConnectionFacts {
         }
     }
 
-    /// Replaces the peer by the client that its PROXY header names.
+    /// Replaces the peer with the client that its PROXY header names.
     pub(crate) fn speak_for(&mut self, ends: Ends) {
         let Ends { source, destination } = ends;
         self.proxied = Some(Box::new(Proxied { by: self.arrival.peer, source, destination }));
@@ -96,22 +96,23 @@ impl ConnectionFacts {
         self.requests.get()
     }
 
-    /// Notes that the client has taken so many bytes at once.
+    /// Notes that the client has taken this many bytes at once.
     pub(super) fn note_smooth(&self, bytes: u64) {
         self.smooth.set(self.smooth.get().saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX)));
     }
 
-    /// Notes that the client has to be waited for.
+    /// Notes that the proxy has to wait for the client.
     pub(super) fn note_slow(&self) {
         self.smooth.set(0);
     }
 
-    /// Size of the buffer for a response: a client that keeps up gets one in few pieces, and one that may stop reading holds little.
+    /// Size of the buffer for a response: large for a client that keeps up, so that it takes few reads and writes; small for one that may
+    /// stop reading.
     pub(super) fn response_buffer(&self) -> usize {
         if self.smooth.get() >= CLIENT_TRUSTED { LARGE } else { RESPONSE }
     }
 
-    /// Whether it has had a request.
+    /// Whether it has carried a request.
     pub(crate) fn had_request(&self) -> bool {
         self.requests.get() > 0
     }

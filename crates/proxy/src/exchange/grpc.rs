@@ -1,8 +1,8 @@
-//! What gRPC needs beyond HTTP/2: the proxy's own errors in its terms, and the time that a client gives a call.
+//! What gRPC needs beyond HTTP/2: gRPC statuses for the proxy's own errors, and the timeout that a client sets for a call.
 //!
-//! A client of gRPC takes an answer that is no gRPC for a broken server; what it was told is lost. So the proxy's own errors reach it as
-//! gRPC has them: HTTP status 200, and `grpc-status` in a head that ends the stream ("Trailers-Only" of PROTOCOL-HTTP2). The codes are
-//! those of gRPC's own mapping for statuses of HTTP, and more exact where the proxy knows more.
+//! A gRPC client treats an answer that is not gRPC as a broken server and loses the reason. So the proxy's own errors reach it in gRPC's
+//! form: HTTP status 200, and `grpc-status` in a head that ends the stream ("Trailers-Only" of PROTOCOL-HTTP2). The codes follow gRPC's own
+//! mapping of HTTP statuses, and are more exact where the proxy knows more.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::reason::Reason;
 use crate::respond::GrpcStatus;
 use fairway_model::{Fields, TooLong};
 
-/// Whether a request has the type of a call of gRPC (not of gRPC-Web, whose clients read HTTP statuses).
+/// Whether the content type of a request is gRPC (not gRPC-Web, whose clients read HTTP statuses).
 pub(super) fn is_typed(head: Spanned<'_, RequestHead>) -> bool {
     let fields = FieldsView { fields: head.parsed.fields(), bytes: head.bytes };
     fields.get(KnownField::ContentType).is_some_and(is_type)
@@ -23,11 +23,11 @@ pub(super) fn is_type(value: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"application/grpc") && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
 }
 
-/// The status of gRPC for one of the proxy's own errors.
+/// The gRPC status for one of the proxy's own errors.
 pub(super) fn status(http: u16, reason: Option<Reason>) -> GrpcStatus {
     let code = match (reason, http) {
         (Some(Reason::SendTimeout | Reason::ReadTimeout | Reason::CallTimeout | Reason::BodyTimeout), _) => "4",
-        // Nothing of the request has reached the endpoint, or another connection would do.
+        // No part of the request has reached the endpoint, or a new connection would help.
         (Some(Reason::ConnectTimeout | Reason::Misdirected), _) => "14",
         (Some(Reason::ClientCertificate), 400) | (_, 401) => "16",
         (_, 413 | 414 | 431) => "8",
@@ -40,23 +40,23 @@ pub(super) fn status(http: u16, reason: Option<Reason>) -> GrpcStatus {
     GrpcStatus { code, message: reason.map_or_else(|| crate::http::reason(http), Reason::as_str) }
 }
 
-/// A message in the form in which a call carries it: a byte that says whether it is compressed, and its length.
+/// A message as a call carries it: after a byte that says whether it is compressed, and its length.
 ///
 /// # Errors
-/// If it is too long for that.
+/// If its length does not fit in 32 bits.
 pub(super) fn framed(message: &[u8]) -> Result<Vec<u8>, TooLong> {
     let length = u32::try_from(message.len()).map_err(|_| TooLong)?;
     Ok([&[0][..], &length.to_be_bytes(), message].concat())
 }
 
-/// The one message that an answer consists of; `None` if it is anything else, or compressed: nobody has agreed to that.
+/// The single message of an answer; `None` if the answer is anything else, or compressed, which was not negotiated.
 pub(super) fn unframed(body: &[u8]) -> Option<&[u8]> {
     let ([0, length @ ..], message) = body.split_first_chunk::<5>()? else { return None };
     (u32::from_be_bytes(*length) as usize == message.len()).then_some(message)
 }
 
-/// The time that the client gives the call (`grpc-timeout`): at most eight digits and a unit. Anything else is for the endpoint to
-/// refuse.
+/// The timeout that the client sets for the call (`grpc-timeout`): at most eight digits and a unit. The endpoint has to refuse anything
+/// else.
 pub(super) fn timeout(head: Spanned<'_, RequestHead>) -> Option<Duration> {
     let fields = FieldsView { fields: head.parsed.fields(), bytes: head.bytes };
     let line = fields.lines().find(|line| line.name.eq_ignore_ascii_case(b"grpc-timeout"))?;

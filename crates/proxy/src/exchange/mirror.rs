@@ -1,5 +1,5 @@
-//! Sends copies of requests to other destinations (`mirror-target`, the `RequestMirror` of the Gateway API). Each has a task of its own:
-//! whatever becomes of it, the request goes its way.
+//! Sends copies of requests to other destinations (`mirror-target`, the `RequestMirror` of the Gateway API). Each copy has its own task, so
+//! its fate does not affect the request.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -22,14 +22,14 @@ use crate::stream::{ReadInto, Upstream, WriteFrom};
 use crate::timer::{Deadline, within};
 use crate::upstream::{Service, Way};
 
-/// Memory for a read of an answer, which is dropped.
+/// Memory for reading an answer, which is dropped.
 // No limit: it divides the work into steps.
 const STEP: usize = 4 << 10;
 
-/// Marks a copy, of which no other is made: a target that leads back here would be sent copies of copies without end.
+/// Marks a copy, so that it is not copied again: a target that leads back here would otherwise get endless copies of copies.
 const MARK: &[u8] = b"fairway-copy";
 
-/// A place among the copies under way of a worker, and among those to one Service: one that is slow leaves room for the others.
+/// A place among the copies that a worker has in flight, and among those to one Service, so that a slow Service leaves room for the others.
 #[derive(Debug)]
 struct CopyPlace {
     shard: Rc<Shard>,
@@ -38,7 +38,7 @@ struct CopyPlace {
 }
 
 impl CopyPlace {
-    /// A place for a copy with so many bytes, if there is one.
+    /// A place for a copy of this many bytes, if there is one.
     fn take(shard: &Rc<Shard>, service: &Rc<Service>, bytes: usize) -> Option<Self> {
         let room = shard.copies.get().admits(bytes, MIRRORS, MIRRORED_BYTES)
             && service.copies.get().admits(bytes, MIRRORS_EACH, MIRRORED_BYTES_EACH);
@@ -69,7 +69,7 @@ struct RequestCopy {
     connect_timeout: std::time::Duration,
 }
 
-/// Which of the mirrors of a route get a copy of a request, a bit for each. A rule of the Gateway API has 16 filters at most.
+/// Which mirrors of a route get a copy of a request, one bit each. A rule of the Gateway API has at most 16 filters.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct MirrorSet(u16);
 
@@ -93,7 +93,7 @@ impl Exchange<'_> {
         chosen
     }
 
-    /// How the body is read before the request is sent: whole, if a copy has it.
+    /// How the body is read before the request is sent: whole if a copy includes it.
     pub(super) fn buffering_for(&self, copies: MirrorSet, own: RequestBuffering) -> RequestBuffering {
         if copies != MirrorSet::NONE && self.copied_to(copies).any(|(mirror, _)| mirror.body) {
             return RequestBuffering::All;
@@ -101,7 +101,7 @@ impl Exchange<'_> {
         own
     }
 
-    /// Sends the copies of the request for which there is room.
+    /// Sends the copies of the request, as far as there is room for them.
     pub(super) fn send(&self, copies: MirrorSet) {
         if copies == MirrorSet::NONE
             || self.client.head().is_some_and(|head| head.parsed.fields().named(MARK, head.bytes).next().is_some())
@@ -163,8 +163,8 @@ async fn send(copy: RequestCopy) {
     }
 }
 
-/// Sends a copy; `None` if no answer to it begins. Its fate says nothing of the Service's health: a mirror may be slower and less
-/// reliable than a backend of clients.
+/// Sends a copy; `None` if no answer begins. The outcome does not count for the Service's health: a mirror may be slower and less reliable
+/// than a backend that serves clients.
 async fn deliver(copy: &RequestCopy) -> Option<()> {
     let RequestCopy { place: CopyPlace { shard, service, .. }, way, .. } = copy;
     let deadline = Deadline::of_task(shard.timers.clone()).await;
@@ -176,7 +176,7 @@ async fn deliver(copy: &RequestCopy) -> Option<()> {
         connect::open_way(shard, &deadline, service, way, pick.endpoint, copy.connect_timeout.min(MIRROR_TIME)).await;
     deadline.set(end);
     let mut answered = false;
-    // It counts as sent even if the rest of the answer is late.
+    // The copy counts as sent even if the rest of the answer is late.
     let _ = within(&deadline, converse(&mut opened.ok()?, copy, &mut answered)).await;
     answered.then_some(())
 }

@@ -3,8 +3,8 @@
 //! An [`Exchange`] owns everything known about the request and records it exactly once, when it is dropped: after the response,
 //! after a failure, when the client has gone, or when the task is cancelled.
 //!
-//! Between two system calls little of this code is left in the instruction cache, so what counts is how many lines of it a request
-//! touches. [`cold_path`] marks what few requests do: the compiler then puts that at the end of its function, and the rest lies together.
+//! System calls evict most of this code from the instruction cache, so the cost of a request depends on how many cache lines it touches.
+//! [`cold_path`] marks what few requests do: the compiler moves that code to the end of its function, so the rest lies together.
 
 mod ahead;
 mod authenticate;
@@ -59,7 +59,7 @@ use crate::upstream::Service;
 use crate::work::Scratch;
 use fairway_model::client::ClientView;
 
-/// One request in progress. It borrows nothing that another request on the same connection needs, except what never changes.
+/// One request in progress. It exclusively borrows nothing that another request on the same connection needs.
 #[derive(Debug)]
 pub(crate) struct Exchange<'a> {
     facts: &'a ConnectionFacts,
@@ -67,38 +67,38 @@ pub(crate) struct Exchange<'a> {
     deadline: &'a Deadline,
     client: ClientSide<'a>,
     endpoint: EndpointSide<'a>,
-    /// Memory for a compressed body, until there is one.
+    /// Memory for a compressed body, until a body uses it.
     spare: Option<&'a mut Buffer>,
     /// The body of the response, if it is compressed.
     compressed: Option<CompressedBody<'a>>,
     compressing: Compressing,
-    /// Whether texts of the response's body are replaced.
+    /// Whether text in the body of the response is replaced.
     substituting: bool,
     scratch: &'a mut Scratch,
     live: &'a Live,
     /// The decision about the request; `None` before it is made, or if the request could not be read.
     plan: Option<Plan<'a>>,
     service: Option<Rc<Service>>,
-    /// How far the request of the current try has come.
+    /// How much of the request the current try has sent.
     request: RequestProgress,
     /// Number of the request on its connection, from 1.
     number: u64,
     pipelined: bool,
     begun: Instant,
-    /// When the head was complete, later by the time that the client took for a body that was waited for.
+    /// When the head was complete, plus the time that the client took to send a body that is read before the request is sent.
     dispatched: Instant,
     /// When the last byte of a response was written.
     ended: Option<Instant>,
     /// Why the request failed, if it did.
     cause: Option<Cause>,
-    /// Whether the exchange ended normally, whether successful or not.
+    /// Whether the exchange ended normally, successful or not.
     complete: bool,
     status: u16,
     allowance: Allowance,
     limits: Gaps,
     /// Bounds the wait for the request body.
     patience: Patience,
-    /// Bytes that are held of a body which is read before the request is sent.
+    /// Bytes held of a body that is read before the request is sent.
     ahead: usize,
     /// The body of the response, if it is read ahead of the client.
     buffered: Option<Box<BufferedBody>>,
@@ -121,7 +121,7 @@ struct Allowance {
     max_body: ByteLimit,
     /// Maximum size of a response head in bytes, if not the default.
     max_head: Option<u32>,
-    /// Whether `read` bounds the time until a response head is whole, and not only silence.
+    /// Whether `read` bounds the time until a response head is complete, and not only each gap between reads.
     whole_head: bool,
 }
 
@@ -178,7 +178,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Serves a request whose head was parsed and is held.
+    /// Serves a request whose head has been parsed.
     pub(crate) async fn serve(&mut self, dispatched: Instant) -> After {
         self.dispatched = dispatched;
         self.client.begin(self.facts.may_keep(self.live));
@@ -242,7 +242,7 @@ impl<'a> Exchange<'a> {
         self.client.after()
     }
 
-    /// Answers a request whose head was refused or did not arrive.
+    /// Answers a request whose head is refused or has not arrived.
     pub(crate) async fn refuse(&mut self, failure: Failure) -> After {
         self.scratch.decision.client = ClientView::of_connection(&self.facts.arrival);
         self.scratch.decision.identity = None;
@@ -279,7 +279,7 @@ impl<'a> Exchange<'a> {
                 | Failure::BodyTooLarge
                 | Failure::BodyTimeout
                 | Failure::RequestPath
-                // The client needs another connection, and must not take this one for it.
+                // The client needs another connection and must not reuse this one.
                 | Failure::Misdirected
         ) {
             self.client.distrust();
@@ -300,7 +300,7 @@ impl<'a> Exchange<'a> {
         self.answer(&Respond::page(status), false, message).await;
     }
 
-    /// Sends the answer that the decision has come to.
+    /// Sends the answer that the decision calls for.
     async fn answer_as_decided(&mut self, respond: &Respond) {
         self.cause = self.plan.and_then(|plan| refused(&plan, respond.status)).map(Cause::from);
         let error = ErrorResponse { status: respond.status, of_endpoint: false };
@@ -322,7 +322,7 @@ impl<'a> Exchange<'a> {
             status: respond.status,
             body: &respond.body,
             message,
-            // An answer of its own to say how to authenticate is that of a service.
+            // A 401 without fields of its own takes its challenge from the service.
             fields: if respond.status == 401 && respond.fields.is_empty() { challenge } else { &respond.fields },
             location: redirect.then_some(&decision.location[..]),
             grpc: error.filter(|_| self.client.is_call()),
@@ -341,7 +341,7 @@ impl<'a> Exchange<'a> {
             sent_head,
         };
         let written = self.client.write_answer(answer, context, value);
-        // Log and metrics tell of an error whatever the client reads it from.
+        // Log and metrics show the status of the error even if the client gets it as `grpc-status`.
         self.status = if answer.grpc.is_some() { respond.status } else { written };
         self.limits = Gaps { client: self.after_gap(CLIENT_SEND_TIMEOUT), ..Gaps::NONE };
         if let Err(failure) = poll_fn(|cx| self.poll_client_output(cx)).await {
@@ -396,14 +396,14 @@ impl<'a> Exchange<'a> {
             })
         };
         let plan = self.plan.as_ref();
-        // Metrics and log count an error that is replaced for the backend that it is about.
+        // Metrics and log attribute a replaced error to the backend that caused it.
         let service = self.service.as_ref().filter(|_| plan.is_none_or(|plan| plan.replaces_error().is_none()));
         match (service, plan.and_then(Plan::alternative_of)) {
             (Some(service), None) => service.with_backend(|backend| with_backends(Some(backend), None)),
             (Some(service), Some(main)) => service.with_backend(|alternative| {
                 with_backends(self.live.snapshot.backend(main).map(|main| &**main), Some(alternative))
             }),
-            // Answered here: the log names the backend that would have been used.
+            // The proxy itself answered: the log names the backend that would have been used.
             (None, _) => with_backends(
                 self.route().and_then(|route| match &route.action {
                     Action::Forward(forward) => {
@@ -435,13 +435,13 @@ impl Drop for Exchange<'_> {
     }
 }
 
-/// What the service gives for the response that has allowed the request.
+/// Response fields from the service that has allowed the request.
 fn given_by<'s>(plan: Option<&Plan<'_>>, decision: &'s decision::Scratch) -> &'s [GivenField] {
     let allowed = plan.is_some_and(|plan| plan.allowed_by().is_some());
     decision.given.as_ref().filter(|_| allowed).map_or(&[], |given| &given.response)
 }
 
-/// The reason why one of the proxy's own answers counts as an error; none if the route requests that answer.
+/// The reason why one of the proxy's own answers counts as an error; `None` if the route asks for that answer.
 pub(crate) fn refused(plan: &Plan<'_>, status: u16) -> Option<Reason> {
     match (plan.host, plan.route, status) {
         (_, _, ..400) => None,
@@ -461,7 +461,7 @@ pub(crate) fn refused(plan: &Plan<'_>, status: u16) -> Option<Reason> {
         }
         (_, Some(_), 404) => Some(Reason::NoRoute),
         (_, Some(_), 503) => Some(Reason::Misconfigured),
-        // A rule of the Gateway API that can't be carried out, or has no valid backend.
+        // A rule of the Gateway API that can't be carried out or has no valid backend.
         (_, Some(Route { action: Action::Respond(Respond { body: Body::Page, .. }), .. }), 500)
             if plan.ended_by().is_none() =>
         {

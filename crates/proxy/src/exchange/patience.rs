@@ -1,7 +1,7 @@
 //! Bounds the wait for a client's request body: one minute, plus one second for each `rate` bytes received.
 //!
-//! The longest gap between two reads is not enough: a client that sends a byte a minute could hold its place, and one at the
-//! endpoint, for as long as it likes. Only waiting for the client counts, not the time in which the endpoint reads nothing.
+//! The longest gap between two reads is not enough: a client that sends a byte a minute could hold its place, and one at the endpoint, for
+//! as long as it likes. Only the time spent waiting for the client counts, not the time in which the endpoint reads nothing.
 
 use std::time::Duration;
 

@@ -38,7 +38,7 @@ impl Exchange<'_> {
             service.with_backend(|backend| self.facts.shard.common.remarks.accel_redirect(backend));
         }
         self.compressing = self.compressing(method);
-        // What is compressed is decoded first.
+        // A body to be compressed is decoded first.
         let form = if self.compressed.is_some() { BodyForm::Frames } else { self.client.body_form() };
         self.endpoint.begin_body(method, form);
         self.begin_buffering(forward);
@@ -51,7 +51,7 @@ impl Exchange<'_> {
         self.add_auth_cookies();
         if status == 101 {
             cold_path();
-            // Boxed: it would otherwise take room in every request under way.
+            // Boxed: it would otherwise take room in every request in progress.
             let tunnelled = Box::pin(self.tunnel()).await;
             self.end_try(serves, service, attempt, status, tunnelled.err().map(Failure::reason));
             return tunnelled;
@@ -74,7 +74,7 @@ impl Exchange<'_> {
         if let Err(failure) = relayed {
             cold_path();
             if failure.side() == Side::Upstream && self.client.take_back() {
-                // Not a byte of it was written: the client gets an answer that names the failure.
+                // No byte of it has been written, so the client gets an answer that names the failure.
                 self.status = 0;
             }
             return Err(failure);
@@ -94,7 +94,7 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Decides whether the response is compressed and whether texts of it are replaced, and prepares for it.
+    /// Decides whether the response is compressed and whether text in it is replaced, and prepares both.
     fn compressing(&mut self, method: Method) -> Compressing {
         let rules = &self.live.snapshot.settings().compression;
         let edits = self.plan.and_then(|plan| plan.snippet());
@@ -115,7 +115,7 @@ impl Exchange<'_> {
         let compressing =
             if off { Compressing::Never } else { rules.of(request, Uncompressed { status, fields, length }) };
         let substitution = edits.and_then(|edits| edits.substitution.as_deref()).filter(|found| {
-            // A body that is encoded is not searched, and a part of one or a change of protocol is left alone.
+            // An encoded body is not searched; partial content and protocol switches stay unchanged.
             let plain = fields.get(KnownField::ContentEncoding).is_none_or(|coding| coding == b"identity");
             plain && !matches!(status, 101 | 206) && found.covers(fields.get(KnownField::ContentType))
         });
@@ -143,11 +143,11 @@ impl Exchange<'_> {
         compressing
     }
 
-    /// Replaces the texts of a snippet, with values of this request.
+    /// The replacements of a snippet, with values of this request.
     fn substituter(&self, found: &Substitution) -> Substituter {
         let pairs = found.pairs.iter().map(|(from, to)| {
             let mut text = Vec::new();
-            // A value that would be too long is left out.
+            // A value that is too long is omitted.
             let _ = self.expand_template(Serves::Request, to, &mut text);
             (from.as_bytes().to_vec(), text)
         });
@@ -177,7 +177,7 @@ impl Exchange<'_> {
         self.client.write_response(&self.endpoint, sent, context, value);
     }
 
-    /// Evaluates templates in fields of the response, while the whole request is still available.
+    /// Evaluates templates in response fields while the whole request is still available.
     pub(super) fn evaluate_response(&mut self) {
         let rules = &self.live.prepared.fields;
         let edits = ResponseEdits::unconditional(self.plan.as_ref(), rules);

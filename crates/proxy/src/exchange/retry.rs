@@ -17,13 +17,13 @@ pub(super) enum AfterTry {
     Again,
     /// Its result is that of the request.
     Ends,
-    /// There would be another one, had the backend any left.
+    /// There would be another one if the backend's budget had one left.
     Refused,
 }
 
 impl Exchange<'_> {
-    /// Whether a failed try used a connection that existed before and nothing came back, or the endpoint takes no more streams on it:
-    /// most likely the endpoint was closing it, and gets the request again on a new one.
+    /// Whether a failed try used an existing connection on which nothing came back or the endpoint takes no more streams. Most likely the
+    /// endpoint was closing it, so the request goes to it again on a new one.
     pub(super) fn was_stale(&self, serves: Serves<'_>, retry: &Retry, attempt: &Attempt, failure: Failure) -> bool {
         let unprocessed = failure == Failure::Unprocessed;
         let silent = failure.is_closed() && self.endpoint.received() == 0;
@@ -49,12 +49,12 @@ impl Exchange<'_> {
         self.within_budget(false)
     }
 
-    /// Takes a retry out of the backend's budget. `unconnected` says that the last try reached nobody.
+    /// Takes a retry out of the backend's budget. `unconnected` says that the last try could not connect.
     fn within_budget(&self, unconnected: bool) -> AfterTry {
         let (shard, percent) = (&self.facts.shard, self.live.snapshot.settings().retry_budget);
         let Some(service) = &self.service else { return AfterTry::Again };
         let is_constrained = service.budget.is_constrained();
-        // A try that could not connect was no load for anyone. A backend that has a budget of its own counts every one.
+        // A try that could not connect put no load on the backend. A backend with a budget of its own counts every try.
         if unconnected && !is_constrained {
             return AfterTry::Again;
         }
@@ -67,7 +67,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Whether the policy allows another try. `unprocessed` says that the last one did nothing at its endpoint.
+    /// Whether the policy allows another try. `unprocessed` says that the endpoint did not process the last one.
     fn may_retry(&self, serves: Serves<'_>, retry: &Retry, tries: u32, unprocessed: bool) -> bool {
         tries < retry.tries.unwrap_or(TRIES).min(TRIES)
             && retry.within.is_none_or(|within| self.dispatched.elapsed() < within)
@@ -83,7 +83,7 @@ impl Exchange<'_> {
         safe && !self.client.is_answered() && self.client.can_rewind()
     }
 
-    /// Whether the method may be sent twice without explicit permission (nginx `ngx_http_upstream_test_next`).
+    /// Whether a request with this method may be sent twice without explicit permission (nginx `ngx_http_upstream_test_next`).
     pub(super) fn is_idempotent(&self) -> bool {
         match self.client.method() {
             Method::Post | Method::Patch => false,

@@ -34,7 +34,7 @@ use crate::timer::{Millis, NEVER, Timers};
 use crate::upstream::{UpstreamConnection, Way};
 use crate::work::{Http2Memory, Scratch, Store, Work};
 
-/// What an exchange works with: its sides, and the memory for what it produces.
+/// What an exchange works with: its two sides, and memory for its output.
 #[derive(Debug)]
 pub(crate) struct Sides<'a> {
     pub(super) client: ClientSide<'a>,
@@ -56,7 +56,7 @@ impl<'a> Sides<'a> {
         }
     }
 
-    /// A client that has sent a request on a stream of HTTP/2. Its head was written to the work's memory.
+    /// A client that has sent a request on an HTTP/2 stream. Its head is in the memory of `work`.
     pub(crate) fn of_stream(link: &'a Link, stream: &'a mut Http2Stream, work: &'a mut Work) -> Self {
         let Work { inbound, head, from_upstream, response, compressed, http2, to_upstream, to_client, lines, scratch } =
             work;
@@ -69,7 +69,7 @@ impl<'a> Sides<'a> {
     }
 }
 
-/// Parses the head of a request as it comes on a connection that carries one at a time, into the same memory.
+/// Parses the head of a request on a connection that carries one at a time, into the memory of `work`.
 ///
 /// # Errors
 /// See [`RequestHead::parse`].
@@ -77,7 +77,7 @@ pub(crate) fn parse_head(work: &mut Work, limits: &HeadLimits) -> Result<Parsed,
     work.head.parse(work.inbound.filled(), limits)
 }
 
-/// Appends a response of the proxy itself as text, for a client whose connection is kept, and returns its status.
+/// Appends one of the proxy's own responses as text, for a client whose connection is kept, and returns its status.
 pub(crate) fn write_answer(
     answer: &Answer<'_>,
     head_only: bool,
@@ -88,10 +88,10 @@ pub(crate) fn write_answer(
     http1::write_answer(answer, to, context, out, &mut Vec::new()).0
 }
 
-/// Appends the head of a request as text, the form in which an endpoint gets it unless the backend asks for another.
+/// Appends the head of a request as text, the form that an endpoint gets unless the backend asks for another.
 ///
 /// # Errors
-/// If a configured value makes it unwritable.
+/// If a configured value makes the head invalid.
 pub(crate) fn write_request(
     request: &UpstreamRequest<'_>,
     out: &mut Vec<u8>,
@@ -129,7 +129,7 @@ pub(super) enum EndpointSide<'a> {
     Http2(Box<Http2Endpoint<'a>>),
 }
 
-/// A request head on its way to the endpoint, as far as it is not in the memory for output.
+/// The part of a request head that is not in the memory for output.
 pub(super) type Written = Option<Box<RequestTo>>;
 
 /// Methods that each version of HTTP implements in its own way, and documents there.
@@ -233,7 +233,7 @@ impl<'a> ClientSide<'a> {
         client!(self, side => side.close());
     }
 
-    // What is left of one stream's request concerns no other request, so nothing has to be done about it.
+    // The rest of a stream's request affects no other request, so HTTP/2 has nothing to do here.
 
     pub(super) fn skip_body(&mut self, unsent: bool) {
         if let Self::Http1(client) = self {
@@ -260,7 +260,7 @@ impl<'a> ClientSide<'a> {
         }
     }
 
-    /// Whether the client would take a response that agrees to nothing for an agreement to switch protocols.
+    /// Whether the client would take a response with this status for an agreement to switch protocols.
     pub(super) fn would_switch_at(&self, status: u16) -> bool {
         match self {
             Self::Http1(_) => false,
@@ -268,7 +268,7 @@ impl<'a> ClientSide<'a> {
         }
     }
 
-    /// The status that the client gets for one of an endpoint.
+    /// The status that the client gets for an endpoint's status.
     pub(super) fn status_for(&self, status: u16) -> u16 {
         match self {
             Self::Http1(_) => status,
@@ -276,7 +276,7 @@ impl<'a> ClientSide<'a> {
         }
     }
 
-    /// Whether the request is a call of gRPC, which HTTP/1.1 carries none of.
+    /// Whether the request is a gRPC call; HTTP/1.1 carries none.
     pub(super) fn is_call(&self) -> bool {
         match self {
             Self::Http1(_) => false,
@@ -284,7 +284,7 @@ impl<'a> ClientSide<'a> {
         }
     }
 
-    /// The status of gRPC in the trailers of the response.
+    /// The gRPC status in the trailers of the response.
     pub(super) fn grpc_status(&self) -> Option<u16> {
         match self {
             Self::Http1(_) => None,
@@ -296,7 +296,7 @@ impl<'a> ClientSide<'a> {
         client!(self, side => side.write_interim(from.response()));
     }
 
-    /// Writes the head of the response. `sent` is the framing of a body that replaces that of the endpoint.
+    /// Writes the head of the response. `sent` is the framing of a body that replaces the endpoint's.
     pub(super) fn write_response(
         &mut self,
         from: &EndpointSide<'_>,
@@ -314,7 +314,7 @@ impl<'a> ClientSide<'a> {
         }
     }
 
-    /// Lets the connection keep only what waits to be sent; that of HTTP/2 is not up to one stream.
+    /// Trims the connection's memory to what waits to be sent. In HTTP/2 that is not for one stream to do.
     pub(super) fn trim_stream(&mut self) {
         if let Self::Http1(client) = self {
             client.stream().trim();
@@ -386,7 +386,7 @@ impl<'a> EndpointSide<'a> {
         fn poll_receive(&mut self, cx: &mut Context<'_>, store: &Store, largest: usize) -> Poll<Result<bool, Failure>>;
     }
 
-    /// Speaks the version of HTTP that the way requires. Returns whether it is another one from now on, in which bodies have frames.
+    /// Switches to the version of HTTP that the way requires. Returns whether it changed to HTTP/2, whose bodies have frames.
     pub(super) fn follow(&mut self, way: &Way, store: &Store) -> bool {
         let Self::Http1(_, memory) = self else { return false };
         let Some(memory) = memory.take_if(|_| !way.is_exclusive()) else { return false };
@@ -409,14 +409,14 @@ impl<'a> EndpointSide<'a> {
         }
     }
 
-    /// Notes when the time that the client gives the request has passed.
+    /// Notes when the client's timeout for the request expires.
     pub(super) fn set_until(&mut self, until: Millis) {
         if let Self::Http2(endpoint) = self {
             endpoint.until = until;
         }
     }
 
-    /// When the time that the client gives the request has passed.
+    /// When the client's timeout for the request expires.
     pub(super) fn until(&self) -> Millis {
         match self {
             Self::Http1(..) => NEVER,
@@ -424,7 +424,7 @@ impl<'a> EndpointSide<'a> {
         }
     }
 
-    /// Whether the endpoint sees where a body without a length ends. Many servers of HTTP/1 take it for none.
+    /// Whether the endpoint sees where a body without a length ends. Many HTTP/1 servers assume that there is no body.
     pub(super) fn shows_end(&self) -> bool {
         matches!(self, Self::Http2(_))
     }
@@ -434,7 +434,7 @@ impl<'a> EndpointSide<'a> {
         matches!(self, Self::Http2(_))
     }
 
-    /// Whether another service, which may speak another version, can be asked next.
+    /// Whether this side can next talk to another service, which may speak another version.
     pub(super) fn can_turn(&self) -> bool {
         matches!(self, Self::Http1(..))
     }
@@ -448,8 +448,8 @@ impl<'a> EndpointSide<'a> {
         }
     }
 
-    /// The connection, if it is to be kept after the complete response to a whole request with `method`. One of HTTP/2 stays where it
-    /// is.
+    /// The connection, if it is to be kept after the complete response to a complete request with `method`. An HTTP/2 connection stays
+    /// where it is.
     pub(super) fn take_reusable(&mut self, method: Method) -> Option<Box<UpstreamConnection>> {
         match self {
             Self::Http1(endpoint, _) => endpoint.take_reusable(method),
@@ -460,7 +460,8 @@ impl<'a> EndpointSide<'a> {
         }
     }
 
-    /// Ends the try after a response that was received whole, which is still in the buffer. The connection, if it can carry another request.
+    /// Ends the try after all of the response was received, which is still in the buffer. Returns the connection if it can carry another
+    /// request.
     pub(super) fn release(&mut self, method: Method) -> Option<Box<UpstreamConnection>> {
         match self {
             Self::Http1(endpoint, _) => endpoint.release(method),
@@ -487,14 +488,14 @@ impl<'a> EndpointSide<'a> {
         }
     }
 
-    /// Notes that the endpoint was waited for too long.
+    /// Notes that the endpoint took too long.
     pub(super) fn suspect(&self) {
         if let Self::Http2(endpoint) = self {
             endpoint.suspect();
         }
     }
 
-    // No tunnel leads to an endpoint over HTTP/2: there is no 101.
+    // There are no tunnels to an endpoint over HTTP/2, which has no 101.
 
     pub(super) fn split_tunnel(&mut self) -> Direction {
         match self {
@@ -516,7 +517,7 @@ impl<'a> EndpointSide<'a> {
         }
     }
 
-    /// Prepares the fields about a client that every request of its connection carries, if they do not depend on the request.
+    /// Prepares the fields about a client that every request on its connection carries, if they do not depend on the request.
     pub(super) fn prepare_family(&self, client: &ClientView, family: &FamilyFields) {
         match self {
             Self::Http1(..) => {

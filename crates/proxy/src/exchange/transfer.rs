@@ -1,7 +1,7 @@
 //! Moves the bytes of one exchange both ways at the same time, polled by the one task that serves it.
 //!
-//! Each direction repeats three steps: write pending bytes, take more of the body from the buffer, read. So a side that doesn't
-//! read makes the other side wait, and at most one buffer is held, unless the response is [`buffered`](super::buffered).
+//! Each direction repeats three steps: write pending bytes, take more of the body from the buffer, read. So a side that doesn't read makes
+//! the other wait, and at most one buffer is held, unless the response is [`buffered`](super::buffered).
 
 use std::hint::cold_path;
 use std::task::{Context, Poll, ready};
@@ -19,8 +19,8 @@ use crate::limit::{CLIENT_SEND_TIMEOUT, CLIENT_SLOW};
 use crate::prepared::response_limits;
 use crate::timer::{Millis, NEVER};
 
-/// Room for what a slow client sends behind its request, which shows whether it is still there.
-// No limit: what finds no room waits in the kernel.
+/// Room for what a slow client sends after its request; reading it shows whether the client is still there.
+// No limit: the rest waits in the kernel.
 const AFTER_REQUEST: usize = 256;
 
 /// The times at which waiting ends; each is [`NEVER`] while nothing waits for that event.
@@ -30,7 +30,7 @@ pub(super) struct Gaps {
     pub(super) send: Millis,
     /// The endpoint must send more.
     pub(super) read: Millis,
-    /// The latest end of `read` before the head of the response is whole.
+    /// The latest end of `read` before the head of the response is complete.
     pub(super) head: Millis,
     /// The client must send more of its body.
     pub(super) body: Millis,
@@ -40,7 +40,7 @@ pub(super) struct Gaps {
     pub(super) hold: Millis,
     /// More may be sent to the client.
     pub(super) pace: Millis,
-    /// A client that has read nothing since keeps no memory for more.
+    /// A client that has still read nothing by then loses its spare memory.
     pub(super) slow: Millis,
 }
 
@@ -66,7 +66,7 @@ impl Exchange<'_> {
     pub(super) fn poll_response_head(&mut self, cx: &mut Context<'_>, serves: Serves<'_>) -> Poll<Result<(), Failure>> {
         let asks = matches!(serves, Serves::Authentication(..));
         loop {
-            // A `100 Continue` or an interim response. If it can't be written now, everything else continues.
+            // A `100 Continue` or an interim response. If it can't be written now, the rest continues.
             if let Poll::Ready(Err(failure)) = self.poll_write_client(cx) {
                 cold_path();
                 return Poll::Ready(Err(failure));
@@ -113,7 +113,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Forwards the response until the client's kernel has all of it, while the rest of the request is still sent.
+    /// Forwards the response until the kernel has taken all of it, while the rest of the request is still being sent.
     pub(super) fn poll_response_body(&mut self, cx: &mut Context<'_>, serves: Serves<'_>) -> Poll<Result<(), Failure>> {
         loop {
             if let Poll::Ready(sent) = self.poll_send(cx, serves.is_bodiless()) {
@@ -126,7 +126,7 @@ impl Exchange<'_> {
                 return if written.is_ready() { self.poll_waiting(cx) } else { self.poll_limits() }.map(Err);
             }
             if !self.waits_for_rest() {
-                // Head and body are sent in one write if both are there.
+                // Head and body go out in one write if both are there.
                 let filled = self.take_response_body().map_err(Failure::ResponseBody)?;
                 match self.poll_write_client(cx) {
                     Poll::Ready(written) => written?,
@@ -159,7 +159,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Whether the client has got as much of the body as the bandwidth allows by now. The rest of the body waits with the endpoint.
+    /// Whether the client has received as much of the body as the bandwidth allows so far. The rest of the body waits at the endpoint.
     fn is_ahead(&mut self) -> bool {
         let Some(pace) = &self.pace else { return false };
         cold_path();
@@ -181,8 +181,8 @@ impl Exchange<'_> {
         Ok(filled)
     }
 
-    /// Whether the head is withheld briefly because all of a small body will most likely follow at once: endpoints often send the
-    /// two separately, and each write to a client costs more than all the proxy's own work.
+    /// Whether the head is withheld briefly because all of a small body will most likely follow at once. Endpoints often send the two
+    /// separately, and each write to a client costs more than all of the proxy's own work.
     fn waits_for_rest(&mut self) -> bool {
         if self.limits.hold == NEVER {
             return false;
@@ -197,9 +197,9 @@ impl Exchange<'_> {
         waits
     }
 
-    /// Sends the request: bytes already written first, then the body as it arrives. Ready when nothing more is to be sent.
+    /// Sends the request: bytes already written first, then the body as it arrives. Ready when there is nothing more to send.
     ///
-    /// Some services get the request `bodiless`.
+    /// Some services get the request without its body (`bodiless`).
     fn poll_send(&mut self, cx: &mut Context<'_>, bodiless: bool) -> Poll<Result<(), Failure>> {
         while self.request == RequestProgress::Sending {
             let source = self.client.source();
@@ -282,8 +282,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Lets a client that has read nothing for a while keep only what waits for it. Not what is read ahead, which grows from what there
-    /// is.
+    /// Frees the spare memory of a client that has read nothing for a while. A buffer that reads ahead keeps its own, from which it grows.
     fn spare_memory(&mut self) {
         self.limits.slow = NEVER;
         let store = &self.facts.shard.store;
@@ -344,13 +343,13 @@ impl Exchange<'_> {
         })
     }
 
-    /// The time that lies at least `gap` ahead.
+    /// The time at least `gap` from now.
     pub(super) fn after_gap(&self, gap: Duration) -> Millis {
         self.facts.shard.timers.after(gap)
     }
 }
 
-/// Where the body comes from that the client gets.
+/// The source of the body that the client gets.
 fn response_source<'s, 'a>(
     endpoint: &'s mut EndpointSide<'a>,
     compressed: &'s mut Option<CompressedBody<'a>>,

@@ -15,7 +15,7 @@ use crate::timer::NEVER;
 struct Tunnel {
     up: Direction,
     down: Direction,
-    /// Whether the memory for heads was given up.
+    /// Whether the memory for heads has been freed.
     lean: bool,
 }
 
@@ -37,7 +37,7 @@ impl Exchange<'_> {
             return Poll::Ready(Err(failure));
         }
         if !tunnel.lean && self.client.has_written() {
-            // It may go on for hours, and there are no more heads.
+            // A tunnel may last for hours, and there are no more heads.
             tunnel.lean = true;
             self.client.release_output();
             self.endpoint.release_output();

@@ -1,6 +1,6 @@
-//! A call of gRPC that the proxy itself makes: one message each way, on a stream of a connection that clients' requests use too.
+//! A gRPC call that the proxy itself makes: one message each way, on a stream of a connection that clients' requests also use.
 //!
-//! Dropping it before its end resets the stream.
+//! Dropping the call before its end resets the stream.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -23,10 +23,10 @@ use crate::limit::AUTH_MESSAGE;
 use crate::upstream::{Service, Target, Way};
 use crate::work::{Http2Memory, RESPONSE};
 
-/// What is called, and with what.
+/// The call to make.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Question<'q> {
-    /// The host.
+    /// The value of `:authority`.
     pub(in super::super) authority: &'q str,
     /// Service and method.
     pub(in super::super) path: &'static str,
@@ -34,19 +34,19 @@ pub(in super::super) struct Question<'q> {
     pub(in super::super) body: &'q [u8],
 }
 
-/// What came back.
+/// The answer, as far as it has arrived.
 #[derive(Debug, Default)]
 pub(in super::super) struct Reply {
-    /// Whether the head is that of an answer of gRPC.
+    /// Whether the head is that of a gRPC answer.
     is_answer: bool,
     has_head: bool,
     body: Vec<u8>,
-    /// Whether the trailers say that the call has succeeded, if they say anything.
+    /// Whether the call succeeded, if the trailers say so.
     succeeded: Option<bool>,
 }
 
 impl Reply {
-    /// The message of a call that has succeeded.
+    /// The message of a call that succeeded.
     pub(in super::super) fn message(&self) -> Option<&[u8]> {
         let whole = self.is_answer && self.succeeded == Some(true);
         grpc::unframed(&self.body).filter(|_| whole)
@@ -56,13 +56,13 @@ impl Reply {
         let head = endpoint.response();
         let fields = FieldsView { fields: head.parsed.fields(), bytes: head.bytes };
         let typed = fields.get(KnownField::ContentType).is_some_and(grpc::is_type);
-        // No coding is asked for.
+        // The call does not offer any encoding.
         let is_encoding = |line: FieldLine<'_>| line.is(b"grpc-encoding") && line.value != b"identity";
         self.is_answer = endpoint.status() == 200 && typed && !fields.lines().any(is_encoding);
         self.has_head = true;
     }
 
-    /// Takes what there is of the body; `true` at its end. What is longer than an answer may be ends there.
+    /// Takes what has arrived of the body; `true` at its end. A body that is too long for an answer ends at the limit.
     fn take_body(&mut self, source: &mut BodySource<'_>) -> Result<bool, Failure> {
         while !source.body.has_ended() {
             let piece = source.body.decode(source.buffer.filled()).map_err(Failure::ResponseBody)?;
@@ -91,7 +91,7 @@ impl Exchange<'_> {
     /// One try of a call, up to the end of its answer. The time for reading bounds all of it.
     ///
     /// # Errors
-    /// If no whole answer came, or the client has gone meanwhile.
+    /// If no complete answer arrived, or the client has gone meanwhile.
     pub(in super::super) async fn call(
         &mut self,
         forwarding: &Forwarding<'_>,
@@ -128,7 +128,7 @@ impl Exchange<'_> {
         endpoint.begin();
         endpoint.connect(place);
         endpoint.begin_call(question.authority, question.path, question.body)?;
-        // Waited for here to the end of the request's time too: a connection on which nothing comes is suspected.
+        // The wait also ends with the request's time here, so that a connection on which nothing arrives becomes suspect.
         let wait = self.allowance.read.min(self.time_left().unwrap_or(Duration::MAX));
         self.limits = Gaps { read: self.after_gap(wait), ..Gaps::NONE };
         let mut reply = Reply::default();
@@ -150,7 +150,7 @@ impl Exchange<'_> {
         reply: &mut Reply,
     ) -> Poll<Result<(), Failure>> {
         let store = &self.facts.shard.store;
-        // Why it could not be written is what the answer says, if there is one, or why there is none.
+        // A write error is ignored: the answer, or the reason for its absence, explains it.
         let _ = endpoint.has_unsent() && endpoint.poll_write(cx).is_ready();
         while !reply.has_head {
             match endpoint.poll_head(cx, store, &self.live.prepared.response) {

@@ -1,4 +1,4 @@
-//! How a try comes to its connection: an idle one, a place on one that others use too, or a new one, for which the client waits.
+//! How a try gets its connection: an idle one, a place on a shared one, or a new one that the client waits for.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -17,19 +17,19 @@ use crate::stream::Upstream;
 use crate::upstream::{Service, Target, UpstreamConnection, Way};
 
 impl Exchange<'_> {
-    /// Takes an idle connection of HTTP/1, if there is one.
+    /// Takes an idle HTTP/1 connection, if there is one.
     pub(in super::super) fn take_idle(&self, target: &Target, attempt: &mut Attempt) -> Option<Connected> {
-        // A request that must not be sent twice needs one that is certainly open.
+        // A request that must not be sent twice needs a connection that is certainly open.
         let certain = !self.is_idempotent();
         let up = self.facts.shard.upstreams.take(target, certain)?;
         self.note_kept(attempt);
         Some(Connected::Http1(up))
     }
 
-    /// A connection to the target. `fresh` says that it has to be a new one.
+    /// A connection to the target. `fresh` requires a new one.
     ///
     /// # Errors
-    /// If none could be made, or the client has gone meanwhile.
+    /// If none could be opened, or the client has gone meanwhile.
     pub(in super::super) async fn reach(
         &mut self,
         forwarding: &Forwarding<'_>,
@@ -62,7 +62,7 @@ impl Exchange<'_> {
         Ok(connected)
     }
 
-    /// A place on a connection of HTTP/2, which exists or is made.
+    /// A place on an existing or new HTTP/2 connection.
     async fn place(
         &mut self,
         forwarding: &Forwarding<'_>,
@@ -95,7 +95,7 @@ impl Exchange<'_> {
                             let new = NewConnection { target, stream, timeout, limits };
                             http2::start(new, duty, shard.timers.clone(), shard.blocks.clone());
                         }
-                        // Others who wait are not to blame for a client that leaves.
+                        // Requests that wait for the same connection must not fail because this client left.
                         Err(failure) if failure.side() == Side::Downstream || failure == Failure::Shutdown => {
                             return Err(failure);
                         }
@@ -129,7 +129,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Makes a new connection, while the client waits for it.
+    /// Opens a new connection while the client waits.
     async fn connect(
         &mut self,
         forward: &Forward,
@@ -138,7 +138,7 @@ impl Exchange<'_> {
         endpoint: SocketAddr,
     ) -> Result<Upstream, Failure> {
         let (shard, deadline, client) = (&self.facts.shard, self.deadline, &mut self.client);
-        // Boxed: few tries need it, and it would otherwise take room in all that look for a place.
+        // Boxed: few tries need it, and it would otherwise take room in every try that looks for a place.
         let timeout = forward.policy.connect_timeout;
         let mut opening = Box::pin(connect::open_way(shard, deadline, service, way, endpoint, timeout));
         let opened = poll_fn(|cx| match opening.as_mut().poll(cx) {
