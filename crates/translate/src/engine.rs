@@ -1,8 +1,7 @@
 //! The translation itself: changes of objects in, changes of the model out.
 //!
-//! [`translate`] defines the result: all objects to all resources. [`Translator`] gives the same result at a cost proportional to
-//! the change. It keeps the translation of each object and redoes only the hosts, backends and certificates that a changed object
-//! names.
+//! [`translate`] defines the result: it turns all objects into all resources. [`Translator`] gives the same result at a cost proportional
+//! to the change. It keeps the translation of each object and redoes only the hosts, backends and certificates that a changed object names.
 //!
 //! It differs from [`translate`] in two ways. While an object exists, an unacceptable version leaves the last good one in effect. A
 //! deleted Secret or ConfigMap stays in effect as long as something refers to it, except for the ConfigMaps of TCP and UDP services,
@@ -51,15 +50,15 @@ pub struct Translation {
     pub snapshot: Snapshot,
     /// Findings, by object.
     pub diagnostics: Vec<Diagnostic>,
-    /// The Ingresses that are ours and in effect: they get a status.
+    /// The Ingresses that are ours and in effect, and therefore get a status.
     pub served: BTreeSet<ObjectKey>,
-    /// The Ingresses of which no version is in effect, or only an older one, with the reason.
+    /// The Ingresses without a version in effect, or with only an older one, and the reason.
     pub left_out: Vec<LeftOut>,
     /// The status of each object of the Gateway API that is ours.
     pub statuses: BTreeMap<ObjectKey, Arc<ObjectStatus>>,
-    /// What has to be done about objects that are made for Gateways and XBackends.
+    /// The pending work on objects that are created for Gateways and XBackends.
     pub made: BTreeMap<ObjectKey, Make>,
-    /// Which RoutePolicies decide about routes.
+    /// The RoutePolicies that decide about routes.
     pub policies: Vec<AppliedPolicy>,
 }
 
@@ -84,15 +83,15 @@ pub fn translate(objects: &Objects, options: &Options, now: i64) -> Translation 
 pub struct Update {
     /// The change of the model; empty if there is none.
     pub delta: Delta,
-    /// The objects whose findings have changed, each with all of its findings; none means that all is well.
+    /// The objects whose findings have changed, each with all of its findings; an empty list means that the object is fine.
     pub diagnostics: Vec<(ObjectKey, Vec<Diagnostic>)>,
     /// Ingresses that are now ours and in effect.
     pub served: Vec<ObjectKey>,
-    /// Ingresses that no longer are, or are gone.
+    /// Ingresses that are no longer ours and in effect, or no longer exist.
     pub unserved: Vec<ObjectKey>,
-    /// Objects of the Gateway API with another status than before; none means that they are not ours any more.
+    /// Objects of the Gateway API whose status has changed; `None` if an object is no longer ours.
     pub statuses: Vec<(ObjectKey, Option<Arc<ObjectStatus>>)>,
-    /// Objects that are made for Gateways, each with what has to be done about it now; `None` if it is as it should be.
+    /// Objects that are created for Gateways and XBackends, each with its pending work; `None` if nothing is left to do.
     pub made: Vec<(ObjectKey, Option<Make>)>,
     /// Secrets and ConfigMaps that are now needed.
     pub wanted: Vec<ObjectKey>,
@@ -172,7 +171,7 @@ impl Translator {
         }
     }
 
-    /// The same with this many changes per part of a large change. At least one.
+    /// Sets the number of changes per part of a large change, at least one.
     #[must_use]
     pub fn with_part(self, changes: usize) -> Self {
         Self { part: changes.max(1), ..self }
@@ -219,7 +218,7 @@ impl Translator {
         self.settle(dirty, out, Extent::fresh(self.part), now)
     }
 
-    /// Puts changes behind those that wait, and does nothing of them yet: [`proceed`](Self::proceed) does, in parts.
+    /// Queues changes behind the waiting ones without applying any; [`proceed`](Self::proceed) applies them in parts.
     pub fn postpone(&mut self, changes: impl IntoIterator<Item = Change>) {
         for change in changes {
             let known = matches!(&change, Change::Upsert(object) if self.objects.get(&object.key()).is_some());
@@ -232,7 +231,7 @@ impl Translator {
         changes > self.part
     }
 
-    /// Whether anything waits since [`apply_part`](Self::apply_part).
+    /// Whether work still waits after [`apply_part`](Self::apply_part).
     pub fn has_more(&self) -> bool {
         !self.waiting.is_empty()
             || self.ingresses.is_waiting()
@@ -342,7 +341,7 @@ impl Translator {
         self.reports.all()
     }
 
-    /// The Ingresses that are ours and in effect: they get a status.
+    /// The Ingresses that are ours and in effect, and therefore get a status.
     pub fn served(&self) -> &BTreeSet<ObjectKey> {
         self.ingresses.served()
     }
@@ -352,12 +351,12 @@ impl Translator {
         self.gateways.statuses()
     }
 
-    /// Which RoutePolicies decide about routes.
+    /// The RoutePolicies that decide about routes.
     pub fn policies(&self) -> Vec<AppliedPolicy> {
         self.gateways.applied_policies()
     }
 
-    /// What has to be done about objects that are made for Gateways.
+    /// The pending work on objects that are created for Gateways and XBackends.
     pub fn made(&self) -> &BTreeMap<ObjectKey, Make> {
         self.gateways.made()
     }
@@ -381,7 +380,7 @@ impl Translator {
         self.ingresses.standing(key, &self.objects, &self.options)
     }
 
-    /// Every Ingress of which no version is in effect, or only an older one, with its hosts and the reason.
+    /// Every Ingress without a version in effect, or with only an older one, with its hosts and the reason.
     pub fn left_out(&self) -> impl Iterator<Item = LeftOut> {
         self.ingresses.left_out(&self.objects, &self.options)
     }
@@ -507,7 +506,7 @@ impl Translator {
     }
 }
 
-/// Whether two versions of an object have the same meaning here: status, managed fields and the like have none.
+/// Whether two versions of an object have the same meaning here: status, managed fields and the like don't count.
 fn means_the_same(before: &Object, after: &Object) -> bool {
     match (before, after) {
         (Object::Ingress(a), Object::Ingress(b)) => a == b,
@@ -579,7 +578,7 @@ fn means_the_same(before: &Object, after: &Object) -> bool {
     }
 }
 
-/// Whether two versions have the same beginning and end.
+/// Whether two versions have the same creation and deletion times.
 fn same_life(a: &ObjectMeta, b: &ObjectMeta) -> bool {
     a.creation_timestamp == b.creation_timestamp && a.deletion_timestamp == b.deletion_timestamp
 }

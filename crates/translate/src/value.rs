@@ -49,13 +49,13 @@ pub use tls::{AnyCiphers, SessionTicketKey, TlsCiphers, TlsGroups};
 
 /// A value that users write as text.
 pub trait Value: Sized {
-    /// The expected value, as it completes the sentence "expected …".
+    /// The expected value, which completes the sentence "expected …".
     const SYNTAX: &'static str;
 
     /// Parses the text; `None` if it doesn't have this syntax.
     fn parse(text: &str) -> Option<Self>;
 
-    /// What an empty text stands for in a ConfigMap, where ingress-nginx reads it into Go's bools and numbers as their zero.
+    /// The meaning of an empty text in a ConfigMap: ingress-nginx reads it into Go's bools and numbers as their zero.
     const ZERO: &'static str = "";
 
     /// Invalid entries that were left out of a list.
@@ -64,7 +64,7 @@ pub trait Value: Sized {
     }
 }
 
-/// A value that few objects have, and that would take room in all of them.
+/// A value that few objects have but that would take room in all of them.
 impl<T: Value> Value for Box<T> {
     const SYNTAX: &'static str = T::SYNTAX;
     const ZERO: &'static str = T::ZERO;

@@ -1,7 +1,7 @@
 //! The global ConfigMap (`--configmap`): one table of its keys, with types and defaults, and the struct that they fill.
 //!
-//! A value that can't be read leaves its key at the default, and is reported. Where the default would open what the key was meant
-//! to close, the key closes instead: an unreadable access list denies, and unreadable trusted networks trust no peer.
+//! An unreadable value is reported and leaves its key at the default. Where the default would open what the key was meant to close, the key
+//! closes it instead: an unreadable access list denies, and unreadable trusted networks trust no peer.
 
 mod doc;
 mod unbuilt;
@@ -30,7 +30,7 @@ use crate::value::{
 use crate::verdict::Verdict::{self, Differs};
 use crate::verdict::{nearest, same_words};
 
-/// How `proxy-request-buffering` differs, annotation and key.
+/// How `proxy-request-buffering` differs, as an annotation and as a key.
 pub(crate) const REQUEST_BUFFERING: &str = "temporary files only with `--request-body-directory`; without it, a body that exceeds 8 MiB, \
     or comes when a worker holds 16 MiB of others, is streamed from there on. Calls of gRPC are always streamed";
 
@@ -38,28 +38,28 @@ pub(crate) const REQUEST_BUFFERING: &str = "temporary files only with `--request
 const OCSP: &str = "a response is stapled only if it is good, current and signed by the issuer or its delegate, and until it expires; the issuer's \
      certificate has to be in the Secret, and the responder at port 80 of a public address, unless `--allow-backend-address` names it";
 
-/// How `proxy-buffering` differs, annotation and key.
+/// How `proxy-buffering` differs, as an annotation and as a key.
 pub(crate) const RESPONSE_BUFFERING: &str = "no temporary files: what exceeds the buffers, 4 MiB, or comes when a worker holds 16 MiB of other \
     responses, is read at the client's speed; what is there is passed on at once, and calls of gRPC are always streamed";
 
-/// How `proxy-next-upstream` differs, annotation and key.
+/// How `proxy-next-upstream` differs, as an annotation and as a key.
 pub(crate) const CONNECT_RETRIED: &str =
     "where connecting fails nothing was sent, so another endpoint is tried whatever is listed, unless that is `off`";
 
-/// How `proxy-next-upstream-tries` differs, annotation and key.
+/// How `proxy-next-upstream-tries` differs, as an annotation and as a key.
 pub(crate) const TRIES: &str = "there are 32 tries at most, where ingress-nginx has no limit";
 
-/// How `proxy-buffer-size` differs, annotation and key.
+/// How `proxy-buffer-size` differs, as an annotation and as a key.
 pub(crate) const RESPONSE_HEAD: &str = "heads of up to 128 KiB pass whatever is set, and none above 1 MiB";
 
-/// How `auth-cache-key` differs, annotation and key.
+/// How `auth-cache-key` differs, as an annotation and as a key.
 pub(crate) const AUTH_CACHE: &str = "each worker keeps answers of its own";
 
-/// How `custom-http-errors` differs, annotation and key.
+/// How `custom-http-errors` differs, as an annotation and as a key.
 pub(crate) const ERROR_PAGES: &str = "the default backend is asked with GET, or HEAD, and without the request's body; where it has no endpoint, or fails, \
      errors stay what they are, and ingress-nginx makes 404 or 502 of them; calls of gRPC keep their own errors";
 
-/// How rewrites of redirects and cookies differ, annotation and key.
+/// How rewrites of redirects and cookies differ, as annotations and as keys.
 pub(crate) const REWRITE: &str = "plain texts only: a value with variables, quotes or a regex is reported and not used";
 
 /// How blocking by headers differs.
@@ -77,39 +77,39 @@ const NO_TRANSFORM: &str = "a response with `Cache-Control: no-transform` stays 
 const SNIPPET: &str = "read as data, see [snippets](snippets.md); with a directive outside the set, nothing of the snippet is in effect, and paths answer \
      503 if it may restrict access";
 
-/// What gzip is used for besides `text/html`.
+/// The media types that gzip compresses besides `text/html`.
 const GZIP_TYPES: &str = "application/atom+xml application/javascript application/x-javascript application/json application/rss+xml \
     application/vnd.ms-fontobject application/x-font-ttf application/x-web-app-manifest+json application/xhtml+xml application/xml \
     font/opentype image/svg+xml image/x-icon text/css text/javascript text/plain text/x-component";
 
-/// What Brotli is used for besides `text/html`.
+/// The media types that Brotli compresses besides `text/html`.
 const BROTLI_TYPES: &str = "application/xml+rss application/atom+xml application/javascript application/x-javascript application/json \
     application/rss+xml application/vnd.ms-fontobject application/x-font-ttf application/x-web-app-manifest+json application/xhtml+xml \
     application/xml font/opentype image/svg+xml image/x-icon text/css text/javascript text/plain text/x-component";
 
-/// Keys that close paths when they can't be read.
+/// Keys that close paths if their values can't be read.
 const DENYING: [&str; 4] = ["global-auth-url", "whitelist-source-range", "denylist-source-range", "block-cidrs"];
 
-/// What there is to know about one key.
+/// The specification of one key.
 #[derive(Debug)]
 pub struct KeySpec {
     /// The key.
     pub name: &'static str,
-    /// What is expected, as it completes the sentence "expected …". Empty for keys that aren't read.
+    /// The expected value, which completes the sentence "expected …". Empty for keys that aren't read.
     pub syntax: &'static str,
-    /// What holds where the key is absent, as a user would write it.
+    /// Its value if it is absent, as a user would write it.
     pub default: &'static str,
     /// What it does, in a sentence.
     pub doc: &'static str,
     /// How far it works.
     pub verdict: Verdict,
-    /// Whether it keeps requests out, so that its absence is an error and not a loss of comfort.
+    /// Whether it keeps requests out, so that lacking it is an error rather than an inconvenience.
     pub restricts: bool,
-    /// Whether a value does the same although the verdict is that it differs.
+    /// Whether a value works in the same way although the verdict is that the key differs.
     pub is_same: fn(&Self, &str) -> bool,
-    /// What happens to a value that can't be read, where that isn't the default; empty where it is.
+    /// The effect of an unreadable value if that isn't the default; otherwise empty.
     pub closed: &'static str,
-    /// Values beside the default that ask for what happens anyway, so that nothing is lost while the key isn't built.
+    /// Values besides the default that ask for what happens anyway, so that nothing is lost while the key isn't built.
     pub neutral: &'static [&'static str],
 }
 
@@ -139,17 +139,17 @@ impl KeySpec {
 /// The key whose value is never shown.
 const SECRET: &str = "ssl-session-ticket-key";
 
-/// Whether all versions of a list are spoken.
+/// Whether Fairway speaks all versions of TLS in a list.
 fn is_spoken(value: &str) -> bool {
     value.split_ascii_whitespace().all(|version| matches!(version, "TLSv1.2" | "TLSv1.3"))
 }
 
-/// Whether all of a snippet is read.
+/// Whether a snippet is read in full.
 fn is_read(spec: &KeySpec, value: &str) -> bool {
     snippet::fault(spec.name, value).is_none()
 }
 
-/// Whether an authentication service can be asked with a method, if ingress-nginx knows it.
+/// Whether an authentication service can be called with a method that ingress-nginx knows.
 fn is_asked(_: &KeySpec, value: &str) -> bool {
     !matches!(value, "CONNECT" | "TRACE")
 }
@@ -158,7 +158,7 @@ fn has_no_variables(_: &KeySpec, value: &str) -> bool {
     !value.contains('$')
 }
 
-/// Whether a head of this size can be had.
+/// Whether response heads can be limited to this size.
 fn fits(value: &str) -> bool {
     Size::parse(value).is_some_and(|size| (1..=limit::RESPONSE_HEAD).contains(&size.0))
 }
@@ -187,7 +187,7 @@ macro_rules! configmap {
         }
 
         impl $table {
-            /// What there is to know about each field's key.
+            /// The specification of each field's key.
             pub const SPECS: &'static [KeySpec] = &[$(KeySpec {
                 name: $name,
                 syntax: <$type as Value>::SYNTAX,
@@ -200,8 +200,7 @@ macro_rules! configmap {
                 closed: [$($why,)? ""][0],
             },)+];
 
-            /// Reads the text into the field that belongs to the key, and gives the entries that were left out of a list; `None` if
-            /// it can't be read.
+            /// Reads the text into the key's field and returns the entries that were left out of a list; `None` if the text can't be read.
             fn set(&mut self, name: &str, text: &str) -> Option<&[String]> {
                 match name {
                     $($name => match <$type as Value>::parse(if text.is_empty() { <$type as Value>::ZERO } else { text }) {
@@ -605,7 +604,7 @@ configmap! {
 }
 
 impl GlobalConfig {
-    /// Lets a snippet that can't be read deny; returns whether the key has one that concerns requests.
+    /// Makes an unreadable snippet deny requests; returns whether the key holds a snippet that concerns requests.
     fn close(&mut self, key: &str, text: &str) -> bool {
         match key {
             "http-snippet" => self.http_snippet = HttpSnippet::refused(text),
@@ -728,7 +727,7 @@ pub fn specs() -> impl Iterator<Item = &'static KeySpec> {
     GlobalConfig::SPECS.iter().chain(unbuilt::SPECS)
 }
 
-/// What there is to know about a key; `None` if nobody knows it.
+/// The specification of a key; `None` if the key is unknown.
 pub fn spec(name: &str) -> Option<&'static KeySpec> {
     specs().find(|spec| spec.name == name)
 }

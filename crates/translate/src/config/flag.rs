@@ -1,5 +1,5 @@
-//! The flags of ingress-nginx, as data: the meaning, default and verdict of each. The command line is built from this table, and so
-//! is its reference.
+//! The flags of ingress-nginx, as data: the meaning, default and verdict of each. The command line and its reference are built from this
+//! table.
 
 use std::fmt::Write;
 
@@ -87,7 +87,7 @@ impl Flag {
 /// A row is `"name" Takes = "default": verdict`.
 macro_rules! flags {
     ($($(#[doc = $doc:literal])+ $name:literal $($short:literal)? $takes:ident = $default:literal: $verdict:expr;)+) => {
-        /// Every flag that ingress-nginx knows, in the order of its name; the last ones are those of its logging library.
+        /// Every flag that ingress-nginx knows, by name; the last ones are those of its logging library.
         pub const FLAGS: &[Flag] = &[$(Flag {
             name: $name,
             short: [$(Some($short),)? None][0],

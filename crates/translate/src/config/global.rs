@@ -35,7 +35,7 @@ pub(crate) struct Global {
     retained: BTreeMap<ObjectKey, Arc<ConfigMap>>,
     settings: Option<Settings>,
     listeners: BTreeMap<ListenerName, Listener>,
-    /// The ports of Gateways that are passed on.
+    /// The ports of Gateways whose bytes are passed on.
     streams: BTreeMap<ListenerName, StreamListener>,
     /// Findings about these ConfigMaps.
     pub(crate) diagnostics: BTreeMap<ObjectKey, Vec<Diagnostic>>,
@@ -142,7 +142,7 @@ impl Global {
         dirty.listeners = true;
     }
 
-    /// Keeps the backend of the service of `global-auth-url`, whose findings are about the ConfigMap.
+    /// Keeps the backend of `global-auth-url`, whose findings are about the ConfigMap.
     pub(crate) fn settle_auth(&mut self, options: &Options, pins: &mut Backends, dirty: &mut Dirty) {
         let backend = external_auth::global_backend(&self.config, options);
         if backend == self.auth_backend {
@@ -251,7 +251,7 @@ impl Global {
     }
 }
 
-/// The replicas of the proxy: the ready endpoints of the Service in front of it, at least the one that counts.
+/// The number of proxy replicas: the ready endpoints of the Service in front of them, and at least 1, this one.
 fn replicas(inputs: GlobalInputs<'_>) -> NonZeroU32 {
     let Some((namespace, name)) = &inputs.options.publish_service else { return NonZeroU32::MIN };
     let service = ObjectKey::new(Kind::Service, namespace, name);

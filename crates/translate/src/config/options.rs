@@ -86,11 +86,11 @@ pub struct Options {
     pub gateway_ports: RangeInclusive<u16>,
     /// Loopback, link-local or metadata addresses that ExternalName Services and XBackends may lead to nevertheless.
     pub allowed_backend_addresses: Vec<IpAddr>,
-    /// Answers for Services without endpoints, and local processes in their place (`fairway dev` only).
+    /// Stand-ins for a cluster (`fairway dev` only).
     pub development: Option<Development>,
 }
 
-/// Replacements for a cluster in `fairway dev`.
+/// Stand-ins for a cluster in `fairway dev`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Development {
     /// The built-in echo, which answers for Services without known endpoints. `None` with `--no-echo`.
@@ -99,20 +99,20 @@ pub struct Development {
     pub echo_for_missing: bool,
     /// `--backend NAMESPACE/SERVICE:PORT=HOST:PORT`: the Service port, as the Ingress names it, and its replacement.
     pub backends: BTreeMap<(ObjectKey, String), SocketAddr>,
-    /// The port that redirects to https name: no Service in front maps 443 to it.
+    /// The port that redirects to https name, since no Service in front maps 443 to it.
     pub https_port: Option<u16>,
-    /// Whether the objects are judged as in a cluster, and not served here: what needs Services that nobody makes is refused.
+    /// Whether objects are judged as in a cluster instead of being served here: those that need Services of their own are refused.
     pub judged: bool,
 }
 
 impl Options {
-    /// Whether Services are needed that only a controller makes, and none is there to do so.
+    /// Whether objects that need Services of their own get none: a controller creates them only with `--gateway-address=asked` or `own`.
     pub(crate) fn lacks_own_services(&self) -> bool {
         self.gateway_address == GatewayAddressing::Shared && self.development.as_ref().is_none_or(|all| all.judged)
     }
 }
 
-/// The request field that tells the echo for which Service it answers.
+/// The request field that tells the echo which Service it answers for.
 pub const ECHO_SERVICE_FIELD: &str = "X-Fairway-Echo-Service";
 
 /// A label selector in its text form: `key=value`, `key!=value`, `key in (a,b)`, `key notin (a,b)`, `key`, `!key`, joined by commas.
@@ -208,7 +208,7 @@ impl LabelSelector {
 /// Which Gateways get an address of their own (`--gateway-address`).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum GatewayAddressing {
-    /// None: all share that of Ingresses.
+    /// None: all of them share the address of Ingresses.
     #[default]
     Shared,
     /// Those with `spec.addresses`, or with labels or annotations in `spec.infrastructure`.

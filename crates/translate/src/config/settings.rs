@@ -212,7 +212,7 @@ fn access_log(config: &GlobalConfig, origin: &Origin, diagnostics: &mut Vec<Diag
     }
 }
 
-/// Where the log goes, if not to standard output.
+/// The syslog server, if the log doesn't go to standard output.
 fn syslog(config: &GlobalConfig, origin: &Origin, diagnostics: &mut Vec<Diagnostic>) -> Option<Syslog> {
     if !config.enable_syslog {
         return None;
@@ -238,7 +238,7 @@ fn geo(config: &GlobalConfig, options: &Options) -> GeoSettings {
 /// How requests are traced.
 fn tracing(config: &GlobalConfig) -> Tracing {
     const HTTP: u16 = 4318;
-    /// Where Debian has those of the system.
+    /// Debian's path of the system's certificate authorities.
     const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
     let port = config.otlp_collector_port.0;
     Tracing {
@@ -261,7 +261,7 @@ fn tracing(config: &GlobalConfig) -> Tracing {
     }
 }
 
-/// Reports each variable without a value, and whether it exists at all.
+/// Reports each variable without a value, and whether the variable exists at all.
 fn diagnose_variables<'a>(
     names: impl Iterator<Item = &'a str>,
     key: &str,
@@ -305,7 +305,7 @@ fn streams(config: &GlobalConfig, origin: &Origin, diagnostics: &mut Vec<Diagnos
     }
 }
 
-/// Edits of fields, from the data of a ConfigMap: each sets one, an empty value removes it.
+/// Field edits from the data of a ConfigMap: each entry sets a field, or removes it if the value is empty.
 fn fields(
     source: Option<(&ObjectKey, &BTreeMap<String, String>)>,
     diagnostics: &mut Vec<Diagnostic>,

@@ -102,7 +102,7 @@ impl Side {
             }
             _ => Vec::new(),
         };
-        // A port that it takes is none for a Gateway.
+        // A Gateway can't use a port that is taken here.
         dirty.gateways |= services != self.services;
         if diagnostics != self.diagnostics || services != self.services {
             dirty.reports.insert(key.clone());

@@ -109,13 +109,13 @@ pub(crate) fn without_value<'a>(
     told.take(8)
 }
 
-/// Of names of variables those that neither nginx nor ingress-nginx has, each with the one that was probably meant.
+/// The names that no variable of nginx or ingress-nginx has, each with the name that was probably meant.
 pub fn misspelt<'a>(names: impl Iterator<Item = &'a str>) -> impl Iterator<Item = (&'a str, Option<&'static str>)> {
     names.filter(|name| absent(name) == Absent::Unknown).map(|name| (name, meant(name)))
 }
 
 fn meant(name: &str) -> Option<&'static str> {
-    // The ports of TCP and UDP services have few of them: the name itself is no correction.
+    // TCP and UDP services have only few of the variables, so the nearest name can be `name` itself, which is no correction.
     nearest(name, Variable::NAMES.iter().copied()).filter(|meant| *meant != name)
 }
 

@@ -1,4 +1,4 @@
-//! The pending work of stages, and their results. A stage reads its own work here, and marks that of later stages; no stage knows
+//! The pending work of stages, and their results. A stage reads its own work here and marks the work of later stages; no stage knows
 //! another.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,11 +22,11 @@ pub(crate) struct Dirty {
     /// Namespaces whose Ingresses have to be read again.
     pub(crate) namespaces: BTreeSet<Arc<str>>,
     pub(crate) ingresses: BTreeSet<ObjectKey>,
-    /// Secrets with another version, or another owner.
+    /// Secrets whose version or owners have changed.
     pub(crate) secrets: BTreeSet<ObjectKey>,
     /// Owners of changed Secrets, each with the Secret.
     pub(crate) secret_owners: BTreeSet<(ObjectKey, ObjectKey)>,
-    /// ConfigMaps with another version, or another owner.
+    /// ConfigMaps whose version or owners have changed.
     pub(crate) config_maps: BTreeSet<ObjectKey>,
     /// Owners of changed ConfigMaps.
     pub(crate) config_map_owners: BTreeSet<ObjectKey>,
@@ -47,13 +47,13 @@ pub(crate) struct Dirty {
     pub(crate) telemetry_policies: BTreeSet<ObjectKey>,
     /// RoutePolicies.
     pub(crate) route_policies: BTreeSet<ObjectKey>,
-    /// RoutePolicies whose users have to be looked at again.
+    /// RoutePolicies whose users have to be examined again.
     pub(crate) route_policy_users: BTreeSet<ObjectKey>,
     /// Routes of the Gateway API.
     pub(crate) gateway_routes: BTreeSet<ObjectKey>,
     /// Whether a certificate of a Gateway has changed.
     pub(crate) gateway_certificates: bool,
-    /// Services that are made for Gateways, or the endpoints that they lead to.
+    /// Services that are created for Gateways, or the endpoints that they lead to.
     pub(crate) gateway_services: bool,
     /// Objects of the Gateway API whose status may have changed.
     pub(crate) gateway_statuses: BTreeSet<ObjectKey>,
@@ -72,9 +72,9 @@ pub(crate) struct Output {
     pub(crate) wants: BTreeMap<ObjectKey, bool>,
     /// Ingresses, each with whether it was served before.
     pub(crate) served: BTreeMap<ObjectKey, bool>,
-    /// Objects of the Gateway API with another status than before.
+    /// Objects of the Gateway API whose status has changed.
     pub(crate) statuses: BTreeSet<ObjectKey>,
-    /// Objects that are made for Gateways, with another task than before.
+    /// Objects that are created for Gateways and XBackends and whose pending work has changed.
     pub(crate) made: BTreeSet<ObjectKey>,
 }
 

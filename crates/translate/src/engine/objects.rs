@@ -36,7 +36,7 @@ macro_rules! kinds {
             /// All kinds.
             pub const ALL: &'static [Self] = &[$(Self::$kind),*];
 
-            /// Whether it is one of the Gateway API, or one that attaches to those: their CRDs a cluster may lack.
+            /// Whether it is a kind of the Gateway API, or one that attaches to those: a cluster may lack the CRDs of all of these.
             pub fn is_of_gateway_api(self) -> bool {
                 self.is_route()
                     || matches!(self, Self::GatewayClass | Self::Gateway | Self::ListenerSet | Self::ReferenceGrant | Self::BackendTLSPolicy | Self::RoutePolicy | Self::XBackendTrafficPolicy | Self::XTelemetryPolicy | Self::GatewayParameters | Self::XBackend)
@@ -146,7 +146,7 @@ objects! {
 }
 
 impl Kind {
-    /// Several of the kind, for people.
+    /// The plural, for messages.
     pub(crate) fn plural(self) -> String {
         match self.as_str() {
             "Ingress" => "Ingresses".to_owned(),
@@ -208,8 +208,8 @@ pub enum Change {
     Remove(ObjectKey),
 }
 
-/// All existing objects, and the order in which they arrived. It decides which is older if the objects have no creation time, as in
-/// manifests that never were in a cluster.
+/// All existing objects, and the order in which they arrived. The order decides which is older if the objects have no creation time, as in
+/// manifests that were never in a cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
     objects: BTreeMap<ObjectKey, Entry>,

@@ -1,7 +1,7 @@
 //! Large changes in parts: the waiting changes, and the size of a part.
 //!
-//! A part is bounded by numbers, never by time, so that the same calls have the same results. The rest waits by name: however often
-//! an object changes meanwhile, it waits once, and its current version is looked up when its turn comes.
+//! Counts bound a part, never time, so that the same calls have the same results. The rest waits by name: however often an object changes
+//! meanwhile, it waits once, and its current version is looked up when its turn comes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
 use std::ops::Bound;
@@ -28,7 +28,7 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
-    /// Only new changes, nothing that waits.
+    /// Only new changes, no waiting work.
     pub(crate) fn fresh(changes: usize) -> Self {
         Self { fills: false, ..Self::part(changes) }
     }
@@ -73,12 +73,13 @@ pub(crate) fn portion<T: Ord>(
     due
 }
 
-/// Waiting changes, one per object. Namespaces take turns, so that a small change waits for no large one in another namespace. Within a
-/// namespace, referenced objects come before those that refer to them, and objects in effect before new ones. What any namespace can
-/// refer to comes first of all, and removals last, so that an application that moves to another namespace is there before it is gone.
+/// Waiting changes, one per object. Namespaces take turns, so that a small change doesn't wait for a large one in another namespace. Within
+/// a namespace, referenced objects come before those that refer to them, and objects in effect before new ones. Objects that any namespace
+/// can refer to come first and removals last, so that an application that moves to another namespace exists there before it disappears
+/// here.
 #[derive(Debug)]
 pub(crate) struct WaitingChanges {
-    /// By namespace; without a name, what any namespace can refer to.
+    /// By namespace; the empty name has the objects that any namespace can refer to.
     upserts: BTreeMap<Arc<str>, BTreeMap<Turn, Waits>>,
     /// The namespace that had the last turn.
     last: Arc<str>,
@@ -103,7 +104,7 @@ enum Rank {
     /// An Ingress or route that is in effect in another version.
     Known,
     New,
-    /// An Ingress or route that is gone; what it refers to goes after it.
+    /// An Ingress or route that is gone; the objects that it refers to are removed after it.
     Leaving,
     Unreferenced,
 }
@@ -149,7 +150,7 @@ impl WaitingChanges {
         before.is_some_and(|waits| waits.anew || matches!(waits.change, Change::Remove(_)))
     }
 
-    /// The next change, with whether its object was removed in between.
+    /// The next change, and whether its object was removed in between.
     pub(crate) fn pop(&mut self) -> Option<(Change, bool)> {
         let Waits { change, anew } = self.pop_upsert().or_else(|| Some(self.removals.pop_first()?.1))?;
         self.turns.remove(&key(&change));
@@ -198,12 +199,12 @@ fn key(change: &Change) -> ObjectKey {
     }
 }
 
-/// Whether objects of a kind make hosts of what they refer to.
+/// Whether objects of a kind turn what they refer to into hosts.
 fn refers(kind: Kind) -> bool {
     kind == Kind::Ingress || kind.is_route()
 }
 
-/// The queue in which the upsert of an object waits: that of its namespace, or the unnamed one for what any namespace can refer to.
+/// The queue in which the upsert of an object waits: its namespace's, or the unnamed one for objects that any namespace can refer to.
 fn queue(key: &ObjectKey) -> Arc<str> {
     match key.kind {
         Kind::Service | Kind::EndpointSlice => key.namespace.clone(),

@@ -1,11 +1,11 @@
-//! Values that many objects have in common, kept once.
+//! Values that many objects have in common, stored once.
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
-/// The values in use: equal ones are one allocation. Unused ones are dropped whenever their number has doubled.
+/// The values in use: equal ones share an allocation. Unused ones are dropped whenever their number has doubled.
 #[derive(Debug)]
 pub(crate) struct Shared<T> {
     known: HashSet<Arc<T>>,

@@ -158,7 +158,7 @@ fn a_version_that_cannot_be_loaded_leaves_the_last_good_one() {
     assert_eq!(*translator.snapshot(), before);
     let reasons: Vec<_> = update.diagnostics[0].1.iter().map(|found| found.reason).collect();
     assert_eq!(reasons, [Reason::AnnotationParsingFailed, Reason::LastGoodVersion]);
-    // Gone and back, it is a new object.
+    // An Ingress that is deleted and created again is a new object.
     translator.apply([Change::Remove(key(Kind::Ingress, "i"))], 0);
     let update = translator.apply([ingress("i", "other.example", bad)], 0);
     assert!(update.served.is_empty());
@@ -235,7 +235,7 @@ fn a_config_map_of_headers_is_followed_as_long_as_an_ingress_names_it() {
         update.diagnostics.iter().flat_map(|(_, all)| all).map(|it| it.message.clone()).collect::<String>()
     };
     assert!(found(&update).contains("there is no ConfigMap a/headers; all paths of this Ingress answer 503"));
-    // It comes, changes, becomes forbidden and allowed again, and goes.
+    // The ConfigMap is created, changes, becomes forbidden and allowed again, and is deleted.
     let text = |update: &Update| serde_json::to_string(&update.delta.upserts).unwrap();
     let update = translator.apply([map("headers", json!({ "X-A": "one" }))], 0);
     assert_eq!(names(&update), ["Host a.example"]);
@@ -278,7 +278,7 @@ fn a_new_certificate_touches_no_host() {
     let mut translator =
         started([ingress_with("i", json!({}), spec), service(), slice(&["10.0.0.1"]), secret(&["a.example"])]);
     assert_eq!(names(&translator.apply([secret(&["a.example"])], 0)), ["Certificate a/tls"]);
-    // If it is gone or broken, the last version stays in effect.
+    // If the Secret is deleted or broken, its last version stays in effect.
     let update = translator.apply([Change::Remove(key(Kind::Secret, "tls"))], 0);
     assert!(update.delta.is_empty());
     let (told, found) = &update.diagnostics[0];

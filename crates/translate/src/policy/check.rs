@@ -1,4 +1,4 @@
-//! Who may send requests: the filters of addresses and limits, and how they go together with those of authentication.
+//! Who may send requests: the filters of addresses and limits, and how they combine with the authentication filters.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::annotation::{IngressAnnotations, RequestLimits};
 use crate::configmap::GlobalConfig;
 use crate::value::{self, ErrorStatus};
 
-/// What has to be passed before the action.
+/// The checks that a request passes before the action.
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
     /// By number.
@@ -25,7 +25,7 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    /// Whether an address or authentication is enough: without any of the latter there is no choice.
+    /// Whether either an allowed address or authentication is enough. Without authentication there is no choice.
     pub(crate) fn are_alternatives(&self) -> bool {
         self.any && (self.password.is_some() || self.authentication.is_some())
     }
@@ -76,8 +76,8 @@ pub(crate) fn access(annotations: &IngressAnnotations, config: &GlobalConfig) ->
     (Some(Filter::AccessList(list)), None)
 }
 
-/// The limits for clients. `scope` is where requests are counted, `over` what those over a rate get, and those over the number in
-/// progress.
+/// The limits for clients. `scope` is where requests are counted; `over` has the status for exceeding a rate, and that for exceeding the
+/// number in progress.
 pub(crate) fn limits(scope: String, limits: &RequestLimits, over: (ErrorStatus, ErrorStatus)) -> Option<Filter> {
     let positive = |limit: Option<i64>| NonZeroU32::new(limit?.clamp(0, u32::MAX.into()) as u32);
     let rate = |limit, seconds| {

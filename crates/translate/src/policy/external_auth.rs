@@ -24,8 +24,8 @@ fn host<'a>(url: &'a AuthUrl, pattern: &'a HostPattern) -> Option<Cow<'a, str>> 
     }
 }
 
-/// The backend that is asked about requests to a host. A Service of the cluster is asked at its endpoints, anything else at the
-/// addresses that DNS has for it. So is a Service of a namespace that isn't watched: nothing is known about it.
+/// The backend to ask about requests to a host. A Service of the cluster is asked at its endpoints, anything else at its addresses in DNS.
+/// So is a Service in a namespace that isn't watched, since nothing is known about it.
 pub(crate) fn backend(url: &AuthUrl, pattern: &HostPattern, options: &Options) -> Option<BackendKey> {
     let host = host(url, pattern)?;
     let port = BackendPort::Number(i32::from(url.port));
@@ -43,7 +43,7 @@ pub(crate) fn backend(url: &AuthUrl, pattern: &HostPattern, options: &Options) -
     })
 }
 
-/// TLS to the service: with its name, as in ingress-nginx, and without a check of its certificate.
+/// TLS to the service: it sends the service's name, as in ingress-nginx, and doesn't verify its certificate.
 pub(crate) fn tls(url: &AuthUrl, pattern: &HostPattern) -> Option<Arc<UpstreamTls>> {
     let host = host(url, pattern).filter(|_| url.https)?;
     let is_name = host.parse::<std::net::IpAddr>().is_err() && !host.starts_with('[');
@@ -64,7 +64,7 @@ pub(crate) fn filter(
     let redirect = annotations.request_redirect.as_ref().map(|to| Template::parse(to.as_str()));
     let cache = cache(annotations);
     let key = cache.as_ref().map(|cache| &cache.key);
-    // A key without its variable would let everyone share the answer for the first.
+    // A key without its variable would give the answer about the first client to all others.
     let texts =
         [("auth-url", Some(&url.target)), ("auth-request-redirect", redirect.as_ref()), ("auth-cache-key", key)];
     for (name, template) in texts {

@@ -13,7 +13,7 @@ use crate::engine::shared::Shared;
 use crate::limit;
 use crate::value::{self, BackendProtocol, ConnectionHeader, RetryCondition, Switch};
 
-/// What holds where there is no ConfigMap.
+/// The configuration without a ConfigMap.
 pub(crate) static PLAIN: LazyLock<GlobalConfig> = LazyLock::new(GlobalConfig::default);
 
 /// Forwarding policies in use: routes that forward alike share one.
@@ -42,7 +42,7 @@ impl Policies {
     }
 }
 
-/// The head of a response that the proxy accepts in any case.
+/// The size of response heads that the proxy always accepts.
 const RESPONSE_HEAD: u32 = 128 << 10;
 
 fn policy(annotations: &IngressAnnotations, config: &GlobalConfig) -> ForwardPolicy {
@@ -92,7 +92,7 @@ fn policy(annotations: &IngressAnnotations, config: &GlobalConfig) -> ForwardPol
     }
 }
 
-/// A policy with what these annotations set in place of its own, and all else as it is.
+/// The policy with the values that these annotations set; all others stay as they are.
 pub(crate) fn adjusted(policy: &ForwardPolicy, annotations: &IngressAnnotations) -> ForwardPolicy {
     let (set, mut policy) = (self::policy(annotations, &PLAIN), policy.clone());
     let (proxying, limits) = (&annotations.proxying, &annotations.limits);
@@ -130,7 +130,7 @@ pub(crate) fn adjusted(policy: &ForwardPolicy, annotations: &IngressAnnotations)
     policy
 }
 
-/// What may wait for the client of a response. The proxy has a limit of its own.
+/// How much of a response may wait for its client. The proxy has its own limit.
 fn response_buffer(proxying: &Proxying, config: &GlobalConfig) -> Option<u32> {
     if proxying.buffering.unwrap_or(config.proxy_buffering) == Switch::Off {
         return None;
@@ -140,7 +140,7 @@ fn response_buffer(proxying: &Proxying, config: &GlobalConfig) -> Option<u32> {
     Some(u32::try_from(size.saturating_mul(number.into())).unwrap_or(u32::MAX))
 }
 
-/// How endpoints are spoken to.
+/// The protocol to speak to endpoints.
 pub(crate) fn protocol(annotations: &IngressAnnotations) -> UpstreamProtocol {
     match annotations.proxying.protocol {
         None | Some(BackendProtocol::Http | BackendProtocol::Https | BackendProtocol::Fcgi) => UpstreamProtocol::Http1,

@@ -9,14 +9,14 @@ use crate::annotation::UserAuthentication;
 use crate::objects::ObjectKey;
 use crate::value::{AuthSecretType, AuthType};
 
-/// Who is admitted, or why that isn't known.
+/// The users to admit, or why they aren't known.
 pub(crate) type UserAuth = Result<BasicAuth, Box<str>>;
 
-/// Most work that one check of a password may be: about a second.
+/// The most work that one password check may take: about a second.
 const BCRYPT_COST: u32 = 14;
 const SHA_ROUNDS: u32 = 500_000;
 
-/// Puts annotations and Secret together.
+/// Combines the annotations with the Secret.
 pub(crate) fn build(annotations: &UserAuthentication, key: &ObjectKey, secret: Option<&Secret>) -> UserAuth {
     let (namespace, name) = (&key.namespace, &key.name);
     let Some(secret) = secret else { return Err(format!("there is no Secret {namespace}/{name}").into()) };
@@ -55,8 +55,8 @@ pub(crate) fn left_out(annotations: &UserAuthentication, secret: Option<&Secret>
     entries.filter(|(_, hash)| !is_checkable(hash)).count()
 }
 
-/// Users and the MD5 of user, realm and password: lines of an htdigest file, or the keys of the Secret with the rest of such a line. None
-/// for those of other realms.
+/// Users and the MD5 of user, realm and password: lines of an htdigest file, or the keys of the Secret with the rest of such a line. `None`
+/// in place of the MD5 if it is of another realm or malformed.
 fn digests<'a>(
     annotations: &'a UserAuthentication,
     secret: &'a Secret,
@@ -87,7 +87,7 @@ fn lines<'a>(annotations: &UserAuthentication, secret: &'a Secret) -> Vec<(&'a s
     let file = data.filter(|(key, _)| *key == "auth").map(|(_, file)| file);
     let lines = file.flat_map(str::lines).map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let mut found: Vec<_> = lines.filter_map(|line| line.split_once(':')).collect();
-    // The first line about a user counts, and the last one here is collected.
+    // The first line about a user counts, but collecting into a map keeps the last.
     found.reverse();
     found
 }

@@ -9,7 +9,7 @@ use crate::annotation::{Affinity, HealthChecks, IngressAnnotations};
 use crate::resource::BackendWishes;
 use crate::value::{self, BackendProtocol, HealthCount, HealthProbe, HealthSeconds, HealthStatuses};
 
-/// Most Ingresses have none: those share one value.
+/// The shared value of the many Ingresses without wishes.
 static NOTHING: LazyLock<Arc<BackendWishes>> = LazyLock::new(Arc::default);
 
 /// The wishes in these annotations.

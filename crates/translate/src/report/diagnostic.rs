@@ -71,7 +71,7 @@ reasons! {
     UnknownAnnotation,
     /// An annotation of ingress-nginx that isn't built yet.
     UnsupportedAnnotation,
-    /// An annotation of ingress-nginx that is refused for good.
+    /// An annotation of ingress-nginx that will never be built.
     RefusedAnnotation,
     /// An annotation without effect here and in ingress-nginx.
     IneffectiveAnnotation,
@@ -89,7 +89,7 @@ reasons! {
     UnsupportedConfiguration,
     /// What a snippet was read as.
     SnippetRead,
-    /// A ConfigMap key of ingress-nginx that is refused for good.
+    /// A ConfigMap key of ingress-nginx that will never be built.
     RefusedConfiguration,
     /// A ConfigMap key without effect here.
     IneffectiveConfiguration,
@@ -149,7 +149,7 @@ reasons! {
     ListenerSetRefused,
     /// A BackendTLSPolicy or an XBackendTrafficPolicy that is not applied, in whole or in part.
     BackendPolicyRefused,
-    /// A kind of object that has to be read, and that the controller may not read.
+    /// A kind of object that the controller has to read but may not.
     MissingRight,
     /// An XTelemetryPolicy that is not applied, in whole or in part.
     TelemetryPolicyRefused,

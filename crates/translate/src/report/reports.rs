@@ -168,7 +168,7 @@ impl ReportInputs<'_> {
         found
     }
 
-    /// What there is to tell about the Secret of an Ingress for client certificates.
+    /// The finding about an Ingress's Secret for client certificates.
     fn client_secret(&self, part: &Part) -> Option<Diagnostic> {
         let key = part.client_secret.as_deref()?;
         let Err(why) = part.client_auth(self.secrets)? else {
@@ -180,7 +180,7 @@ impl ReportInputs<'_> {
         Some(self.of_secret(part, "auth-tls-secret", key, Severity::Error, message).unserved())
     }
 
-    /// What there is to tell about the Secret of an Ingress with the users of basic authentication.
+    /// The finding about an Ingress's Secret with the users of basic authentication.
     fn user_secret(&self, part: &Part) -> Option<Diagnostic> {
         let key = part.user_secret.as_deref()?;
         if let Err(why) = part.user_auth(self.secrets)? {

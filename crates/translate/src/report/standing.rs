@@ -163,7 +163,7 @@ impl LeftOut {
         Self { ingress: key.clone(), hosts, standing }
     }
 
-    /// Whether it names a host: by its name, or by the wildcard around it.
+    /// Whether it names a host, exactly or by the wildcard that covers it.
     pub fn names(&self, host: &str) -> bool {
         let host = host.strip_suffix('.').unwrap_or(host);
         let parent = host.split_once('.').map(|(_, parent)| parent);

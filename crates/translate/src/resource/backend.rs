@@ -1,8 +1,8 @@
 //! Backends and their endpoints, from Services and EndpointSlices.
 //!
-//! A backend is one port of one Service as an object names it; all its owners share it. Owners decide how to connect to it, the
-//! Service and its slices where its endpoints are. These are two resources, because the second changes with every rollout and must
-//! affect nothing else.
+//! A backend is one port of one Service as an object names it; all its owners share it. The owners decide how to connect to it; the Service
+//! and its slices decide where its endpoints are. These are two resources, because the second changes with every rollout and must affect
+//! nothing else.
 
 mod endpoints;
 mod external;
@@ -28,7 +28,7 @@ use crate::resource::Owner;
 
 pub(crate) use self::external::outside;
 
-/// A port of a Service, or what stands in the place of one, as an object names it, and its traffic.
+/// A port of a Service, or of what stands in for a Service, as an object names it, and its traffic.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) struct BackendKey {
     pub(crate) namespace: Arc<str>,
@@ -38,21 +38,22 @@ pub(crate) struct BackendKey {
     pub(crate) port: BackendPort,
 }
 
-/// The traffic to a backend. Each kind makes another backend of the same port: endpoints are chosen differently, and TCP and UDP
-/// may use the same number.
+/// The traffic to a backend. Each kind makes a separate backend of the same port: endpoints are chosen differently, and TCP and UDP may use
+/// the same number.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Layer {
     /// Requests.
     Http,
-    /// Requests by routes of the Gateway API. What the annotations of Ingresses ask for does not apply to them.
+    /// Requests by routes of the Gateway API. The annotations of Ingresses don't apply to them.
     Gateway,
     /// Bytes of a TCP service.
     Tcp,
     /// Datagrams of a UDP service.
     Udp,
-    /// Requests about requests, to an authentication service or a receiver of spans. Its owners may be of other namespaces, so they decide nothing.
+    /// Requests of the proxy itself, to an authentication service or a receiver of spans. Their owners may be in other namespaces, so they
+    /// decide nothing.
     Auth,
-    /// The same, to a DNS name or an address: `target` is that, and there is no namespace.
+    /// The same, to a DNS name or an address, which is in `target`; the namespace is empty.
     Name,
     /// Requests by routes of the Gateway API to an XBackend: `target` is its name.
     XBackendHttp,
@@ -81,7 +82,7 @@ impl Layer {
         }
     }
 
-    /// Whether it receives the requests of clients.
+    /// Whether it receives clients' requests.
     fn is_of_requests(self) -> bool {
         matches!(self, Self::Http | Self::Gateway | Self::XBackendHttp)
     }
@@ -186,7 +187,7 @@ impl Problem {
         &self.message
     }
 
-    /// The fault as a finding about the object whose requests are copied for the backend.
+    /// The fault as a finding about the object that mirrors its requests to the backend.
     pub(crate) fn of_mirror(&self, origin: &Origin, field: &str, backend: &BackendKey) -> Diagnostic {
         let (value, message) =
             (format!("{}:{}", backend.target, backend.port), format!("{}; no copies are sent", self.message));
@@ -241,7 +242,7 @@ pub(crate) struct Sources<'a> {
     pub(crate) slices: Vec<&'a EndpointSlice>,
     /// Its owners, oldest first.
     pub(crate) owners: Vec<&'a Owner>,
-    /// How many tries after failures it may get, if a policy says so.
+    /// A policy's limit on tries after failures, if any.
     pub(crate) retry: Option<RetryConstraint>,
     /// Whether it is the global default backend.
     pub(crate) is_default: bool,
@@ -276,12 +277,12 @@ pub(crate) fn resolve(key: &BackendKey, sources: &Sources<'_>, config: &GlobalCo
         if let Some(address) = local_process(key, port, development) {
             (endpoints, problem) = (Some(one(address)), None);
             if key.xbackend().is_some() {
-                // TLS is for whom it stands in for.
+                // The replaced endpoints would be the ones to speak TLS.
                 protocol = Protocol::ClearHttp1;
             }
         } else if let Some(echo) = development.echo
             && endpoints.as_ref().is_none_or(|all| matches!(all, Endpoints::Addresses(none) if none.is_empty()))
-            // It speaks HTTP.
+            // The echo speaks HTTP.
             && of_requests
             // A wrong port or a forbidden address is a mistake here, as it would be in a cluster.
             && problem.as_ref().is_none_or(|problem| {
@@ -337,13 +338,13 @@ fn one(address: SocketAddr) -> Endpoints {
 
 /// The local process that replaces a Service (`--backend`), found by name or number of the port.
 fn local_process(key: &BackendKey, port: Option<&ServicePort>, development: &Development) -> Option<SocketAddr> {
-    // It is named as a Service is.
+    // `--backend` names it like a Service.
     let named = ObjectKey::new(Kind::Service, &*key.namespace, &*key.target);
     let find = |port: String| development.backends.get(&(named.clone(), port)).copied();
     find(key.port.to_string()).or_else(|| find(port?.port.to_string())).or_else(|| find(port?.name.clone()?))
 }
 
-/// Whether it stands for a name outside of the cluster: its ports are those of that name.
+/// Whether the Service stands for a name outside of the cluster, and its ports for that name's.
 pub(crate) fn is_external(service: &Service) -> bool {
     service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("ExternalName")
 }
@@ -371,7 +372,7 @@ pub(crate) fn find_port<'a>(service: &'a Service, key: &BackendKey) -> Option<&'
     }
 }
 
-/// The ports of a Service among which that of a backend is not, in words.
+/// The ports of a Service, in words, for a backend whose port is not among them.
 pub(crate) fn ports(key: &BackendKey, service: &Service) -> String {
     let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
     let known: Vec<String> = ports

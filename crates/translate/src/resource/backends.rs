@@ -20,7 +20,7 @@ pub(crate) struct Backends {
     states: BTreeMap<BackendKey, BackendState>,
     /// The EndpointSlices of each Service, sorted.
     slices: HashMap<ObjectKey, Vec<ObjectKey>>,
-    /// The backends that have the endpoints of a Service with another name: those of XBackends.
+    /// The backends that have the endpoints of a Service with another name: those of XBackends, by that Service.
     selected: HashMap<ObjectKey, BTreeSet<BackendKey>>,
     waiting: BTreeSet<BackendKey>,
 }
@@ -29,13 +29,13 @@ pub(crate) struct Backends {
 #[derive(Debug, Default)]
 struct BackendState {
     owners: ByAge<Owner>,
-    /// The object that gets the findings about it even without an owner: for the global default backend its Service, for those of
-    /// TCP and UDP services the ConfigMap.
+    /// The object that gets the findings about the backend even without an owner: the Service of the global default backend, the ConfigMap
+    /// of a TCP or UDP service.
     pinned: Option<ObjectKey>,
     problem: Option<Problem>,
     backend: Option<Arc<Backend>>,
     endpoints: Option<Arc<EndpointSet>>,
-    /// The Service that it has the endpoints of, if it is not its own.
+    /// The Service whose endpoints it has, if that is not its own.
     selects: Option<ObjectKey>,
 }
 
@@ -64,7 +64,7 @@ impl Backends {
         dirty.backends.insert(key.clone());
     }
 
-    /// Keeps a backend without an owner, and sends its findings to the object `by`; `None` ends that.
+    /// Keeps a backend without an owner and sends its findings to the object `by`; `None` ends that.
     pub(crate) fn pin(&mut self, key: &BackendKey, by: Option<ObjectKey>, dirty: &mut Dirty) {
         if by.is_some() {
             self.states.entry(key.clone()).or_default().pinned = by;
@@ -87,7 +87,7 @@ impl Backends {
         dirty.backends.extend(self.selected.get(service).into_iter().flatten().cloned());
     }
 
-    /// Applies a new or changed slice of a Service, or its end.
+    /// Applies a new or changed slice of a Service, or its removal.
     pub(crate) fn index_slice(&mut self, slice: &ObjectKey, service: ObjectKey, there: bool, dirty: &mut Dirty) {
         self.touch_service(&service, dirty);
         if there {
@@ -160,7 +160,7 @@ impl Backends {
         }
     }
 
-    /// Records the Service that a backend has the endpoints of.
+    /// Records the Service whose endpoints a backend has.
     fn select(&mut self, key: &BackendKey, service: Option<ObjectKey>) {
         let Some(state) = self.states.get_mut(key).filter(|state| state.selects != service) else { return };
         if let Some(before) = std::mem::replace(&mut state.selects, service.clone())
@@ -184,7 +184,7 @@ impl Backends {
             _ => None,
         };
         let slices = match key.xbackend() {
-            // Those of a Service that has the name by chance, or by somebody's intention, are none of its pods.
+            // The slices of a Service that has the name by chance, or by intent, don't hold its pods.
             Some(_) => selected(key, inputs.objects).filter(|service| is_made_for(service, key, inputs.objects)),
             None => Some(own.clone()),
         };
@@ -206,12 +206,12 @@ impl Backends {
     }
 }
 
-/// Whether a Service was made for the XBackend of a backend.
+/// Whether a Service was created for the XBackend of a backend.
 fn is_made_for(service: &ObjectKey, key: &BackendKey, objects: &Objects) -> bool {
     objects.service(service).is_some_and(|found| made_for(found, XBACKEND) == Some(&*key.target))
 }
 
-/// The Service that is made for the pods of an XBackend.
+/// The Service that is created for the pods of an XBackend.
 fn selected(key: &BackendKey, objects: &Objects) -> Option<ObjectKey> {
     let xbackend = key.xbackend()?;
     let Some(Object::XBackend(found)) = objects.get(&xbackend) else { return None };

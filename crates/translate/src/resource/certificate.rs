@@ -154,7 +154,7 @@ fn check_fit(chain: &[CertificateDer<'static>], pkcs8: &[u8], leaf: &X509Certifi
     let key = PrivateKeyDer::Pkcs8(pkcs8.to_vec().into());
     let mismatch = || Err("the certificate does not belong to the key".into());
     if leaf.version() != X509Version::V3 {
-        // rustls, being a client too, parses only certificates of version 3. To serve one, it needn't parse it.
+        // rustls parses only certificates of version 3, because it is a client too. To serve a certificate, it needn't parse it.
         let key =
             provider.key_provider.load_private_key(key).ok().and_then(|key| key.public_key().map(|key| key.to_vec()));
         return match key {

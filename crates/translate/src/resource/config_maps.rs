@@ -45,7 +45,7 @@ impl ConfigMaps {
         dirty.config_maps.insert(key.clone());
     }
 
-    /// The data of a ConfigMap; `None` if there never was one while something referred to it.
+    /// The data of a ConfigMap; `None` if it has never existed while something referred to it.
     pub(crate) fn data(&self, key: &ObjectKey) -> Option<&BTreeMap<String, String>> {
         static NOTHING: BTreeMap<String, String> = BTreeMap::new();
         let map = self.0.get(key)?.read.as_ref()?;

@@ -1,5 +1,5 @@
-//! Owners of resources. A backend, its endpoints and a certificate belong to no single object: any object with routes can be an
-//! owner, and the oldest one decides what a resource can have only once.
+//! Owners of resources. A backend, its endpoints and a certificate belong to no single object: any object with routes can be an owner, and
+//! the oldest decides what a resource can have only once.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -10,18 +10,18 @@ use jiff::Timestamp;
 
 use crate::objects::{Kind, ObjectKey};
 
-/// Which of two objects takes precedence: it wins every conflict.
+/// The precedence of an object: the lesser of two wins every conflict.
 ///
-/// An object that is being deleted, or whose namespace is, comes after all others: since Kubernetes 1.33 the pods of a namespace go
-/// before its other objects, so its claims would lead nowhere while the last pod ends.
+/// An object that is being deleted, or whose namespace is, comes after all others: since Kubernetes 1.33 the pods of a namespace are
+/// deleted before its other objects, so its claims would lead nowhere while the last pod ends.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Age {
     pub(crate) leaving: bool,
     born: Born,
 }
 
-/// ingress-nginx's rule: by creation time, and on a tie the one whose `namespace/name` comes last in the alphabet. Objects without
-/// a creation time come after all others, in the order of reading.
+/// ingress-nginx's rule: by creation time, with ties going to the `namespace/name` that comes last in the alphabet. Objects without a
+/// creation time come after all others, in the order in which they were read.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 enum Born {
     Created(Timestamp, Reverse<Arc<str>>),
@@ -61,7 +61,7 @@ pub(crate) struct BackendWishes {
     pub(crate) by_cluster_address: Option<bool>,
     /// How an endpoint is chosen.
     pub(crate) balance: Option<Balance>,
-    /// How endpoints are asked whether they are healthy.
+    /// How endpoints' health is checked.
     pub(crate) health_check: Option<Box<HealthCheck>>,
     /// How closely a client is tied to its endpoint.
     pub(crate) affinity_mode: Option<AffinityMode>,
@@ -82,7 +82,7 @@ impl Aged for Owner {
 
 /// The owners of something, oldest first.
 ///
-/// There is nearly always one, hence a vector: a tree takes half a kilobyte. Some Services and Secrets have thousands.
+/// There is nearly always just one, hence a vector: a tree takes half a kilobyte. Some Services and Secrets have thousands.
 #[derive(Debug)]
 pub(crate) struct ByAge<T> {
     few: Vec<Arc<T>>,
@@ -144,7 +144,7 @@ impl<T: Aged> ByAge<T> {
         self.few.is_empty() && self.many.is_empty()
     }
 
-    /// Whether there are any, and all of them are being deleted.
+    /// Whether there are owners, and all of them are being deleted.
     pub(crate) fn all_leave(&self) -> bool {
         self.values().next().is_some_and(|first| first.age().leaving)
     }

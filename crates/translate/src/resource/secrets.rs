@@ -32,11 +32,11 @@ struct SecretState {
     /// The newest version with a usable certificate.
     good: Option<TlsSecret>,
     problem: Option<CertificateProblem>,
-    /// The newest version, to which `problem` and `newest_for_backends` apply.
+    /// The newest version, which `problem` and `newest_for_backends` are about.
     read: Option<Arc<Secret>>,
     /// The newest version's contents for TLS to backends; `None` while there is no Secret.
     newest_for_backends: Option<Result<BackendSecret, Unusable>>,
-    /// The same for the newest version that is usable for it.
+    /// The contents of the newest version that is usable for TLS to backends.
     good_for_backends: Option<BackendSecret>,
 }
 
@@ -84,7 +84,7 @@ impl Secrets {
         dirty.secrets.insert(key.clone());
     }
 
-    /// Keeps a Secret without an owner: the default certificate.
+    /// Keeps a Secret without an owner: that of the default certificate.
     pub(crate) fn pin(&mut self, key: &ObjectKey, dirty: &mut Dirty, out: &mut Output) {
         out.wants.insert(key.clone(), false);
         self.states.entry(key.clone()).or_default().pinned = true;
@@ -96,7 +96,7 @@ impl Secrets {
         self.states.get(key)?.good.as_ref()
     }
 
-    /// Whether a certificate that was chosen for one name of a host covers another.
+    /// Whether a certificate that was chosen for one name of a host also covers another.
     pub(crate) fn covers(&self, certificate: &CertificateName, pattern: &HostPattern) -> bool {
         self.good_by_name(certificate).is_some_and(|good| good.covers(pattern))
     }

@@ -1,4 +1,4 @@
-//! Values of the annotations about authentication.
+//! Values of the authentication annotations.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use fairway_model::{AuthCacheRule, KnownField, KnownSet, Template};
 use super::text::{all, texts};
 use super::{HeaderName, NginxTime, Value, digits};
 
-/// ingress-nginx's `URLWithNginxVariableRegex`, and what else occurs in URLs. Nothing that ends a field or a request line.
+/// ingress-nginx's `URLWithNginxVariableRegex`, and other characters that occur in URLs. None of them ends a field or a request line.
 fn is_url(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~/:?&=,%$+@!*(){};[]".contains(&byte)
 }
@@ -15,7 +15,7 @@ fn is_url(byte: u8) -> bool {
 /// The URL of an authentication service.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct AuthUrl {
-    /// Whether it is asked over TLS.
+    /// Whether to call it over TLS.
     pub https: bool,
     /// Its host, lower case; `$host` for that of the request.
     pub host: String,
@@ -105,7 +105,7 @@ impl AuthUrl {
     }
 }
 
-/// The URL that copies of requests go to.
+/// The URL that requests are mirrored to.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct MirrorTarget(pub AuthUrl);
 
@@ -125,7 +125,7 @@ impl Value for MirrorTarget {
     }
 }
 
-/// The method of requests to an authentication service. CONNECT and TRACE are methods too, but no such requests are made.
+/// The method of requests to an authentication service. CONNECT and TRACE are methods too, but such requests are never made.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct AuthMethod(pub &'static str);
 
@@ -157,7 +157,7 @@ impl Value for GlobalAuthUrl {
         if text.trim().is_empty() {
             return Some(Self::Unset);
         }
-        // `$host` would be another service for each host.
+        // `$host` would mean another service for each host.
         AuthUrl::parse(text).filter(|url| !url.is_of_request()).map(Self::Url)
     }
 }
@@ -167,7 +167,7 @@ impl Value for GlobalAuthUrl {
 pub struct AuthCacheDuration(pub Vec<AuthCacheRule>);
 
 impl AuthCacheDuration {
-    /// What holds where a key is set and this is not.
+    /// The durations if a key is set but no duration.
     pub const DEFAULT: &str = "200 202 401 5m";
 }
 
@@ -179,7 +179,7 @@ impl Value for AuthCacheDuration {
             let (statuses, lasts) = text.rsplit_once(' ').unwrap_or(("", text));
             let lasts = NginxTime::parse(lasts)?.0;
             let statuses = match statuses.trim() {
-                // As in nginx: 200, 301 and 302 without any, and all of them by name.
+                // As in nginx: 200, 301 and 302 without a list, and all statuses for `any`.
                 "" => vec![200, 301, 302],
                 "any" => Vec::new(),
                 listed => {
@@ -215,7 +215,7 @@ texts! {
 }
 
 impl SignInUrl {
-    /// The target of the redirect: this, with the URL of the request in the parameter `param`, unless it has one there.
+    /// The target of the redirect: this URL, with the URL of the request in the parameter `param` unless it already has that parameter.
     pub fn with_redirect(&self, param: &str) -> Template {
         let query = self.0.split_once('?').map_or("", |(_, query)| query);
         let mut pairs = query.split('&').filter(|pair| !pair.is_empty()).peekable();
@@ -246,8 +246,8 @@ impl Value for CopiedFields {
     }
 }
 
-/// Whether a field delimits a message or belongs to a connection, in any spelling. Removed from a request that has a body, it would
-/// make the body the next request.
+/// Whether a field delimits a message or belongs to a connection, in any spelling. If it were removed from a request with a body, the body
+/// would become the next request.
 fn is_structural(name: &str) -> bool {
     KnownSet::STRUCTURAL.contains(KnownField::classify(name.replace('_', "-").as_bytes()))
 }

@@ -119,13 +119,13 @@ choices! {
         "Critical" => Critical,
     }
 
-    /// Whether clients are asked for a certificate.
+    /// Whether clients have to present a certificate.
     VerifyClient {
-        /// A good one is required.
+        /// A valid one is required.
         "on" => On,
-        /// None is asked for.
+        /// None is requested.
         "off" => Off,
-        /// None, or a good one.
+        /// None, or a valid one.
         "optional" => Optional,
         /// None, or one of any authority.
         "optional_no_ca" => OptionalNoCa,
@@ -182,7 +182,7 @@ impl LoadBalance {
 impl Value for LoadBalance {
     const SYNTAX: &'static str = "one of `round_robin` `ewma` `least_request`";
 
-    /// ingress-nginx's check also accepts the names of its Lua modules. `upstream-hash-by` and `affinity` select what they do;
+    /// ingress-nginx's check also accepts the names of its Lua modules. Their behaviour is selected by `upstream-hash-by` and `affinity`;
     /// without those they mean the default, as an empty ConfigMap key does.
     fn parse(text: &str) -> Option<Self> {
         match text.trim() {
@@ -196,7 +196,7 @@ impl Value for LoadBalance {
     }
 }
 
-/// The status of a refusal.
+/// The status of a rejected request.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct ErrorStatus(pub u16);
 
@@ -208,7 +208,7 @@ impl Value for ErrorStatus {
     }
 }
 
-/// A share of all traces.
+/// The share of traces to record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct SamplerRatio(pub Sampler);
 
@@ -251,7 +251,7 @@ pub enum BackendProtocol {
 }
 
 impl BackendProtocol {
-    /// Whether connections are encrypted, at least those for clients who use TLS.
+    /// Whether connections are encrypted, at least those for clients that use TLS.
     pub(crate) fn may_encrypt(self) -> bool {
         matches!(self, Self::Https | Self::Grpcs | Self::AutoHttp)
     }
@@ -273,7 +273,7 @@ impl Value for BackendProtocol {
     }
 }
 
-/// TLS versions for backends. Other versions that OpenSSL knows, besides 1.2 and 1.3, are never used.
+/// TLS versions for backends. OpenSSL knows others besides 1.2 and 1.3, but they are never used.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct TlsProtocols(pub TlsVersions);
 
@@ -306,7 +306,7 @@ macro_rules! retry_conditions {
         pub enum RetryCondition { $($(#[doc = $doc])+ $variant,)+ }
 
         impl RetryCondition {
-            /// Each of them, in the order of the nginx manual.
+            /// All of them, in the order of the nginx manual.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
             /// nginx's word for it.

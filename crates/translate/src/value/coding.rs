@@ -1,4 +1,4 @@
-//! What is compressed, and how much.
+//! Which responses are compressed, and how hard.
 
 use fairway_model::SearchRegex;
 
@@ -8,7 +8,7 @@ use super::{Value, digits};
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct MediaTypes(pub Vec<Box<str>>);
 
-/// How many types a list may have: a response is compared with each.
+/// The most types that a list may have: each response is compared with all of them.
 const TYPES: usize = 256;
 
 impl Value for MediaTypes {
@@ -51,7 +51,7 @@ impl Value for BrotliLevel {
     }
 }
 
-/// Clients, by a regex that their User-Agent holds somewhere, in any case.
+/// Clients whose User-Agent a regex matches anywhere, ignoring case.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct UserAgents(pub SearchRegex);
 
@@ -60,7 +60,7 @@ impl Value for UserAgents {
 
     fn parse(text: &str) -> Option<Self> {
         let text = match text.trim() {
-            // nginx's own word for these.
+            // nginx's own name for these browsers.
             "msie6" => "MSIE [4-6]\\.",
             other => other,
         };

@@ -8,8 +8,8 @@ use super::list::sift;
 use super::text::{TEXT_LIMIT, all, texts};
 use super::{Value, digits};
 
-/// The origins of `cors-allow-origin`. `*` in a list stands for all. Entries that pass the check of the whole value, but are no
-/// origins, are left out.
+/// The origins of `cors-allow-origin`. `*` in a list stands for all. Entries that pass the check of the whole value but aren't origins are
+/// left out.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct CorsOrigins {
     /// The origins.
@@ -44,7 +44,7 @@ impl Value for CorsOrigins {
     }
 }
 
-/// A host with `*.` in front and a port behind, both optional.
+/// A host with an optional leading `*.` and an optional port.
 fn is_origin(text: &str) -> bool {
     let (host, port) = match text.split_once(':') {
         Some((host, port)) => (host, Some(port)),

@@ -1,11 +1,11 @@
-//! What active health checks are made of.
+//! Values of active health checks.
 
 use std::str::FromStr;
 
 use super::Value;
 use super::text::TEXT_LIMIT;
 
-/// What endpoints are asked.
+/// The request of a health check.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum HealthProbe {
     /// `GET` of a path.
@@ -37,7 +37,7 @@ impl Value for HealthProbe {
 pub struct HealthStatuses(pub Vec<(u16, u16)>);
 
 impl HealthStatuses {
-    /// As the probes of Kubernetes have it.
+    /// The statuses of a healthy pod by the probes of Kubernetes.
     pub fn usual() -> Self {
         Self(vec![(200, 399)])
     }
@@ -59,7 +59,7 @@ impl Value for HealthStatuses {
     }
 }
 
-/// A time between two checks or for one, in whole seconds.
+/// The time between two checks or for one, in whole seconds.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct HealthSeconds(pub u16);
 

@@ -41,7 +41,7 @@ impl Value for ErrorStatuses {
     }
 }
 
-/// Statuses of responses to replace. Invalid entries are left out, and the others stay.
+/// Statuses of responses to replace. Invalid entries are left out without affecting the others.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct ReplacedStatuses {
     /// The statuses, ascending.
@@ -69,7 +69,7 @@ fn statuses(text: &str, least: u16) -> (Vec<u16>, Vec<String>) {
     (statuses, left_out)
 }
 
-/// Names of headers. Invalid entries are left out, and the others stay.
+/// Names of headers. Invalid entries are left out without affecting the others.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct HeaderNames {
     /// The names.
@@ -140,9 +140,9 @@ pub enum HostAlias {
     Exact(String),
     /// `*.` and this: any name below it, at any depth. Lower case, without the `*.`.
     Below(String),
-    /// This and `.*`: the name with anything behind it. Lower case, without the `.*`.
+    /// This and `.*`: the name followed by anything. Lower case, without the `.*`.
     Before(String),
-    /// `~` and this regex, not compiled yet, searched in the host.
+    /// `~` and this regex, not compiled yet, which may match anywhere in the host.
     Regex(String),
 }
 

@@ -32,7 +32,7 @@ pub(crate) fn network(text: &str) -> Option<IpNet> {
     }
 }
 
-/// A list of networks for every route without one of its own.
+/// A list of networks for every route without its own.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub enum AccessList {
     /// No list: it denies no client.

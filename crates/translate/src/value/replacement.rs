@@ -1,4 +1,4 @@
-//! Values about the headers of requests and responses: what blocks, and what is rewritten.
+//! Values about the headers of requests and responses: which ones block requests, and how they are rewritten.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::list::sift;
 use super::text::all;
 use super::{Value, is_multi_line};
 
-/// Values of a header that block a request. Invalid entries are left out, and the others stay.
+/// Values of a header that block a request. Invalid entries are left out without affecting the others.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct BlockedValues {
     /// The values.
@@ -102,7 +102,7 @@ impl Value for RedirectPart {
 /// The Connection header for endpoints.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum ConnectionHeader {
-    /// The connection is used again.
+    /// The connection is reused.
     KeepAlive,
     /// It is not.
     Close,

@@ -62,7 +62,7 @@ impl Value for FieldCount {
     const SYNTAX: &'static str = "a whole number from 16 to 1000";
 
     fn parse(text: &str) -> Option<Self> {
-        // Browsers send up to 20; from 24,576 on the HTTP/2 library would fail. Each costs some bytes of each request's memory.
+        // Browsers send up to 20; from 24,576 on the HTTP/2 library would fail. Each field costs some bytes of memory per request.
         let count = u32::parse(text)?;
         (16..=1000).contains(&count).then_some(Self(count as u16))
     }

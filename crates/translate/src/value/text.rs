@@ -37,10 +37,10 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Longest text. The longest in practice has some 200 bytes; ingress-nginx itself has no limit.
+/// Maximum length of a text. The longest in practice has some 200 bytes; ingress-nginx itself has no limit.
 pub(super) const TEXT_LIMIT: usize = 4096;
 
-/// The text, if it is not empty, not too long, and all of its bytes are allowed.
+/// The text, if it is not empty, not too long, and only has allowed bytes.
 pub(super) fn all(text: &str, allowed: fn(u8) -> bool) -> Option<String> {
     (!text.is_empty() && text.len() <= TEXT_LIMIT && text.bytes().all(allowed)).then(|| text.to_owned())
 }
@@ -120,13 +120,13 @@ texts! {
     /// checked later, because that decides between an Ingress that isn't loaded and paths that answer 503.
     SecretName("a Secret, `namespace/name`"): |text| all(text.trim(), is_basic);
 
-    /// What a client without a good certificate gets: an http or https URL, or a path.
+    /// Where a client without a valid certificate is sent: an http or https URL, or a path.
     CertificatePage("an http or https URL, or a path without a query, of letters, digits and `- . _ ~ : / , ? & =`"): |text| {
         let is_web = text.starts_with("http://") || text.starts_with("https://");
         all(text, is_url).filter(|text| is_web || (text.starts_with('/') && !text.contains('?')))
     };
 
-    /// Which subjects of client certificates are admitted.
+    /// The subjects of client certificates to admit.
     CommonName("`CN=` and a regex that runs in linear time and is not too large"): |text| {
         let fits = text.len() <= TEXT_LIMIT && text.starts_with("CN=");
         (fits && text.parse::<fairway_model::SearchRegex>().is_ok()).then(|| text.to_owned())
@@ -136,7 +136,7 @@ texts! {
     ServerName("a host name or an address"):
         |text| all(text.trim(), |byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte));
 
-    /// The name or address of a host that something is sent to; an address of IPv6 may be in brackets.
+    /// The name or address of a host to send something to; an IPv6 address may be in brackets.
     HostOrAddress("a host name or an address"): |text| {
         let text = text.trim();
         let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
@@ -155,7 +155,7 @@ texts! {
     OperationName("letters, digits, `_` and `-`"):
         |text| all(text.trim(), |byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
 
-    /// The name of spans or of the service that they belong to.
+    /// The name of spans, or of the service that they belong to.
     SpanName("one line of at most 256 bytes"): |text| {
         let text = text.trim();
         (!text.is_empty() && text.len() <= 256 && !text.contains(char::is_control)).then(|| text.to_owned())
@@ -164,10 +164,10 @@ texts! {
     /// The name of a header, as written.
     HeaderName("the name of a header"): |text| all(text.trim(), is_token);
 
-    /// The value of a header that chooses a canary.
+    /// The value of a header that selects a canary.
     CanaryHeader("letters, digits and `- . _ ~ / :`"): |text| all(text.trim_matches(' '), is_basic);
 
-    /// Which values of a header choose a canary.
+    /// The values of a header that select a canary.
     CanaryPattern("a regex that runs in linear time and is not too large"): |text| {
         all(text, is_pattern).filter(|text| text.parse::<fairway_model::SearchRegex>().is_ok())
     };

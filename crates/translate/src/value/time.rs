@@ -24,7 +24,7 @@ impl Value for Seconds {
     }
 }
 
-/// Whole seconds that may be negative: the lifetime of a cookie, where the past deletes it.
+/// Whole seconds that may be negative, such as the lifetime of a cookie: a negative one deletes the cookie.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct SignedSeconds(pub i64);
 
@@ -125,7 +125,7 @@ impl Value for NginxTime {
             next = place + 1;
             rest = after.trim_start_matches(' ');
         }
-        // The same maximum as for Go's durations, so that adding one to a clock can't overflow.
+        // The same maximum as for Go's durations, so that adding it to a clock can't overflow.
         (total <= i64::MAX.unsigned_abs() / 1_000_000).then(|| Self(Duration::from_millis(total)))
     }
 }

@@ -8,7 +8,7 @@ use serde::de::value::{self, StrDeserializer};
 
 use super::Value;
 
-/// Cipher suites of TLS 1.2; none for all of them.
+/// Cipher suites of TLS 1.2; an empty list means all of them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct TlsCiphers {
     /// Most preferred first.
@@ -21,7 +21,7 @@ impl Value for TlsCiphers {
         "OpenSSL names of suites with ECDHE and AES-GCM or ChaCha20, separated by colons (no others are spoken)";
 
     fn parse(text: &str) -> Option<Self> {
-        // What is excluded is not spoken anyway.
+        // Exclusions change nothing: only suites that the list names are spoken.
         let (ciphers, left_out) = list(text, |name| name.starts_with(['!', '-', '@']), TlsCipher::named);
         let nothing = ciphers.is_empty() && !text.trim().is_empty();
         (!nothing).then_some(Self { ciphers, left_out })
@@ -32,7 +32,7 @@ impl Value for TlsCiphers {
     }
 }
 
-/// Cipher suites of TLS 1.2, of which only those that are spoken count; none for all of them.
+/// Cipher suites of TLS 1.2, of which only those that Fairway speaks count; an empty list means all of them.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct AnyCiphers {
     /// Most preferred first.
@@ -51,18 +51,18 @@ impl Value for AnyCiphers {
     const SYNTAX: &'static str = TlsCiphers::SYNTAX;
 
     fn parse(text: &str) -> Option<Self> {
-        // These names mean lists of the library.
+        // These names stand for lists of the library.
         if matches!(text.trim(), "DEFAULT" | "ALL" | "HIGH") {
             return Some(Self { ciphers: Vec::new(), whole: true });
         }
         let TlsCiphers { ciphers, left_out } = TlsCiphers::parse(text)?;
-        // `HIGH` and its kin within a list stand for all that are spoken.
+        // Within a list, `HIGH` and its kin stand for all suites that Fairway speaks.
         let all = left_out.iter().any(|name| matches!(&**name, "DEFAULT" | "ALL" | "HIGH" | "EECDH" | "ECDHE"));
         Some(Self { ciphers: if all { Vec::new() } else { ciphers }, whole: left_out.is_empty() })
     }
 }
 
-/// Groups for the key exchange; none for all of them.
+/// Groups for the key exchange; an empty list means all of them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct TlsGroups {
     /// Most preferred first.
@@ -87,7 +87,7 @@ impl Value for TlsGroups {
     }
 }
 
-/// The key of session tickets; none for one that the proxy makes.
+/// The key of session tickets; `None` for one that the proxy generates.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SessionTicketKey(pub Option<TicketKey>);
 
@@ -104,7 +104,7 @@ impl Value for SessionTicketKey {
     }
 }
 
-/// The names that are known, each once, and those that are not.
+/// The known names, each once, and the unknown ones.
 fn list<T: PartialEq>(
     text: &str,
     skipped: impl Fn(&str) -> bool,

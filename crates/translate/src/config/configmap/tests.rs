@@ -40,7 +40,7 @@ fn an_empty_switch_is_off_and_an_empty_number_is_0() {
     assert!(diagnostics.is_empty(), "{diagnostics:?}");
     assert_eq!(config, written);
     assert_ne!(config, GlobalConfig::default());
-    // What is neither has no zero.
+    // A value that is neither a switch nor a number has no zero.
     let (config, diagnostics) = read(&[("http-redirect-code", "")]);
     assert_eq!((config, diagnostics.len()), (GlobalConfig::default(), 1));
 }

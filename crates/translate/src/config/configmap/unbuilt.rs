@@ -1,4 +1,4 @@
-//! The rest of ingress-nginx's keys: refused for good, or without effect.
+//! The rest of ingress-nginx's keys: never to be built, or without effect.
 
 use super::KeySpec;
 use crate::verdict::Verdict::{self, Harmless, Refused};

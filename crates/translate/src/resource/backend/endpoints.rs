@@ -28,7 +28,7 @@ pub(super) fn find(
         return external::find(key, service, port, options);
     }
     if by_cluster_address && let Some(address) = cluster_address(service) {
-        // ingress-nginx uses the number in the Ingress unchanged; a target port that leads to the Service's own is better.
+        // ingress-nginx uses the number in the Ingress unchanged; a target port that leads to the Service's own port is better.
         let number = match (&key.port, port) {
             (_, Some(port)) => port_number(port.port),
             (BackendPort::Number(number), None) => port_number(*number),
@@ -57,7 +57,7 @@ fn cluster_address(service: &Service) -> Option<IpAddr> {
     service.spec.as_ref()?.cluster_ip.as_deref()?.parse().ok()
 }
 
-/// The zone for which endpoints are chosen, if the Service asks for that.
+/// The zone to choose endpoints for, if the Service asks for it.
 fn zone<'o>(service: &Service, options: &'o Options) -> Option<&'o str> {
     let zone = options.zone.as_deref()?;
     let mode = service.metadata.annotations.as_ref().and_then(|all| all.get("service.kubernetes.io/topology-mode"));
@@ -79,7 +79,7 @@ pub(super) fn from_slices(
 ) -> Vec<Endpoint> {
     // An address may be in several slices; if it is ready in one of them, it is ready.
     let mut found: BTreeMap<SocketAddr, EndpointState> = BTreeMap::new();
-    // The ready ones for the zone, as long as each has a hint: otherwise the hints are not complete (as in kube-proxy).
+    // The ready endpoints for the zone. If one has no hint, the hints are incomplete and don't count (as in kube-proxy).
     let mut near = zone.map(|zone| (zone, BTreeSet::new()));
     for slice in slices {
         let Some(number) = slice_port(slice, port, layer) else { continue };
@@ -104,19 +104,18 @@ pub(super) fn from_slices(
         }
     }
     if let Some((_, chosen)) = near.filter(|(_, chosen)| !chosen.is_empty()) {
-        // Those that are ending keep their sessions.
+        // Draining endpoints keep their sessions.
         found.retain(|address, state| *state == EndpointState::Draining || chosen.contains(address));
     }
-    // Pods that are ending but still serve are better than none, as in kube-proxy (KEP-1669): draining a node may end all of a
-    // backend's pods at once.
-    // a backend's pods at once.
+    // Pods that are ending but still serve are better than none, as in kube-proxy (KEP-1669): draining a node may end all of a backend's
+    // pods at once.
     if found.values().all(|state| *state == EndpointState::Draining) {
         found.values_mut().for_each(|state| *state = EndpointState::Ready);
     }
     found.into_iter().map(|(address, state)| Endpoint { state, ..Endpoint::ready(address) }).collect()
 }
 
-/// The number of a Service port in one slice: pods may differ if the target port is a name.
+/// The number of a Service port in one slice: pods may differ if the target port has a name.
 fn slice_port(slice: &EndpointSlice, port: &ServicePort, layer: Layer) -> Option<u16> {
     let ports = slice.ports.as_deref().unwrap_or_default();
     let right: Vec<(&EndpointPort, u16)> = ports
@@ -155,7 +154,7 @@ fn state(endpoint: &SliceEndpoint) -> Option<EndpointState> {
     draining.then_some(EndpointState::Draining)
 }
 
-/// An address of a slice; FQDN slices are deprecated and were never served.
+/// An address of a slice. FQDN slices are deprecated and were never served.
 fn address(address_type: &str, text: &str) -> Option<IpAddr> {
     match address_type {
         "IPv4" => text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),

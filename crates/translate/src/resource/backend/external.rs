@@ -1,7 +1,7 @@
 //! Services of type ExternalName, and XBackends with an external host: a DNS name in place of endpoints.
 //!
-//! With such a name, anyone who may create one of these could direct the proxy to itself, to its node or to the cloud's metadata
-//! server. Names that show this are refused here; the proxy checks the addresses that a name resolves to.
+//! Such a name would let anyone who may create one of these objects direct the proxy to itself, to its node or to the cloud's metadata
+//! server. Names that reveal this are refused here; the proxy checks the addresses that a name resolves to.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -37,15 +37,15 @@ pub(super) fn find(
     at(name, "externalName", number, options)
 }
 
-/// The destination with a name that isn't that of a Service.
+/// The destination of a name that isn't a Service's.
 pub(super) fn named(name: &str, number: i32, options: &Options) -> Result<Endpoints, Problem> {
     let number = port_number(number);
     let missing = || Problem::new(Severity::Error, Reason::InvalidBackend, "expected a port from 1 to 65535");
     at(name, "the host", number.ok_or_else(missing)?, options)
 }
 
-/// The host of an XBackend. It is a whole name (the specification says FQDN), which no search domain of the cluster completes: that would
-/// lead to Services of any namespace, as names of the cluster would.
+/// The host of an XBackend. It is a whole name (the specification says FQDN), which no search domain of the cluster completes: completed
+/// names would lead to Services of any namespace, as names of the cluster would.
 pub(crate) fn outside(name: &str, number: i32, options: &Options) -> Result<Endpoints, Problem> {
     let forbidden = |message: String| Problem::new(Severity::Error, Reason::ForbiddenAddress, message);
     if options.disable_external_name {
@@ -53,7 +53,7 @@ pub(crate) fn outside(name: &str, number: i32, options: &Options) -> Result<Endp
     }
     let missing = || Problem::new(Severity::Error, Reason::InvalidBackend, "expected a port from 1 to 65535");
     match at(name, "the host", port_number(number).ok_or_else(missing)?, options)? {
-        // As it is resolved, whatever was written: without a dot at its end, in lower case.
+        // In the form in which it is resolved: without a dot at the end, in lower case.
         Endpoints::Name { host, .. } if host.rsplit('.').take(2).eq(["local", "cluster"]) => {
             Err(forbidden(format!("{host} is a name of the cluster: refer to the Service")))
         }

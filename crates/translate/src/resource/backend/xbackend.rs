@@ -7,7 +7,7 @@ use crate::diagnostic::{Reason, Severity};
 use crate::gateway::service_port;
 use crate::options::Options;
 
-/// Most labels that a message names.
+/// The most labels that a message names.
 const LABELS: usize = 4;
 
 pub(super) fn find(
@@ -16,7 +16,7 @@ pub(super) fn find(
     sources: &Sources<'_>,
     options: &Options,
 ) -> Result<Endpoints, Problem> {
-    // A route refers to none that is not there or not accepted.
+    // A route refers only to XBackends that exist and are accepted.
     let spec = sources.xbackend.map(|xbackend| &xbackend.spec);
     if let Some(host) = spec.and_then(|spec| spec.external_hostname.as_ref()) {
         return external::outside(&host.hostname, number, options);
@@ -25,7 +25,7 @@ pub(super) fn find(
         let message = format!("there is no XBackend {}/{}", key.namespace, key.target);
         return Err(Problem::new(Severity::Warning, Reason::ServiceNotFound, message));
     };
-    // The Service for them counts for nothing but its slices: no zones, no cluster address.
+    // Only the slices of the pods' Service count: no zones, no cluster address.
     let endpoints = endpoints::from_slices(&sources.slices, &service_port(number), key.layer, None);
     // Manifest files have no endpoints.
     if endpoints.is_empty() && options.development.is_none() {

@@ -1,4 +1,4 @@
-//! The contents of a Secret for TLS to backends or for client certificates: authorities, a certificate of ours, or both.
+//! The contents of a Secret for TLS to backends or for client certificates: authorities, a certificate of our own, or both.
 
 use std::sync::Arc;
 
@@ -14,16 +14,16 @@ use crate::limit;
 /// A Secret for TLS to backends.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct BackendSecret {
-    /// The authorities whose certificates are accepted; `None` without `ca.crt`.
+    /// The accepted authorities; `None` without `ca.crt`.
     pub(crate) authorities: Option<Arc<[Authority]>>,
     /// Whether there is a client certificate.
     pub(crate) has_certificate: bool,
-    /// What `ca.crl` holds.
+    /// The contents of `ca.crl`.
     pub(crate) revocation_lists: Result<Arc<[Authority]>, Unusable>,
 }
 
-/// Reads a Secret with `ca.crt`, or with `tls.crt` and `tls.key`, or all of them. Everything in it must be usable; `certificate`
-/// tells whether its certificate is.
+/// Reads a Secret with `ca.crt`, or with `tls.crt` and `tls.key`, or all of them. Everything in it must be usable; `certificate` says
+/// whether its certificate is.
 pub(crate) fn read(secret: &Secret, certificate: Result<(), &str>) -> Result<BackendSecret, Unusable> {
     let authorities = field(secret, "ca.crt").map(authorities).transpose()?;
     let has_certificate = field(secret, "tls.crt").is_some() || field(secret, "tls.key").is_some();

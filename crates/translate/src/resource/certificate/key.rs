@@ -1,5 +1,5 @@
-//! Private keys in one form. OpenSSL writes three: PKCS#8 (RFC 5958), PKCS#1 for RSA (RFC 8017), SEC 1 for elliptic curves (RFC
-//! 5915). The last two are wrapped into the first, which has all of their information.
+//! Private keys in one form. OpenSSL writes three: PKCS#8 (RFC 5958), PKCS#1 for RSA (RFC 8017), SEC 1 for elliptic curves (RFC 5915). Keys
+//! in the last two are wrapped into the first, which can hold all of their information.
 
 use rustls_pki_types::PrivateKeyDer;
 
