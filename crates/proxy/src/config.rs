@@ -20,13 +20,13 @@ pub struct ProxyConfig {
     /// Worker threads. `None` for the number in the settings, or, without one, one per core that the process may use (CPU affinity
     /// and cgroup quota are respected).
     pub workers: Option<NonZeroUsize>,
-    /// Maximum number of client connections per worker, besides that of the settings; further ones wait in the kernel's queue.
+    /// Maximum number of client connections per worker, in addition to the limit in the settings; further ones wait in the kernel's queue.
     ///
     /// All workers together hold at most five sixteenths of the files that the process may open, as of its start: each connection
     /// may need a second file for its endpoint.
     ///
-    /// A worker holds at most as many UDP sessions, and 16,384 in any case, and all workers together at most a quarter of the files that the process may
-    /// open, as of its start: the session that was silent longest makes room for a new one.
+    /// A worker also holds at most as many UDP sessions, and never more than 16,384; all workers together hold at most a quarter of the
+    /// files that the process may open, as of its start. The session that has been silent longest makes room for a new one.
     pub connections: usize,
     /// The destination of the access log.
     pub log: LogSink,
@@ -44,7 +44,7 @@ pub struct ProxyConfig {
     pub findings: FindingSource,
     /// Receives reports of backends without a reachable endpoint.
     pub unreachable: UnreachableSink,
-    /// Where bodies of requests may be kept that memory has no room for.
+    /// Where request bodies may be kept that don't fit in memory.
     pub spool: Option<SpoolOptions>,
     /// Which addresses requests may be sent to.
     pub addresses: AddressPolicy,

@@ -1,4 +1,4 @@
-//! Encoders of response bodies, gzip and Brotli, and what a worker keeps of them.
+//! Encoders of response bodies, gzip and Brotli, and those that a worker keeps.
 //!
 //! Invariant: a worker has at most [`COMPRESSED`] encoders, whose memory is what compression costs.
 
@@ -14,11 +14,11 @@ use flate2::{Compress, FlushCompress, Status};
 use crate::limit::{COMPRESSED, KEPT_ENCODERS};
 use crate::substitute::Substituter;
 
-/// Base-2 logarithm of the bytes that gzip looks back at; the most that it can.
+/// Base-2 logarithm of gzip's window in bytes; the maximum.
 // No limit: a part of the algorithm.
 const GZIP_WINDOW: u8 = 15;
 
-/// The same for Brotli: 512 KiB, as nginx's module has it. Its most, 16 MiB, would need as much memory for each response.
+/// The same for Brotli: 512 KiB, as in nginx's module. Its maximum, 16 MiB, would need as much memory for each response.
 // No limit: a part of the algorithm.
 const BROTLI_WINDOW: u32 = 19;
 
@@ -35,7 +35,7 @@ pub(crate) struct Encoders {
 }
 
 impl Encoders {
-    /// An encoder for a response; `None` if there are as many as there may be, or if the coding is off by now.
+    /// An encoder for a response; `None` if the maximum number is in use, or if the coding is off by now.
     pub(crate) fn lend(self: &Rc<Self>, coding: Coding, rules: &Compression) -> Option<Encoder> {
         if self.in_use.get() >= COMPRESSED {
             return None;
@@ -104,7 +104,7 @@ impl Encoder {
         self
     }
 
-    /// How much of the body to write at once for some `most` bytes of output.
+    /// How much of the body to write at once for about `most` bytes of output.
     pub(crate) fn step(&self, most: usize) -> usize {
         self.substituter.as_ref().map_or(most, |substituter| substituter.step(most))
     }
@@ -171,7 +171,7 @@ impl Encoder {
         self.kind.is_none()
     }
 
-    /// The output so far. Whoever takes some of it removes it.
+    /// The output so far. The caller removes what it takes.
     pub(crate) fn output(&mut self) -> &mut Vec<u8> {
         &mut self.out
     }
@@ -188,8 +188,8 @@ impl Drop for Encoder {
         let Some(home) = &self.home else { return };
         home.in_use.set(home.in_use.get() - 1);
         if let Some(Kind::Gzip(level, mut gzip)) = self.kind.take() {
-            // At level 1, zlib-rs 0.6 writes the next stream wrong if this one has no end. And an encoder is not given up, because glibc finds
-            // no use for the place of its state, which is aligned.
+            // At level 1, zlib-rs 0.6 writes the next stream wrong if this one has no end. And encoders are kept because glibc can't reuse
+            // the memory of their aligned state.
             deflate(&mut gzip, &[], &mut Vec::new(), FlushCompress::Finish);
             home.keep(level, gzip);
         }
@@ -227,7 +227,7 @@ mod tests {
 
     fn decoded(coding: Coding, bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        // What ends early fails; what was flushed is there all the same.
+        // Input that ends early fails, but what was flushed is there.
         let _ = match coding {
             Coding::Gzip => flate2::read::GzDecoder::new(bytes).read_to_end(&mut out),
             Coding::Brotli => brotli::Decompressor::new(bytes, STEP).read_to_end(&mut out),

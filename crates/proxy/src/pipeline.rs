@@ -24,7 +24,7 @@ struct WorkerFacts<'a> {
     live: &'a Live,
     head: Spanned<'a, RequestHead>,
     origin: Option<Origin<'a>>,
-    /// The service that was asked for last, which most requests are then sent to.
+    /// The service that was looked up last, to which most requests are then sent.
     service: Option<Rc<Service>>,
     /// Where the request counts as in progress.
     open: &'a mut Option<OpenRequest>,
@@ -37,9 +37,9 @@ pub(crate) struct Origin<'a> {
     pub(crate) arrival: &'a Arrival,
     /// The hosts served there.
     pub(crate) table: &'a TableName,
-    /// What the client has shown, if it was asked for a certificate.
+    /// What the client presented, if it was asked for a certificate.
     pub(crate) asked: Option<&'a Asked>,
-    /// The listener that the name in its hello chose; empty if that is of none, `None` if there was no name.
+    /// The listener that the server name selects; empty if the name belongs to none, `None` if there was no name.
     pub(crate) listener: Option<&'a str>,
 }
 

@@ -77,8 +77,8 @@ pub enum Outcome {
     Forward {
         /// The head of the request as sent to the endpoint.
         request: Vec<u8>,
-        /// The endpoint, if the request determines it (a session, a hash), else one of those possible. `None` if it takes DNS to
-        /// find one.
+        /// The endpoint, if the request determines it (a session, a hash), otherwise one of the possible ones. `None` if finding one takes
+        /// DNS.
         endpoint: Option<SocketAddr>,
         /// Edits of the response, whatever it is.
         response: Vec<ResponseChange>,
@@ -112,7 +112,7 @@ impl Rehearsal {
         Self { live, upstreams: Upstreams::default(), rng: RefCell::new(Rng::from_seed(0)), supposed: HashSet::new() }
     }
 
-    /// The same where nobody knows the endpoints of these backends, as in files: an authentication service is taken to have one.
+    /// Takes the endpoints of these backends as unknown, as in files: an authentication service is assumed to have one.
     #[must_use]
     pub fn supposing(self, supposed: HashSet<BackendName>) -> Self {
         Self { supposed, ..self }
@@ -149,7 +149,7 @@ impl Rehearsal {
         let received = Received { head: head.parsed.view(head.bytes), arrival, table };
         let facts = || RehearsalFacts { rehearsal: self, head };
         let mut plan = decide(snapshot, &received, &mut facts(), Start::Head, &mut scratch);
-        // An authentication service that has an endpoint is taken to allow the request.
+        // An authentication service that has an endpoint is assumed to allow the request.
         let mut fields = Vec::new();
         while let Step::Wait(wait) = plan.step {
             let answer = match wait {
@@ -364,7 +364,7 @@ impl<'a> Rehearsing<'a, '_> {
         let live = &*self.rehearsal.live;
         let rules = &live.prepared.fields;
         let mut changes = Vec::<ResponseChange>::new();
-        // What is set or removed takes the place of what was said of the same field.
+        // Setting or removing a field replaces earlier effects on it.
         let mut put = |name: &str, effect: Effect| {
             if !matches!(effect, Effect::Add(_)) {
                 changes.retain(|other| !is_same_field(other.name.as_bytes(), name.as_bytes()));

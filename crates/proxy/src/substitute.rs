@@ -1,20 +1,19 @@
-//! Replaces texts in a body that comes in pieces, as nginx's `sub_filter` does: in any case of letters, without looking at what was
-//! put in.
+//! Replaces texts in a body that arrives in pieces, as nginx's `sub_filter` does: ignoring case, and never within a replacement.
 //!
-//! Invariant: less is held back than the longest text has bytes, and only what may be the beginning of one.
+//! Invariant: it holds back fewer bytes than the longest text has, and only what may be the beginning of a text.
 
 use std::fmt;
 
 /// Replaces texts in one body.
 pub(crate) struct Substituter {
-    /// Lower-case texts, and what takes their place.
+    /// Lower-case texts, and their replacements.
     pairs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Bytes that a text begins with.
     starts: [bool; 256],
     once: bool,
-    /// How many bytes may take the place of one.
+    /// The most bytes that may replace one.
     growth: usize,
-    /// Whether the rest of the body stays.
+    /// Whether the rest of the body stays as it is.
     done: bool,
     held: Vec<u8>,
 }
@@ -35,7 +34,7 @@ impl Substituter {
         Self { pairs, starts, once, growth, done: false, held: Vec::new() }
     }
 
-    /// How much of the body to write at once for some `most` bytes of output.
+    /// How much of the body to write at once for about `most` bytes of output.
     pub(crate) fn step(&self, most: usize) -> usize {
         if self.done { most } else { (most / self.growth).max(1) }
     }

@@ -16,7 +16,7 @@ use crate::reason::Reason;
 use crate::record::RequestRecord;
 use crate::upstream;
 
-/// How long a failure counts against an endpoint. With few requests it takes a while until each endpoint was tried.
+/// How long a failure counts against an endpoint. With few requests it takes a while until each endpoint has been tried.
 // No limit: it decides what is reported, and refuses nothing.
 const WINDOW: Duration = Duration::from_secs(60);
 

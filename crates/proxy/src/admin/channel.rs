@@ -1,5 +1,5 @@
-//! What a process says about the configuration that it has, and about its connection to other processes: a proxy about its controller, a
-//! controller about its proxies.
+//! What a process reports about its configuration and its connection to other processes: a proxy about its controller, a controller about
+//! its proxies.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::metrics::{ChannelFigures, ConfigStatus};
 
 /// A process, as it describes itself.
 pub trait ChannelEnd: Send + Sync {
-    /// How it stands, for `/debug/channel`, where this configuration runs.
+    /// Its status, for `/debug/channel`, given the configuration that it runs.
     fn standing(&self, snapshot: LazySnapshot, config: &ConfigStatus) -> Value;
 
     /// The version of each resource, for `/debug/resources`.

@@ -15,7 +15,7 @@ pub(super) struct Connections(Mutex<Open>);
 
 #[derive(Debug, Default)]
 struct Open {
-    /// The first one makes room first. A connection closes when its sender is dropped.
+    /// The first entry is the first to make room. A connection closes when its sender is dropped.
     order: BTreeMap<Rank, oneshot::Sender<()>>,
     turns: u64,
 }

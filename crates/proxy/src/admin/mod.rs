@@ -5,11 +5,11 @@
 //! | --- | --- |
 //! | `/healthz` (or as configured) | 200 while traffic is served: workers answer, the first configuration is live, no shutdown has begun; otherwise 500, as in ingress-nginx |
 //! | `/readyz` | 200 while new connections are accepted: as above, and also during the grace period of a shutdown; otherwise 503, also while another process takes the sockets over |
-//! | `/livez` | 200 as long as there is an answer |
+//! | `/livez` | 200 whenever the process answers |
 //! | `/metrics` | counters in the text format of Prometheus or in protobuf, written as they are read |
 //! | `/debug/findings` | findings about users' objects, as JSON, by object |
 //! | `/debug/snapshot` | the running configuration, as JSON, without private keys |
-//! | `/debug/channel` | how the process stands: the age of its configuration, its controller or its proxies, as JSON |
+//! | `/debug/channel` | the status of the process: the age of its configuration, its controller or its proxies, as JSON |
 //! | `/debug/resources` | the version of each resource of the configuration, as JSON |
 //!
 //! Only a few clients at a time may read the last five, which bounds the cost of slow readers.
@@ -58,7 +58,7 @@ pub struct AdminSource {
     pub workers: usize,
     /// Asks a worker, numbered from 0, for its counts; see [`WorkerMetrics::report`](crate::metrics::WorkerMetrics::report).
     pub report: Box<dyn Fn(usize, u64, Arc<LiveRoutes>) -> oneshot::Receiver<WorkerReport> + Send + Sync>,
-    /// What is known about the running configuration, and a way to have it.
+    /// What is known about the running configuration, and a way to get it.
     pub running: Box<dyn Fn() -> (ConfigStatus, LazySnapshot) + Send + Sync>,
     /// Figures of the proxy that workers don't count.
     pub figures: Box<dyn Fn() -> ProxyFigures + Send + Sync>,
@@ -66,8 +66,8 @@ pub struct AdminSource {
     pub channel: Option<ChannelSource>,
 }
 
-/// Gives a snapshot, at most once. A controller has to build it from all resources: only where someone reads it, and where nothing else
-/// waits.
+/// Provides a snapshot, at most once. A controller has to build it from all resources, so it is called only for a reader, and where nothing
+/// else waits.
 pub type LazySnapshot = Box<dyn FnOnce() -> Arc<Snapshot> + Send>;
 
 impl fmt::Debug for AdminSource {
@@ -192,7 +192,7 @@ impl AdminSource {
 
     async fn metrics(&self, format: MetricFormat) -> AdminAnswer {
         let (config, snapshot) = (self.running)();
-        // A controller has no workers and serves nothing: what is about routes and certificates, its proxies say.
+        // A controller has no workers and serves nothing: its proxies report on routes and certificates.
         let snapshot = if self.workers == 0 { Arc::default() } else { snapshot() };
         // This, the sums and the sorting go through the whole configuration, which may be large.
         let (known, per_host) = (snapshot.clone(), self.metrics.per_host);

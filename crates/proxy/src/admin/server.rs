@@ -151,7 +151,7 @@ async fn receive(
 /// How an answer is sent.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sending {
-    /// Whether nothing follows it.
+    /// Whether it is the last one on its connection.
     last: bool,
     /// Whether it has no body.
     head_only: bool,

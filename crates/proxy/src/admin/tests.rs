@@ -124,7 +124,7 @@ async fn metrics_and_snapshot_are_served_on_one_connection() {
     assert_eq!(client.read_response().await.status, 404);
 }
 
-/// A controller has to build it, for nothing but what shows it.
+/// A controller has to build it, so it is built only for pages that show it.
 #[tokio::test]
 async fn the_snapshot_of_a_process_without_workers_is_built_only_to_be_shown() {
     let built = Arc::new(std::sync::atomic::AtomicUsize::new(0));

@@ -46,7 +46,7 @@ impl Default for Asking {
     }
 }
 
-/// Why an answer is not a good one.
+/// Why an answer is not good.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BadAnswer {
     /// None came in time.
@@ -104,7 +104,7 @@ where
     }
 }
 
-/// The status of the answer to a `GET`. Its body is not waited for.
+/// The status of the answer to a `GET`. Its body is not awaited.
 async fn http(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     path: &str,
@@ -175,7 +175,7 @@ where
         let mut answer = Vec::new();
         while let Some(data) = body.data().await {
             let data = data?;
-            // What exceeds the window is not waited for: the answer has 7 bytes.
+            // Data beyond the limit is dropped and not awaited: the answer has 7 bytes.
             answer.extend_from_slice(&data[..data.len().min(HEALTH_HEAD.saturating_sub(answer.len()))]);
         }
         if let Some(trailers) = body.trailers().await? {

@@ -2,8 +2,8 @@
 //! unhealthy.
 //!
 //! One task on the control thread asks for the whole process, however many workers and routes there are. Invariants: a worker never
-//! waits for a check; of a backend that no longer wants checks, or an endpoint that is gone, nothing is left; an endpoint is healthy until
-//! enough answers in a row were bad, so that a new pod gets requests as soon as Kubernetes calls it ready.
+//! waits for a check; a backend that no longer wants checks, or an endpoint that is gone, leaves nothing behind; an endpoint is healthy
+//! until enough answers in a row were bad, so that a new pod gets requests as soon as Kubernetes calls it ready.
 
 mod ask;
 
@@ -28,7 +28,7 @@ use crate::upstream::{HealthBoard, SharedHealth, endpoints};
 #[derive(Debug)]
 pub(crate) struct Prober {
     looks: mpsc::UnboundedSender<BackendName>,
-    /// Backends with checks. Most often none, so a change of endpoints costs nothing here.
+    /// Backends with checks. Usually none, so a change of endpoints costs nothing here.
     checked: Mutex<HashSet<BackendName>>,
     counts: Arc<CheckCounts>,
 }
@@ -166,7 +166,7 @@ struct CheckTask {
     checks: JoinSet<EndedCheck>,
     /// The namespaces of these checks.
     under_way: HashMap<task::Id, Box<str>>,
-    /// What each namespace has under way, so that none holds all the room with endpoints that don't answer.
+    /// The checks of each namespace, so that none takes up all the room with endpoints that don't answer.
     shares: HashMap<Box<str>, NamespaceChecks>,
     rng: Rng,
     next_id: u64,
@@ -231,7 +231,7 @@ impl CheckTask {
         };
         let mut backend = match self.backends.remove(name) {
             Some(known) if *known.check == *check => known,
-            // Another question: what the old one found says nothing.
+            // The check differs: results of the old one say nothing.
             known => {
                 for (address, endpoint) in known.into_iter().flat_map(|known| known.endpoints) {
                     self.endpoints -= 1;

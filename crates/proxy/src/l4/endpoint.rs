@@ -1,8 +1,8 @@
 //! The endpoint's side of a connection.
 //!
-//! Bytes carry no framing here, so of an endpoint with TLS only the end that TLS authenticates (close_notify) is the end of the stream. Without
-//! one the endpoint, or someone on the way to it, has cut the stream. A client with TLS is not told that it is whole: it gets no close_notify
-//! either. One without TLS has no way to be told, and sees a plain end.
+//! Bytes carry no framing here, so a TLS endpoint ends its stream only with close_notify, which TLS authenticates. Without it the endpoint,
+//! or someone on the path to it, has cut the stream, and a TLS client gets no close_notify either. A client without TLS can't tell: it sees
+//! a plain end.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -17,7 +17,7 @@ use crate::stream::{ReadInto, Upstream, WriteFrom};
 #[derive(Debug)]
 pub(super) struct Endpoint {
     stream: Upstream,
-    /// Whether the endpoint has ended TLS without saying so.
+    /// Whether the endpoint has closed without close_notify.
     cut: bool,
 }
 

@@ -123,7 +123,7 @@ impl StreamSession {
         Self { shard: shard.clone(), tally: tally.clone(), record, logged: true }
     }
 
-    /// Where it goes, by the weight of each backend.
+    /// Its target, chosen by the weight of each backend.
     pub(super) fn target<'a>(&self, backends: &'a StreamBackends) -> Option<StreamTarget<'a>> {
         backends.choose(|| self.shard.rng.borrow_mut().bits())
     }
@@ -146,7 +146,7 @@ impl StreamSession {
         if tries == 0 {
             self.record.upstream_name = service.with_backend(|backend| backend.upstream_name.clone());
         }
-        // The nearest thing to the request that a hash of a Service is for.
+        // A Service's hash is meant for requests; the client's address comes closest.
         let client = match self.record.client.ip().to_canonical() {
             IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
             IpAddr::V6(v6) => v6.octets(),

@@ -1,7 +1,7 @@
 //! One worker's UDP ports and sessions: by client, and by last use.
 //!
-//! Their number never exceeds [`most_sessions`](crate::net::descriptors::most_sessions): the session that was silent longest
-//! makes room for a new one.
+//! Their number never exceeds [`most_sessions`](crate::net::descriptors::most_sessions): the session that has been silent longest makes
+//! room for a new one.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
@@ -82,7 +82,7 @@ impl<S> DatagramSessions<S> {
         }
     }
 
-    /// Ends the session that was silent longest; `false` if there is none.
+    /// Ends the session that has been silent longest; `false` if there is none.
     pub(super) fn evict(&mut self) -> bool {
         let Some((_, client)) = self.by_use.pop_first() else { return false };
         if let Some(entry) = self.by_client.remove(&client) {

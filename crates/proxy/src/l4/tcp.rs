@@ -1,9 +1,9 @@
-//! A connection of a TCP service, from accept to close, and a TLS connection that its server name leads to a backend, from its client's
-//! hello to close.
+//! A connection of a TCP service, from accept to close, and a TLS connection whose server name leads to a backend, from its ClientHello to
+//! close.
 //!
 //! Each side may end its direction and still receive, as if there were no proxy. A failure on one side resets the other, so that
-//! a truncated transfer never looks complete. An endpoint that closes TLS without saying so, as many do, resets nothing, or the client
-//! could lose the last bytes; a client's TLS isn't ended either then, so that it can tell.
+//! a truncated transfer never looks complete. An endpoint that closes TLS without close_notify, as many do, causes no reset, or the client
+//! could lose the last bytes; a TLS client gets no close_notify either, so that it can tell.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -43,7 +43,7 @@ pub(crate) async fn serve(
     }
 }
 
-/// A TLS connection that its server name leads to a backend.
+/// A TLS connection whose server name leads to a backend.
 #[derive(Debug)]
 pub(crate) struct Passed {
     /// The client's connection. If TLS ends here, its handshake is over.
@@ -138,7 +138,7 @@ struct TcpConnection {
     /// The client, and the address that it connected to: taken from the PROXY header if there is one.
     ends: Ends,
     client: Downstream,
-    /// What was read of the client before there was an endpoint, and is counted as received.
+    /// What was read from the client before there was an endpoint; already counted as received.
     received: Vec<u8>,
     /// From the client to the endpoint.
     to_up: Direction,
@@ -177,7 +177,7 @@ impl TcpConnection {
     /// Connects, and sends the PROXY header, if configured, and what was received.
     async fn reach(&mut self, destination: &Destination<'_>, settings: &StreamSettings) -> Option<Endpoint> {
         let mut stream = self.connect(destination, settings).await?;
-        // What goes over TLS was sent its header before the handshake, and is read by `to_up` only.
+        // With TLS, the header was sent before the handshake, and only `to_up` has read from the client.
         if let Upstream::Plain(tcp) = &mut stream {
             let mut first = self.header(destination);
             first.append(&mut self.received);
@@ -258,7 +258,7 @@ impl TcpConnection {
         None
     }
 
-    /// Opens a connection to an endpoint. The PROXY header stands before the handshake of TLS.
+    /// Opens a connection to an endpoint. The PROXY header precedes the TLS handshake.
     async fn open(
         &self,
         service: &Service,
@@ -281,7 +281,7 @@ impl TcpConnection {
 }
 
 impl Passing {
-    /// Relays bytes until both sides have ended, one fails, or both are silent too long.
+    /// Relays bytes until both sides have ended, one fails, or both stay silent too long.
     async fn run(&mut self) {
         self.deadline.set_after(self.idle);
         let ended = poll_fn(|cx| self.poll(cx)).await;

@@ -2,11 +2,10 @@
 //!
 //! A session is identified by the client's address and port. It has one endpoint and its own socket, so that the endpoint can
 //! distinguish clients and its responses find their way back; they are sent from the address that the client used. A session ends
-//! when it was silent too long, when the endpoint has sent the configured number of responses, when another session needs its
-//! place, or when its port closes. While the worker drains, datagrams from clients are forwarded but prolong nothing: the silence
-//! of the endpoint decides. When the port no longer leads to the endpoint, the next datagram begins another session: otherwise a
-//! client that keeps its port would stay with a pod that is gone. Datagrams that can't be sent at once are dropped, as networks
-//! do.
+//! when it has been silent too long, when the endpoint has sent the configured number of responses, when another session needs its place,
+//! or when its port closes. While the worker drains, datagrams from clients are forwarded but prolong nothing: the silence of the endpoint
+//! decides. When the port no longer leads to the endpoint, the next datagram begins another session: otherwise a client that keeps its port
+//! would stay with a pod that is gone. Datagrams that can't be sent at once are dropped, as networks do.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -198,8 +197,8 @@ fn take(datagrams: &Rc<Datagrams>, open: &Rc<OpenStream>, port: &Rc<Port>, numbe
                     Ok(Some(session)) => session,
                     Ok(None) => continue,
                     Err(error) => {
-                        // The session that was silent longest holds a descriptor. It is released when its task ends, which
-                        // happens once other tasks get their turn.
+                        // The session that has been silent longest holds a descriptor. It is released when its task ends, which happens
+                        // once other tasks get their turn.
                         open.gate().warn(&error);
                         datagrams.sessions.borrow_mut().evict();
                         return Ok(More::Perhaps);
@@ -257,7 +256,7 @@ fn begin(
     let settings = running.snapshot.settings().streams.clone();
     let local = SocketAddr::new(client.local.unwrap_or(port.local.ip()), port.local.port());
     let mut session = open.begin(shard, client.address, local);
-    // Datagrams never go in the clear to where TLS is demanded.
+    // Datagrams are never sent in the clear to a backend that demands TLS.
     let backend = session.target(&resource.backend).filter(|target| target.tls.is_none()).map(|target| target.backend);
     let (socket, endpoint) = loop {
         let next = backend.and_then(|backend| session.choose(backend, settings.retry.as_ref()));
@@ -307,7 +306,7 @@ fn connect(peer: SocketAddr) -> io::Result<Socket> {
 }
 
 /// Whether a sender is one of the proxy's own UDP ports, and so most likely forged: responses would go to that port as requests,
-/// and its responses would come back here as requests, for ever.
+/// and its responses would come back here as requests, forever.
 ///
 /// A sender that reaches one of our ports through an address translated by another machine (a load balancer's, say) looks like
 /// any client. The port number alone doesn't identify it either: NTP and DNS servers send queries from the port on which they
@@ -443,7 +442,7 @@ impl UdpSession {
         deadline.set_after(self.idle.get());
     }
 
-    /// Whether the silence lasted too long; otherwise moves the deadline to when it will have.
+    /// Whether the silence has lasted too long; if not, moves the deadline to when it will have.
     fn is_over(&self, shard: &Shard, deadline: &Deadline) -> bool {
         let end = self.used.get().saturating_add(Millis::try_from(self.idle.get().as_millis()).unwrap_or(NEVER));
         if end > shard.timers.now() {

@@ -16,9 +16,9 @@ pub enum ChannelFigures {
 /// What a proxy knows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProxyEnd {
-    /// Whether a controller is connected and all that it has sent is in force.
+    /// Whether a controller is connected and everything that it has sent is in effect.
     pub current: bool,
-    /// Seconds since that was so.
+    /// Seconds since that was last true.
     pub age: f64,
     /// Resources of the configuration.
     pub resources: u64,
@@ -55,14 +55,14 @@ pub struct ControllerEnd {
     pub shared: u64,
     /// Times until all connected proxies had a change.
     pub propagation: Distribution,
-    /// The last proxy to have the last of these changes, and its time in seconds.
+    /// The last proxy to get the last of these changes, and its time in seconds.
     pub slowest: Option<(String, f64)>,
 }
 
 /// A distribution of times in seconds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Distribution {
-    /// Upper bounds, and how many times there are up to each and above the one before.
+    /// Upper bounds, and the number of times up to each and above the previous one.
     pub buckets: Vec<(f64, u64)>,
     /// How many are above all bounds.
     pub above: u64,

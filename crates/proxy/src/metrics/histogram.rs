@@ -14,7 +14,7 @@ pub struct Buckets(Arc<[f64]>);
 pub struct InvalidBuckets;
 
 impl Buckets {
-    /// Most bounds of one histogram; every series has a number for each.
+    /// Maximum number of bounds of a histogram; every series has a count for each.
     pub const MOST: usize = limit::METRIC_BUCKETS;
 
     /// Bounds, ascending.

@@ -1,8 +1,8 @@
 //! Counters under the names used by dashboards for ingress-nginx, and some new ones under `fairway_`.
 //!
-//! Each worker keeps its own counts; a read of `/metrics` collects a [`WorkerReport`] from each and adds them up. So no request
-//! waits for a lock or shares a cache line, and nothing is allocated once a route has been seen. The sum is written a page at a
-//! time, so that a response takes little memory however long it is and however slowly it is read.
+//! Each worker keeps its own counts; a read of `/metrics` collects a [`WorkerReport`] from each and adds them up, so no request waits for a
+//! lock or shares a cache line, and nothing is allocated once a route has been seen. The sum is written a page at a time, so that a
+//! response takes little memory however long it is and however slowly it is read.
 //!
 //! Labels come only from the configuration, except status and method, which are bounded: unusual methods count as `OTHER`, and a
 //! route with more than 64 pairs of method and status counts the rest by status class. With `--metrics-per-undefined-host` the

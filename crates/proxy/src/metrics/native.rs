@@ -27,8 +27,8 @@ pub struct NativeBuckets {
 }
 
 impl NativeBuckets {
-    /// Buckets that grow at most by `factor`, and no more of them than `most` (0: as many as there may be); `None` if the factor
-    /// turns them off.
+    /// Buckets that grow at most by `factor`, and at most `most` of them (0 for the largest number allowed); `None` if the factor turns
+    /// them off.
     pub fn new(factor: f64, most: u64) -> Option<Self> {
         if factor.is_nan() || factor <= 1.0 {
             return None;
@@ -126,7 +126,7 @@ static BOUNDS: LazyLock<Vec<f64>> =
 fn index(value: f64, schema: i32) -> i32 {
     let (fraction, exponent) = split(value);
     if schema > 0 {
-        // Every so many of the finest bounds is one of this resolution.
+        // Every `step`th of the finest bounds is one of this resolution.
         let step = 1usize << (FINEST - schema);
         let finest = BOUNDS.partition_point(|bound| *bound < fraction);
         return finest.div_ceil(step) as i32 + ((exponent - 1) << schema);
@@ -136,7 +136,7 @@ fn index(value: f64, schema: i32) -> i32 {
     (whole + (1 << width) - 1) >> width
 }
 
-/// The fraction, from 1/2 up to but without 1, and the exponent of 2 of a positive value.
+/// The fraction, at least 1/2 and below 1, and the exponent of 2 of a positive value.
 fn split(value: f64) -> (f64, i32) {
     if value.is_infinite() {
         // One above the largest number, as in Prometheus's library.

@@ -1,7 +1,7 @@
 //! What is served at `/metrics`, in either format.
 //!
-//! With some thousands of routes it is a hundred megabytes long, made from far fewer numbers: it is written one [`Pages::page`]
-//! at a time, as fast as the client reads it, and is never in memory as a whole.
+//! With a few thousand routes it is a hundred megabytes long, made from far fewer numbers: it is written one [`Pages::page`] at a time, as
+//! fast as the client reads it, and is never in memory as a whole.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The protobuf format of Prometheus: messages `io.prometheus.client.MetricFamily`, each after its length.
 //!
 //! The only format in which native histograms can be read. A family may be written in several messages of the same name, so that
-//! there is never more than a page of it in memory; readers take each for itself.
+//! there is never more than a page of it in memory; readers take each on its own.
 
 use super::native::{NativeBuckets, NativeHistogram, ZERO_THRESHOLD};
 
@@ -104,7 +104,7 @@ impl Family {
         bytes(&mut self.metrics, 4, &self.one);
     }
 
-    /// Writes what there is of the family, if anything, and forgets the metrics.
+    /// Writes the family, if it has metrics, and forgets them.
     pub(super) fn flush(&mut self, out: &mut Vec<u8>) {
         if !self.metrics.is_empty() {
             varint(out, (self.front.len() + self.metrics.len()) as u64);
@@ -184,7 +184,7 @@ fn varint_len(value: usize) -> usize {
     (value.max(1).ilog2() as usize) / 7 + 1
 }
 
-/// Signed numbers with small ones short.
+/// Encodes signed numbers so that small ones are short.
 fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }

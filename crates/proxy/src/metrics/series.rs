@@ -271,7 +271,7 @@ impl Series {
         let (bucket, native) = (buckets.of(value), *native);
         self.increase(self.place(slot, histogram) + bucket, 1);
         self.slots[slot as usize].sums[histogram] += value;
-        // A bucket that is new allocates now and then; there are few of them, and they are off unless asked for.
+        // A new bucket allocates now and then; there are few of them, and they are off by default.
         if let Some(options) = native {
             self.native[slot as usize * HISTOGRAMS.len() + histogram].observe(value, options);
         }

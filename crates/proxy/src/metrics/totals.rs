@@ -41,7 +41,7 @@ impl Totals {
             self.streams.entry(name).or_insert((protocol, StreamCounts::default())).1.add(&counts);
         }
         if self.series.is_empty() {
-            // The first report is taken over as it is: most often no memory has to grow then.
+            // The first report is taken over as it is: then usually no memory has to grow.
             self.series = report.series;
             self.by_labels = self.series.routes().map(|(route, labels)| (labels.clone(), route)).collect();
             return;

@@ -85,9 +85,9 @@ pub struct ConnectionCounts {
 /// What a client's connection is doing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Phase {
-    /// A request head is read.
+    /// A request head is being read.
     Reading,
-    /// A request is answered.
+    /// A request is being answered.
     Writing,
     /// Nothing.
     Waiting,

@@ -39,7 +39,7 @@ impl PreparedControl {
     /// reported and affects nothing else.
     ///
     /// # Errors
-    /// If the address is in use, unless it `waits` for that, or no event loop can be created.
+    /// If the address is in use, unless `waits` is set, or if no event loop can be created.
     pub(crate) fn new(admin: Option<SocketAddr>, policy: AddressPolicy, waits: bool) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         // The caller may run on its own event loop, where another one must not block.
@@ -48,7 +48,7 @@ impl PreparedControl {
             thread::scope(|scope| scope.spawn(bind).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         let mut this = Self { runtime: Some(runtime), admin: None, later: None, resolver: None, address: None, policy };
         match bound.transpose() {
-            // The process before has the port as long as it serves.
+            // The previous process holds the port for as long as it serves.
             Err(error) if waits && error.kind() == io::ErrorKind::AddrInUse => this.later = admin,
             bound => this.admin = bound?,
         }
@@ -79,7 +79,7 @@ impl PreparedControl {
         self.resolver.as_ref().map(|(resolver, _)| resolver.clone())
     }
 
-    /// Runs until the result is dropped. `follow` applies the resolved addresses, `others` is the rest.
+    /// Runs until the result is dropped. `follow` applies the resolved addresses, `others` does the remaining work.
     ///
     /// # Errors
     /// If no thread can be created.

@@ -38,7 +38,7 @@ fn hash(resource: &Resource) -> u64 {
     mixed ^ (mixed >> 33)
 }
 
-/// FNV-1a with 64 bits: it has no seed, so every process computes the same value.
+/// 64-bit FNV-1a: it has no seed, so every process computes the same value.
 struct Fnv(u64);
 
 impl io::Write for Fnv {

@@ -1,15 +1,15 @@
-//! The next process takes the listening sockets over, over a Unix socket, while this one still serves.
+//! Hands the listening sockets to the next process, over a Unix socket, while this one still serves.
 //!
-//! | who says it | message | means |
+//! | sender | message | meaning |
 //! | --- | --- | --- |
-//! | both | `H` version | first of all |
+//! | both | `H` version | greeting, before anything else |
 //! | the next process | `T` | give me your sockets as they are now |
-//! | this process | `S` number, with descriptors | some of them; the number 0: that was all |
+//! | this process | `S` number, with descriptors | some of them; the number 0 means that there are no more |
 //! | the next process | `R` | I serve |
 //! | this process | `D` | I accept nothing more |
 //!
-//! Both processes accept from the same queues until `D`. The connection stays open after it: if the next process ends while this one
-//! was not asked to, this one listens again. What a socket is, the kernel says, so that two versions need to agree on nothing else.
+//! Both processes accept from the same queues until `D`. The connection stays open after it: if the next process ends before this one is
+//! asked to, this one listens again. The kernel says what each socket is, so two versions need to agree on nothing else.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -35,23 +35,23 @@ use crate::limit::{ACCEPT_PAUSE, HANDOVER_PATIENCE, HANDOVER_SOCKETS};
 use crate::net::inherited::Inherited;
 use crate::worker::Order;
 
-/// Of the messages.
-// No limit: a number of a form.
+/// Version of the messages.
+// No limit: the number of a format.
 const VERSION: u32 = 1;
 
 /// Descriptors in one message; the kernel allows 253.
 // No limit: a batch.
 const AT_ONCE: usize = 64;
 
-/// Where processes that follow each other meet: a path, or a name in the network namespace after `@`, for which no folder is needed.
+/// Where a process meets its successor: a path, or `@` and a name in the network namespace, which needs no folder.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HandoverPlace(PathBuf);
 
-/// A running process whose sockets this one may have.
+/// A running process whose sockets this one may take.
 #[derive(Debug)]
 pub struct Predecessor(std_net::UnixStream);
 
-/// The same in an event loop.
+/// A [`Predecessor`] within an event loop.
 #[derive(Debug)]
 pub struct Taking(UnixStream);
 
@@ -105,7 +105,7 @@ impl HandoverPlace {
         connect().map_err(|source| HandoverError { place: self.0.clone(), source })
     }
 
-    /// Makes the socket in the context of an event loop. One that an earlier process has left behind is replaced.
+    /// Creates the socket in the context of an event loop, replacing one that an earlier process left behind.
     fn bind(&self) -> io::Result<UnixListener> {
         let address = self.address()?;
         let is_socket = || std::fs::symlink_metadata(&self.0).is_ok_and(|metadata| metadata.file_type().is_socket());
@@ -141,7 +141,7 @@ impl Predecessor {
 }
 
 impl Taking {
-    /// Takes its sockets as they are now: listeners that open from now on use them, and keep what waits there.
+    /// Takes its sockets as they are now: listeners that open from now on use them, and lose nothing that waits there.
     ///
     /// # Errors
     /// If it does not answer.
@@ -172,8 +172,8 @@ impl Taking {
         }
     }
 
-    /// Tells it that this process serves, and waits until it accepts nothing more. What was taken and is not used is closed first, so
-    /// that it closes those sockets last and accepts what waits there. The result is to be held as long as this process serves.
+    /// Tells it that this process serves, and waits until it accepts nothing more. Unused sockets are closed first, so that the other
+    /// process closes them last and accepts what waits there. Hold the result for as long as this process serves.
     ///
     /// # Errors
     /// If it does not answer.
@@ -192,19 +192,19 @@ impl Taking {
 }
 
 impl Publisher {
-    /// Offers the listening sockets to the process that comes next, which the proxy must have been started for
-    /// ([`ProxyConfig::handover`](crate::ProxyConfig)). Ends with this process.
+    /// Offers the listening sockets to the next process, if the proxy was started with [`ProxyConfig::handover`](crate::ProxyConfig). Ends
+    /// with this process.
     ///
-    /// The two share the port of health and metrics, which the next process gets in the end. Until that serves, whoever asks there
-    /// whether it is ready must not be told that this one is.
+    /// The two share the port for health and metrics, which the next process gets in the end. Until it serves, a readiness probe meant for
+    /// it must not get the answer of this one.
     pub async fn offer(self, place: HandoverPlace, lifecycle: Lifecycle) {
         let (mut complained, mut away) = (false, false);
-        // Once it is told to end, a process that has handed over has nothing to offer, and takes nothing back.
+        // Once asked to end, a process that has handed over has nothing to offer, and takes nothing back.
         while !away || lifecycle.stage() <= Stage::Serving {
             let listener = match place.bind() {
                 Ok(listener) => listener,
                 Err(error) => {
-                    // While another process serves, the place is its own.
+                    // While another process serves, the place belongs to it.
                     if !away && !std::mem::replace(&mut complained, true) {
                         tracing::error!(%error, place = %place.0.display(), "no other process can take the sockets over");
                     }
@@ -227,13 +227,13 @@ impl Publisher {
             );
             away = true;
             if say(&mut stream, b'D', 0).await.is_ok() {
-                // It says nothing more. When it ends, a third one may serve already.
+                // It sends nothing more. When it ends, a third process may already serve.
                 let _ = hear(&mut stream).await;
             }
         }
     }
 
-    /// Gives the sockets away until a process that has them serves. One at a time.
+    /// Gives the sockets away, to one process at a time, until one that has them serves.
     async fn give(&self, listener: &UnixListener, lifecycle: &Lifecycle) -> UnixStream {
         loop {
             let stream = match listener.accept().await {
@@ -268,7 +268,7 @@ impl Publisher {
             return Err(unexpected(b'H', version));
         }
         loop {
-            // The next process takes its time: it has to get its configuration first.
+            // The next process may take long: it has to get its configuration first.
             match hear(&mut stream).await? {
                 (b'T', _) => {
                     let spare = self.0.change.lock().await.spare.copies()?;
@@ -283,7 +283,7 @@ impl Publisher {
         }
     }
 
-    /// Accepts what waits and nothing more.
+    /// Accepts the connections that wait, and nothing more.
     async fn hand_over(&self) {
         let shared = &*self.0;
         let mut listening = shared.change.lock().await;
@@ -315,8 +315,8 @@ impl Publisher {
     }
 }
 
-/// Whether the process at the other end belongs to our user or to root. Who could pretend to be that user could listen beside this
-/// process anyway.
+/// Whether the process at the other end belongs to our user or to root. A process able to impersonate that user could listen beside this
+/// one anyway.
 fn checked(stream: &impl AsFd) -> io::Result<()> {
     let (peer, own) = (getsockopt(&stream.as_fd(), sockopt::PeerCredentials)?.uid(), nix::unistd::geteuid().as_raw());
     if peer == own || peer == 0 {

@@ -22,7 +22,7 @@ pub(super) struct Listening {
     pub(super) refused: HashMap<ListenerName, Refusal>,
     /// Further descriptors of the open sockets, for a process that takes them over.
     pub(super) spare: Spare,
-    /// Sockets of the process before, for listeners with their addresses.
+    /// Sockets of the previous process, for listeners with their addresses.
     pub(super) inherited: Inherited,
     /// Whether another process listens in place of this one.
     pub(super) handed_over: bool,
@@ -113,7 +113,7 @@ impl Listening {
         self.open.retain(|name, listener| {
             let kept = wanted.contains_key(name);
             if !kept {
-                // First: a worker closes its socket in such a way that nothing which waits there is lost, if it is the last.
+                // First: the last descriptor must be the worker's, which accepts what waits there before it closes it.
                 spare.remove(name);
                 close.push(listener.clone());
                 local.remove(name);
@@ -146,7 +146,7 @@ impl Listening {
                         }
                     }
                     self.spare.keep(listener.name(), &sockets);
-                    // From a process with more workers there may be several for each of ours.
+                    // A process with more workers leaves several for each of ours.
                     for (at, socket) in sockets.into_iter().enumerate() {
                         open[at % workers].push((listener.clone(), socket));
                     }
@@ -164,7 +164,7 @@ impl Listening {
         relisten
     }
 
-    /// Forgets everything that another process does from now on. Ports for datagrams stay open until their sessions have ended.
+    /// Forgets the listeners that another process serves from now on. UDP ports stay open until their sessions have ended.
     pub(super) fn hand_over(&mut self, local: &mut BTreeMap<ListenerName, SocketAddr>) {
         self.handed_over = true;
         self.refused.clear();

@@ -64,7 +64,7 @@ pub enum StartError {
         /// The error from the operating system.
         source: io::Error,
     },
-    /// Files for bodies of requests could not be made.
+    /// Files for request bodies could not be created.
     #[error("cannot keep bodies of requests in {}", .directory.display())]
     Spool {
         /// Where.
@@ -291,7 +291,7 @@ impl Proxy {
                 shared.away.subscribe(),
                 |changes| publisher.follow(changes),
                 move || {
-                    // A task each: a panic in one must not end the others.
+                    // Each in its own task: a panic in one must not end the others.
                     tokio::spawn(probing.run(newest));
                     tokio::spawn(stapling.run());
                     tokio::spawn(geo);
@@ -350,7 +350,7 @@ impl Proxy {
             tokio::time::sleep(grace / 2).await;
         }
         self.lifecycle.draining();
-        // First: a worker closes its socket in such a way that nothing which waits there is lost, if it is the last.
+        // First: the last descriptor must be the worker's, which accepts what waits there before it closes it.
         self.shared.change.lock().await.spare.clear(true);
         let (done, mut all_done) = mpsc::channel(1);
         self.shared.tell(|| Order::Drain { done: done.clone() });
@@ -460,11 +460,11 @@ impl Publisher {
         }
     }
 
-    /// Reads geographic databases again whose files were replaced. Never ends.
+    /// Rereads geographic databases whose files were replaced. Never ends.
     async fn follow_geo(self) {
         loop {
             let reload = self.0.live().geo.as_ref().and_then(|geo| geo.settings().reload);
-            // Without databases, or a wish to follow them, the settings are looked at now and then.
+            // Without databases, or if they are not to be reloaded, the settings are checked now and then.
             tokio::time::sleep(reload.unwrap_or(GEO_SETTINGS).max(GEO_PAUSE)).await;
             if reload.is_none() {
                 continue;
@@ -531,7 +531,7 @@ fn wait_blocking(done: &mut mpsc::Receiver<()>) {
 
 fn worker_count(configured: Option<NonZeroUsize>, snapshot: &Snapshot) -> usize {
     let from_settings = snapshot.settings().workers.map(usize::from).and_then(NonZeroUsize::new);
-    // It respects CPU affinity and cgroup quotas, both versions.
+    // Respects CPU affinity and the quotas of both cgroup versions.
     let available = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     configured.or(from_settings).unwrap_or_else(available).get()
 }

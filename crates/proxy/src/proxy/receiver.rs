@@ -1,4 +1,4 @@
-//! Where the spans go of requests that a policy traces: the endpoints of its backend, as they are when spans are sent.
+//! The destination of spans of requests that a policy traces: the endpoints of its backend at the time of sending.
 
 use fairway_model::{EndpointState, TelemetryName};
 

@@ -60,7 +60,7 @@ impl Shared {
         }
     }
 
-    /// Puts a version into force, and waits until every worker serves it.
+    /// Puts a version into effect, and waits until every worker serves it.
     pub(super) async fn distribute(&self, live: &Arc<Live>, listeners: Relisten) {
         let Relisten { mut open, change, close, .. } = listeners;
         open.resize_with(self.workers.len(), Vec::new);
@@ -82,7 +82,7 @@ impl Shared {
         while all_done.recv().await.is_some() {}
     }
 
-    /// Tells the thread for spans about the settings, if a change concerns it.
+    /// Passes the settings to the span thread if the change concerns it.
     pub(super) fn configure_spans<'a>(&self, change: Option<(&'a Live, &'a Live)>) {
         let current = self.live();
         let live = match change {

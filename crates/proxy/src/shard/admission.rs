@@ -98,7 +98,7 @@ pub(crate) struct Admission {
 }
 
 impl Admission {
-    /// The deadline of the connection's task: it is woken when the connection has to make room.
+    /// Sets the deadline of the connection's task, which is woken when the connection has to make room.
     pub(crate) fn set_deadline(&self, deadline: &Deadline) {
         self.shard.places.borrow_mut().set_deadline(self.place, deadline.slot());
     }

@@ -65,7 +65,7 @@ pub(crate) async fn open(
     }
 }
 
-/// The same, in the way that the route requires.
+/// Like [`open`], in the way that the route requires.
 ///
 /// # Errors
 /// See [`ConnectError`].
@@ -107,7 +107,7 @@ pub(crate) async fn secure(
     }
 }
 
-/// A socket, as soon as there is a file for it.
+/// A socket, as soon as there is a file descriptor for it.
 async fn socket(
     shard: &Shard,
     deadline: &Deadline,

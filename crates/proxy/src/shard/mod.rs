@@ -61,7 +61,7 @@ pub(crate) struct Common {
     pub(crate) metrics: Arc<MetricOptions>,
     /// Files for bodies of requests, if there is a directory for them.
     pub(crate) spools: Option<Arc<Spools>>,
-    /// What responses have shown; written at most once per backend.
+    /// What responses have revealed; written at most once per backend.
     pub(crate) remarks: Remarks,
     /// The health of endpoints; written by failed tries.
     pub(crate) health: Arc<HealthBoard>,
@@ -91,9 +91,9 @@ pub(crate) struct Shard {
     pub(crate) timers: Rc<Timers>,
     /// Memory for requests.
     pub(crate) store: Store,
-    /// Bytes that it holds of bodies which are read before their requests are sent.
+    /// Bytes that it holds of bodies that are read before their requests are sent.
     pub(crate) ahead: Cell<usize>,
-    /// Memory that it holds for responses which are read ahead of their clients.
+    /// Memory that it holds for responses that are read ahead of their clients.
     pub(crate) buffered: Cell<usize>,
     /// Copies of requests under way.
     pub(crate) copies: Cell<Copies>,
@@ -270,7 +270,7 @@ impl Shard {
         }
     }
 
-    /// Keeps the span of a request, if it is sampled and somebody receives it.
+    /// Keeps the span of a request, if it is sampled and has a receiver.
     fn record_span(&self, live: &Live, context: &TraceContext, record: &RequestRecord<'_>) {
         let tracing = &live.snapshot.settings().tracing;
         let rule = record.route.and_then(|route| route.tracing.as_ref());

@@ -93,7 +93,7 @@ impl Places {
         at
     }
 
-    /// The deadline of the task that serves a connection.
+    /// Sets the deadline of the task that serves a connection.
     pub(crate) fn set_deadline(&mut self, at: u32, deadline: u32) {
         self.slots[at as usize].deadline = Some(deadline);
     }

@@ -31,8 +31,8 @@ pub(super) async fn accept(shard: &Shard, gate: &Gate, socket: TcpListener, spaw
 
 /// Accepts the connections in the queue, which would be reset when the socket closes.
 ///
-/// Asks the kernel itself: the event loop lets a task accept only a limited number at a time, and may take the queue for empty
-/// when it isn't.
+/// Asks the kernel directly: the event loop lets a task accept only a limited number at a time, and may take the queue for empty when it
+/// isn't.
 async fn accept_queue(
     shard: &Shard,
     gate: &Gate,
@@ -45,7 +45,7 @@ async fn accept_queue(
         Ok((TcpStream::from_std(stream)?, peer))
     };
     let mut pauses = 0;
-    // More connections than fit into the queue arrived after the gate was closed.
+    // Any connections beyond the length of the queue arrived after the gate was closed.
     for _ in 0..=BACKLOG {
         match accept() {
             Ok((stream, peer)) => spawn(stream, peer),

@@ -90,7 +90,7 @@ impl Worker {
         datagrams.map(|(open, _)| open.resource().name.clone()).collect()
     }
 
-    /// Leaves what arrives at UDP listeners to another process, or takes it again.
+    /// Leaves the datagrams that arrive at UDP listeners to another process, or receives them again.
     pub(super) fn set_quiet(&self, quiet: bool) {
         let streams = self.streams.borrow();
         streams.iter().filter(|(open, _)| open.is_udp()).for_each(|(open, _)| open.gate().set_quiet(quiet));

@@ -44,8 +44,8 @@ pub(crate) enum Order {
         /// Dropped once it is in effect.
         done: mpsc::Sender<()>,
     },
-    /// Another process has the sockets too, and accepts from now on: accept what waits, and close them. UDP sessions go on, but what
-    /// clients send is left to that process.
+    /// Another process has the sockets too, and accepts from now on: accept the connections that wait, and close the sockets. UDP sessions
+    /// go on, but the datagrams of clients are left to that process.
     HandOver {
         /// Dropped once it is in effect.
         done: mpsc::Sender<()>,
@@ -193,8 +193,8 @@ impl Worker {
         }
     }
 
-    /// Ends requests in progress, so that each logs how far it came: if their tasks were just dropped, the endpoint that they
-    /// were waiting for would be lost.
+    /// Ends requests in progress, so that each logs how far it got: if their tasks were simply dropped, the endpoint that they wait for
+    /// would not be logged.
     async fn stop(&self) {
         self.shard.stop();
         let ended = async {
