@@ -1,8 +1,8 @@
 //! Manifests as a source of objects: files and folders, read as `kubectl apply -f` reads them.
 //!
-//! Invariants: the live objects are those of the last content of each file that could be parsed; files are read in the order of
-//! their paths, documents in the order of the file; if an object is defined twice, the last definition counts and a finding says
-//! so. A change of one document costs one document, however large its file.
+//! Invariants: the live objects come from each file's last content that could be parsed; files are read in the order of their paths,
+//! documents in file order; if an object is defined twice, the last definition counts and a finding reports it. Changing one document costs
+//! one document, however large its file.
 
 mod advice;
 mod base64;
@@ -40,14 +40,14 @@ pub(crate) struct Manifests {
     roots: Vec<PathBuf>,
     files: BTreeMap<Arc<Path>, FileState>,
     live: HashMap<ObjectKey, Live, RandomState>,
-    /// Findings that show only when files are compared.
+    /// Findings that appear only when files are compared.
     duplicates: Vec<Finding>,
     hasher: RandomState,
     refused: Refused,
     pending: Unsettled,
-    /// The documents of files that are gone, until files found at the same time are read.
+    /// The documents of deleted files, kept until the files found in the same search are read.
     gone: Vec<DocumentState>,
-    /// How often something was taken over.
+    /// How often content was taken over.
     takes: u64,
 }
 
@@ -58,7 +58,7 @@ struct Live {
     file: Arc<Path>,
     /// Line of the document, and of the object within it.
     lines: (u32, u32),
-    /// The content of the file that it was in.
+    /// Which content of its file it was in.
     taken: u64,
 }
 
@@ -69,7 +69,7 @@ pub(crate) struct Finding {
     pub(crate) diagnostic: Diagnostic,
 }
 
-/// Why the API server would refuse an object of the Gateway API or a RoutePolicy, which as a whole is `document`.
+/// Why the API server would refuse a Gateway API object or a RoutePolicy; `document` is the whole object.
 pub(crate) fn refusals(object: &Object, document: &serde_json::Value) -> Vec<String> {
     let of_metadata = match object {
         Object::GatewayClass(it) => refusal::refusals(&**it),
@@ -108,7 +108,7 @@ pub(crate) struct Counts {
 }
 
 impl Manifests {
-    /// Stores the paths; [`reload`](Self::reload) reads them. A path that doesn't exist is an error now, but not later.
+    /// Stores the paths; [`reload`](Self::reload) reads them. A path that doesn't exist is an error here, but not later.
     pub(crate) fn open(paths: &[PathBuf], refused: Refused) -> Result<Self, NoSuchPath> {
         scan::check(paths)?;
         let hasher = RandomState::default();
@@ -125,8 +125,8 @@ impl Manifests {
         })
     }
 
-    /// Reads new and changed files, and returns which objects changed. `touched` are the paths with events, if known: as long as
-    /// all of them are files that were read before, no folder is searched.
+    /// Reads new and changed files, and returns the objects that changed. `touched` are the paths with events, if known: if all of them are
+    /// files that were read before, no folder is searched.
     pub(crate) fn reload(&mut self, touched: Option<&HashSet<PathBuf>>) -> Vec<Change> {
         let unread = self.look(touched);
         let mut changes = self.take(unread.parse());
@@ -136,8 +136,8 @@ impl Manifests {
         changes
     }
 
-    /// The first of three steps that do the same. The second may take long and doesn't need `self`: find new and changed files
-    /// without reading any, [parse](Unread::parse) them, and [apply](Self::take) the result.
+    /// The first of three steps that together do the same: find new and changed files without reading them, [parse](Unread::parse) them,
+    /// and [apply](Self::take) the result. The second may take long and doesn't need `self`.
     pub(crate) fn look(&mut self, touched: Option<&HashSet<PathBuf>>) -> Unread {
         let known =
             touched.filter(|paths| paths.iter().all(|path| self.files.contains_key(path.as_path()) && path.is_file()));
@@ -157,7 +157,7 @@ impl Manifests {
                 unread.gone.append(&mut self.gone);
                 for path in found {
                     let state = self.files.entry(path.clone()).or_default();
-                    // Another file is the reason to look: one that is empty now may be about to be written, and is named when it was.
+                    // The search has another cause. A file that is empty now may be about to be written, and gets its own event when it is.
                     let is_told = touched.is_none_or(|paths| paths.contains(&*path));
                     if !is_told && !state.documents.is_empty() && watch::is_empty(&path) {
                         continue;
@@ -169,17 +169,17 @@ impl Manifests {
         unread
     }
 
-    /// Takes back files that can't be read now: the next look finds them again.
+    /// Takes back files that can't be read now: the next search finds them again.
     pub(crate) fn put_back(&mut self, unread: Unread) {
         self.gone.extend(unread.gone);
     }
 
-    /// Whether these files define the same objects as until now, perhaps in other versions.
+    /// Whether these files define the same objects as before, perhaps in other versions.
     pub(crate) fn are_edits(&self, parsed: &Parsed) -> bool {
         parsed.files.iter().all(|file| self.files.get(&file.path).is_some_and(|state| state.is_edit(file)))
     }
 
-    /// The files and folders that were asked for.
+    /// The files and folders given by the user.
     pub(crate) fn roots(&self) -> &[PathBuf] {
         &self.roots
     }
@@ -196,7 +196,7 @@ impl Manifests {
         Counts { files: self.files.len(), objects: self.live.len(), ignored }
     }
 
-    /// The objects that are read though the API server would refuse them.
+    /// The objects that are read although the API server would refuse them.
     pub(crate) fn refused(&self) -> HashSet<&ObjectKey> {
         let held = self.files.values().flat_map(|file| &file.documents).flat_map(|document| &document.objects);
         held.filter(|held| !held.good).map(|held| &held.key).collect()
@@ -259,7 +259,7 @@ impl Manifests {
         diagnostics.into_iter().zip(places).map(finding).collect()
     }
 
-    /// The same for findings about objects; those about files have their lines already.
+    /// The same for findings about objects; findings about files already have their lines.
     pub(crate) fn locate_objects(&self, findings: Vec<Finding>) -> Vec<Finding> {
         let of_object = |found: &Finding| {
             found.diagnostic.reason != Reason::InvalidManifest && self.place(&found.diagnostic.origin) == found.place
@@ -269,7 +269,7 @@ impl Manifests {
         located
     }
 
-    /// Finds the locations of fields. Reads the files that it needs again, and parses each document once.
+    /// Finds the locations of fields. It rereads the files that it needs, and parses each document once.
     pub(crate) fn places(&self, fields: &[(&Origin, &str)]) -> Vec<Option<Place>> {
         let mut places: Vec<_> = fields.iter().map(|(origin, _)| self.place(origin)).collect();
         let mut by_document: BTreeMap<_, Vec<(usize, ObjectKey)>> = BTreeMap::new();
@@ -279,7 +279,7 @@ impl Manifests {
                 by_document.entry((&live.file, live.lines.0)).or_default().push((at, key));
             }
         }
-        // In the order of files, so that each is read and split once.
+        // In file order, so that each file is read and split once.
         let mut by_document = by_document.into_iter().peekable();
         while let Some(((path, _), _)) = by_document.peek() {
             let path = *path;
@@ -318,8 +318,8 @@ pub(crate) struct Parsed {
 }
 
 impl Unread {
-    /// Takes out the small files, unless they have more than so many bytes together. What files that are gone held stays with the large
-    /// ones, if there are any: it may have moved there.
+    /// Removes and returns the small files, unless they exceed `bytes` together. The objects of deleted files stay with the large files, if
+    /// there are any: they may have moved there.
     pub(crate) fn split_small(&mut self, bytes: u64) -> Self {
         let files = std::mem::take(&mut self.files);
         let (mut small, large): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.size() <= bytes);
@@ -332,12 +332,12 @@ impl Unread {
         Self { files: small, gone, hasher: self.hasher.clone(), refused: self.refused }
     }
 
-    /// Whether nothing is left to read.
+    /// Whether there is nothing left to read.
     pub(crate) fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
 
-    /// Leaves files out. Returns whether there were any.
+    /// Leaves files out. Returns whether any were left out.
     pub(crate) fn leave_out(&mut self, which: impl Fn(&Path) -> bool) -> bool {
         let before = self.files.len();
         self.files.retain(|file| !which(&file.path));
@@ -362,7 +362,7 @@ impl Parsed {
         self.files.iter().map(|file| &*file.path)
     }
 
-    /// Both.
+    /// Combines both.
     pub(crate) fn and(mut self, other: Self) -> Self {
         self.files.extend(other.files);
         self.gone.extend(other.gone);

@@ -1,4 +1,4 @@
-//! What a pattern for paths says without being run: samples of what it takes, and what all of that begins with.
+//! Static analysis of path patterns: sample paths that match, and what all matching paths begin with.
 
 use std::collections::BTreeSet;
 
@@ -8,13 +8,13 @@ use regex_syntax::ast::Ast;
 use regex_syntax::hir::literal::Extractor;
 use regex_syntax::hir::{Class, Hir, HirKind};
 
-/// Most alternatives of which each gets a sample.
+/// Number of alternatives for which samples are made.
 const ALTERNATIVES: usize = 8;
 /// Longest sample in bytes.
 const LONGEST: usize = 1024;
 
-/// Paths that a pattern takes from its beginning, as it is read for Ingresses: with repeated parts once and as seldom as can be, and
-/// with each of the first alternatives.
+/// Paths that match a pattern from its beginning, as Ingresses read it: each sample repeats parts as rarely as possible or once, and takes
+/// one of the first alternatives.
 pub(crate) fn samples(pattern: &str) -> BTreeSet<String> {
     let (Ok(regex), Some(hir)) = (pattern.parse::<PathRegex>(), parsed(pattern)) else { return BTreeSet::new() };
     let mut found = BTreeSet::new();
@@ -33,15 +33,15 @@ pub(crate) fn samples(pattern: &str) -> BTreeSet<String> {
     found
 }
 
-/// What paths begin with, in lower case. An empty text stands for anything, and at the end of a path is [`END`].
+/// What paths begin with, in lower case. An empty text stands for any path; [`END`] marks the end of a path.
 pub(crate) type Beginnings = Vec<Vec<u8>>;
 
-/// The end of a path, which no path holds.
+/// The end of a path; no path contains it.
 const END: u8 = 0;
 
-/// What the paths begin with that a pattern takes as a whole.
+/// What the paths that fully match a pattern begin with.
 pub(crate) fn beginnings(pattern: &str) -> Beginnings {
-    // Whole segments.
+    // These suffixes end a pattern at a segment boundary.
     let segments = ["(/|$)(.*).*", "(/|$).*", "(/.*)?"].iter().find_map(|suffix| pattern.strip_suffix(suffix));
     let literals = parsed(segments.unwrap_or(pattern)).map(|hir| Extractor::new().extract(&hir));
     let Some(literals) = literals.as_ref().and_then(|literals| literals.literals()) else { return vec![Vec::new()] };
@@ -52,7 +52,7 @@ pub(crate) fn beginnings(pattern: &str) -> Beginnings {
     all.collect()
 }
 
-/// What the paths begin with that begin with whole segments.
+/// What paths below this path begin with, if whole segments are compared.
 pub(crate) fn of_segments(path: &[u8]) -> Beginnings {
     let path = path.to_ascii_lowercase();
     if path.ends_with(b"/") {
@@ -66,7 +66,7 @@ pub(crate) fn overlap(one: &Beginnings, other: &Beginnings) -> bool {
     one.iter().any(|one| other.iter().any(|other| one.starts_with(other) || other.starts_with(one)))
 }
 
-/// The alternatives of a pattern that are not within a group, as text.
+/// The top-level alternatives of a pattern, as text.
 pub(crate) fn alternatives(pattern: &str) -> Vec<&str> {
     match regex_syntax::ast::parse::Parser::new().parse(pattern) {
         Ok(Ast::Alternation(ref all)) => {
@@ -81,7 +81,7 @@ fn parsed(pattern: &str) -> Option<Hir> {
     ParserBuilder::new().unicode(false).utf8(false).nest_limit(50).build().parse(pattern).ok()
 }
 
-/// Appends what an expression takes. Of alternatives it is the one with this number, counted on from the first again.
+/// Appends a text that an expression matches. Of alternatives, it takes the one with this number, modulo their count.
 fn walk(hir: &Hir, alternative: usize, least: u32, out: &mut Vec<u8>) -> bool {
     match hir.kind() {
         HirKind::Empty | HirKind::Look(_) => {}
@@ -105,7 +105,7 @@ fn walk(hir: &Hir, alternative: usize, least: u32, out: &mut Vec<u8>) -> bool {
     out.len() <= LONGEST
 }
 
-/// A character of a class that may stand in a path.
+/// A character of a class that is allowed in a path.
 fn member(class: &Class) -> Option<u8> {
     let takes = |byte: &u8| match class {
         Class::Unicode(class) => {
@@ -113,7 +113,7 @@ fn member(class: &Class) -> Option<u8> {
         }
         Class::Bytes(class) => class.ranges().iter().any(|range| (range.start()..=range.end()).contains(byte)),
     };
-    // Rather a letter or a digit than a slash, which begins another segment.
+    // Prefers a letter or a digit to a slash, which would begin another segment.
     b"a1".iter().copied().chain(b'b'..=b'z').chain(b'0'..=b'9').chain(b'A'..=b'Z').chain(b'!'..=b'~').find(takes)
 }
 
@@ -135,7 +135,7 @@ mod tests {
             let found = samples(pattern);
             assert!(found.iter().map(String::as_str).eq(expected.iter().copied()), "{pattern}: {found:?}");
         }
-        // Whatever is written, there is an end.
+        // Terminates for any pattern.
         assert!(samples(&format!("/{}", "(a{1000}){1000}")).is_empty());
     }
 

@@ -1,4 +1,4 @@
-//! `kubectl fairway`: the binary under the name `kubectl-fairway`, with the commands that inspect a cluster. Nothing is written.
+//! `kubectl fairway`: the binary under the name `kubectl-fairway`, with the commands that inspect a cluster. It writes nothing.
 
 use std::process::ExitCode;
 
@@ -11,7 +11,7 @@ use crate::{check, cli, cluster, explain, status};
 /// The file name under which kubectl finds the plugin.
 const NAME: &str = "kubectl-fairway";
 
-/// Whether the binary was called by kubectl.
+/// Whether kubectl called the binary.
 pub(crate) fn is_called() -> bool {
     let called = std::env::args_os().next().map(std::path::PathBuf::from);
     called.and_then(|path| Some(path.file_name()? == NAME)).unwrap_or(false)

@@ -1,5 +1,5 @@
-//! `fairway proxy`: serves what a controller in another process says. It has no access to the API server: none of its modules has heard
-//! of Kubernetes, and nothing on this path opens a connection to it.
+//! `fairway proxy`: serves what a controller in another process publishes. It has no access to the API server: none of its modules knows
+//! Kubernetes, and nothing on this path connects to the API server.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,7 +29,7 @@ mod share;
 
 use keep::KeptAt;
 
-/// Runs the command until it is asked to end.
+/// Runs the command until it is asked to stop.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let Some(flags) = role::begin(matches, "proxy") else { return Ok(ExitCode::SUCCESS) };
     let of_controller: Vec<_> = flags.of_controller().collect();
@@ -37,7 +37,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         info!(flags = of_controller.join(", "), "no effect in a proxy: the controller's flags decide");
     }
     let (place, token) = place(matches)?;
-    // Before there is another thread.
+    // This must happen before there is another thread.
     let scratch = matches.get_one::<PathBuf>("request-body-directory").map(PathBuf::as_path);
     let file = keep::file(matches)?;
     let handover = Handover::begin(matches)?;
@@ -45,7 +45,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     confine(token.as_deref(), [scratch, kept_in], handover.as_ref().and_then(Handover::folder));
     let log = role::access_log(matches)?;
     let options = flags.options()?;
-    // Nothing here takes time but the setup of a connection to the controller.
+    // Only setting up a connection to the controller takes time here.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().thread_name("link").build()?;
     if let Some(handover) = &handover {
@@ -64,7 +64,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let (status_seen, holding, kept) = (status.clone(), link.holding(), KeptAt::default());
     config.channel =
         Some(ChannelSource::new(Following { name: name(), status: status_seen, holding, kept: kept.clone() }));
-    // No listener yet: requests before the first complete configuration would get a 404.
+    // There is no listener yet: requests before the first complete configuration would get a 404.
     let proxy = Proxy::start(Snapshot::default(), config)
         .context("the proxy cannot start; choose another port for health and metrics with --healthz-port")?;
     if let Some(address) = proxy.admin_address() {
@@ -84,7 +84,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where the controller is, and the folder with the token for it, which is read here and never again.
+/// The controller's address, and the folder with the token for it, which is read only here.
 fn place(matches: &ArgMatches) -> anyhow::Result<(Place, Option<PathBuf>)> {
     let path = |name: &str| matches.get_one::<PathBuf>(name).cloned().unwrap_or_default();
     let Some(server) = matches.get_one::<String>("control-server") else {
@@ -101,7 +101,7 @@ fn place(matches: &ArgMatches) -> anyhow::Result<(Place, Option<PathBuf>)> {
     Ok((Place::Server(Arc::new(server)), folder))
 }
 
-/// Follows the controller until nothing is served any more.
+/// Follows the controller until the proxy has stopped serving.
 async fn follow(link: Link, stop: Flag) -> Result<(), Unproven> {
     tokio::select! {
         ended = link.run() => ended,
@@ -109,11 +109,11 @@ async fn follow(link: Link, stop: Flag) -> Result<(), Unproven> {
     }
 }
 
-/// Tells when the first complete state is in force.
+/// Reports when the first complete configuration is in effect.
 async fn completion(mut status: watch::Receiver<LinkStatus>, complete: watch::Sender<bool>) {
     if status.wait_for(|status| status.complete).await.is_ok() {
         complete.send_replace(true);
-        // Whoever waits for it must not see the end of this task as the end of the proxy.
+        // A waiting task must not mistake the end of this task for the end of the proxy.
         complete.closed().await;
     }
 }
@@ -124,7 +124,7 @@ fn name() -> String {
     variable("POD_NAME").or_else(|| variable("HOSTNAME")).unwrap_or_else(|| "proxy".to_owned())
 }
 
-/// Reports backends that can't be reached to the controller.
+/// Reports unreachable backends to the controller.
 fn reported(reporter: LinkReporter) -> UnreachableSink {
     UnreachableSink::new(move |Unreachable { origin, backend, endpoints }| {
         let endpoints: Vec<_> = endpoints.iter().map(|(address, reason)| (*address, reason.as_str())).collect();
@@ -132,7 +132,7 @@ fn reported(reporter: LinkReporter) -> UnreachableSink {
     })
 }
 
-/// What the admin server says about the controller.
+/// What the admin server reports about the controller.
 struct Following {
     name: String,
     status: watch::Receiver<LinkStatus>,

@@ -20,7 +20,7 @@ use crate::flags::Flags;
 use crate::manifest::{Counts, Finding, Manifests, Refused};
 use crate::report;
 
-/// Stands for the echo of `fairway dev`, which isn't running. No Service in the files has this address.
+/// Represents the echo of `fairway dev`, which isn't running. No Service in the files has this address.
 const ECHO: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1)), 0);
 
 /// Objects and their translation.
@@ -34,11 +34,11 @@ pub(crate) struct Reading {
     pub(crate) options: Options,
     pub(crate) snapshot: Snapshot,
     pub(crate) findings: Vec<Finding>,
-    /// Ingresses of which no version is in effect, or only an older one.
+    /// Ingresses that have no version in effect, or only an older one.
     pub(crate) left_out: Vec<LeftOut>,
-    /// The status of each object of the Gateway API that is ours.
+    /// The status of each Gateway API object that belongs to us.
     pub(crate) statuses: BTreeMap<ObjectKey, Arc<ObjectStatus>>,
-    /// Which RoutePolicies decide about routes.
+    /// The RoutePolicies that apply to routes.
     pub(crate) policies: Vec<AppliedPolicy>,
     /// Ingresses that are not served, most likely because they belong to another controller.
     pub(crate) foreign: HashSet<Origin>,
@@ -51,7 +51,7 @@ pub(crate) enum Source {
     Cluster,
 }
 
-/// What answers for a Service that is missing from the files.
+/// What stands in for a Service that is missing from the files.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Missing {
     /// Nothing: the Service is reported as missing.
@@ -82,8 +82,8 @@ pub(crate) fn read(paths: &[PathBuf], flags: &Flags, missing: Missing, refused: 
     Ok(Reading { manifests, source: Source::Files, findings, ..reading })
 }
 
-/// What reading files and translating them found, without what one of them says less about than the other: a value that the API server
-/// refuses, and a field without effect that makes translation deny.
+/// The findings from reading files and from translation, without the less precise of two about the same field: a value that the API server
+/// refuses is not reported by translation, nor is a field without effect that makes translation deny.
 pub(crate) fn without_second_opinions(
     mut of_files: Vec<Finding>,
     mut of_translation: Vec<Diagnostic>,
@@ -99,12 +99,12 @@ pub(crate) fn without_second_opinions(
     (of_files, of_translation)
 }
 
-/// Object and field.
+/// The object and field of a diagnostic.
 fn about(found: &Diagnostic) -> (Origin, String) {
     (found.origin.clone(), found.field.clone())
 }
 
-/// Objects that flags name and that don't exist.
+/// Objects that flags name but that don't exist.
 pub(crate) fn missing_objects(objects: &Objects, options: &Options, source: Source) -> Vec<Finding> {
     let named = [
         ("--configmap", &options.configmap),
@@ -128,7 +128,7 @@ pub(crate) fn missing_objects(objects: &Objects, options: &Options, source: Sour
     found
 }
 
-/// Without any object a report would have no findings and no value.
+/// A report without any objects would have no findings and no value.
 pub(crate) fn nothing(manifests: &Manifests) -> Option<Finding> {
     let counts = manifests.counts();
     let broken = || manifests.findings().iter().any(|found| found.diagnostic.severity == Severity::Error);
@@ -144,15 +144,14 @@ pub(crate) fn nothing(manifests: &Manifests) -> Option<Finding> {
     })
 }
 
-/// Findings that make a route answer 503 are errors for the author of manifests, even where a cluster may resolve them later.
+/// A finding that makes a route answer 503 is an error for the author of manifests, even where a cluster may resolve it later.
 pub(crate) fn raise(diagnostic: &mut Diagnostic) {
     if diagnostic.severity == Severity::Warning && diagnostic.unserved {
         diagnostic.severity = Severity::Error;
     }
 }
 
-/// The options of a command that reads files: no admission controller has set the class of an Ingress, so one without a class is
-/// served.
+/// The options of a command that reads files: no admission controller has set the class of Ingresses, so those without a class are served.
 pub(crate) fn options(flags: &Flags) -> anyhow::Result<Options> {
     let mut options = flags.options()?;
     if !flags.is_set("watch-ingress-without-class") {
@@ -216,7 +215,7 @@ pub(crate) fn not_served<'a>(
         let Standing::NotOurs(why) = standing else { return None };
         let class = why.class();
         let (severity, message) = match &why {
-            // The operator chose this by a flag: another namespace, no catch-all.
+            // The operator chose this with a flag: another namespace, no catch-all.
             _ if class == ours => return None,
             NotOurs::NoClass => (Severity::Info, format!("not served: it names no class; ours is {ours}")),
             NotOurs::OtherAnnotation { .. } if class.is_empty() => {
@@ -245,7 +244,7 @@ pub(crate) fn not_served<'a>(
     })
 }
 
-/// Reports why a Gateway is not served: its class is another's, or missing in the cluster.
+/// Reports why a Gateway is not served: its class belongs to another controller, or the cluster doesn't have it.
 pub(crate) fn gateways_not_served<'a>(
     objects: &'a Objects,
     options: &'a Options,
@@ -258,7 +257,7 @@ pub(crate) fn gateways_not_served<'a>(
             Some(Object::GatewayClass(class)) => {
                 let controller = &class.spec.controller_name;
                 let message = format!("not served: its GatewayClass belongs to {controller}; ours is {CONTROLLER}");
-                // Likely a misspelt name, and not another's.
+                // The name is probably misspelt, not another controller's.
                 let meant = controller.starts_with("fairway.dev/") || nearest(controller, [CONTROLLER]).is_some();
                 (if meant { Severity::Warning } else { Severity::Info }, message)
             }
@@ -271,7 +270,7 @@ pub(crate) fn gateways_not_served<'a>(
     })
 }
 
-/// Reports annotations of routes and Gateways that would have an effect on an Ingress, and misspelt ones of ours.
+/// Reports annotations on routes and Gateways that would have an effect on an Ingress, and misspelt annotations of ours.
 pub(crate) fn annotations_of_routes<'a>(
     objects: &'a Objects,
     options: &'a Options,
@@ -300,7 +299,7 @@ pub(crate) fn annotations_of_routes<'a>(
     })
 }
 
-/// Why an annotation of a route or Gateway has no effect, if it was to have one.
+/// Why an annotation on a route or Gateway has no effect, if it was meant to have one.
 fn without_effect(name: &str, kind: Kind, options: &Options) -> Option<String> {
     if name == OBSERVED || (name == OBSERVE && kind != Kind::Gateway) {
         return None;

@@ -32,7 +32,7 @@ pub(crate) fn line(finding: &Finding, terminal: Terminal) -> String {
         Severity::Info => (Style::Cyan, "info"),
     };
     let _ = write!(out, "{}: ", terminal.style(style, word));
-    // A file's name is its own location; an unnamed object in it is shown by its kind.
+    // A file is named by its location; an unnamed object in it is shown by its kind.
     match &*found.origin.kind {
         "File" if found.origin.section.is_empty() => {}
         "File" => _ = write!(out, "{}: ", printable(&found.origin.section)),
@@ -52,7 +52,7 @@ pub(crate) fn line(finding: &Finding, terminal: Terminal) -> String {
     out
 }
 
-/// Formats a finding for machines.
+/// Formats a finding as JSON.
 pub(crate) fn json(finding: &Finding) -> Value {
     let found = &finding.diagnostic;
     json!({

@@ -1,4 +1,4 @@
-//! What `run`, `controller` and `proxy` begin with: the log, and the addresses and formats of their flags.
+//! The common start of `run`, `controller` and `proxy`: the log, and the addresses and formats from flags.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 
@@ -13,7 +13,7 @@ use crate::flags::{Flags, UsageError};
 use crate::telemetry::{self, Form};
 use crate::wiring::log_format;
 
-/// Starts the log. Returns `None` if only the version was asked for.
+/// Starts the log. Returns `None` if only the version was requested.
 pub(crate) fn begin(matches: &ArgMatches, role: &'static str) -> Option<Flags> {
     let flags = Flags::from_matches(matches);
     if flags.bool("version") {
@@ -34,7 +34,7 @@ pub(crate) fn begin(matches: &ArgMatches, role: &'static str) -> Option<Flags> {
     Some(flags)
 }
 
-/// Where the access log goes, and its format, by the command line.
+/// The target and format of the access log, from the command line.
 pub(crate) fn access_log(matches: &ArgMatches) -> Result<(LogSink, Option<(Template, LogEscape)>), UsageError> {
     Ok(match matches.get_one::<String>("access-log").map(String::as_str) {
         Some("off") => (LogSink::Off, None),
@@ -43,7 +43,7 @@ pub(crate) fn access_log(matches: &ArgMatches) -> Result<(LogSink, Option<(Templ
     })
 }
 
-/// The address of the admin server. `port` is the one without a flag.
+/// The address of the admin server. `port` is the default without a flag.
 pub(crate) fn admin_address(flags: &Flags, port: Option<u16>) -> anyhow::Result<SocketAddr> {
     let ip: IpAddr = match flags.text("healthz-host") {
         None => Ipv6Addr::UNSPECIFIED.into(),

@@ -1,5 +1,4 @@
-//! Advice about manifests that can't be read: shows how to write values of the wrong kind, and recognises files that have to be
-//! decrypted or rendered first.
+//! Advice about manifests that can't be read: how to write values of the wrong kind, and which files must be decrypted or rendered first.
 
 use std::borrow::Cow;
 
@@ -25,7 +24,7 @@ pub(super) fn expectation(expected: &str) -> Cow<'static, str> {
     })
 }
 
-/// The numbers that a whole number of a type may be; `None` for other types.
+/// The range of a whole-number type; `None` for other types.
 pub(super) fn range(expected: &str) -> Option<String> {
     fn of<T: std::fmt::Display>(least: T, most: T) -> Option<String> {
         Some(format!("{least} to {most}"))
@@ -57,7 +56,7 @@ pub(super) fn correction(expected: &str, key: &str, node: &Node<'_>) -> Option<S
         ("i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" | "u64", Some(text)) if number && quoted => {
             format!("{key}: {text}, without quotes")
         }
-        // The name of a port has a letter.
+        // A port name contains a letter.
         ("i32", Some(text)) if key == "number" && text.bytes().any(|byte| byte.is_ascii_alphabetic()) => {
             format!("name: {text}, if it is the name of a port")
         }
@@ -95,7 +94,7 @@ pub(super) fn template(text: &str) -> Option<&'static str> {
     )
 }
 
-/// The field of the first value of an object that SOPS has encrypted; `None` if there is none.
+/// The field of an object's first value that SOPS encrypted; `None` if there is none.
 pub(super) fn encrypted_by_sops(node: &Node<'_>) -> Option<(u32, String)> {
     fn search(node: &Node<'_>, field: &str) -> Option<(u32, String)> {
         match &node.value {
@@ -111,7 +110,7 @@ pub(super) fn encrypted_by_sops(node: &Node<'_>) -> Option<(u32, String)> {
             }),
         }
     }
-    // SOPS keeps its metadata under its own key, so this check is cheap: it needn't look at all values.
+    // SOPS keeps its metadata under its own key, so this check is cheap: it doesn't have to look at all values.
     node.get("sops").and_then(|_| search(node, ""))
 }
 
@@ -136,7 +135,7 @@ pub(super) fn encrypted_bytes(bytes: &[u8]) -> Option<&'static str> {
     tools.into_iter().find(|(start, _)| bytes.starts_with(start)).map(|(_, advice)| advice)
 }
 
-/// Whether a text can be quoted within a line of advice.
+/// Whether a text is short enough to quote within a line of advice.
 fn is_short(text: &str) -> bool {
     text.len() <= 63 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
 }

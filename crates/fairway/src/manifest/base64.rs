@@ -28,7 +28,7 @@ pub(super) fn normalize<'a>(node: &Node<'a>, key: &str) -> Option<Node<'a>> {
     Some(node)
 }
 
-/// The text without line breaks and unused bits; `None` if it has neither.
+/// The text without line breaks and unused bits; `None` if it contains neither.
 fn strict(text: &str) -> Option<String> {
     let mut out: String = text.chars().filter(|char| !matches!(char, '\r' | '\n')).collect();
     let kept_bits = if out.ends_with("==") { 0b11_0000 } else { 0b11_1100 };

@@ -1,8 +1,8 @@
-//! Objects of the Gateway API and RoutePolicies as their CRDs want them: schemas, defaults and rules, judged here as the API server does,
-//! in its words and without it.
+//! Validates Gateway API objects and RoutePolicies against their CRDs (schemas, defaults and rules) as the API server does, with its
+//! messages but without a server.
 //!
 //! The table `gateway-api.json` holds the CRDs of Gateway API 1.7.0, both channels, as `cargo xtask conformance gateway --schema` reads
-//! them from its Go module (Apache License 2.0); the conformance run of CI fails if it differs. That of RoutePolicy is made from our types.
+//! them from its Go module (Apache License 2.0); CI's conformance run fails on a difference. RoutePolicy's is generated from our types.
 
 mod cel;
 mod schema;
@@ -18,7 +18,7 @@ use super::refusal::{Refusal, Refusals};
 
 const TABLE: &str = include_str!("crd/gateway-api.json");
 
-/// The schemas of a kind in the two channels of the Gateway API. Ours has one.
+/// The schemas of a kind in the two channels of the Gateway API. Our own kinds have one.
 #[derive(Debug, Default)]
 struct Channels {
     standard: Option<Arc<Schema>>,
@@ -28,22 +28,22 @@ struct Channels {
 static KINDS: LazyLock<BTreeMap<String, Channels>> =
     LazyLock::new(|| kinds().expect("the table and the CRD of RoutePolicy are understood in whole, as a test says"));
 
-/// What the API server would say about an object.
+/// The API server's verdict on an object.
 #[derive(Debug, Default)]
 pub(super) struct Judgement {
-    /// Whatever the channel of the CRDs.
+    /// Refused by the CRDs of either channel.
     pub(super) refusals: Vec<Refusal>,
-    /// Unless the CRDs are those of the experimental channel.
+    /// Refused unless the CRDs are those of the experimental channel.
     pub(super) in_standard: Vec<Refusal>,
-    /// If the CRDs are those of the experimental channel. Those of the standard channel drop what it is about.
+    /// Refused by the experimental channel's CRDs only. The standard channel's CRDs drop the field concerned.
     pub(super) in_experimental: Vec<Refusal>,
     /// Fields that only the CRDs of the experimental channel have. Those of the standard channel drop them.
     pub(super) experimental: Vec<String>,
-    /// Whether only the experimental channel has the whole kind.
+    /// Whether only the experimental channel has the kind itself.
     pub(super) experimental_kind: bool,
 }
 
-/// Judges an object of a kind. A kind without a CRD here takes everything.
+/// Judges an object of a kind. A kind without a CRD here accepts everything.
 pub(super) fn judge(kind: &str, object: &Value) -> Judgement {
     let Some(Channels { standard, experimental }) = KINDS.get(kind) else { return Judgement::default() };
     let refused = |schema: &Schema| {
@@ -69,7 +69,7 @@ pub(super) fn judge(kind: &str, object: &Value) -> Judgement {
     }
     (judgement.refusals, judgement.in_standard) = of_standard.into_iter().partition(|one| is_in(&of_experimental, one));
     if !judgement.in_standard.is_empty() {
-        // No channel takes the object.
+        // Neither channel accepts the object.
         judgement.refusals.append(&mut judgement.in_experimental);
     }
     judgement

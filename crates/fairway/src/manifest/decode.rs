@@ -1,7 +1,7 @@
-//! Decodes a [`Node`] to a Kubernetes type, as strictly as the API server does, and gives line and field of each mismatch.
+//! Decodes a [`Node`] to a Kubernetes type, as strictly as the API server does, and reports line and field of each mismatch.
 //!
-//! What only `kubectl` would reject (unknown fields, repeated keys, `true` where text is expected) is noted and the object is read
-//! all the same; a value of the wrong kind is an error.
+//! Faults that only `kubectl` would reject (unknown fields, repeated keys, `true` where text is expected) are noted, and the object is read
+//! anyway; a value of the wrong kind is an error.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -13,7 +13,7 @@ use serde::forward_to_deserialize_any;
 use super::advice;
 use super::node::{Entry, Node, Value};
 
-/// A fault that doesn't keep the object from being read.
+/// A fault that doesn't prevent reading the object.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Note {
     /// Line within the document, from 1.
@@ -29,7 +29,7 @@ pub(super) enum Blemish {
     UnknownField(Option<&'static str>),
     /// The key is repeated; the last one counts.
     DuplicateKey,
-    /// A plain scalar that the API server doesn't read as text, where text is expected.
+    /// A plain scalar where text is expected, which the API server doesn't read as text.
     NotText {
         /// The scalar as written.
         written: String,
@@ -54,11 +54,11 @@ pub(super) struct DecodeError {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Wrong {
-    /// A value of another kind than this one, which is named by serde or the Kubernetes types.
+    /// A value of the wrong kind; `expected` is named by serde or the Kubernetes types.
     Kind { expected: String, found: String },
-    /// A number with a fraction where a whole one is expected.
+    /// A number with a fraction where a whole number is expected.
     Fraction(f64),
-    /// A number that a type can't hold.
+    /// A number outside the range of a type.
     Range { expected: String, found: String },
     /// Anything else, in the words of the type that rejected it.
     Other(String),
@@ -109,7 +109,7 @@ impl<'a> Scalar<'a> {
             i64::from_str_radix(&rest.replace('_', ""), radix).ok()
         };
         let decimal = || digits.bytes().all(|b| b.is_ascii_digit() || b == b'_').then(|| digits.replace('_', ""));
-        // As in YAML 1.1, which Kubernetes reads: a leading zero means octal, unless a digit is none of its.
+        // As in YAML 1.1, which Kubernetes reads: a leading zero means octal, unless there is a digit above 7.
         let octal = || if digits.len() > 1 { radix("0", 8) } else { None };
         let integer = radix("0x", 16)
             .or_else(|| radix("0o", 8))
@@ -171,7 +171,7 @@ impl fmt::Display for Path<'_> {
 struct Decoder<'n, 'p> {
     node: &'n Node<'n>,
     path: &'p Path<'p>,
-    /// Names of the possible fields here, for a hint.
+    /// Names of the fields that are possible here, for a hint.
     siblings: &'static [&'static str],
     notes: &'p RefCell<Vec<Note>>,
 }
@@ -213,7 +213,7 @@ impl<'n> Decoder<'n, '_> {
         let Value::Mapping(entries) = &self.node.value else { return Err(self.mismatch(&visitor)) };
         let mut overridden = Vec::new();
         for (at, entry) in entries.iter().enumerate() {
-            // Quadratic, but cheaper than a set for the few keys that objects have; a ConfigMap with many is no reason for one.
+            // Quadratic, but cheaper than a set for few keys. Beyond 64 nothing is checked, for ConfigMaps with many.
             let earlier = if at < 64 { &entries[..at] } else { &[] };
             let Some((other, earlier)) = earlier.iter().enumerate().rfind(|(_, earlier)| earlier.key == entry.key)
             else {
@@ -341,7 +341,7 @@ impl<'n> de::Deserializer<'n> for Decoder<'n, '_> {
     }
 }
 
-/// The whole number that is written with a point or an exponent, which JSON doesn't have any more.
+/// The whole number written with a point or an exponent; its JSON form has neither.
 fn whole(number: f64) -> Option<i64> {
     if number.fract() == 0.0 { format!("{number:.0}").parse().ok() } else { None }
 }
@@ -350,7 +350,7 @@ struct Entries<'n, 'p> {
     decoder: Decoder<'n, 'p>,
     fields: &'static [&'static str],
     rest: std::iter::Enumerate<std::slice::Iter<'n, Entry<'n>>>,
-    /// The places of those whose key comes again: types may refuse a key that stands twice.
+    /// Positions of keys that occur again later: some types refuse repeated keys.
     overridden: Vec<usize>,
     value: Option<&'n Entry<'n>>,
 }
@@ -399,7 +399,7 @@ impl DecodeError {
         Self { line: 0, field: String::new(), value: String::new(), wrong: Box::new(wrong), correction: None }
     }
 
-    /// Whether base64 was expected and the value is something else.
+    /// Whether base64 was expected and the value isn't base64.
     pub(super) fn is_base64(&self) -> bool {
         // The type decodes the value itself, so only the decoder's message is left.
         matches!(&*self.wrong, Wrong::Other(words) if words.starts_with("Invalid ") || words.starts_with("Encoded text "))
@@ -554,12 +554,12 @@ mod tests {
         assert_eq!(ingress.unwrap().spec.unwrap().ingress_class_name.as_deref(), Some("b"));
         assert_eq!(notes[0].blemish, Blemish::DuplicateKey);
         assert_eq!(notes[0].line, 3);
-        // Of a type that refuses it too.
+        // The type itself also refuses repeated keys.
         let text = "spec:\n  gatewayClassName: a\n  gatewayClassName: b\n  listeners: []\n";
         let (gateway, notes) = read::<Gateway>(text);
         assert_eq!(gateway.unwrap().spec.gateway_class_name, "b");
         assert_eq!(notes.iter().map(|note| &note.blemish).collect::<Vec<_>>(), [&Blemish::DuplicateKey]);
-        // What a merge key brings is no second.
+        // A key from a merge is not a repetition.
         let (gateway, notes) =
             read::<Gateway>("spec:\n  <<: {gatewayClassName: a}\n  gatewayClassName: b\n  listeners: []\n");
         assert_eq!((gateway.unwrap().spec.gateway_class_name.as_str(), notes), ("b", Vec::new()));

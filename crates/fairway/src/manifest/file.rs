@@ -1,4 +1,4 @@
-//! One file: its documents, of which only those with changed text are parsed again.
+//! One file and its documents. Only documents whose text changed are parsed again.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, Metadata};
@@ -18,7 +18,7 @@ use super::node::Node;
 use super::object::{self, Contents, Refused, Unreadable};
 use super::split::{Document, documents};
 
-/// Largest file that is read, in bytes; the manifests of a whole cluster take a tenth of it.
+/// Largest file that is read, in bytes. The manifests of a whole cluster take a tenth of that.
 const SIZE_LIMIT: u64 = 256 << 20;
 
 /// The state of a file.
@@ -28,11 +28,11 @@ pub(super) struct FileState {
     stamp: Option<Stamp>,
     /// The last good content.
     pub(super) documents: Vec<DocumentState>,
-    /// Which take that came with, counted over all files; 0 before the first.
+    /// Number of the take that brought this content, counted over all files; 0 before the first.
     pub(super) taken: u64,
     /// Why the current content is not in use.
     pub(super) broken: Option<Broken>,
-    /// Whether it held objects, and holds nothing any more.
+    /// Whether the file contained objects and is empty now.
     emptied: bool,
 }
 
@@ -43,14 +43,14 @@ pub(super) struct Broken {
     pub(super) diagnostic: Diagnostic,
 }
 
-/// The parts of a document that remain when its text is dropped.
+/// What is kept of a document when its text is dropped.
 #[derive(Clone, Debug)]
 pub(super) struct DocumentState {
     hash: u64,
     /// Line of the file where it begins, from 1.
     pub(super) line: u32,
     pub(super) objects: Vec<Held>,
-    /// Lines count within the document.
+    /// Lines count from the start of the document.
     pub(super) findings: Vec<(u32, Diagnostic)>,
     pub(super) ignored: u32,
 }
@@ -64,7 +64,7 @@ pub(super) struct Held {
     pub(super) line: u32,
     /// Whether the file gives the object's creation time.
     pub(super) dated: bool,
-    /// Whether the API server would take it.
+    /// Whether the API server would accept it.
     pub(super) good: bool,
 }
 
@@ -74,7 +74,7 @@ impl Held {
         Self { key: object.key(), object, line, dated, good: true }
     }
 
-    /// One that counts for want of a good one.
+    /// An object that counts because there is no good one.
     fn refused(object: (u32, Object)) -> Self {
         Self { good: false, ..Self::good(object) }
     }
@@ -107,7 +107,7 @@ impl Stamp {
 pub(super) struct UnreadFile {
     pub(super) path: Arc<Path>,
     stamp: io::Result<Stamp>,
-    /// Documents that needn't be parsed again.
+    /// Hashes of documents that needn't be parsed again.
     known: HashSet<u64>,
 }
 
@@ -128,9 +128,9 @@ struct Content {
 
 #[derive(Debug)]
 enum ParsedDocument {
-    /// The text with this hash is known; it begins in this line.
+    /// A document with a known hash, and the line where it begins.
     Known(u64, u32),
-    /// A new text, with the objects that can't be read.
+    /// A new text, and the objects that can't be read.
     New(DocumentState, Vec<Unreadable>),
 }
 
@@ -187,8 +187,8 @@ impl FileState {
         Some(UnreadFile { path: path.clone(), stamp, known })
     }
 
-    /// Applies parsed content, and returns the documents that it replaces; `None` if the content stays as it is. If documents that
-    /// it relies on have been replaced meanwhile, the file counts as unread.
+    /// Applies parsed content, and returns the documents that it replaces; `None` if the content stays the same. If documents that it
+    /// relies on have been replaced in the meantime, the file counts as unread.
     pub(super) fn take(&mut self, parsed: ParsedFile, take: u64) -> Option<Vec<DocumentState>> {
         let file = file_origin(&parsed.path);
         match parsed.content {
@@ -232,14 +232,14 @@ impl FileState {
         content.broken.is_some() || before == now
     }
 
-    /// A remark about a file that its author may have emptied by accident.
+    /// A remark if the file is empty now, perhaps by accident.
     pub(super) fn remark(&self, path: &Path) -> Option<Diagnostic> {
         let message = "the file is empty now: what it held is gone";
         let reason = Reason::InvalidManifest;
         self.emptied.then(|| Diagnostic::new(Severity::Warning, reason, &file_origin(path), "", "", message))
     }
 
-    /// Nothing is applied before everything is parsed: invalid YAML changes nothing.
+    /// Applies nothing before everything is parsed: invalid YAML changes nothing.
     fn take_content(&mut self, content: Content, file: &Origin) -> Result<Option<Vec<DocumentState>>, Outdated> {
         let Content { documents: parsed, broken } = content;
         let places = self.places(&parsed)?;
@@ -263,7 +263,7 @@ impl FileState {
                 ParsedDocument::Known(hash, line) => {
                     let state = match old.get_mut(place).and_then(Option::take) {
                         Some(state) => state,
-                        // The text has one more copy than before.
+                        // The text occurs more often than before.
                         None => fresh.iter().find(|state| state.hash == hash).cloned().expect("the first copy is used"),
                     };
                     DocumentState { line, ..state }
@@ -282,7 +282,7 @@ impl FileState {
         Ok(Some(old.into_iter().flatten().collect()))
     }
 
-    /// Where each document that is known was until now. In a file that was edited most stand in the order in which they stood.
+    /// The current position of each known document. In an edited file, most documents keep their order.
     fn places(&self, parsed: &[ParsedDocument]) -> Result<Vec<usize>, Outdated> {
         let (mut next, mut by_hash) = (0, None);
         let mut places = Vec::with_capacity(parsed.len());
@@ -304,7 +304,7 @@ impl FileState {
     }
 }
 
-/// What was read assumes a content of the file that isn't there any more.
+/// The parsed content relies on documents that the file no longer has.
 #[derive(Debug)]
 struct Outdated;
 
@@ -319,7 +319,7 @@ impl DocumentState {
     }
 }
 
-/// The texts of a file's documents, for finding those that are unchanged.
+/// The texts of a file's documents, for finding the unchanged ones.
 pub(super) struct Texts<'a> {
     documents: Vec<Document<'a>>,
     hasher: &'a RandomState,

@@ -1,19 +1,19 @@
-//! A YAML document as a tree that knows its lines. JSON is read by the same parser.
+//! A YAML document as a tree with line numbers. JSON is read by the same parser.
 //!
-//! Bounded for any text: nesting by the parser, and the copies made by aliases by [`ALIAS_NODES`] and [`ALIAS_BYTES`].
+//! Its size is bounded for any text: the parser limits nesting, [`ALIAS_NODES`] and [`ALIAS_BYTES`] limit the copies made by aliases.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use granit_parser::{Event, Parser, ScalarStyle};
 
-/// Nodes that aliases may add to one document. Hand-written manifests repeat a handful.
+/// Nodes that aliases may add to one document. Hand-written manifests repeat only a few.
 const ALIAS_NODES: usize = 10_000;
 /// Bytes of text that aliases may add to one document.
 const ALIAS_BYTES: usize = 1 << 20;
 /// Nesting of blocks and of brackets. Kubernetes objects stay below 20.
 const NESTING: usize = 64;
-/// Characters that are searched for the end of a key: more than YAML's 1024, for JSON on one line.
+/// Characters searched for the end of a key: more than YAML's 1024, to allow JSON on one line.
 const KEY_LOOKAHEAD: usize = 4096;
 
 /// A value and the line where it begins.
@@ -142,7 +142,7 @@ enum FieldStep<'a> {
     Index(usize),
 }
 
-/// The steps of `a.b[0]["c/d"]`, up to the first that can't be parsed.
+/// The steps of `a.b[0]["c/d"]`, up to the first one that can't be parsed.
 fn steps(field: &str) -> impl Iterator<Item = FieldStep<'_>> {
     let mut rest = field;
     std::iter::from_fn(move || {
@@ -175,7 +175,7 @@ struct Builder<'a> {
 struct Open<'a> {
     node: Node<'a>,
     anchor: usize,
-    /// Key that waits for its value.
+    /// A key that awaits its value.
     key: Option<(Cow<'a, str>, u32)>,
 }
 
@@ -250,7 +250,7 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// YAML's merge key: keys that the mapping lacks come from another mapping, or from several.
+/// YAML's merge key: the mapping takes keys that it lacks from one or several other mappings.
 fn merge<'a>(entries: &mut Vec<Entry<'a>>, from: Node<'a>) -> Result<(), SyntaxError> {
     match from.value {
         Value::Mapping(others) => {

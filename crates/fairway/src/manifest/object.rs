@@ -1,5 +1,5 @@
-//! Splits a document into its objects: kinds that are read, lists of them, kinds that are ignored, and API versions that clusters
-//! no longer serve.
+//! Splits a document into objects: kinds that are read, lists of them, kinds that are ignored, and API versions that clusters no longer
+//! serve.
 
 use std::collections::BTreeMap;
 
@@ -23,17 +23,17 @@ use super::decode::{Blemish, Note, decode};
 use super::node::{Node, Value};
 use super::refusal::{Refusal, Validate, refusals};
 
-/// The annotation in which `kubectl apply` keeps a copy of the whole object, which is not used here.
+/// The annotation in which `kubectl apply` keeps a copy of the whole object. It is not used here.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-/// Lists within lists.
+/// Nesting of lists.
 const LIST_DEPTH: u8 = 4;
 
-/// What becomes of an object that can be read and that the API server would refuse.
+/// How to treat a readable object that the API server would refuse.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Refused {
-    /// It is read all the same, so that everything about it is found at once.
+    /// It is read anyway, so that all findings about it appear at once.
     Read,
-    /// It is not there, as in a cluster; its last good form counts. What [restricts others](restricts_others) is read without one.
+    /// It is absent, as in a cluster; its last good form counts. One that [restricts others](restricts_others) is read if it has none.
     LeftOut,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Contents {
     pub(super) objects: Vec<(u32, Object)>,
     /// Objects that can't be read or are left out.
     pub(super) unreadable: Vec<Unreadable>,
-    /// Those of the objects that the API server would refuse.
+    /// The objects among them that the API server would refuse.
     pub(super) refused: Vec<ObjectKey>,
     /// Findings, each with its line.
     pub(super) findings: Vec<(u32, Diagnostic)>,
@@ -52,20 +52,20 @@ pub(super) struct Contents {
     pub(super) ignored: u32,
 }
 
-/// An object that can't be read or is left out: its last good form counts.
+/// An object that can't be read or is left out. Its last good form counts.
 #[derive(Debug)]
 pub(super) struct Unreadable {
     pub(super) key: ObjectKey,
-    /// What counts without a good form, with its line.
+    /// The object that counts if there is no good form, with its line.
     pub(super) otherwise: Option<(u32, Object)>,
 }
 
-/// Whether an object that is missing would leave something open that it is there to restrict.
+/// Whether a missing object of this kind would lift a restriction.
 fn restricts_others(kind: Kind) -> bool {
     matches!(kind, Kind::RoutePolicy | Kind::BackendTLSPolicy)
 }
 
-/// What counts of a RoutePolicy that can't be read.
+/// The form in which a RoutePolicy that can't be read counts.
 fn unreadable_policy<T: DeserializeOwned>(node: &Node<'_>, kind: Kind, key: &ObjectKey) -> Option<T> {
     let targets = node.get("spec").and_then(|spec| spec.get("targetRefs")).filter(|_| kind == Kind::RoutePolicy)?;
     let targets: serde_json::Value = decode(targets, &mut Vec::new()).ok()?;
@@ -73,14 +73,14 @@ fn unreadable_policy<T: DeserializeOwned>(node: &Node<'_>, kind: Kind, key: &Obj
     serde_json::from_value(json!({"metadata": metadata, "spec": {"targetRefs": targets, UNREADABLE: true}})).ok()
 }
 
-/// Reads the objects of a document. `file` stands in for an object that has no name.
+/// Reads the objects of a document. `file` is the origin of findings about objects without a name.
 pub(super) fn read(root: &Node<'_>, file: &Origin, refused: Refused) -> Contents {
     let mut contents = Contents::default();
     Reader { file, refused, contents: &mut contents }.item(root, None, LIST_DEPTH);
     contents
 }
 
-/// The node of an object in its document; the last one, if it is repeated.
+/// The node of an object in its document; the last one if it is repeated.
 pub(super) fn find<'n, 'a>(node: &'n Node<'a>, key: &ObjectKey) -> Option<&'n Node<'a>> {
     find_in(node, key, false, LIST_DEPTH)
 }
@@ -102,7 +102,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// One object, or a list of them. Members of a typed list may omit what the list already says.
+    /// One object, or a list of them. Members of a typed list may omit the type.
     fn item(&mut self, node: &Node<'_>, list: Option<(&str, &str)>, depth: u8) {
         let text = |key| node.get(key).and_then(Node::text).filter(|text| !text.is_empty());
         let (Some(version), Some(kind)) =
@@ -110,7 +110,7 @@ impl Reader<'_> {
         else {
             let (severity, message) = match node.text().and_then(advice::encrypted_text) {
                 Some(advice) => (Severity::Error, advice),
-                // Helm's values and Kustomize's patches have neither.
+                // Helm's values and Kustomize's patches lack these.
                 None if text("kind").is_some() && node.get("metadata").is_some() => {
                     (Severity::Error, "expected apiVersion: the API server refuses an object without it; it is ignored")
                 }
@@ -149,7 +149,7 @@ impl Reader<'_> {
             self.keep(node, kind);
             return self.find(line, Severity::Error, reason, &origin, "apiVersion", version, advice);
         }
-        // The API server serves these in both versions, which have the same fields.
+        // The API server serves these kinds in both versions, with the same fields.
         let version = match version {
             "gateway.networking.k8s.io/v1beta1"
                 if matches!(kind, "GatewayClass" | "Gateway" | "HTTPRoute" | "ReferenceGrant") =>
@@ -200,7 +200,7 @@ impl Reader<'_> {
         }
     }
 
-    /// An object of another kind: left alone, unless it is one of ours with a slip in it.
+    /// An object of another kind: ignored, unless it is probably a misspelt kind of ours.
     fn other(&mut self, node: &Node<'_>, version: &str, kind: &str) {
         self.contents.ignored += 1;
         let group = version.split_once('/').map_or("", |(group, _)| group);
@@ -218,7 +218,7 @@ impl Reader<'_> {
         self.find(line, Severity::Error, reason, &origin, field, value, &message);
     }
 
-    /// Has the last good form of an object count whose kind or version is misspelt.
+    /// Lets the last good form of an object count if its kind or version is misspelt.
     fn keep(&mut self, node: &Node<'_>, kind: &str) {
         let meant = Kind::ALL.iter().find(|known| known.as_str().eq_ignore_ascii_case(kind));
         if let Some(key) = meant.and_then(|meant| key_of(node, *meant)) {
@@ -250,7 +250,7 @@ impl Reader<'_> {
                 let mut refusals = refusals(&object);
                 let Judgement { refusals: more, in_standard, in_experimental, experimental, experimental_kind } =
                     T::CRD
-                        // It has just been decoded as something stricter.
+                        // This can't fail: the node has just been decoded as a stricter type.
                         .and_then(|kind| Some(crd::judge(kind, &decode(node, &mut Vec::new()).ok()?)))
                         .unwrap_or_default();
                 refusals.extend(more);
@@ -300,7 +300,7 @@ impl Reader<'_> {
                     Kind::Gateway | Kind::ListenerSet => field.ends_with(".filters"),
                     _ => false,
                 };
-                // Of a filter of a type that CRDs refuse, they say enough.
+                // A filter type that the CRDs refuse is reported well enough by that refusal.
                 for field in experimental.into_iter().filter(|field| !field.ends_with(".externalAuth")) {
                     let message = if is_read(&field) {
                         "a field of the experimental channel of the Gateway API: it has no effect in a cluster without the CRDs of that channel"
@@ -401,12 +401,12 @@ impl Reader<'_> {
     }
 }
 
-/// Whether a value may be a secret outside of Secrets: the fields of requests to a receiver of spans.
+/// Whether a value outside a Secret may be confidential: header fields sent to a trace collector.
 fn is_hidden(origin: &Origin, field: &str) -> bool {
     *origin.kind == *Kind::XTelemetryPolicy.as_str() && field.starts_with("spec.tracing.provider.headers")
 }
 
-/// The kinds of Kubernetes' own groups that we read some kinds of, besides those: none of them is a misspelt one of ours.
+/// Kinds in Kubernetes' own groups, besides those that we read: these names are not misspelt ones of ours.
 const THEIRS: [&str; 25] = [
     "BackendTLSPolicy",
     "ListenerSet",
@@ -447,13 +447,13 @@ const OTHERS: &[(&str, &[&str])] = &[
     ("traefik.containo.us", &["Middleware"]),
     ("traefik.io", &["Middleware"]),
 ];
-/// How a finding about one of them ends; it is told once for each kind.
+/// The end of a finding about such an object, which is reported once per kind.
 pub(super) const NOT_READ: &str = "by which another controller restricts or changes routes; it is not read, and a RoutePolicy has to say what is to hold here (docs/route-policy.md)";
 
-/// Which field of an object is misspelt and what was probably meant; `None` for what is another kind of object.
+/// Which field of an object is misspelt and what was probably meant; `None` for an unrelated kind.
 fn misspelt(version: &str, kind: &str) -> Option<(&'static str, String)> {
     let group = version.split_once('/').map_or("", |(group, _)| group);
-    // Groups of others have a domain of their own, and may have an Ingress or a Service of their own.
+    // Other projects' groups are domains of their own, and may define their own Ingress or Service.
     let is_ours = !group.contains('.') || group.ends_with(".k8s.io") && !group.ends_with(".x-k8s.io");
     if let Some(known) = Kind::ALL.iter().find(|known| known.as_str() == kind) {
         let meant = known.api_version();
@@ -473,7 +473,7 @@ fn misspelt(version: &str, kind: &str) -> Option<(&'static str, String)> {
     Some(("kind", format!("there is no kind of this name: did you mean {meant}?; it is ignored")))
 }
 
-/// The replacement for an API version that is gone; `None` if it is not known to be gone.
+/// The replacement for an API version that was removed; `None` if it isn't known to be removed.
 fn outdated(version: &str, kind: &str) -> Option<&'static str> {
     Some(match (version, kind) {
         ("extensions/v1beta1" | "networking.k8s.io/v1beta1", "Ingress") => {
@@ -516,7 +516,7 @@ fn is_name(text: &str) -> bool {
     (1..=253).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b))
 }
 
-/// Sets the name under which the object is kept in its metadata, and drops unused fields.
+/// Stores the object's key in its metadata, and drops unused fields.
 fn tidy(metadata: &mut ObjectMeta, key: &ObjectKey) {
     metadata.namespace = (!key.namespace.is_empty()).then(|| key.namespace.to_string());
     metadata.managed_fields = None;
@@ -526,7 +526,7 @@ fn tidy(metadata: &mut ObjectMeta, key: &ObjectKey) {
     }
 }
 
-/// The API server does the same when a Secret is written.
+/// As the API server does when a Secret is written.
 fn merge_string_data(secret: &mut Secret) {
     if let Some(texts) = secret.string_data.take() {
         let data = secret.data.get_or_insert_with(BTreeMap::new);

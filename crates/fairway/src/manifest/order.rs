@@ -1,15 +1,15 @@
-//! Creation times for objects whose files give none: they count as created in the order of reading.
+//! Creation times for objects whose files give none: they count as created in the order in which they are read.
 //!
-//! An object keeps its time as long as its position allows, so that inserting a document in the middle of a large file changes no
-//! other; the new one gets a time between those of its neighbours.
+//! An object keeps its time as long as its position allows, so that inserting a document in the middle of a large file changes no other
+//! one; the new object gets a time between those of its neighbours.
 
 use fairway_translate::objects::Object;
 
-/// The year 3000 in seconds since 1970: objects with a time of their own are older than those without.
+/// The year 3000 in seconds since 1970: objects with a time of their own are older than those without one.
 const FIRST: i128 = 32_503_680_000 * SECOND;
 const SECOND: i128 = 1_000_000_000;
 
-/// Dates all objects, given in the order of reading, so that times strictly increase. Returns whether any time has changed.
+/// Dates all objects, given in reading order, so that times strictly increase. Returns whether any time has changed.
 pub(super) fn date(objects: &mut [&mut Object]) -> bool {
     let times: Vec<_> = objects.iter().map(|object| time(object)).collect();
     let whole = (None, None);
@@ -18,7 +18,7 @@ pub(super) fn date(objects: &mut [&mut Object]) -> bool {
     apply(objects, times, labels)
 }
 
-/// The same for some objects in a row, between the times of their neighbours. `None` if there is no room; then nothing has changed.
+/// The same for consecutive objects, between the times of their neighbours. `None` if there is no room; then nothing has changed.
 pub(super) fn date_between(objects: &mut [&mut Object], neighbours: (Option<i128>, Option<i128>)) -> Option<bool> {
     let times: Vec<_> = objects.iter().map(|object| time(object)).collect();
     let labels = labels(&times, neighbours)?;
@@ -36,8 +36,7 @@ fn apply(objects: &mut [&mut Object], times: Vec<Option<i128>>, labels: Vec<i128
     moved
 }
 
-/// Keeps the times that already increase and fills the gaps, after the first neighbour and before the second; `None` if a gap is too
-/// small.
+/// Keeps the times that already increase and fills the gaps between the two neighbours; `None` if a gap is too small.
 fn labels(old: &[Option<i128>], (after, before): (Option<i128>, Option<i128>)) -> Option<Vec<i128>> {
     let mut labels = Vec::with_capacity(old.len());
     let mut previous = after.unwrap_or(FIRST - SECOND);

@@ -1,7 +1,7 @@
-//! What the API server refuses a new object for, so that `check` finds it before `kubectl apply` does.
+//! The reasons why the API server refuses a new object, so that `check` reports them before `kubectl apply` does.
 //!
-//! The rules, the fields and most words are those of Kubernetes (`pkg/apis/*/validation` of version 1.36). A rule that one of the
-//! supported versions doesn't have is left out: an object that can be applied is never called refused.
+//! The rules, the fields and most messages are those of Kubernetes (`pkg/apis/*/validation` of version 1.36). A rule that any supported
+//! version lacks is left out: an object that can be applied is never reported as refused.
 
 mod custom;
 mod ingress;
@@ -16,11 +16,11 @@ use k8s_openapi::Metadata;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-/// Bytes of all annotations of an object together.
+/// Most bytes in all annotations of an object together.
 const ANNOTATIONS: usize = 256 << 10;
-/// Bytes of the data of a ConfigMap or Secret together.
+/// Most bytes in the data of a ConfigMap or Secret together.
 const DATA: usize = 1 << 20;
-/// After so many the rest of an object isn't listed: a ConfigMap may have tens of thousands of keys.
+/// Most refusals listed for an object: a ConfigMap may have tens of thousands of keys.
 const LISTED: usize = 50;
 
 /// One reason to refuse an object.
@@ -32,7 +32,7 @@ pub(super) struct Refusal {
     pub(super) message: String,
 }
 
-/// The reasons to refuse an object; none if the API server takes it.
+/// The reasons to refuse an object; empty if the API server accepts it.
 pub(super) fn refusals<T: Validate + Metadata<Ty = ObjectMeta>>(object: &T) -> Vec<Refusal> {
     let mut found = Refusals::default();
     metadata(object.metadata(), T::NAMES, &mut found);
@@ -42,25 +42,25 @@ pub(super) fn refusals<T: Validate + Metadata<Ty = ObjectMeta>>(object: &T) -> V
 
 /// A kind of object that the API server validates.
 pub(super) trait Validate {
-    /// What its names look like.
+    /// The syntax of its names.
     const NAMES: Names;
-    /// Its kind, if it has a CRD, which is then judged beside this.
+    /// Its kind, if it has a CRD, which is then checked too.
     const CRD: Option<&'static str> = None;
 
-    /// Everything but the metadata.
+    /// Checks everything except the metadata.
     fn validate(&self, found: &mut Refusals);
 }
 
-/// What the names of a kind of object look like.
+/// The syntax of an object's name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Names {
-    /// Labels of the DNS.
+    /// A DNS label.
     Label,
-    /// Names of the DNS.
+    /// A DNS name.
     Subdomain,
 }
 
-/// Collects reasons, by the API server's kinds of error.
+/// Collects reasons, with a method for each kind of error that the API server has.
 #[derive(Debug, Default)]
 pub(super) struct Refusals(Vec<Refusal>);
 
@@ -91,14 +91,14 @@ impl Refusals {
         self.add(field, value, with_detail("Invalid value", detail));
     }
 
-    /// Invalid if something is wrong.
+    /// Reports an invalid value, if there is a flaw.
     fn check(&mut self, field: Arguments<'_>, value: &str, wrong: syntax::Flaw) {
         if let Some(detail) = wrong {
             self.invalid(field, value, detail);
         }
     }
 
-    /// The same for a host, with the lower case that was probably meant.
+    /// The same for a host; it suggests lower case if that was probably meant.
     fn host(&mut self, field: Arguments<'_>, host: &str, syntax: fn(&str) -> syntax::Flaw) {
         let Some(detail) = syntax(host) else { return };
         let lower = host.to_ascii_lowercase();

@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Extensions of the files that are read in folders. A file on the command line is read whatever its name.
+/// Extensions of files that are read in folders. A file on the command line is read regardless of its name.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
-/// Folders within folders.
+/// Nesting of folders.
 const DEPTH: u8 = 32;
 
 /// A path on the command line that can't be read.
@@ -21,7 +21,7 @@ pub(crate) struct NoSuchPath {
 pub(super) fn check(paths: &[PathBuf]) -> Result<(), NoSuchPath> {
     paths.iter().try_for_each(|path| match std::fs::metadata(path) {
         Ok(_) => Ok(()),
-        // Findings name a file and a line of it.
+        // Findings name a file and a line in it.
         Err(_) if path.as_os_str() == "-" => {
             let advice = "standard input is not read: write it to a file, such as all.yaml, and give that";
             Err(NoSuchPath { path: path.clone(), source: std::io::Error::other(advice) })
@@ -35,7 +35,7 @@ pub(super) fn is_manifest(file: &Path) -> bool {
     file.extension().is_some_and(|found| EXTENSIONS.iter().any(|known| found == *known))
 }
 
-/// The files in these paths, sorted. A root that is gone meanwhile has none.
+/// The files in these paths, sorted. A root that has been deleted in the meantime has none.
 pub(super) fn files(roots: &[PathBuf]) -> BTreeSet<Arc<Path>> {
     let mut files = BTreeSet::new();
     for root in roots {
@@ -52,7 +52,7 @@ pub(super) fn files(roots: &[PathBuf]) -> BTreeSet<Arc<Path>> {
     files
 }
 
-/// The folders where relevant changes can happen: those of the paths, and those that their links lead to.
+/// The folders where relevant changes can happen: those of the paths, and those that symlinks lead to.
 pub(super) fn folders(roots: &[PathBuf]) -> HashSet<PathBuf> {
     let mut folders = HashSet::new();
     let holder = |path: &Path| match path.parent() {
@@ -74,14 +74,14 @@ pub(super) fn folders(roots: &[PathBuf]) -> HashSet<PathBuf> {
         if root.is_dir() {
             walk(root, DEPTH, &mut HashSet::new(), &mut note);
         }
-        // The root itself may be replaced, as most editors do with files.
+        // The root itself may be replaced, as most editors do when they save a file.
         folders.insert(holder(root));
     }
     folders
 }
 
-/// Visits the contents of a folder. Links are followed, hidden names skipped: they are editors' files, or the versions behind the
-/// links of a mounted ConfigMap, which would count twice.
+/// Visits the contents of a folder. It follows symlinks, and skips hidden names: these are editors' files, or the versions behind the
+/// symlinks of a mounted ConfigMap, which would count twice.
 fn walk(folder: &Path, depth: u8, seen: &mut HashSet<PathBuf>, visit: &mut dyn FnMut(&Path, bool)) {
     let Ok(real) = folder.canonicalize() else { return };
     if depth == 0 || !seen.insert(real) {
@@ -94,7 +94,7 @@ fn walk(folder: &Path, depth: u8, seen: &mut HashSet<PathBuf>, visit: &mut dyn F
         if path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b".")) {
             continue;
         }
-        // Follows a link; a dangling one is not a file yet.
+        // This follows a symlink; a dangling one is not a file yet.
         let Ok(metadata) = std::fs::metadata(&path) else { continue };
         // Reading a pipe or a socket might never end.
         if metadata.is_dir() || metadata.is_file() {

@@ -1,5 +1,5 @@
-//! From what files hold to what is live: which objects are new, different or gone, in steps of bounded size, so that a large file keeps
-//! nobody waiting who saves a small one.
+//! Determines which objects of the files are new, different or gone, in steps of bounded size, so that a large file doesn't delay a small
+//! one that is saved meanwhile.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
@@ -11,22 +11,22 @@ use fairway_translate::objects::{Change, Object, ObjectKey};
 use super::file::{DocumentState, FileState};
 use super::{Live, Manifests, Parsed, duplicate, order};
 
-/// How many objects are looked at in one step: some milliseconds, however many there are.
+/// Objects examined in one step, which takes some milliseconds regardless of their total.
 pub(super) const STEP: usize = 2000;
 
-/// What was taken over from files and isn't live yet.
+/// Content that was taken over from files and isn't live yet.
 #[derive(Debug, Default)]
 pub(super) struct Unsettled {
-    /// Files whose objects become live, from a place in the file on.
+    /// Files whose objects become live, each from a position on.
     coming: VecDeque<(Arc<Path>, Cursor)>,
-    /// What was there before: its objects end unless a file holds them now.
+    /// The previous documents: their objects end unless a file still has them.
     going: Vec<DocumentState>,
 }
 
 /// The next object: number of the document, and number within it.
 type Cursor = (usize, usize);
 
-/// A step came upon an object that stands twice: all files have to be seen together.
+/// A step found an object that is defined twice: all files have to be examined together.
 struct StandsTwice;
 
 impl Unsettled {
@@ -36,8 +36,8 @@ impl Unsettled {
 }
 
 impl Manifests {
-    /// Takes over what was parsed, and says which objects changed. Of many that is nothing yet: [`proceed`](Self::proceed) does a part
-    /// of them as long as there [is more](Self::has_more), and what else is taken over meanwhile goes before them.
+    /// Takes over parsed files, and returns the objects that changed. If there are many, it returns none: [`proceed`](Self::proceed)
+    /// handles a part of them as long as there [is more](Self::has_more), and files taken over meanwhile go first.
     pub(crate) fn take(&mut self, parsed: Parsed) -> Vec<Change> {
         self.takes += 1;
         let mut pending = Unsettled { coming: VecDeque::new(), going: parsed.gone };
@@ -47,7 +47,7 @@ impl Manifests {
         let mut taken = BTreeSet::new();
         for file in parsed.files {
             let path = file.path.clone();
-            // Gone meanwhile: what was read of it counts no more.
+            // The file was deleted in the meantime: its content no longer counts.
             let Some(state) = self.files.get_mut(&path) else { continue };
             let Some(replaced) = state.take(file, self.takes) else { continue };
             objects += count(&state.documents) + count(&replaced);
@@ -69,12 +69,12 @@ impl Manifests {
         self.settle(pending)
     }
 
-    /// Whether some of what was taken over isn't live yet.
+    /// Whether some content that was taken over isn't live yet.
     pub(crate) fn has_more(&self) -> bool {
         !self.pending.is_empty()
     }
 
-    /// Does the next part of what was taken over, and says which objects changed.
+    /// Handles the next part of what was taken over, and returns the objects that changed.
     pub(crate) fn proceed(&mut self) -> Vec<Change> {
         let mut pending = std::mem::take(&mut self.pending);
         let (mut changes, mut ended) = (Vec::new(), Vec::new());
@@ -86,7 +86,7 @@ impl Manifests {
         changes
     }
 
-    /// Does all of it: what ended first, by name.
+    /// Handles all of it. Objects that ended come first, sorted by name.
     fn settle(&mut self, mut pending: Unsettled) -> Vec<Change> {
         let (mut changes, mut ended) = (Vec::new(), Vec::new());
         while !pending.is_empty() {
@@ -100,7 +100,7 @@ impl Manifests {
         ended
     }
 
-    /// Looks at so many objects: those that are there now, then those that were.
+    /// Examines at most `limit` objects: the current ones, then the previous ones.
     fn step(
         &mut self,
         pending: &mut Unsettled,
@@ -109,7 +109,7 @@ impl Manifests {
         ended: &mut Vec<Change>,
     ) -> Result<(), StandsTwice> {
         let Self { files, live, .. } = self;
-        // Of the content of now, not of an earlier one or of a file that is gone.
+        // Whether the object comes from the current content of a file that still exists.
         let is_current = |live: &Live| files.get(&live.file).is_some_and(|file| file.taken == live.taken);
         let mut room = limit;
         while let Some((path, (at, within))) = pending.coming.front_mut() {
@@ -138,7 +138,7 @@ impl Manifests {
             }
             if *within >= document.objects.len() {
                 (*at, *within) = (*at + 1, 0);
-                // A document without objects is work too.
+                // A document without objects costs work too.
                 room = room.saturating_sub(1);
             }
             if room == 0 {
@@ -161,8 +161,8 @@ impl Manifests {
         Ok(())
     }
 
-    /// Dates the objects of these files that have no date, between those of the files around them, so that a small file costs little
-    /// beside large ones; without room, those of all files. Returns whether any object got another date than it had.
+    /// Gives dates to the undated objects of these files, between those of the neighbouring files, so that a small file costs little beside
+    /// large ones; if there is no room, redates all files. Returns whether any object's date changed.
     fn date(&mut self, taken: &BTreeSet<Arc<Path>>) -> bool {
         let mut moved = false;
         for path in taken {
@@ -184,7 +184,7 @@ impl Manifests {
         moved
     }
 
-    /// In place of what is left of a step: changes that it found and that are outdated by now are dropped.
+    /// Replaces the rest of a step: drops the changes that it found and that are outdated now.
     fn see_together(&mut self, changes: &mut Vec<Change>) {
         let all = self.settle_all();
         let newer: std::collections::HashSet<_> = all.iter().map(key).collect();
@@ -193,7 +193,7 @@ impl Manifests {
         changes.extend(all);
     }
 
-    /// Sees all files together, and finds the objects that stand twice.
+    /// Examines all files together, and finds the objects that are defined twice.
     fn settle_all(&mut self) -> Vec<Change> {
         self.pending = Unsettled::default();
         let mut live = HashMap::with_capacity_and_hasher(self.live.len(), self.hasher.clone());
@@ -250,7 +250,7 @@ fn removed(change: &Change) -> Option<&ObjectKey> {
     }
 }
 
-/// Whether two objects are one and the same, or equal.
+/// Whether two objects are identical or equal.
 fn same(a: &Object, b: &Object) -> bool {
     let pointers = match (a, b) {
         (Object::Service(a), Object::Service(b)) => Arc::ptr_eq(a, b),

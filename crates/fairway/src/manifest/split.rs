@@ -1,4 +1,4 @@
-//! Splits a text into YAML documents without parsing it, so that a change of one document costs one document.
+//! Splits a text into YAML documents without parsing it, so that changing one document costs one document.
 //!
 //! A line that starts with `---` or `...` in column zero ends a document wherever it is, even in a block scalar (YAML 1.2.2,
 //! section 9.1.2), so it is enough to look at the starts of lines.
@@ -12,7 +12,7 @@ pub(super) struct Document<'a> {
     pub(super) text: &'a str,
 }
 
-/// The documents of a text, except those with nothing but comments.
+/// The documents of a text, except those that contain only comments.
 pub(super) fn documents(text: &str) -> Vec<Document<'_>> {
     let mut documents = Vec::new();
     let (mut start, mut start_line) = (0, 1);

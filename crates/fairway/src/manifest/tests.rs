@@ -183,7 +183,7 @@ fn a_refused_object_keeps_its_last_good_form_where_it_is_left_out() {
     assert_eq!(manifests.findings().len(), 1);
 }
 
-/// Left out, it would leave open what it is there to restrict.
+/// Leaving the policy out would lift its restriction.
 #[test]
 fn a_refused_policy_counts_as_long_as_there_is_no_good_form_of_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -207,7 +207,7 @@ fn a_refused_policy_counts_as_long_as_there_is_no_good_form_of_it() {
     assert!(manifests.reload(None).is_empty(), "the good form stays");
 }
 
-/// The API server would refuse each of them, and what is there would stay.
+/// The API server would refuse each of them, and keep the existing object.
 #[test]
 fn an_object_whose_kind_or_version_is_misspelt_keeps_its_last_good_form() {
     let folder = tempfile::tempdir().unwrap();
@@ -225,14 +225,14 @@ fn an_object_whose_kind_or_version_is_misspelt_keeps_its_last_good_form() {
     }
 }
 
-/// The order of events, whatever the machine does meanwhile: the large file is under way, the small one goes first.
+/// Tests the order of events, however slow the machine: while the large file is being processed, the small one goes first.
 #[test]
 fn a_small_file_is_taken_over_while_a_large_one_is_under_way() {
     let folder = tempfile::tempdir().unwrap();
     let (large, small) = (folder.path().join("large.yaml"), folder.path().join("small.yaml"));
     let many = settle::STEP * 3;
     let documents = |class: &str| (0..many).map(|at| ingress(&format!("m{at}"), class)).collect::<String>();
-    // As one document too, which is a list.
+    // The same as one document that is a list.
     let list = |class: &str| {
         let items = (0..many).map(|at| {
             format!("- {{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {{name: m{at}}}, spec: {{ingressClassName: n{class}, rules: [{{}}]}}}}\n")
@@ -318,7 +318,7 @@ fn an_object_that_moves_to_another_file_stays() {
         assert!(!changes.contains(&"-x".to_owned()), "{changes:?}");
         assert_eq!(manifests.findings(), []);
     }
-    // And one that comes to stand twice in a large file is seen.
+    // A duplicate that appears in a large file is also found.
     let many: String = (0..settle::STEP * 2).map(|at| ingress(&format!("m{at}"), "")).collect();
     fs::write(&one, many + &ingress("z", "-late")).unwrap();
     manifests.reload(None);
@@ -342,13 +342,13 @@ fn edits_in_small_files_are_read_before_large_files() {
     assert!(manifests.are_edits(&edit));
     assert_eq!(names(&manifests.take(edit)), ["+small"]);
     assert_eq!(manifests.take(unread.parse()).len(), 10);
-    // An object that has moved to the large file must not be gone meanwhile, and a new one waits for what it may refer to.
+    // An object that moved to the large file must not disappear in between, and a new one waits for objects that it may refer to.
     for content in [ingress("moved", ""), String::new(), ingress("small", "") + &ingress("new", "")] {
         fs::write(&small, content).unwrap();
         let parsed = manifests.look(None).split_small(limit).parse();
         assert!(!manifests.are_edits(&parsed));
     }
-    // Many small files are one large change.
+    // Many small files together are a large change.
     let together: Vec<_> = ["a.yaml", "b.yaml", "c.yaml"].map(|name| folder.path().join(name)).into();
     for (at, path) in together.iter().enumerate() {
         fs::write(path, ingress(&format!("n{at}"), "")).unwrap();

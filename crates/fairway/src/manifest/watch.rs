@@ -17,9 +17,9 @@ use super::scan::is_manifest;
 const SETTLED: Duration = Duration::from_millis(3);
 /// How long to wait for a file that is still being written.
 const WRITING: Duration = Duration::from_millis(100);
-/// The longest that a change waits, however many events follow.
+/// The longest that a change waits, no matter how many events follow.
 const LONGEST: Duration = Duration::from_millis(500);
-/// Number of paths that are remembered; beyond it, the folders are searched instead.
+/// Most paths that are remembered; beyond that, the folders are searched instead.
 const PATHS: usize = 1024;
 
 /// Watches folders.
@@ -29,7 +29,7 @@ pub(crate) struct Watcher {
     shared: Arc<Shared>,
 }
 
-/// The events until everything was quiet.
+/// The events up to a quiet period.
 #[derive(Debug)]
 pub(crate) struct Saved {
     /// The paths with events; `None` if there are too many.
@@ -39,7 +39,7 @@ pub(crate) struct Saved {
 }
 
 impl Saved {
-    /// Both, as saved at the earlier time.
+    /// Combines both, saved at the earlier time.
     pub(crate) fn and(self, other: Self) -> Self {
         let paths = self.paths.zip(other.paths).map(|(mut paths, others)| {
             paths.extend(others);
@@ -51,9 +51,9 @@ impl Saved {
 
 #[derive(Default)]
 struct Shared {
-    /// Files named on the command line: they may have any extension.
+    /// Files named on the command line, which may have any extension.
     named: HashSet<PathBuf>,
-    /// The watched folders by the absolute path that events have.
+    /// The watched folders, by the absolute path that events contain.
     folders: Mutex<HashMap<PathBuf, PathBuf>>,
     pending: Mutex<Pending>,
     changed: Notify,
@@ -78,7 +78,7 @@ pub(crate) struct WatchError {
 }
 
 impl Watcher {
-    /// A watcher that watches nothing yet. `paths` are the files and folders of the manifests.
+    /// A watcher that doesn't watch anything yet. `paths` are the files and folders of the manifests.
     pub(crate) fn new(paths: &[PathBuf]) -> Result<Self, WatchError> {
         let real = paths.iter().filter_map(|path| path.canonicalize().ok());
         let named = paths.iter().cloned().chain(real).collect();
@@ -89,7 +89,7 @@ impl Watcher {
         Ok(Self { watcher, watched: HashSet::new(), shared })
     }
 
-    /// Watches these folders and no others. A folder that is gone meanwhile is left out: its parent reports when it is back.
+    /// Watches exactly these folders. A folder that has been deleted in the meantime is left out: its parent reports when it is back.
     pub(crate) fn watch(&mut self, folders: HashSet<PathBuf>) -> Result<(), WatchError> {
         for gone in self.watched.extract_if(|folder| !folders.contains(folder)) {
             // The kernel has already forgotten the folder if it was deleted.
@@ -100,7 +100,7 @@ impl Watcher {
             if self.watched.contains(&folder) {
                 continue;
             }
-            // Before there are events of it.
+            // Must precede the folder's first event.
             if let Ok(absolute) = std::path::absolute(&folder) {
                 self.shared.folders().insert(absolute, folder.clone());
             }
@@ -123,7 +123,7 @@ impl Watcher {
                 None => self.shared.changed.notified().await,
                 Some(Duration::ZERO) => return self.shared.lock().take(),
                 Some(wait) => {
-                    // Whatever happens meanwhile is judged afresh.
+                    // Whatever happens meanwhile is evaluated afresh.
                     let _ = tokio::time::timeout(wait, self.shared.changed.notified()).await;
                 }
             }
@@ -133,7 +133,7 @@ impl Watcher {
 
 impl Shared {
     fn lock(&self) -> std::sync::MutexGuard<'_, Pending> {
-        // Nothing in here can panic half-way.
+        // Nothing that runs under this lock can panic half-way.
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -141,12 +141,12 @@ impl Shared {
         self.folders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A path below the folder as the user wrote it, and not as the absolute path of an event.
+    /// Converts an event's absolute path to a path below the folder as the user wrote it.
     fn as_given(&self, path: PathBuf) -> PathBuf {
         let folders = self.folders();
         let folder = path.parent().and_then(|folder| folders.get(folder));
         let Some(given) = folder.zip(path.file_name()).map(|(folder, name)| folder.join(name)) else { return path };
-        // The folder of a file that was named without one.
+        // The folder of a file that was given without a folder.
         match given.strip_prefix(".") {
             Ok(bare) if self.named.contains(bare) => bare.to_owned(),
             _ => given,
@@ -161,7 +161,7 @@ impl Shared {
         let mut pending = self.lock();
         match event {
             Ok(event) => pending.note(event, &self.named),
-            // The kernel's queue overflowed, or something similar: look at everything.
+            // The kernel's queue overflowed, or something similar happened: search everything.
             Err(_) => pending.overflow(),
         }
         drop(pending);
@@ -178,12 +178,12 @@ impl Pending {
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
             EventKind::Access(_) => return,
             EventKind::Modify(ModifyKind::Data(_)) => false,
-            // Changed permissions say nothing about what is being written.
+            // Changed permissions don't tell whether a file is being written.
             EventKind::Modify(ModifyKind::Metadata(_)) => event.paths.iter().all(|path| !self.open.contains(path)),
-            // Renames, removals and new names are complete when they are reported.
+            // Renames, removals and new names are complete when reported.
             _ => true,
         };
-        // Writes to other files are ignored: otherwise a log beside the manifests would never be quiet.
+        // Writes to other files are ignored: otherwise a log file beside the manifests would keep the folder from ever being quiet.
         let content = matches!(event.kind, EventKind::Access(_) | EventKind::Modify(ModifyKind::Data(_)));
         let matters = |path: &PathBuf| !content || is_manifest(path) || named.contains(path);
         let paths: Vec<_> = event.paths.into_iter().filter(matters).collect();
@@ -225,13 +225,13 @@ impl Pending {
         if !left.is_zero() {
             return Some(left);
         }
-        // A file that was truncated is about to be written: if it were read now, its objects would be gone for a moment.
+        // A file that was truncated is about to be written: if it were read now, its objects would disappear for a moment.
         let empty: Vec<_> = self.paths.iter().filter(|path| is_empty(path)).cloned().collect();
         let left = if empty.is_empty() { left } else { wait(WRITING, self.last?) };
         if !left.is_zero() {
             return Some(left);
         }
-        // What comes of it will be another event, at the latest when it is closed.
+        // The write causes another event, at the latest when the file is closed.
         self.paths.retain(|path| !(self.open.contains(path) && empty.contains(path)));
         if self.paths.is_empty() && !self.overflow {
             *self = Self::default();
@@ -275,7 +275,7 @@ mod tests {
         for (event, given) in [
             (here.join("m/a.yaml"), Path::new("m/a.yaml")),
             (here.join("../n/a.yaml"), Path::new("../n/a.yaml")),
-            // As for the folder of files that are named without one.
+            // As for the folder of files that are given without one.
             (here.join("./a.txt"), Path::new("a.txt")),
             (here.join("./a.yaml"), Path::new("./a.yaml")),
             (here.join("other/a.yaml"), &here.join("other/a.yaml")),
@@ -316,7 +316,7 @@ mod tests {
         std::io::Write::write_all(&mut file, b"a: 2").unwrap();
         drop(file);
         assert_eq!(told().await.paths, Some(HashSet::from([slow.clone()])));
-        // Somebody wants it empty.
+        // The file is meant to be empty.
         drop(fs::File::create(&slow).unwrap());
         assert_eq!(told().await.paths, Some(HashSet::from([slow])));
     }

@@ -1,4 +1,4 @@
-//! Keeps the configuration of a proxy in a file, so that its next start needs no controller.
+//! Keeps a proxy's configuration in a file, so that its next start needs no controller.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
-/// How many times longer than it takes to write the file nothing is written: this bounds the part of a core that it costs.
+/// After a write, nothing is written for this many times its duration, which bounds the CPU share of writing.
 const SHARE: u32 = 50;
 
-/// When the file was last the newest, in seconds since 1970; 0 if it never was. Clones share it.
+/// When the file last held the newest configuration, in seconds since 1970; 0 if it never did. Clones share the value.
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeptAt(Arc<AtomicU64>);
 
@@ -34,17 +34,17 @@ impl KeptAt {
     }
 }
 
-/// The file of the command line, whose key is read here and never again.
+/// The file from the command line. Its key is read only here.
 pub(super) fn file(matches: &ArgMatches) -> anyhow::Result<Option<SnapshotFile>> {
     let path = |name: &str| matches.get_one::<PathBuf>(name).cloned();
     let (Some(file), Some(key)) = (path("snapshot-file"), path("snapshot-key-file")) else { return Ok(None) };
-    // Landlock knows files by their folder, which must be there.
+    // Landlock rules refer to the folder, which must exist.
     let folder = file.parent().filter(|folder| folder.is_dir());
     anyhow::ensure!(folder.is_some(), "the folder of --snapshot-file={} is missing", file.display());
     SnapshotFile::new(file, &key).map(Some).context("no key for --snapshot-file; see --snapshot-key-file")
 }
 
-/// Writes what a controller has said, and notes while that is the newest. Never ends before the link.
+/// Writes the configurations that a controller publishes, and notes while the file is up to date. Runs until the link ends.
 pub(super) async fn keep(
     file: SnapshotFile,
     mut status: watch::Receiver<LinkStatus>,
@@ -60,14 +60,14 @@ pub(super) async fn keep(
             Ok(Err(_)) => return,
             Err(_) => None,
         };
-        // What is current now and was written is confirmed.
+        // A configuration that is current and already written is confirmed.
         if rounds.is_none() && (written == 0 || !status.borrow().current) {
             continue;
         }
         let (begun, file, snapshot) = (Instant::now(), file.clone(), publisher.snapshot());
         let known = own.filter(|_| rounds.is_none());
         let done = spawn_blocking(move || match known {
-            // Another proxy may have put an older state in its place, and be gone.
+            // Another proxy may have replaced the file by an older state, and ended.
             Some(known) if file.confirm(&known)? => Ok(known),
             _ => file.write(&snapshot),
         });
@@ -83,7 +83,7 @@ pub(super) async fn keep(
             Ok(Err(_)) => {}
             Err(_) => return,
         }
-        // What could not be written is tried again then.
+        // A failed write is retried after this pause.
         sleep(SNAPSHOT_PAUSE.max(begun.elapsed() * SHARE)).await;
     }
 }

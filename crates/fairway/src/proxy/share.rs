@@ -1,4 +1,4 @@
-//! Reports the demand of clients that are close to a limit to the controller, and takes the shares that it deals.
+//! Reports to the controller the demand of clients that are close to a limit, and applies the shares that it assigns.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
-//! The rules of CRDs, which are written in the Common Expression Language: what of it the CRDs that we check against use, and no more.
+//! Evaluates the rules of CRDs, written in the Common Expression Language. Supports only the subset that the CRDs here use.
 //!
-//! An expression with anything else isn't parsed, and a test parses all of them: a rule is carried out, or the build fails.
+//! Parsing fails for anything else, and a test parses all rules: either a rule is enforced, or the build fails.
 
 mod eval;
 mod parse;
@@ -14,12 +14,12 @@ pub(super) use self::eval::Failure;
 pub(super) struct Expression(Term);
 
 impl Expression {
-    /// Whether it is true of a value and the one before it. A new object has none before.
+    /// Whether the expression holds for a value and its predecessor. A new object has no predecessor.
     pub(super) fn holds(&self, value: &serde_json::Value) -> Result<bool, Failure> {
         eval::holds(&self.0, value)
     }
 
-    /// Whether it says something about changes only.
+    /// Whether it constrains changes only.
     pub(super) fn is_about_changes(&self) -> bool {
         self.0.names("oldSelf")
     }
@@ -39,7 +39,7 @@ enum Term {
     Int(i64),
     Text(String),
     List(Vec<Self>),
-    /// `self`, or what a macro iterates over.
+    /// `self`, or the variable of a macro.
     Name(String),
     Field(Box<Self>, String),
     /// `has(a.b)`.
@@ -52,10 +52,10 @@ enum Term {
     Compare(Comparison, Box<Self>, Box<Self>),
     In(Box<Self>, Box<Self>),
     Add(Box<Self>, Box<Self>),
-    /// A function of what stands before its dot, or of its first argument.
+    /// A function applied to its receiver, or to its first argument.
     Call(Function, Box<Self>, Option<Box<Self>>),
     Matches(Box<Self>, Regex),
-    /// A macro: list, name of the element, what is said about it.
+    /// A macro: list, element variable, predicate.
     Each(Quantifier, Box<Self>, String, Box<Self>),
 }
 

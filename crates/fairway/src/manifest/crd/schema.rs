@@ -1,7 +1,7 @@
-//! The schema of a CRD: what the API server demands of a value, and what it fills in.
+//! The schema of a CRD: what the API server demands of a value, and which defaults it fills in.
 //!
-//! First the bounds of single values are checked and then, unless one is broken in a way that leaves the rest open, the rules between
-//! fields: the same order, and the same words, as in the API server.
+//! The bounds of single values are checked first and then, unless a violation makes that impossible, the rules between fields: in the same
+//! order and with the same messages as in the API server.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -20,9 +20,9 @@ pub(super) struct Schema {
     kind: Kind,
     required: Vec<String>,
     fields: BTreeMap<String, Arc<Self>>,
-    /// Of a list.
+    /// Of a list's items.
     items: Option<Arc<Self>>,
-    /// Of the values of a map with any keys.
+    /// Of the values of a map with arbitrary keys.
     values: Option<Arc<Self>>,
     choices: Vec<Value>,
     pattern: Option<Regex>,
@@ -66,13 +66,13 @@ struct Interval {
     most: Option<i64>,
 }
 
-/// What must differ between the items of a list.
+/// What must be unique among the items of a list.
 #[derive(Debug, Default)]
 enum Unique {
     #[default]
     Nothing,
     Items,
-    /// These fields together.
+    /// The combination of these fields.
     Keys(Vec<String>),
 }
 
@@ -82,12 +82,12 @@ struct Rule {
     message: String,
 }
 
-/// A schema that isn't understood, which would leave something unchecked.
+/// A schema that isn't supported, which would leave something unchecked.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Unknown(pub(super) String);
 
-/// Makes schemas; those that several refer to are made once.
+/// Compiles schemas. A schema that several others refer to is compiled once.
 pub(super) struct Compiler<'a> {
     definitions: &'a Map<String, Value>,
     made: BTreeMap<String, Arc<Schema>>,
@@ -171,7 +171,7 @@ impl<'a> Compiler<'a> {
                         return Err(Unknown(format!("no rule and message in {rule}")));
                     };
                     let expression: Expression = text.parse().map_err(|error| Unknown(format!("{text}: {error}")))?;
-                    // What a file holds is new.
+                    // Objects from files are always new.
                     if !expression.is_about_changes() {
                         schema.rules.push(Rule { expression, message: message.to_owned() });
                     }
@@ -184,7 +184,7 @@ impl<'a> Compiler<'a> {
                 }
             }
             "not" => schema.not = Some(Box::new(self.make(value)?)),
-            // For people, and for merging.
+            // Documentation, and hints for merging.
             "description" | "x-kubernetes-map-type" => {}
             other => return Err(Unknown(format!("no member {other} of a schema is known"))),
         }
@@ -192,7 +192,7 @@ impl<'a> Compiler<'a> {
     }
 }
 
-/// The place of a value.
+/// The path of a value.
 #[derive(Clone, Copy)]
 pub(super) enum FieldPath<'p> {
     Root,
@@ -215,7 +215,7 @@ impl fmt::Display for FieldPath<'_> {
 }
 
 impl Schema {
-    /// Puts the defaults in, and takes out what only stands for one.
+    /// Fills in the defaults, also for fields that are null.
     pub(super) fn fill(&self, value: &mut Value) {
         match value {
             Value::Object(fields) => {
@@ -241,7 +241,7 @@ impl Schema {
         }
     }
 
-    /// What the API server refuses a value for, with its defaults in place.
+    /// Collects the reasons to refuse a value, which has its defaults already.
     pub(super) fn check(&self, value: &Value, found: &mut Refusals) {
         let mut blocked = false;
         self.bounds(value, FieldPath::Root, &mut blocked, found);
@@ -250,7 +250,7 @@ impl Schema {
         }
     }
 
-    /// The fields of a value that another schema has and this one doesn't: the API server drops them.
+    /// The fields of a value that the other schema has and this one lacks: the API server drops them.
     pub(super) fn strangers(&self, other: &Self, value: &Value, at: FieldPath<'_>, found: &mut Vec<String>) {
         match value {
             Value::Object(fields) => {
@@ -274,7 +274,7 @@ impl Schema {
         }
     }
 
-    /// Interval of single values. Sets `blocked` if rules aren't evaluated because of one.
+    /// Checks the bounds of single values. Sets `blocked` if a violation prevents the evaluation of rules.
     fn bounds(&self, value: &Value, at: FieldPath<'_>, blocked: &mut bool, found: &mut Refusals) {
         if let Some(expected) = self.kind.misses(value) {
             *blocked = true;
@@ -312,7 +312,7 @@ impl Schema {
         self.combined(value, at, found);
     }
 
-    /// The first that is wrong with a text counts, and its format.
+    /// Reports a text's first violation, and its format.
     fn text(&self, text: &str, at: FieldPath<'_>, blocked: &mut bool, found: &mut Refusals) {
         let length = i64::try_from(text.chars().count()).unwrap_or(i64::MAX);
         if let Some(most) = self.length.most.filter(|most| length > *most) {
@@ -357,7 +357,7 @@ impl Schema {
             Unique::Keys(keys) => Some(keys.iter().map(|key| item[key].clone()).collect()),
         };
         let mut seen: Vec<Vec<Value>> = Vec::new();
-        // What has too many items isn't compared with itself any further.
+        // Beyond this number of items, no further ones are compared.
         for (index, item) in items.iter().enumerate().take(1024) {
             let Some(key) = key(item) else { break };
             if seen.contains(&key) {
@@ -399,7 +399,7 @@ impl Schema {
             if let Some(first) = alternatives.first()
                 && !alternatives.iter().any(takes)
             {
-                // The API server says beside it that nothing else fits either.
+                // The API server also reports that no alternative matches.
                 first.bounds(value, at, &mut false, found);
             }
         }
@@ -419,7 +419,7 @@ impl Schema {
         found.is_empty()
     }
 
-    /// Rules between fields, from the outside to the inside.
+    /// Checks the rules between fields, from the outside to the inside.
     fn rules(&self, value: &Value, at: FieldPath<'_>, found: &mut Refusals) {
         for Rule { expression, message } in &self.rules {
             let message = match expression.holds(value) {
@@ -451,7 +451,7 @@ impl Schema {
 
 #[cfg(test)]
 impl Schema {
-    /// Calls a function with the message of every rule in it.
+    /// Calls a function with the message of each rule.
     pub(super) fn each_message(&self, found: &mut impl FnMut(&str)) {
         self.rules.iter().for_each(|rule| found(&rule.message));
         for schema in self.fields.values().chain(&self.items).chain(&self.values) {
@@ -461,7 +461,7 @@ impl Schema {
 }
 
 impl Kind {
-    /// The name of the type, if a value isn't of it.
+    /// The name of the type, if the value has another type.
     fn misses(self, value: &Value) -> Option<&'static str> {
         let (fits, name) = match self {
             Self::Any => return None,
@@ -475,7 +475,7 @@ impl Kind {
     }
 }
 
-/// A value in a message: what it is if it is a scalar.
+/// A value as messages show it: a scalar is shown itself.
 fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

@@ -2,7 +2,7 @@ use super::*;
 use crate::manifest::decode::decode;
 use crate::manifest::node::Node;
 
-/// The cases of `cases.yaml`, whether they are taken, and the objects.
+/// The cases of `cases.yaml`, whether they are accepted, and the objects.
 fn cases() -> Vec<(bool, String, Value)> {
     let node = Node::parse(include_str!("cases.yaml")).unwrap().unwrap();
     let cases: Value = decode(&node, &mut Vec::new()).unwrap();
@@ -62,7 +62,7 @@ fn every_rule_of_the_standard_channel_refuses_one_of_the_cases() {
     for channels in KINDS.values() {
         channels.standard.iter().for_each(|schema| messages(schema, &mut wanted));
     }
-    // A type that isn't one of them is refused before any rule is looked at.
+    // An unknown type is refused before any rule is evaluated.
     wanted.remove("type must be one of ['Exact', 'PathPrefix', 'RegularExpression']");
     assert!(wanted.len() > 80, "{}", wanted.len());
     let missing: Vec<_> =
@@ -149,7 +149,7 @@ fn what_only_the_experimental_channel_has_is_told_apart() {
     let judged = judge("HTTPRoute", &with(json!({"filters": [filter]})));
     assert!(judged.refusals.is_empty() && !judged.in_standard.is_empty(), "{judged:?}");
     assert_eq!(judged.experimental, ["spec.rules[0].filters[0].externalAuth"]);
-    // Another fault doesn't change what is said about it.
+    // Another fault doesn't change this finding.
     let elsewhere = judge("HTTPRoute", &with(json!({"name": "no name", "filters": [filter]})));
     assert_eq!(elsewhere.in_standard, judged.in_standard);
     assert_eq!(elsewhere.refusals.iter().map(|it| &*it.field).collect::<Vec<_>>(), ["spec.rules[0].name"]);
@@ -160,7 +160,7 @@ fn what_only_the_experimental_channel_has_is_told_apart() {
     assert!(judged.refusals.is_empty() && judged.in_standard.is_empty(), "{judged:?}");
     assert!(judged.in_experimental.is_empty(), "{judged:?}");
     assert_eq!(judged.experimental, ["spec.rules[0].sessionPersistence"]);
-    // Those of the standard channel drop it, and with it the mistake.
+    // The standard channel's CRDs drop the field, and with it the mistake.
     let judged = judge("HTTPRoute", &with(json!({"sessionPersistence": {"type": "Header", "cookie": {}}})));
     assert!(judged.refusals.is_empty() && judged.in_standard.is_empty(), "{judged:?}");
     let said: Vec<_> = judged.in_experimental.iter().map(|refusal| &*refusal.message).collect();

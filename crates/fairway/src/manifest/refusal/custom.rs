@@ -1,4 +1,4 @@
-//! Kinds that come with a CRD: what they are refused for is in its schema.
+//! Validation of kinds that come with a CRD, whose schema has the rules.
 
 use fairway_translate::gateway::GatewayParameters;
 use fairway_translate::gateway::api::{

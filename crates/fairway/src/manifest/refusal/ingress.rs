@@ -1,4 +1,4 @@
-//! What Ingresses and IngressClasses are refused for.
+//! Validation of Ingresses and IngressClasses.
 
 use std::fmt::Arguments;
 
@@ -10,9 +10,9 @@ use k8s_openapi::api::networking::v1::{
 use super::{Names, Refusals, Validate, syntax};
 
 const PATH_TYPES: &[&str] = &["Exact", "ImplementationSpecific", "Prefix"];
-/// What no path of type `Exact` or `Prefix` may contain.
+/// Sequences that are forbidden in a path of type `Exact` or `Prefix`.
 const SEQUENCES: [&str; 5] = ["//", "/./", "/../", "%2f", "%2F"];
-/// How none of them may end.
+/// Endings that are forbidden.
 const ENDINGS: [&str; 2] = ["/..", "/."];
 
 impl Validate for Ingress {

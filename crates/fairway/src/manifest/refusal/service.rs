@@ -1,4 +1,4 @@
-//! What Services and EndpointSlices are refused for.
+//! Validation of Services and EndpointSlices.
 
 use std::collections::HashSet;
 use std::fmt::Arguments;
@@ -12,12 +12,12 @@ use super::{Names, Refusals, Validate, labels, syntax};
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 const ADDRESS_TYPES: &[&str] = &["FQDN", "IPv4", "IPv6"];
-/// The number of endpoints that one EndpointSlice may have, and of addresses that one of them may have.
+/// Most endpoints of an EndpointSlice, and most addresses of an endpoint.
 const ENDPOINTS: usize = 1000;
 const ADDRESSES: usize = 100;
 
 impl Validate for Service {
-    /// Kubernetes before 1.36 wants a letter at the beginning.
+    /// Kubernetes before 1.36 requires a letter at the beginning.
     const NAMES: Names = Names::Label;
 
     fn validate(&self, found: &mut Refusals) {
@@ -91,7 +91,7 @@ fn service_port(port: &ServicePort, field: Arguments<'_>, found: &mut Refusals) 
     if !PROTOCOLS.contains(&protocol(port.protocol.as_deref())) {
         found.unsupported(format_args!("{field}.protocol"), protocol(port.protocol.as_deref()), PROTOCOLS);
     }
-    // Zero and nothing mean the port itself.
+    // Zero or a missing value means the port itself.
     match &port.target_port {
         Some(IntOrString::Int(number)) if *number != 0 => {
             found.check(format_args!("{field}.targetPort"), &number.to_string(), syntax::port_number(*number));
@@ -113,7 +113,7 @@ fn protocol(written: Option<&str>) -> &str {
 impl Validate for EndpointSlice {
     const NAMES: Names = Names::Subdomain;
 
-    /// Addresses are left to the translation: `fairway dev` takes those of this machine, which the API server refuses.
+    /// Addresses are left to the translation: `fairway dev` accepts those of this machine, which the API server refuses.
     fn validate(&self, found: &mut Refusals) {
         match self.address_type.as_str() {
             "" => found.required(format_args!("addressType"), ""),

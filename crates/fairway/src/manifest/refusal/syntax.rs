@@ -1,4 +1,4 @@
-//! Kubernetes' syntax of names, keys and ports. Each function says what is wrong with a text, in the API server's words.
+//! Kubernetes' syntax of names, keys and ports. Each function describes a text's flaw, in the API server's words.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use std::net::IpAddr;
 const SUBDOMAIN: usize = 253;
 /// Longest label of a DNS name, and longest name part of a key.
 const LABEL: usize = 63;
-/// Longest name of a port of a pod.
+/// Longest name of a pod's port.
 const PORT_NAME: usize = 15;
 
 const WRONG_LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with \
@@ -18,7 +18,7 @@ const WRONG_WILDCARD: &str = "a wildcard DNS-1123 subdomain must start with '*.'
 const TOO_LONG_LABEL: &str = "must be no more than 63 bytes";
 const TOO_LONG_SUBDOMAIN: &str = "must be no more than 253 bytes";
 
-/// `None` if all is well.
+/// `None` if the text is valid.
 pub(in super::super) type Flaw = Option<&'static str>;
 
 /// The name of a Namespace, of a Service, or of a Service's port.
@@ -62,7 +62,7 @@ pub(super) fn port_number(number: i32) -> Flaw {
     (!(1..=65535).contains(&number)).then_some("must be between 1 and 65535, inclusive")
 }
 
-/// The name of a port of a pod, which Services and Ingresses refer to.
+/// The name of a pod's port, which Services and Ingresses refer to.
 pub(super) fn port_name(text: &str) -> Flaw {
     let letter_or_digit = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     match text {
@@ -77,7 +77,7 @@ pub(super) fn port_name(text: &str) -> Flaw {
     }
 }
 
-/// The key of a label or annotation: a name, after a domain and a slash or alone.
+/// The key of a label or annotation: a name, optionally after a domain and a slash.
 pub(in super::super) fn qualified_name(text: &str) -> Flaw {
     let (prefix, name) = match text.split_once('/') {
         Some((_, name)) if name.contains('/') => {
@@ -130,7 +130,7 @@ pub(super) fn data_key(text: &str) -> Flaw {
     }
 }
 
-/// A name that is a part of a URL.
+/// A name that is used as a URL path segment.
 pub(super) fn path_segment(text: &str) -> Flaw {
     match text {
         "." => Some("may not be '.'"),
@@ -179,7 +179,7 @@ fn is_key_name(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// What is well formed, and what is not.
+    /// Checks valid and invalid texts.
     fn separates(syntax: fn(&str) -> Flaw, good: &[&str], bad: &[&str]) {
         for text in good {
             assert_eq!(syntax(text), None, "{text}");

@@ -15,7 +15,7 @@ fn reasons<T: DeserializeOwned + Validate + Metadata<Ty = ObjectMeta>>(object: V
     refusals(&object).into_iter().map(line).collect()
 }
 
-/// Each case is refused for exactly one reason: the beginning of it is given.
+/// Each case is refused for exactly one reason, which begins with the given text.
 fn one_each<T: DeserializeOwned + Validate + Metadata<Ty = ObjectMeta>>(cases: &[(Value, &str)]) {
     for (object, expected) in cases {
         let found = reasons::<T>(object.clone());
@@ -31,7 +31,7 @@ fn ingress(spec: Value) -> Value {
     json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": spec})
 }
 
-/// With one rule that has one path.
+/// An Ingress with one rule that has one path.
 fn path(path: Value) -> Value {
     ingress(json!({"rules": [{"host": "a.example", "http": {"paths": [path]}}]}))
 }

@@ -1,4 +1,4 @@
-//! What an expression says about a value.
+//! Evaluates an expression for a value.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -23,7 +23,7 @@ pub(super) enum Operand<'a> {
     Duration(i64),
 }
 
-/// Why an expression has no value, in the API server's words.
+/// Why an expression can't be evaluated, in the API server's words.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub(in super::super) enum Failure {
     #[error("no such key: {0}")]
@@ -40,7 +40,7 @@ pub(in super::super) enum Failure {
     InvalidDuration(String),
 }
 
-/// The names that macros have given, innermost first.
+/// The variables that macros bind, innermost first.
 struct Scope<'s, 'a> {
     outer: Option<&'s Self>,
     name: &'s str,
@@ -155,7 +155,7 @@ impl<'a> Scope<'_, 'a> {
     }
 }
 
-/// Whether one of two is so: what decides counts even if the other has no value.
+/// Whether either operand is true. A deciding operand counts even if the other one can't be evaluated.
 fn either(one: Result<bool, Failure>, other: impl FnOnce() -> Result<bool, Failure>) -> Result<bool, Failure> {
     match one {
         Ok(true) => Ok(true),
@@ -173,7 +173,7 @@ fn each<'a>(
     said: impl Fn(Operand<'a>) -> Result<bool, Failure>,
 ) -> Result<Operand<'a>, Failure> {
     match quantifier {
-        // What decides counts even if another item has no value.
+        // A deciding item counts even if another item can't be evaluated.
         Quantifier::All | Quantifier::Exists => {
             let decides = quantifier == Quantifier::Exists;
             let mut failure = None;

@@ -1,10 +1,10 @@
-//! From text to an expression.
+//! Parses a text into an expression.
 
 use regex::Regex;
 
 use super::{Comparison, Function, Quantifier, Term};
 
-/// An expression that isn't understood.
+/// An expression that isn't supported.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{what}, at byte {at}")]
 pub(in super::super) struct SyntaxError {
@@ -49,7 +49,7 @@ impl<'a> Parser<'a> {
         self.at += self.rest().len() - self.rest().trim_start().len();
     }
 
-    /// Takes a sign if it is next.
+    /// Consumes a sign if it comes next.
     fn takes(&mut self, sign: &str) -> bool {
         self.space();
         let there = self.rest().starts_with(sign);
@@ -119,12 +119,12 @@ impl<'a> Parser<'a> {
     }
 
     fn negation(&mut self) -> Result<Term, SyntaxError> {
-        // Not the beginning of `!=`: that stands behind a value.
+        // This can't be the beginning of `!=`, which follows an operand.
         if !self.takes("!") {
             return self.member();
         }
         Ok(match self.negation()? {
-            // What stands for a format's finding already says the opposite.
+            // The term for a format check is already negated.
             Term::Not(inner) if matches!(*inner, Term::Call(Function::IsSubdomain | Function::IsQualifiedName, ..)) => {
                 *inner
             }
@@ -149,7 +149,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// What follows the parenthesis of a method.
+    /// Parses a method call after its parenthesis.
     fn method(&mut self, of: Term, name: &str) -> Result<Term, SyntaxError> {
         let of = Box::new(of);
         let quantifier = match name {
@@ -236,7 +236,7 @@ impl<'a> Parser<'a> {
         Ok(Term::Call(function, Box::new(argument), None))
     }
 
-    /// `.NAME().validate(TEXT).hasValue()`: whether a text breaks a format.
+    /// `.NAME().validate(TEXT).hasValue()`: whether a text violates a format.
     fn format(&mut self) -> Result<Term, SyntaxError> {
         self.expect(".")?;
         let function = match self.word() {
@@ -250,7 +250,7 @@ impl<'a> Parser<'a> {
         Ok(Term::Not(Box::new(Term::Call(function, Box::new(text), None))))
     }
 
-    /// A text in quotes, if one is next. After `r` a backslash is itself.
+    /// A quoted text, if one comes next. After `r`, backslashes are literal.
     fn text(&mut self) -> Result<Option<String>, SyntaxError> {
         let raw = self.rest().starts_with("r\"") || self.rest().starts_with("r'");
         let open = &self.rest()[usize::from(raw)..];
@@ -283,7 +283,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// The name of a field: those that are words of the language stand between underscores.
+/// The name of a field: reserved words are written between underscores.
 fn plain(name: &str) -> String {
     name.strip_prefix("__").and_then(|name| name.strip_suffix("__")).unwrap_or(name).to_owned()
 }
