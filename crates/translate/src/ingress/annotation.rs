@@ -1,8 +1,8 @@
 //! The annotations of an Ingress: one table with the meaning, syntax, risk and verdict of each name, and the effect of a bad value.
 //!
-//! [`read`] reads all annotations of an Ingress in one pass. It reports every bad value, not just the first; a known name that
-//! isn't built with the effect meanwhile; an unknown name with the nearest known one. Restrictions fail closed: if one can't be
-//! read or built, [`IngressAnnotations::denial`] says so, and the routes must answer 503.
+//! [`read`] reads all annotations of an Ingress in one pass. It reports every bad value, not just the first; a known name that isn't built,
+//! with the effect meanwhile; and an unknown name, with the nearest known one. Restrictions fail closed: if one can't be read or built,
+//! [`IngressAnnotations::denial`] says so, and the routes must answer 503.
 
 mod doc;
 mod read;
@@ -40,13 +40,13 @@ use crate::verdict::{Verdict, looks_like, same_words};
 /// The prefix unless `--annotations-prefix` sets another.
 pub const DEFAULT_PREFIX: &str = "nginx.ingress.kubernetes.io";
 
-/// The prefix of annotations that are Fairway's own, whatever `--annotations-prefix` says. In the table it is a part of their names.
+/// The prefix of Fairway's own annotations, whatever `--annotations-prefix` says. In the table it is part of their names.
 pub const OWN_PREFIX: &str = "fairway.dev/";
 
-/// The annotation that asks to be told who has observed an Ingress, or a route of the Gateway API.
+/// The annotation that asks for a report on which generation of an Ingress, or of a route of the Gateway API, is in force.
 pub const OBSERVE: &str = "fairway.dev/observe";
 
-/// The annotation in which Fairway says so.
+/// The annotation that has the report.
 pub const OBSERVED: &str = "fairway.dev/observed";
 
 /// The one annotation outside these prefixes: the class, as written before `spec.ingressClassName` existed.
@@ -59,7 +59,7 @@ pub struct Spec {
     pub name: &'static str,
     /// Older names. One of them counts only if the name itself is absent or empty.
     pub aliases: &'static [&'static str],
-    /// The expected value, as it completes the sentence "expected …".
+    /// The expected value, which completes the sentence "expected …".
     pub syntax: &'static str,
     /// Its scope.
     pub scope: Scope,
@@ -84,7 +84,7 @@ impl Spec {
         self.neutral.iter().any(|neutral| same_words(neutral, value) || switch == Some(*neutral))
     }
 
-    /// The verdict on a value, beside the other annotations of its Ingress.
+    /// The verdict on a value, given the other annotations of its Ingress.
     pub fn verdict_of(&self, value: &str, others: &Annotations<'_>, rules: &Rules) -> Verdict {
         match self.verdict {
             _ if self.risk > rules.risk_level => Verdict::Refused {
@@ -109,7 +109,7 @@ impl Spec {
     }
 }
 
-/// Whether an annotation that differs for some values works the same for this one.
+/// Whether an annotation that differs for some values works in the same way for this one.
 fn is_same(name: &str, value: &str) -> bool {
     match name {
         "backend-protocol" => {
@@ -290,7 +290,7 @@ impl<'a> Annotations<'a> {
         self.origin
     }
 
-    /// Names, without the prefix except for those of our own, and values as written. Annotations of other prefixes cost nothing.
+    /// Names, without the prefix except for Fairway's own, and values as written. Annotations under other prefixes cost nothing.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
         let (all, prefix) = (self.all, self.prefix);
         let from = move |start| all.range::<str, _>((Bound::Included(start), Bound::Unbounded));
@@ -301,7 +301,7 @@ impl<'a> Annotations<'a> {
             .chain(own.map(|(key, value)| (key.as_str(), value.as_str())))
     }
 
-    /// Annotations with a known name under a prefix that is nearly ours: prefix and name.
+    /// Annotations with a known name under a prefix that is almost ours: prefix and name.
     fn misspelt(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
         let ours = self.prefix;
         let others = self.all.keys().filter_map(|key| key.split_once('/')).filter(move |(prefix, _)| *prefix != ours);
@@ -325,7 +325,7 @@ pub fn full_name(prefix: &str, name: &str) -> String {
     if name.starts_with(OWN_PREFIX) { name.to_owned() } else { format!("{prefix}/{name}") }
 }
 
-/// The name in the table of an annotation with this key; `None` if it is of another prefix.
+/// The name in the table of the annotation with this key; `None` if it has another prefix.
 pub fn short_name<'k>(prefix: &str, key: &'k str) -> Option<&'k str> {
     if key == OBSERVED {
         return None;
@@ -333,11 +333,11 @@ pub fn short_name<'k>(prefix: &str, key: &'k str) -> Option<&'k str> {
     if key.starts_with(OWN_PREFIX) {
         return Some(key);
     }
-    // The key of an object has one slash at most, so no name can pass for one of our own.
+    // The key of an object has at most one slash, so no name can pass for one of Fairway's own.
     key.strip_prefix(prefix)?.strip_prefix('/').filter(|name| !name.starts_with(OWN_PREFIX))
 }
 
-/// A group of annotations, for the reference.
+/// A group of annotations in the reference.
 #[derive(Debug)]
 pub struct Group {
     /// Heading.

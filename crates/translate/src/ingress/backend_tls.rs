@@ -1,6 +1,6 @@
 //! TLS to backends, from the annotations `proxy-ssl-*` and the Secret that they name.
 //!
-//! A check that can't be made denies access: leaving it out would be a hole.
+//! If a requested check is impossible, access is denied: omitting the check would be a security hole.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::value::Switch;
 /// TLS to backends, or why it is impossible.
 pub(crate) type TlsPolicy = Result<Arc<UpstreamTls>, Box<str>>;
 
-/// Combines annotations and Secret.
+/// Combines the annotations with the Secret.
 pub(super) fn build(annotations: &annotation::BackendTls, key: &ObjectKey, secret: &BackendSecret) -> TlsPolicy {
     let verify = annotations.verify == Some(Switch::On);
     let trust = match (&secret.authorities, verify) {

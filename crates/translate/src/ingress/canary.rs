@@ -1,4 +1,4 @@
-//! Canaries: which of them is the alternative of which path, by what rules.
+//! Canaries: which one is the alternative of which path, and by what rules.
 
 use std::collections::{BTreeMap, HashMap};
 

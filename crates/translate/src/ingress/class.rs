@@ -11,7 +11,7 @@ use crate::annotation::CLASS;
 use crate::options::{LabelSelector, Options};
 use crate::standing::NotOurs;
 
-/// The annotation by which an IngressClass is the default one.
+/// The annotation that makes an IngressClass the default.
 const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
 
 /// The state of the cluster that decides which Ingresses are ours.
@@ -33,7 +33,7 @@ struct ClassState {
 }
 
 impl Classes {
-    /// Applies a new or changed IngressClass, or its end; returns `true` if that can change which Ingresses are ours.
+    /// Applies a new or changed IngressClass, or its removal; returns `true` if that can change which Ingresses are ours.
     pub(crate) fn update_class(&mut self, name: &str, class: Option<&IngressClass>, options: &Options) -> bool {
         let state = class.map(|class| ClassState::of(name, class, options));
         match state {
@@ -42,8 +42,8 @@ impl Classes {
         }
     }
 
-    /// Applies a new or changed Namespace, or its end; returns `true` if that can change which of its Ingresses are ours, or what
-    /// they yield.
+    /// Applies a new or changed Namespace, or its removal; returns `true` if that can change which of its Ingresses are ours, or what they
+    /// yield.
     pub(crate) fn update_namespace(&mut self, name: &str, namespace: Option<&Namespace>, options: &Options) -> bool {
         let mut note = |set: fn(&mut Self) -> &mut BTreeSet<String>, is: bool| {
             let set = set(self);
@@ -62,7 +62,7 @@ impl Classes {
         self.leaving.contains(namespace)
     }
 
-    /// Whether an Ingress is ours, and the reason if not.
+    /// Whether an Ingress is ours; if not, the reason.
     pub(crate) fn judge(&self, namespace: &str, ingress: &Ingress, options: &Options) -> Result<(), NotOurs> {
         if options.watch_namespace.as_ref().is_some_and(|only| only != namespace) {
             return Err(NotOurs::NamespaceNotWatched);

@@ -1,6 +1,6 @@
 //! Client certificates, from the annotations `auth-tls-*` and the Secret that they name.
 //!
-//! What is asked for and can't be had denies.
+//! If a requested check is impossible, access is denied.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::objects::ObjectKey;
 use crate::resource::certificate::BackendSecret;
 use crate::value::VerifyClient;
 
-/// What a host asks clients for, or why it can't be had.
+/// What a host demands of clients, or why that is impossible.
 pub(crate) type ClientAuth = Result<Arc<fairway_model::ClientAuth>, Box<str>>;
 
-/// Puts annotations and Secret together. `None` if no certificate is asked for.
+/// Combines the annotations with the Secret. `None` if no certificate is requested.
 pub(super) fn build(
     annotations: &ClientCertificates,
     key: &ObjectKey,

@@ -1,8 +1,8 @@
 //! The paths that are refused in place of a pattern that doesn't compile.
 
-/// A pattern for all paths that a broken pattern could have been meant for: the beginnings of its alternatives. If one begins with
-/// nothing but `/`, the result covers any path if the pattern restricts access (`strict`), else that alternative is left out: a
-/// broken pattern that guards nothing must not close the host for all clients.
+/// A pattern for all paths that a broken pattern could have been meant for: the beginnings of its alternatives. If one has no beginning but
+/// `/`, the result covers any path if the pattern restricts access (`strict`); otherwise that alternative is left out, since a broken
+/// pattern that guards nothing must not close the host for all clients.
 pub(crate) fn guard(pattern: &str, strict: bool) -> Option<String> {
     let literals: Vec<&str> = alternatives(pattern).into_iter().map(literal_prefix).collect();
     if strict && literals.iter().any(|literal| literal.len() < 2) {
@@ -12,8 +12,8 @@ pub(crate) fn guard(pattern: &str, strict: bool) -> Option<String> {
     (!literals.is_empty()).then(|| literals.join("|"))
 }
 
-/// The alternatives of a pattern outside of groups. Where that takes an understanding of the whole pattern, the result is one
-/// alternative that begins with nothing.
+/// The alternatives of a pattern outside of groups. If they can't be found without parsing the whole pattern, the result is one alternative
+/// with an empty beginning.
 fn alternatives(pattern: &str) -> Vec<&str> {
     if pattern.contains("\\Q") || pattern.contains("(?#") {
         return vec![""];
@@ -48,7 +48,7 @@ fn alternatives(pattern: &str) -> Vec<&str> {
     found
 }
 
-/// The beginning that all paths share which a pattern without alternatives could have been meant for, at most 1024 bytes of it.
+/// The common beginning of all paths that a pattern without alternatives could have been meant for, at most 1024 bytes of it.
 fn literal_prefix(pattern: &str) -> &str {
     let end = pattern.find(|c: char| "\\.+*?()|[]{}^$".contains(c)).unwrap_or(pattern.len());
     let mut literal = &pattern[..end];

@@ -1,5 +1,5 @@
 //! Headers that an Ingress takes from ConfigMaps: `custom-headers` for responses, `auth-proxy-set-headers` for its authentication service.
-//! With one that can't be set, the paths are denied, as in ingress-nginx.
+//! If one can't be set, the paths are denied, as in ingress-nginx.
 
 use fairway_model::{FieldEdit, Template};
 
@@ -12,7 +12,7 @@ use crate::objects::{Kind, ObjectKey};
 use crate::resource::config_maps::ConfigMaps;
 use crate::value::{HeaderName, ObjectRef};
 
-/// What is set, or why it can't be.
+/// The headers to set, or why they can't be set.
 type Headers = Result<Vec<FieldEdit>, Box<str>>;
 
 /// The ConfigMaps that an Ingress names.

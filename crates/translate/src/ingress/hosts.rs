@@ -114,7 +114,7 @@ struct HostTurn<'i, 'd> {
     out: &'d mut Output,
 }
 
-/// Why a name leads to a host. In order of precedence: objects that are being deleted yield.
+/// Why a name leads to a host, in order of precedence: claims of objects that are being deleted yield.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Claim {
     leaving: bool,
@@ -136,13 +136,13 @@ impl ClaimBy {
 }
 
 impl NameState {
-    /// Whether an Ingress names this host. If all of these are being deleted, they yield to a claim of one that stays.
+    /// Whether an Ingress names this host. If all that do are being deleted, they yield to a claim of one that stays.
     fn is_primary(&self) -> bool {
         let claimed = || self.rare.claims.keys().next().is_some_and(|first| !first.leaving);
         !(self.parts.is_empty() || self.parts.all_leave() && claimed())
     }
 
-    /// The names that this host claims for itself.
+    /// The names that this host claims.
     fn claimed_names(&self) -> impl Iterator<Item = &HostPattern> {
         self.rare.claimed.iter().map(|(name, _)| name)
     }
@@ -183,14 +183,14 @@ impl Hosts {
         dirty.hosts.insert(pattern);
     }
 
-    /// The Ingresses that name a host, oldest first: its canaries, or all others.
+    /// The Ingresses that name a host, oldest first: either its canaries or all others.
     pub(crate) fn named(&self, pattern: &HostPattern, canaries: bool) -> impl Iterator<Item = &Part> {
         let state = self.names.get(pattern);
         let parts = state.map(|state| if canaries { &state.rare.canaries } else { &state.parts });
         parts.into_iter().flat_map(ByAge::values).map(|part| &**part)
     }
 
-    /// What is served for a name.
+    /// The host that is served for a name.
     pub(crate) fn published(&self, pattern: &HostPattern) -> Option<&Arc<Host>> {
         self.names.get(pattern)?.published.as_ref()
     }
@@ -205,7 +205,7 @@ impl Hosts {
         !(self.waiting.is_empty() && self.waiting_certificates.is_empty())
     }
 
-    /// The findings for an Ingress about the hosts that it names, and those that it claims.
+    /// The findings for an Ingress about the hosts that it names and those that it claims.
     pub(crate) fn findings<'a>(&'a self, part: &Part) -> Vec<&'a Diagnostic> {
         let key = part.key();
         let mut names: BTreeSet<&HostPattern> = part.hosts.iter().map(|rules| &rules.pattern).collect();
@@ -243,8 +243,8 @@ impl Hosts {
         for pattern in staying {
             self.settle_name(pattern, &mut derived, &mut turn);
         }
-        // Names whose Ingresses are all being deleted come last: one may yield to a new claim, or may no longer have to. Claims
-        // that they made before are withdrawn first; claims that they make now keep no other such name from its own.
+        // Names whose Ingresses are all being deleted come last: one may yield to a new claim, or may no longer have to. Their earlier
+        // claims are withdrawn first; their new claims keep no other such name from its own.
         for pattern in &leaving {
             self.replace_claims(pattern, BTreeMap::new(), &mut derived);
         }
@@ -407,7 +407,7 @@ impl Hosts {
         }
     }
 
-    /// Another name of a host. Unless a certificate covers it, it has no redirect to https.
+    /// Another name of a host. It has no redirect to https unless a certificate covers it.
     fn alias(&mut self, pattern: &HostPattern, primary: &HostPattern, inputs: HostInputs<'_>) -> Option<Host> {
         let host = self.names.get(primary)?.published.clone()?;
         let certificate = self.certificate_for(pattern, primary, inputs.secrets);
@@ -474,7 +474,7 @@ impl Hosts {
                 ClaimBy::Www(..) => "from-to-www-redirect",
             };
             let field = format!("metadata.annotations[\"{prefix}/{name}\"]");
-            // An author who defines both names knows about it.
+            // An author who defines both names is aware of this.
             let severity = if primary.as_ref() == Some(owner) { Severity::Info } else { Severity::Warning };
             let reason = Reason::HostConflict;
             let diagnostic = Diagnostic::new(severity, reason, &owner.origin(), field, &pattern.as_written(), message);

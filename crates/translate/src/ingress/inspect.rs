@@ -1,7 +1,7 @@
 //! `--deep-inspect`: texts in an Ingress that only make sense as an attack on a configuration file.
 //!
-//! Fairway never writes them into such a file, so they could do no harm; an Ingress that contains one is refused all the same, as
-//! in ingress-nginx, because its author meant harm or wrote it for another controller.
+//! Fairway never writes them into such a file, so they can do no harm. An Ingress that contains one is refused all the same, as in
+//! ingress-nginx, because its author meant harm or wrote it for another controller.
 
 use k8s_openapi::api::networking::v1::IngressSpec;
 

@@ -41,9 +41,9 @@ pub(crate) struct HostInput<'a> {
     pub(crate) canaries: Vec<&'a Part>,
     /// TLS to the backends of each of them, if it names a Secret for it.
     pub(crate) backend_tls: Vec<Option<TlsPolicy>>,
-    /// What each of them asks clients for, if it names a Secret for it.
+    /// What each of them demands of clients, if it names a Secret for it.
     pub(crate) client_auth: Vec<Option<ClientAuth>>,
-    /// The users of each of them, if it asks for basic authentication.
+    /// The users of each of them, if it requires basic authentication.
     pub(crate) user_auth: Vec<Option<UserAuth>>,
     /// The headers that each of them takes from ConfigMaps.
     pub(crate) headers: Vec<PartHeaders>,
@@ -63,7 +63,7 @@ pub(crate) struct Merged {
     pub(crate) client_auth: Option<Arc<fairway_model::ClientAuth>>,
     pub(crate) ciphers: Option<Arc<HostCiphers>>,
     pub(crate) passthrough: Option<Arc<Passthrough>>,
-    /// The Ingress by which the sibling with or without `www.` redirects here.
+    /// The Ingress that makes the sibling with or without `www.` redirect here.
     pub(crate) www: Option<(Age, ObjectKey)>,
     pub(crate) diagnostics: BTreeMap<ObjectKey, Vec<Diagnostic>>,
 }
@@ -124,7 +124,7 @@ pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
     merging.faults(&commons);
     merging.header_faults();
     merging.app_root(&locations, &commons);
-    // Before all patterns of Ingresses, as in ingress-nginx's configuration.
+    // They come before all patterns of Ingresses, as in ingress-nginx's configuration.
     merging.snippet_locations(&scope);
     if regex {
         merging.regex_mode(&locations);
@@ -152,7 +152,7 @@ pub(crate) fn merge(input: &HostInput<'_>, policies: &mut Policies) -> Merged {
     }
 }
 
-/// The cipher suites of a host: of each annotation the first Ingress that has it decides.
+/// The cipher suites of a host: the first Ingress with an annotation decides about it.
 fn ciphers(parts: &[&Part]) -> Option<Arc<HostCiphers>> {
     let hosts = || parts.iter().map(|part| &part.annotations.hosts);
     let named = hosts().find_map(|hosts| hosts.ciphers.as_ref());
@@ -169,8 +169,8 @@ struct Merging<'a> {
 }
 
 impl<'a> Merging<'a> {
-    /// What the host asks clients for: the first Ingress that can have what it wants decides. And why the paths of each Ingress are
-    /// denied that can't.
+    /// What the host demands of clients: the first Ingress whose demand can be met decides. The list has the reason to deny the paths of
+    /// each Ingress whose demand can't.
     fn client_auth(&mut self) -> (Option<Arc<fairway_model::ClientAuth>>, Vec<Option<Box<str>>>) {
         let HostInput { parts, client_auth, pattern, .. } = self.input;
         let wishes = || parts.iter().zip(client_auth);
@@ -196,7 +196,7 @@ impl<'a> Merging<'a> {
         (decided.map(|(_, decided)| decided.clone()), refused)
     }
 
-    /// Where TLS connections pass to, if any Ingress of the host asks for passthrough: the Service of path `/`, whichever Ingress has it.
+    /// Where TLS connections pass to if any Ingress of the host asks for passthrough: the Service of path `/`, whichever Ingress has it.
     fn passthrough(&mut self, locations: &[Location<'a>]) -> Option<Arc<Passthrough>> {
         let part = self.input.parts.iter().find(|part| part.annotations.hosts.passthrough == Some(true))?;
         let mut report = |message: String| {
@@ -209,7 +209,7 @@ impl<'a> Merging<'a> {
             return None;
         }
         let roots = locations.iter().filter(|location| &*location.rule.text == "/");
-        // The oldest Ingress that has it: a younger one takes no connections away.
+        // The oldest Ingress with that path: a younger one can't take connections away.
         let root = roots.min_by_key(|location| (location.at, location.rule.kind == PathKind::Exact));
         let backend = match root.map(|location| &location.rule.target) {
             Some(Target::Service(backend)) => Some(backend),
@@ -222,7 +222,7 @@ impl<'a> Merging<'a> {
                 self.input.pattern
             ));
         }
-        // An Ingress that asks for passthrough has heard that its restrictions don't apply to what passes; the others have not.
+        // An Ingress that asks for passthrough already has a finding that its restrictions don't apply to what passes; the others don't.
         let others = self.input.parts.iter().filter(|other| other.annotations.hosts.passthrough != Some(true));
         for other in others.filter(|other| other.annotations.restricts_access()) {
             let message = format!(
@@ -240,7 +240,7 @@ impl<'a> Merging<'a> {
         Some(passthrough.into())
     }
 
-    /// The paths of all Ingresses, and those that lost. The oldest Ingress wins each pair of path and type.
+    /// The paths of all Ingresses, and the paths that lost. The oldest Ingress wins each pair of path and type.
     fn locations(&mut self) -> (Vec<Location<'a>>, Vec<Location<'a>>) {
         let mut winners: HashMap<(bool, Cow<'a, str>), (&'a Part, &'a PathRule)> = HashMap::new();
         let (mut locations, mut beaten) = (Vec::new(), Vec::new());
@@ -276,7 +276,7 @@ impl<'a> Merging<'a> {
         (locations, beaten)
     }
 
-    /// Gives paths their canaries.
+    /// Assigns the canaries to their paths.
     fn canaries(&mut self, locations: &mut [Location<'a>]) {
         let HostInput { pattern, canaries, config, .. } = self.input;
         if canaries.is_empty() {
@@ -291,8 +291,8 @@ impl<'a> Merging<'a> {
         }
     }
 
-    /// The routes of paths that lost. They are behind those with the same match, where no request reaches them but `explain` finds
-    /// them; they affect nothing else.
+    /// The routes of paths that lost. They stay behind those with the same match, where no request reaches them but `explain` finds them;
+    /// they affect nothing else.
     fn beaten(&mut self, beaten: &[Location<'a>], commons: &[Common<'_>], regex: bool) {
         if beaten.is_empty() {
             return;
@@ -388,7 +388,7 @@ impl<'a> Merging<'a> {
                     None
                 }
                 Err(error) => {
-                    // In its place in the order: patterns before it would have been tried first.
+                    // It keeps its place in the order: the patterns before it would have been tried first.
                     if let Some(Ok::<PathRegex, _>(regex)) = guard(&rule.text, strict).map(|guard| guard.parse()) {
                         let reason =
                             format!("the path {} can't be matched on: {error}", crate::diagnostic::bounded(&rule.text));
@@ -496,7 +496,7 @@ impl<'a> Merging<'a> {
         self.routes.push(Route { filters, ..Route::new(Origin::built_in("default backend"), path, action) });
     }
 
-    /// `app-root` applies to the whole host: that of the longest path which has it. It comes before everything else.
+    /// `app-root` applies to the whole host; the longest path with it decides. It comes before everything else.
     fn app_root(&mut self, locations: &[Location<'a>], commons: &[Common<'_>]) {
         let implicit = match *self.input.pattern {
             HostPattern::Any => None,
@@ -518,7 +518,7 @@ impl<'a> Merging<'a> {
         self.routes.push(Route { filters, ..Route::new(part.origin.section(section), path, action) });
     }
 
-    /// The `location` blocks of snippets. What their directives don't answer is 404.
+    /// The `location` blocks of snippets. Requests that their directives don't answer get 404.
     fn snippet_locations(&mut self, scope: &HostScope<'_>) {
         let Some(levels) = &scope.snippets else { return };
         let own = self.input.parts.iter().find(|part| part.annotations.snippets.server.is_some());
@@ -548,7 +548,7 @@ impl<'a> Merging<'a> {
         self.routes.push(Route { access_log: false, ..route });
     }
 
-    /// Faults that ingress-nginx's admission webhook would refuse; the Ingress is served all the same.
+    /// Faults that ingress-nginx's admission webhook would refuse; here the Ingress is served all the same.
     fn check_characters(&mut self, part: &Part, rule: &PathRule) {
         if self.input.config.strict_validate_path_type && !is_ordinary(rule) {
             let message =
@@ -557,7 +557,7 @@ impl<'a> Merging<'a> {
         }
     }
 
-    /// Reports snippets that can be read, but not together with the others of the host.
+    /// Reports snippets that can be read, but not combined with the others of the host.
     fn faults(&mut self, commons: &[Common<'_>]) {
         for (part, common) in self.input.parts.iter().zip(commons) {
             let Some(fault) = common.snippet_fault() else { continue };
@@ -592,13 +592,13 @@ impl<'a> Merging<'a> {
     }
 }
 
-/// Whether a path has only characters that ingress-nginx's admission webhook takes for its type.
+/// Whether a path has only characters that ingress-nginx's admission webhook accepts for its type.
 pub(crate) fn is_ordinary(rule: &PathRule) -> bool {
     let ordinary = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._".contains(&byte);
     rule.kind == PathKind::Any || rule.text.bytes().all(ordinary)
 }
 
-/// The form in which equal paths are the same location.
+/// The form by which equal paths are recognised as the same location.
 pub(crate) fn canonical<'a>(part: &Part, rule: &'a PathRule) -> Cow<'a, str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_".contains(&byte);
     if part.is_regex(&rule.text) || (rule.text.bytes().all(plain) && !rule.text.contains("//")) {

@@ -1,5 +1,4 @@
-//! One Ingress by itself, with every value parsed. [`merge`](super::merge) decides what it means on a host that it shares with
-//! others.
+//! One Ingress by itself, with every value parsed. [`merge`](super::merge) decides what it means on a host that it shares with others.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, OnceLock};
@@ -39,9 +38,9 @@ pub(crate) struct Part {
     pub(crate) catch_all: bool,
     /// The Service of the `default-backend` annotation.
     pub(crate) fallback: Option<Box<BackendKey>>,
-    /// The services of `auth-url`, by the host whose requests they are asked about.
+    /// The services of `auth-url`, each with the host whose requests it decides about.
     pub(crate) auth_backends: Box<[(HostPattern, BackendKey)]>,
-    /// Where copies of requests go.
+    /// The backend that requests are mirrored to.
     pub(crate) mirror: Option<Box<BackendKey>>,
     pub(crate) tls: Vec<Tls>,
     /// The Secret for TLS to backends.
@@ -125,7 +124,7 @@ impl Referrer {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Target {
     Service(BackendKey),
-    /// A Service whose description is too incomplete for a name: 503.
+    /// A Service that is described too incompletely to have a name: 503.
     Invalid,
 }
 
@@ -186,13 +185,13 @@ impl Part {
         self.tls_secrets().map(|(_, key)| key).chain(others.map(|key| (**key).clone()))
     }
 
-    /// What it asks clients for, if it names a Secret for it.
+    /// What it demands of clients, if it names a Secret for it.
     pub(crate) fn client_auth(&self, secrets: &Secrets) -> Option<ClientAuth> {
         let key = self.client_secret.as_deref()?;
         client_auth::build(&self.annotations.client_certificates, key, secrets.for_backends(key))
     }
 
-    /// The users of basic authentication, if it is asked for.
+    /// The users of basic authentication, if it is required.
     pub(crate) fn user_auth(&self, secrets: &Secrets) -> Option<UserAuth> {
         let key = self.user_secret.as_deref()?;
         Some(user_auth::build(&self.annotations.user_auth, key, secrets.newest(key)))
@@ -221,13 +220,13 @@ impl Part {
     }
 }
 
-/// Most Ingresses have no annotation under our prefix: those share one value.
+/// The shared value of the many Ingresses that have no annotation under our prefix.
 static NO_ANNOTATIONS: LazyLock<Arc<IngressAnnotations>> = LazyLock::new(Arc::default);
 
 /// Reads an Ingress that is ours.
 ///
 /// # Errors
-/// This version must not be loaded; the diagnostics say why.
+/// This version must not be loaded; the diagnostics have the reasons.
 pub(crate) fn parse(
     ingress: &Ingress,
     key: &ObjectKey,
@@ -246,7 +245,7 @@ pub(crate) fn parse(
         diagnostics.push(Diagnostic::new(Severity::Error, Reason::SuspiciousText, &origin, field, value, message));
         return Err(diagnostics);
     }
-    // What else is wrong with a version that is not loaded is reported all the same.
+    // The other faults of a version that is not loaded are reported all the same.
     let mut rejected = false;
     let annotations = match &ingress.metadata.annotations {
         Some(all) => {
@@ -481,7 +480,7 @@ impl PartReading<'_> {
         ];
         for (name, template) in texts.into_iter().filter_map(|(name, template)| Some((name, template?))) {
             let field = format!("metadata.annotations[\"{prefix}/{name}\"]");
-            // The service would decide about something else than is meant. Where users sign in restricts nothing.
+            // The service would decide about something else than the author meant. The sign-in page restricts nothing.
             let denies = name != "auth-signin";
             let then = if denies { "; all paths of this Ingress answer 503" } else { "; it is empty" };
             for (variable, severity, message) in without_value(template.unknown(), then) {
@@ -525,7 +524,7 @@ impl PartReading<'_> {
         patterns
     }
 
-    /// nginx would expand variables in the target; the annotation's alphabet allows them.
+    /// nginx would expand variables in the target, and the annotation's alphabet allows them.
     fn rewrite_variables(&mut self, annotations: &IngressAnnotations, prefix: &str) {
         let Some(target) = &annotations.rewriting.rewrite_target else { return };
         let text = target.as_str();
@@ -547,7 +546,7 @@ impl PartReading<'_> {
         self.report(severity, Reason::InvalidPath, field, text, message).unserved = severity == Severity::Error;
     }
 
-    /// Groups that a path doesn't have are empty, so that all of its requests get the same path.
+    /// Reports groups that a path doesn't have: they are empty, so that all of its requests get the same path.
     fn rewrite_groups(&mut self, annotations: &IngressAnnotations, prefix: &str) {
         let Some(target) = annotations.rewriting.rewrite_target.as_ref().filter(|_| !annotations.is_canary()) else {
             return;
@@ -583,7 +582,7 @@ impl PartReading<'_> {
         self.report(Severity::Warning, Reason::InvalidPath, field, text, &message);
     }
 
-    /// Variables without a value. nginx would not start with them.
+    /// Reports variables without a value, with which nginx would not start.
     fn variables(&mut self, annotations: &IngressAnnotations, prefix: &str) {
         let hash_by = annotations.balancing.hash_by.as_ref().map(|key| key.as_str());
         let vhost = annotations.proxying.vhost.as_ref().map(|vhost| vhost.as_str());
@@ -618,7 +617,7 @@ impl Tls {
     }
 }
 
-/// The pattern of a rule's host: a name, `*.` and a name, or nothing for all.
+/// The pattern of a rule's host: a name, `*.` and a name, or nothing for all names.
 fn host(text: &str) -> Option<HostPattern> {
     if text.is_empty() {
         return Some(HostPattern::Any);

@@ -1,4 +1,4 @@
-//! The Ingresses that are ours and in effect, and in which version.
+//! The Ingresses that are ours and in effect, and the version that is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::resource::{Age, Backends, ConfigMaps, Secrets};
 use crate::standing::{LeftOut, NotOurs, Standing};
 use crate::verdict::Verdict;
 
-/// After this many at once it is worthwhile to pack the trees: those filled in order are half empty.
+/// Packing the trees pays after this many at once: trees that are filled in order are half empty.
 pub(crate) const MANY: usize = 1000;
 
 /// All Ingresses.
@@ -29,10 +29,10 @@ pub(crate) struct Ingresses {
     classes: Classes,
     states: BTreeMap<ObjectKey, IngressState>,
     served: BTreeSet<ObjectKey>,
-    /// Ingresses of which no version is in effect, or only an older one.
+    /// Ingresses without a version in effect, or with only an older one.
     left_out: BTreeSet<ObjectKey>,
     waiting: BTreeSet<ObjectKey>,
-    /// Most Ingresses of a cluster have the annotations of many others.
+    /// Shared, since most Ingresses of a cluster have the same annotations as many others.
     annotations: Shared<IngressAnnotations>,
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct Owned<'a> {
 }
 
 impl Ingresses {
-    /// Applies a new or changed IngressClass, or its end.
+    /// Applies a new or changed IngressClass, or its removal.
     pub(crate) fn update_class(
         &mut self,
         name: &str,
@@ -75,7 +75,7 @@ impl Ingresses {
         dirty.all_ingresses |= self.classes.update_class(name, class, options);
     }
 
-    /// Applies a new or changed Namespace, or its end.
+    /// Applies a new or changed Namespace, or its removal.
     pub(crate) fn update_namespace(
         &mut self,
         name: &Arc<str>,
@@ -105,7 +105,7 @@ impl Ingresses {
             keys.extend(inputs.objects.in_namespace(Kind::Ingress, &namespace).map(|(key, _)| key.clone()));
         }
         let keys = portion(keys, &mut self.waiting, extent.changes, extent);
-        // A part of a large change has no time for that.
+        // Packing takes too long for a part of a large change.
         let many = keys.len() >= MANY && extent.is_whole();
         for key in keys {
             self.update(key, inputs, &mut owned, dirty, out);
@@ -182,7 +182,7 @@ impl Ingresses {
             };
         }
         let sequence = objects.sequence(key).unwrap_or(u64::MAX);
-        // Those of the last good version too.
+        // This holds for the last good version too.
         let leaving = stored.is_leaving() || self.classes.is_leaving(&key.namespace);
         let mut read = |stored: &StoredIngress, ingress| {
             let age = Age::of(key, stored.created(), sequence, leaving);
@@ -198,7 +198,7 @@ impl Ingresses {
         }
     }
 
-    /// A version that is not stored yet, read as if it were.
+    /// Reads a version that is not stored yet as if it were.
     ///
     /// # Errors
     /// It isn't ours.
@@ -245,7 +245,7 @@ impl Ingresses {
         })
     }
 
-    /// Every Ingress of which no version is in effect, or only an older one, with its hosts and the reason.
+    /// Every Ingress without a version in effect, or with only an older one, with its hosts and the reason.
     pub(crate) fn left_out<'a>(
         &'a self,
         objects: &'a Objects,

@@ -1,7 +1,7 @@
 //! Whether an Ingress may be stored: the answer of the admission webhook.
 //!
-//! Invariant: nothing is refused that would be served without loss. The submitted version is read as every other one, and its
-//! paths are held against those of the hosts as they stand. The texts are those of ingress-nginx's webhook, since people search for them.
+//! Invariant: an Ingress is never refused if it would be served without loss. The submitted version is read like any other, and its paths
+//! are compared with those of the hosts as they stand. The texts are those of ingress-nginx's webhook, since people search for them.
 
 use std::collections::HashMap;
 
@@ -47,11 +47,11 @@ pub(crate) struct ReviewInputs<'a> {
     pub(crate) config: &'a GlobalConfig,
 }
 
-/// Answers about an Ingress. Costs as much as reading it and the paths of its hosts, however many Ingresses there are.
+/// Answers for a submitted Ingress. The cost is that of reading it and the paths of its hosts, however many Ingresses there are.
 pub(crate) fn review(ingress: &Ingress, inputs: ReviewInputs<'_>) -> Review {
     let ReviewInputs { ingresses, reading, hosts, config } = inputs;
     let IngressInputs { rules, options, .. } = reading;
-    // What its finalizers do must not fail.
+    // Finalizers must be able to update it.
     if ingress.metadata.deletion_timestamp.is_some() {
         return Review::default();
     }
@@ -120,7 +120,7 @@ fn rejected(rejection: &[Diagnostic], prefix: &str) -> String {
     }
 }
 
-/// The text of a finding, without the object: its author knows which it is.
+/// The text of a finding, without the object, which its author knows.
 fn told(found: &Diagnostic) -> String {
     let mut text = match (found.field.as_str(), found.value.as_str()) {
         ("", _) => found.message.clone(),
@@ -148,7 +148,7 @@ fn path_types(part: &Part, config: &GlobalConfig) -> Option<String> {
     (!wrong.is_empty()).then(|| format!("ingress contains invalid paths: {}", wrong.join("\n")))
 }
 
-/// A host and path that another Ingress has: two canaries, or two of which none says whether it is one, can't share them.
+/// A host and path that another Ingress has. Two canaries can't share them, and neither can two Ingresses that aren't canaries.
 fn overlap(part: &Part, hosts: &Hosts) -> Option<String> {
     for host in &part.hosts {
         let mut wanted: HashMap<_, &PathRule> = HashMap::new();
@@ -156,7 +156,7 @@ fn overlap(part: &Part, hosts: &Hosts) -> Option<String> {
             wanted.entry((rule.kind == PathKind::Exact, canonical(part, rule))).or_insert(rule);
         }
         let mut first: Option<(&PathRule, &Part)> = None;
-        // The oldest first: it is the one that is served.
+        // The oldest comes first, since it is the one that is served.
         for other in hosts.named(&host.pattern, part.annotations.is_canary()) {
             let rules = other.hosts.iter().filter(|rules| rules.pattern == host.pattern);
             for rule in rules.flat_map(|rules| &rules.paths) {
@@ -188,7 +188,7 @@ fn overlap(part: &Part, hosts: &Hosts) -> Option<String> {
 
 /// Whether an Ingress keeps another one from its paths.
 fn excludes(new: &Part, old: &Part) -> bool {
-    // One that is being deleted yields.
+    // An Ingress that is being deleted yields.
     if old.owner.age.leaving {
         return false;
     }

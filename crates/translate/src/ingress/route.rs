@@ -1,4 +1,4 @@
-//! One location of ingress-nginx as a route: the filters in their order, and the action.
+//! One location of ingress-nginx as a route: its filters in order, and its action.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub(crate) struct HostScope<'a> {
     pub(crate) global_auth: Option<&'a BackendKey>,
     /// TLS to backends, from the first Ingress with a Secret for it; `None` if each Ingress decides for itself.
     pub(crate) backend_tls: Option<TlsPolicy>,
-    /// What snippets of the host and of the ConfigMap say.
+    /// The levels of the snippets of the host and of the ConfigMap.
     pub(crate) snippets: Option<HostLevels>,
 }
 
@@ -68,7 +68,7 @@ impl RedirectPorts {
     }
 }
 
-/// The effect of one Ingress on all of its paths of a host, computed once for them.
+/// The effect of one Ingress on all of its paths of a host, computed only once.
 pub(crate) struct Common<'a> {
     part: &'a Part,
     scope: &'a HostScope<'a>,
@@ -86,7 +86,7 @@ pub(crate) struct Common<'a> {
     /// What snippets make of the paths.
     effect: Option<Box<Effect>>,
     tracing: Option<Arc<TraceRule>>,
-    /// That of the ConfigMap, or why it can't be applied; none where the Ingress has its own, or is exempt.
+    /// The authentication of the ConfigMap, or why it can't be applied; `None` if the Ingress has its own or is exempt.
     global: Option<Result<Filter, Box<str>>>,
     denied: Option<Box<str>>,
 }
@@ -113,11 +113,11 @@ impl<'a> Common<'a> {
     ) -> Self {
         let encrypts = part.annotations.proxying.protocol.is_some_and(BackendProtocol::may_encrypt);
         let (tls, unverifiable) = match (scope.backend_tls.as_ref().or(own), own) {
-            // A Secret that is named but unusable denies access whatever the protocol, as in ingress-nginx.
+            // A Secret that is named but unusable denies access whatever the protocol is, as in ingress-nginx.
             (_, Some(Err(why))) => (None, Some(why)),
             (Some(Err(why)), _) if encrypts => (None, Some(why)),
-            // A check that an Ingress requests is made, even if the first Ingress of the host, which decides in ingress-nginx,
-            // requests none.
+            // A check that an Ingress requests is made even if the first Ingress of the host, which decides in ingress-nginx, requests
+            // none.
             (Some(Ok(tls)), Some(Ok(own)))
                 if encrypts
                     && own.trust != fairway_model::Trust::Anyone
@@ -183,7 +183,7 @@ impl<'a> Common<'a> {
         }
     }
 
-    /// The same with its paths denied for this reason, if there is one.
+    /// The same with its paths denied for this reason, if there is a reason.
     pub(crate) fn refusing(self, why: Option<Box<str>>) -> Self {
         Self { denied: self.denied.or(why), ..self }
     }
@@ -210,7 +210,7 @@ impl<'a> Common<'a> {
             (&headers.authentication, &mut common.authentication)
             && let AuthProtocol::Subrequest(asks) = &mut auth.protocol
         {
-            // Those of a snippet come after them.
+            // The fields of a snippet come after these.
             asks.fields.splice(0..0, edits.iter().cloned());
         }
         common
@@ -287,7 +287,7 @@ impl<'a> Common<'a> {
         self.part.annotations.logging.access_log != Some(false) && of_snippet != Some(false)
     }
 
-    /// The answer to requests for a path that can't be matched: they must not fall through to a wider route.
+    /// The answer to requests for a path that can't be matched, which must not fall through to a wider route.
     pub(crate) fn refused(&self, section: &str, rule: &str, path: PathMatch, reason: String) -> Route {
         let mut filters: Vec<Filter> = self.error_pages.clone().into_iter().collect();
         filters.push(Filter::StrictTransportSecurity);
@@ -309,7 +309,7 @@ impl<'a> Common<'a> {
         filters.extend(block(self.scope.config));
         match self.denied.clone().or_else(|| self.unguarded(rule)) {
             Some(reason) => filters.push(Filter::Refuse(Refusal { reason })),
-            // Before redirects and all checks: browsers send preflights without credentials, and follow no redirect.
+            // This comes before redirects and all checks: browsers send preflights without credentials, and follow no redirect.
             None => {
                 filters.extend(self.headers.clone());
                 filters.extend(cors(&self.part.annotations.cross_origin));
@@ -319,7 +319,7 @@ impl<'a> Common<'a> {
         filters
     }
 
-    /// Why paths are denied that the service of the ConfigMap would guard.
+    /// Why paths that the ConfigMap's service would guard are denied.
     fn unguarded(&self, rule: &str) -> Option<Box<str>> {
         let why = self.global.as_ref()?.as_ref().err()?;
         (!starts_with_any(rule, &self.scope.config.no_auth_locations.0)).then(|| why.clone())
@@ -339,7 +339,7 @@ impl<'a> Common<'a> {
         }))
     }
 
-    /// What precedes the path in redirects to a path of the same host.
+    /// The part before the path in redirects to a path of the same host.
     pub(crate) fn redirect_base(&self) -> RedirectBase {
         let relative = self.part.annotations.redirects.relative;
         if relative.unwrap_or(self.scope.config.relative_redirects) {
@@ -357,7 +357,7 @@ impl<'a> Common<'a> {
         self.part.annotations.redirects.use_port.unwrap_or(self.scope.config.use_port_in_redirects)
     }
 
-    /// The redirect that answers the request by itself, by annotation. It comes before TLS and access lists.
+    /// The redirect by annotation that answers the request by itself. It comes before TLS and access lists.
     fn redirect(&self, rule: &str) -> Option<Action> {
         let annotations = &self.part.annotations;
         let redirects = &annotations.redirects;
@@ -369,7 +369,7 @@ impl<'a> Common<'a> {
                     Action::Redirect(Redirect { base: self.redirect_base(), ..Redirect::new(status, location) })
                 }
                 304 => Action::Respond(Respond::empty(status)),
-                // nginx's `return` takes the text for a body with the other codes.
+                // With any other code nginx's `return` takes the text for a body.
                 _ => {
                     let body = Body::Text { content_type: "text/html".into(), text: url.as_str().into() };
                     Action::Respond(Respond { body, ..Respond::empty(status) })
@@ -409,7 +409,7 @@ impl<'a> Common<'a> {
             filters.extend(self.checks(rule));
             filters.push(Filter::NotFoundWithoutEndpoints);
         } else {
-            // Before denials: without endpoints, the answer is 503 even for clients that would be denied.
+            // This comes before denials: without endpoints, the answer is 503 even for clients that would be denied.
             let at = filters.iter().position(|filter| matches!(filter, Filter::Refuse(_))).unwrap_or(filters.len());
             filters.insert(at, Filter::RequireEndpoints);
             filters.extend(self.checks(rule));
@@ -426,7 +426,7 @@ impl<'a> Common<'a> {
         })
     }
 
-    /// Who may send requests: by number, by address, by authentication, or by one of the last two.
+    /// The checks of who may send requests: by number, by address, by authentication, or by either of the last two.
     fn checks(&self, rule: &str) -> impl Iterator<Item = Filter> {
         let exempt = starts_with_any(rule, &self.scope.config.no_auth_locations.0);
         let global = || self.global.as_ref()?.as_ref().ok();
@@ -470,7 +470,7 @@ impl<'a> Common<'a> {
     }
 }
 
-/// The filter that copies requests.
+/// The filter that mirrors requests.
 fn mirror(part: &Part, config: &GlobalConfig, policies: &mut Policies) -> Option<Filter> {
     let (own, backend) = (&part.annotations.proxying, part.mirror.as_deref()?);
     let url = &own.mirror_target.as_deref()?.0;
@@ -483,8 +483,8 @@ fn mirror(part: &Part, config: &GlobalConfig, policies: &mut Policies) -> Option
     Some(Filter::Mirror(Box::new(Mirror { forward, target: Some(url.target.clone()), body, fraction: None })))
 }
 
-/// The filter that replaces errors. A list of the Ingress replaces that of the ConfigMap, and only with such a list does the Service of
-/// `default-backend` answer.
+/// The filter that replaces errors. A list of the Ingress replaces that of the ConfigMap; the Service of `default-backend` answers only
+/// with such a list.
 fn error_pages(part: &Part, scope: &HostScope<'_>, policies: &mut Policies) -> Option<Filter> {
     let (config, proxying) = (scope.config, &part.annotations.proxying);
     let own = proxying.http_errors.as_ref().map(|list| &list.0);
@@ -544,7 +544,7 @@ fn global_filter(
     }
 }
 
-/// The filter for cross-origin requests. A list in which no origin is left admits none, and then preflights aren't answered either.
+/// The filter for cross-origin requests. A list that has no valid origin left admits none, and preflights aren't answered either.
 fn cors(annotations: &CrossOrigin) -> Option<Filter> {
     if annotations.enabled != Some(true) {
         return None;
@@ -607,7 +607,7 @@ pub(crate) fn built_in_gate(
             filters.push(Filter::Refuse(Refusal { reason }));
         }
     }
-    // Without a default backend there is nothing to guard but a page that says so.
+    // Without a default backend there is nothing to guard: the built-in answer is 404.
     let guarded = default_backend.and_then(|_| global_filter(config, &HostPattern::Any, global_auth, policies));
     filters.extend(guarded.map(|guarded| guarded.unwrap_or_else(|reason| Filter::Refuse(Refusal { reason }))));
     filters

@@ -1,5 +1,5 @@
-//! Snippets: nginx text that is read as data, and never run. What is outside the set that is read here refuses the whole snippet, by
-//! name and line.
+//! Snippets: nginx text that is read as data and never run. Anything outside the set that is read here refuses the whole snippet; the fault
+//! has the name and the line.
 
 mod effect;
 mod instead;
@@ -20,11 +20,11 @@ pub(crate) use effect::{Effect, HostLevels};
 pub(crate) use level::Level;
 use read::Context;
 
-/// Characters that are shown of one thing that a snippet asks for, or of what is wrong with it.
+/// The most characters that are shown of one line about a snippet, or of a fault in it.
 // No limit: the rest is left out of a message.
 const SHOWN: usize = 300;
 
-/// Things that are shown of one snippet.
+/// The most lines that are shown about one snippet.
 // No limit: the rest is counted.
 const LINES: usize = 40;
 
@@ -33,7 +33,7 @@ const LINES: usize = 40;
 pub struct Fault {
     /// The line of the snippet, from 1.
     pub line: u32,
-    /// The directive, if it is known which one.
+    /// The directive, if it is known.
     directive: String,
     message: String,
 }
@@ -59,7 +59,7 @@ pub fn fault(name: &str, text: &str) -> Option<Fault> {
     read::read(text, Context::of(name)?).err()
 }
 
-/// Whether a text that can't be read may restrict who has access, by the directives that it names.
+/// Whether a text that can't be read may restrict access, by the directives that it names.
 pub(crate) fn may_restrict(text: &str) -> bool {
     [
         "allow",
@@ -77,7 +77,7 @@ pub(crate) fn may_restrict(text: &str) -> bool {
     .any(|word| text.contains(word))
 }
 
-/// Whether a text is a snippet, by the name of its annotation or key, and can be read.
+/// Whether a text is a snippet, by the name of its annotation or key, and readable.
 pub fn is_read(name: &str, text: &str) -> bool {
     Context::of(name).is_some_and(|context| read::read(text, context).is_ok())
 }
@@ -108,7 +108,7 @@ macro_rules! snippets {
             level: Arc<Level>,
         }
 
-        // Nothing at the top level concerns requests, so nobody reads that one.
+        // Nothing at the top level concerns requests, so that level is never read.
         #[allow(dead_code)]
         impl $name {
             pub(crate) fn level(&self) -> &Level {
@@ -120,7 +120,7 @@ macro_rules! snippets {
                 self.level.may_refuse()
             }
 
-            /// Stands for a text that can't be read and [may restrict access](may_restrict).
+            /// Stands for an unreadable text that [may restrict access](may_restrict).
             pub(crate) fn refused(text: &str) -> Self {
                 Self { text: text.into(), level: Arc::new(Level { refused: true, ..Level::default() }) }
             }
@@ -177,18 +177,18 @@ impl Value for AuthSnippet {
 
     fn parse(text: &str) -> Option<Self> {
         let level = read::read(text, Context::Auth).ok()?;
-        // The variables of other snippets have no value there.
+        // The variables of other snippets have no value in it.
         (level.needs.is_empty() && !level.set_request.is_empty()).then_some(Self(level.set_request))
     }
 }
 
-/// The same for the service of `global-auth-url`.
+/// The fields for the service of `global-auth-url`.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub enum GlobalAuthSnippet {
     /// There is none.
     #[default]
     Unset,
-    /// It can't be read, so that what the service would guard is denied.
+    /// It can't be read, so the paths that the service would guard are denied.
     Unreadable,
     /// The fields.
     Fields(AuthSnippet),

@@ -1,7 +1,7 @@
-//! A valid and an invalid value of each annotation, for tests: those of reading, and those that compare `explain` with the proxy for random
-//! objects (`crates/fairway/src/explain/differential.rs`), which include this file.
+//! A valid and an invalid value of each annotation for two kinds of tests: those of reading, and those that compare `explain` with the
+//! proxy for random objects (`crates/fairway/src/explain/differential.rs`), which include this file.
 
-/// Each annotation that works: a valid value, an invalid one.
+/// Each annotation that works, with a valid and an invalid value.
 pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
     ("ssl-ciphers", "ECDHE-RSA-AES128-GCM-SHA256", "AES128-SHA"),
     ("ssl-prefer-server-ciphers", "false", "x"),

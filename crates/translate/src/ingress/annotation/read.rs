@@ -52,9 +52,9 @@ pub struct IngressAnnotations {
     pub backend_secret: Option<ObjectRef>,
     /// How an endpoint is chosen.
     pub balancing: Balancing,
-    /// How endpoints are asked whether they are healthy.
+    /// How the health of endpoints is checked.
     pub health: HealthChecks,
-    /// What is said about its changes.
+    /// Reports about its changes.
     pub observation: Observation,
     /// Session affinity.
     pub affinity: Affinity,
@@ -84,7 +84,7 @@ impl IngressAnnotations {
     }
 }
 
-/// This version of the Ingress must not be loaded; the diagnostics say why.
+/// This version of the Ingress must not be loaded; the diagnostics have the reasons.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, thiserror::Error)]
 #[error("the annotations of the Ingress are not acceptable")]
 pub struct Rejected;
@@ -98,8 +98,8 @@ pub struct Rules {
     pub word_blocklist: Vec<String>,
     /// `--enable-ssl-passthrough`.
     pub ssl_passthrough: bool,
-    /// ConfigMap `allow-snippet-annotations`. Snippets are never run; if true, an Ingress with one is denied, since the snippet
-    /// might contain a restriction; if false, they are dropped, as in ingress-nginx.
+    /// ConfigMap `allow-snippet-annotations`. Snippets are never run. If true, an Ingress with an unreadable one is denied, since the
+    /// snippet may contain a restriction; if false, they are dropped, as in ingress-nginx.
     pub snippets: bool,
     /// ConfigMap `allow-cross-namespace-resources`: annotations may name Secrets of other namespaces.
     pub other_namespaces: bool,
@@ -166,7 +166,7 @@ pub(crate) fn forbidden_word<'r>(value: &str, rules: &'r Rules) -> Option<&'r st
 /// Reads all annotations of an Ingress, and reports everything that is wrong.
 ///
 /// # Errors
-/// The Ingress must not be loaded in this version; diagnostics of severity `Error` say why.
+/// The Ingress must not be loaded in this version; the diagnostics of severity `Error` have the reasons.
 pub fn read(
     annotations: &Annotations<'_>,
     rules: &Rules,
@@ -179,7 +179,7 @@ pub fn read(
     for (name, value) in annotations.iter() {
         match known(name) {
             Some(known) if known.spec.risk > rules.risk_level => {}
-            // An empty value is an absent one, except for a URL that a template may have lost: it was to restrict access.
+            // An empty value counts as absent, except for a URL, which a template may have lost: it was meant to restrict access.
             Some(known) if !value.is_empty() || known.spec.name == "auth-url" => reading.known(known, value),
             Some(_) => {}
             None => reading.unknown(name),
@@ -245,7 +245,7 @@ impl Reading<'_> {
         }
     }
 
-    /// The name that is set and takes precedence over this one: an alias yields to the name and to the aliases before it.
+    /// The name that is set and takes precedence over this one: an alias yields to the name and to earlier aliases.
     fn overruling(&self, known: &Known) -> Option<&'static str> {
         if known.spec.aliases.is_empty() {
             return None;
@@ -255,7 +255,7 @@ impl Reading<'_> {
     }
 
     fn invalid(&mut self, known: &Known, value: &str) {
-        // A check that was requested but isn't understood must not be left out. `false` requests none.
+        // A check that was requested but isn't understood must not be left out. `false` doesn't request one.
         let unchecked = || known.name == "proxy-ssl-verify" && bool::parse(value) != Some(false);
         let on_invalid = match known.spec.on_invalid {
             OnInvalid::Drop if unchecked() && self.annotations.value("proxy-ssl-secret").is_some() => OnInvalid::Deny,
@@ -273,7 +273,7 @@ impl Reading<'_> {
             }
         };
         let (mut reason, mut value) = (Reason::AnnotationParsingFailed, value);
-        // The syntax is long, so what is wrong is named.
+        // The syntax is long, so the message names the fault.
         let wrong = match known.name {
             "auth-url" => AuthUrl::read(value).err().map(|wrong| format!("{wrong}: ")),
             _ => None,
@@ -393,7 +393,7 @@ impl Reading<'_> {
             self.report(Severity::Error, reason, "backend-protocol", value, message.to_owned()).unserved = true;
         }
         if self.out.cross_origin.origins.is_none() && self.annotations.value("cors-allow-origin").is_some() {
-            // Nothing says that all origins were meant.
+            // Nothing says that all origins were meant, so none is admitted.
             self.out.cross_origin.enabled = None;
         }
         if let Some(origins) = self.out.cross_origin.origins.as_ref().filter(|origins| !origins.left_out().is_empty()) {
@@ -429,7 +429,7 @@ impl Reading<'_> {
         }
     }
 
-    /// Which Secret has the users. Without one, nobody is admitted.
+    /// Finds the Secret with the users. Without one, all users are refused.
     fn user_authentication(&mut self) {
         let users = &self.out.user_auth;
         let Some(kind) = users.kind else { return };
@@ -452,7 +452,7 @@ impl Reading<'_> {
         self.report(Severity::Error, reason, name, value, message).unserved = true;
     }
 
-    /// The ConfigMap of headers for the authentication service has to lie beside the Ingress.
+    /// The ConfigMap of headers for the authentication service has to be in the same namespace.
     fn headers_for_service(&mut self) {
         let external = &mut self.out.external_auth;
         let (own, others) = (&self.annotations.origin().namespace, self.rules.other_namespaces);
@@ -466,7 +466,7 @@ impl Reading<'_> {
         }
     }
 
-    /// Which Secret is meant. One that can't be had closes the hosts: they were to be closed to most.
+    /// Finds the Secret. If it is unavailable, the hosts are closed, since they were meant to be closed to most clients.
     fn client_certificates(&mut self) {
         let Some(secret) = &self.out.client_certificates.secret else { return };
         let secret = secret.as_str().to_owned();
@@ -496,7 +496,7 @@ impl Reading<'_> {
         }
     }
 
-    /// Finds the Secret, and reports what can't work.
+    /// Finds the Secret, and reports combinations that can't work.
     fn backend_tls(&mut self) {
         let tls = &self.out.backend_tls;
         let verify = tls.verify == Some(Switch::On);

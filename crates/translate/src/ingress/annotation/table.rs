@@ -20,7 +20,7 @@ use crate::value::{
 };
 use crate::verdict::Verdict::{self, Differs};
 
-/// How our own annotations differ.
+/// How Fairway's own annotations differ.
 const OWN: &str = "an annotation of Fairway's own";
 
 /// How `canary` differs.

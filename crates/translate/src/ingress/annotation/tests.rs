@@ -22,14 +22,14 @@ fn read_all(annotations: &[(&str, &str)]) -> (Result<IngressAnnotations, Rejecte
     read_with(&Rules { ssl_passthrough: true, ..Rules::default() }, annotations)
 }
 
-/// What `field` becomes for a value that is read without complaint.
+/// The value of `field` for an annotation that is read without complaint.
 fn taken<T>(name: &str, value: &str, field: impl Fn(&IngressAnnotations) -> Option<T>) -> T {
     let (out, diagnostics) = read_all(&[(name, value)]);
     assert!(diagnostics.is_empty(), "{name}: {diagnostics:?}");
     field(&out.expect("accepted")).unwrap_or_else(|| panic!("{name}: {value} is valid"))
 }
 
-/// Annotations that aren't read by themselves: without a Secret nobody is admitted, and snippets have to be allowed.
+/// Annotations that can't be read alone: users need a Secret, and snippets have to be allowed.
 const NEEDS_OTHERS: [&str; 4] = ["auth-type", "auth-snippet", "configuration-snippet", "server-snippet"];
 
 #[test]
@@ -85,7 +85,7 @@ fn invalid_values_are_reported_and_end_as_the_table_says() {
         assert_eq!(found.reason, Reason::AnnotationParsingFailed);
         let expected = format!("expected {}; {}", spec.syntax, spec.on_invalid.consequence());
         match *name {
-            // What is wrong comes first.
+            // The message begins with the fault.
             "auth-url" => assert!(found.message.ends_with(&expected), "{}", found.message),
             _ => assert_eq!(found.message, expected),
         }
@@ -102,7 +102,7 @@ fn invalid_values_are_reported_and_end_as_the_table_says() {
 
 #[test]
 fn empty_values_are_absent() {
-    // Only the risk is a matter of the name alone.
+    // Only the risk depends on the name alone.
     let rules = Rules { risk_level: RiskLevel::Critical, snippets: true, ..Rules::default() };
     // A template may have lost this URL, which was to restrict access.
     assert_eq!(read_all(&[("auth-url", "")]).0.map(|read| read.denial), Ok(Denial::Locations));
@@ -136,7 +136,7 @@ fn alias_counts_only_where_the_name_is_absent_or_empty() {
     assert_eq!(networks(&[old, ("allowlist-source-range", "")]), (some("10.0.0.0/8"), Denial::None, 0));
     assert_eq!(networks(&[old, ("allowlist-source-range", "192.0.2.0/24")]), (some("192.0.2.0/24"), Denial::None, 1));
     assert_eq!(networks(&[("whitelist-source-range", "x")]), (None, Denial::Locations, 1));
-    // The old name, valid or not, has no say beside the new one.
+    // The old name, valid or not, doesn't count beside the new one.
     let both = [("whitelist-source-range", "x"), ("allowlist-source-range", "192.0.2.0/24")];
     assert_eq!(networks(&both), (some("192.0.2.0/24"), Denial::None, 1));
     let both = [old, ("allowlist-source-range", "x")];
@@ -363,8 +363,8 @@ proptest! {
     }
 }
 
-/// A struct of options stays small enough to keep one for each of 10,000 Ingresses, though equal ones are shared: 16 bytes for each
-/// annotation on average.
+/// A struct of options stays small enough to keep one for each of 10,000 Ingresses, although equal ones are shared: 16 bytes per annotation
+/// on average.
 #[test]
 fn options_are_small() {
     let (size, count) = (size_of::<IngressAnnotations>(), EXAMPLES.len());

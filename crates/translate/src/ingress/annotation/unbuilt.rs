@@ -1,6 +1,6 @@
-//! The rest of ingress-nginx's annotations: refused for good, or without effect.
+//! The rest of ingress-nginx's annotations: never to be built, or without effect.
 //!
-//! Authentication that isn't built denies. So does a snippet where snippets were allowed, since it may hold a restriction.
+//! Authentication that isn't built denies access. So does a snippet if snippets are allowed, since it may hold a restriction.
 
 use super::{Denial, Meanwhile, OnInvalid, Scope, Spec};
 use crate::value::RiskLevel;
@@ -28,7 +28,7 @@ const SNIPPETS: Verdict = Refused {
 const GLOBAL_RATE_LIMIT: Verdict = Harmless("ingress-nginx removed it in release 1.12 and ignores it");
 const REMOVED: Verdict = Harmless("ingress-nginx removed it and ignores it");
 
-/// A row is `"name" | "alias": "syntax" [Scope, Risk] meanwhile, verdict`, `, neutral "…"` where values lose nothing.
+/// A row is `"name" | "alias": "syntax" [Scope, Risk] meanwhile, verdict`, and `, neutral "…"` for values that lose nothing.
 macro_rules! unbuilt {
     ($(
         $(#[doc = $doc:literal])+

@@ -1,4 +1,4 @@
-//! Which certificate each host has, and whether it has an entry for one at all.
+//! The certificate of each host, and whether the host has an entry for one at all.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub(super) struct Choice {
     pub(super) entry: bool,
     /// The certificate, if it isn't the default one.
     pub(super) certificate: Option<CertificateName>,
-    /// Another one with another kind of key, for clients that can't verify the first.
+    /// Another certificate, with another kind of key, for clients that can't verify the first.
     pub(super) alternative: Option<CertificateName>,
     /// The finding for the Ingress that decided.
     pub(super) diagnostic: Option<Box<(ObjectKey, Diagnostic)>>,
@@ -57,7 +57,7 @@ impl Hosts {
         due
     }
 
-    /// The certificate of a host: the oldest Ingress of the host with a `tls` section decides.
+    /// The certificate of a host: the oldest Ingress of the host that has a `tls` section decides.
     ///
     /// Its entry that lists the host names the Secret. If none does, the first of its Secrets that covers the host counts. A Secret
     /// that is missing, broken, or doesn't cover the host means the default certificate.
@@ -102,7 +102,7 @@ impl Hosts {
         good.find(|good| good.key_kind != *kind && good.covers(pattern)).map(|good| good.certificate.name.clone())
     }
 
-    /// Whether a certificate entry exists for this name: its own, or that of the wildcard around it.
+    /// Whether a certificate entry exists for this name, its own or that of the wildcard that covers it.
     pub(super) fn has_entry(&self, pattern: &HostPattern) -> bool {
         self.names.get(pattern).is_some_and(|state| state.choice.entry) || self.has_wildcard_entry(pattern)
     }
@@ -113,8 +113,8 @@ impl Hosts {
         self.names.get(&HostPattern::Label(parent)).is_some_and(|state| state.choice.entry)
     }
 
-    /// The certificate for another name of a host: that of the host if it covers the name, else the first that does among all
-    /// Secrets in `spec.tls` of the host's Ingresses.
+    /// The certificate for another name of a host: the host's own if it covers the name, otherwise the first that does among all Secrets in
+    /// `spec.tls` of the host's Ingresses.
     pub(super) fn certificate_for(
         &self,
         pattern: &HostPattern,

@@ -1,4 +1,4 @@
-//! What all snippets that concern a location make of it: those of the ConfigMap, the host's and its own.
+//! The combined effect of all snippets that concern a location: the ConfigMap's, the host's and its own.
 
 use std::sync::Arc;
 
@@ -17,10 +17,10 @@ pub(crate) struct HostLevels {
     steps: Option<Arc<Snippet>>,
 }
 
-/// What snippets make of the paths of one Ingress on a host.
+/// The effect of snippets on the paths of one Ingress on a host.
 #[derive(Debug)]
 pub(crate) struct Effect {
-    /// What is in effect there.
+    /// The combined level of the paths.
     pub(crate) level: Level,
     filters: Vec<Filter>,
     /// Why the paths must be denied.
@@ -28,7 +28,7 @@ pub(crate) struct Effect {
 }
 
 impl HostLevels {
-    /// The levels of a host, of which `own` is the snippet of its first Ingress with one; `None` if no level says anything.
+    /// The levels of a host, of which `own` is the snippet of its first Ingress with one; `None` if all levels are empty.
     pub(crate) fn new(config: &GlobalConfig, own: Option<&ServerSnippet>) -> Option<Self> {
         let levels = [&config.http_snippet.level, &config.server_snippet.level, &config.location_snippet.level];
         if own.is_none() && levels.iter().all(|level| level.is_empty()) {
@@ -44,7 +44,7 @@ impl HostLevels {
         Some(Self { http, server, location: config.location_snippet.level.clone(), steps })
     }
 
-    /// The paths that `location` blocks take: how they are matched, and what is in effect there or why they must be denied.
+    /// The paths that `location` blocks take: how they are matched, and their filters or why they must be denied.
     pub(crate) fn locations(&self) -> impl Iterator<Item = (&LocationLevel, Result<Vec<Filter>, Box<str>>)> {
         let outer = self.server.for_locations();
         self.server.locations.iter().map(move |location| {
@@ -62,7 +62,7 @@ impl HostLevels {
 }
 
 impl Effect {
-    /// What the levels of a host, if it has any, and the snippet of an Ingress make of its paths.
+    /// The combined effect of the levels of a host, if it has any, and the snippet of an Ingress on its paths.
     pub(crate) fn new(
         host: Option<&HostLevels>,
         own: Option<&LocationSnippet>,

@@ -1,4 +1,4 @@
-//! What to use in place of directives that are not read.
+//! What to use instead of directives that are not read.
 
 /// Directives by name or by the start of their names, and what to use instead.
 const INSTEAD: &[(&str, &str)] = &[
@@ -50,7 +50,7 @@ const INSTEAD: &[(&str, &str)] = &[
     ("large_client_header_buffers", "the key large-client-header-buffers of the ConfigMap"),
 ];
 
-/// What to use in place of a directive.
+/// What to use instead of a directive.
 pub(super) fn instead(name: &str) -> Option<&'static str> {
     let exact = INSTEAD.iter().find(|(own, _)| *own == name);
     let start = || INSTEAD.iter().filter(|(own, _)| name.starts_with(own)).max_by_key(|(own, _)| own.len());

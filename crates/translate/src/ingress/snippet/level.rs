@@ -1,4 +1,4 @@
-//! What the directives of one level ask for, and how levels inherit: nginx's rules, which depend on the directive.
+//! What the directives of one level ask for, and how levels inherit: by nginx's rules, which depend on the directive.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use fairway_model::{
     Substitution, Template, UpstreamTls, VariableMap,
 };
 
-/// One level: what a snippet says at its top, or in a block of `if`.
+/// One level: the directives at the top of a snippet, or in an `if` block.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Level {
     /// `proxy_hide_header`.
@@ -60,7 +60,7 @@ pub(crate) struct Level {
     pub(super) locations: Vec<LocationLevel>,
     /// Variables that it sets.
     pub(super) declares: BTreeSet<String>,
-    /// Variables that it uses and that no text but another snippet can declare.
+    /// Variables that it uses and that only another snippet can declare.
     pub(super) needs: BTreeSet<String>,
     /// What it asks for, in plain words, with lines.
     pub(super) words: Vec<String>,
@@ -76,22 +76,22 @@ pub(crate) struct LocationLevel {
     pub(super) level: Box<Level>,
 }
 
-/// A step, before it is known what its block inherits.
+/// A step, before the inheritance of its block is resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum LevelStep {
     Plain(SnippetStep),
-    /// `return` with a text, whose type is that of the level.
+    /// `return` with a text, which has the type of the level.
     Text(u16, Box<str>),
     If(SnippetTest, Box<Level>),
 }
 
 impl Level {
-    /// Whether nothing is asked for.
+    /// Whether it asks for nothing.
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// One level of two texts, in order.
+    /// The level of two texts one after the other.
     pub(crate) fn joined(&self, other: &Self) -> Self {
         let mut all = self.clone();
         all.hide.extend_from_slice(&other.hide);
@@ -136,14 +136,14 @@ impl Level {
         if all.substitutes.is_empty() {
             all.substitutes.clone_from(&outer.substitutes);
         }
-        // What is inherited has its variables with it.
+        // Inherited directives bring their variables along.
         all.needs.extend(outer.needs.iter().cloned());
         all.refused |= outer.refused;
         all.inherit_settings(outer);
         all
     }
 
-    /// What is set at most once.
+    /// Inherits the settings that can be set only once.
     fn inherit_settings(&mut self, outer: &Self) {
         macro_rules! inherit {
             ($($field:ident)+) => {
@@ -156,19 +156,19 @@ impl Level {
             default_type cookie_flags tls_name tls_sni connect_timeout read_timeout send_timeout max_body real_ip);
     }
 
-    /// The level of a host for its locations: in ingress-nginx each location sets request fields itself, so that it inherits none.
+    /// The level of a host for its locations, which inherit no request fields: in ingress-nginx each location sets these itself.
     pub(crate) fn for_locations(&self) -> Self {
         Self { set_request: Vec::new(), steps: Vec::new(), locations: Vec::new(), ..self.clone() }
     }
 
-    /// The names that no other level in effect declares.
+    /// A name that is needed and that no level in effect declares.
     pub(crate) fn undeclared<'a>(&'a self, outer: &[&Self]) -> Option<&'a str> {
         let declared =
             |name: &&String| self.declares.contains(*name) || outer.iter().any(|level| level.declares.contains(*name));
         self.needs.iter().find(|name| !declared(name)).map(String::as_str)
     }
 
-    /// The model's form, if there is anything to do. `maps` are those of the `http` block.
+    /// The form of the model, if there is anything to do. `maps` are those of the `http` block.
     pub(crate) fn snippet(&self, of_host: bool, maps: &[VariableMap]) -> Option<Snippet> {
         let mut steps = self.needed_maps(maps);
         let has_maps = !steps.is_empty();
@@ -180,11 +180,11 @@ impl Level {
         (!empty).then_some(Snippet { of_host, methods, steps, edits })
     }
 
-    /// The maps that are used, each before those that use it.
+    /// The maps that are used, each one before the maps that use it.
     fn needed_maps(&self, maps: &[VariableMap]) -> Vec<SnippetStep> {
         let mut wanted: BTreeSet<&str> = self.needs.iter().map(String::as_str).collect();
         let mut chosen = Vec::new();
-        // A map may use those before it only, so one pass from the end finds all.
+        // A map may use only earlier ones, so one pass from the end finds all.
         for map in maps.iter().rev() {
             if wanted.contains(&*map.name) {
                 let values = map.entries.iter().map(|(_, value)| value).chain([&map.source, &map.default]);
@@ -224,7 +224,7 @@ impl Level {
         for (at, edit) in self.set_request.iter().enumerate() {
             let again = self.set_request[..at].iter().any(|other| other.is_about(edit.name().as_str().as_bytes()));
             match edit.change() {
-                // nginx sends every line that is set.
+                // nginx sends every line that a directive sets.
                 Change::Set(value) if again => {
                     request.push(FieldEdit::new(edit.name().clone(), Change::Add(value.clone())));
                 }
@@ -248,7 +248,7 @@ impl Level {
         }
     }
 
-    /// The address rules after those of the annotations, if there are any here.
+    /// The address rules after those of the annotations, if this level has any.
     pub(crate) fn access(&self, before: Option<&fairway_model::AccessList>, or_auth: bool) -> Option<AccessRules> {
         if self.rules.is_empty() && self.except.is_none() {
             return None;
@@ -273,7 +273,7 @@ impl Level {
         Some(AccessRules { rules, except, or_auth })
     }
 
-    /// Whether anything differs in how requests are forwarded.
+    /// Whether it changes how requests are forwarded.
     pub(crate) fn changes_policy(&self) -> bool {
         self.connect_timeout.is_some()
             || self.read_timeout.is_some()
@@ -283,7 +283,7 @@ impl Level {
             || self.tls_sni.is_some()
     }
 
-    /// A policy with what is set here.
+    /// The policy with the values that are set here.
     pub(crate) fn changed(&self, policy: &ForwardPolicy) -> ForwardPolicy {
         let tls = policy.tls.as_ref().map(|tls| {
             let name = self.tls_name.clone().or_else(|| tls.name.clone());
@@ -299,12 +299,12 @@ impl Level {
         }
     }
 
-    /// The variables that the answer of an authentication service sets.
+    /// The variables to set from the answer of an authentication service.
     pub(crate) fn auth_sets(&self) -> &[AuthVariable] {
         &self.auth_sets
     }
 
-    /// What becomes of the attributes of backends' cookies.
+    /// The changes of the attributes of backends' cookies.
     pub(crate) fn cookie_flags(&self) -> &[CookieFlags] {
         self.cookie_flags.as_deref().unwrap_or_default()
     }

@@ -42,7 +42,7 @@ impl<'a> Lexer<'a> {
     /// The next token and its line; `None` at the end.
     ///
     /// # Errors
-    /// Text that nginx would not read, or with control characters, which no value may have.
+    /// Text that nginx would not read, or text with control characters, which no value may have.
     pub(super) fn next(&mut self) -> Result<Option<(u32, Token)>, Fault> {
         let first = loop {
             match self.step() {

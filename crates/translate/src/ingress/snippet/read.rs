@@ -25,12 +25,12 @@ use crate::value::{NginxTime, Size, Value};
 use crate::variable::has_no_value;
 use crate::verdict::nearest;
 
-/// What there is about texts as a whole.
+/// State that concerns a text as a whole.
 struct Reader {
     declares: BTreeSet<String>,
     needs: BTreeSet<String>,
     words: Vec<String>,
-    /// Whether a pattern comes before, so that `$1` may mean something.
+    /// Whether a pattern precedes, so that `$1` may have a value.
     has_groups: bool,
 }
 
@@ -56,7 +56,7 @@ impl Reader {
     }
 }
 
-/// One directive on its way into a level.
+/// One directive as it is added to a level.
 struct One<'r> {
     reader: &'r mut Reader,
     level: &'r mut Level,
@@ -73,7 +73,7 @@ impl One<'_> {
         read.ok_or_else(|| self.fault(format!("expected {what}")))
     }
 
-    /// Notes what the directive asks for, in plain words.
+    /// Records what the directive asks for, in plain words.
     fn told(&mut self, words: impl AsRef<str>) {
         let place = match self.context {
             Context::ServerIf | Context::LocationIf => "if so, ",
@@ -317,7 +317,7 @@ impl One<'_> {
         Ok(edit)
     }
 
-    /// A text with variables. `early` says that it is needed before there is a response.
+    /// A text with variables. `early` is whether it is needed before there is a response.
     fn template(&mut self, text: &str, early: bool) -> Result<Template, Fault> {
         if text.len() > crate::limit::FIELD_VALUE {
             return Err(self.fault(format!("expected at most {} bytes", crate::limit::FIELD_VALUE)));
@@ -338,7 +338,7 @@ impl One<'_> {
                     self.expected(known.then_some(()), &format!("a pattern before it with a group for ${name}"))?;
                 }
                 Variable::Unknown(name) if self.reader.declares.contains(&**name) => {}
-                // Only `auth_request_set` has use for it, and says so of any other name.
+                // Only `auth_request_set` can use such a variable, and reports any other name itself.
                 Variable::Unknown(name)
                     if name.starts_with("upstream_cookie_") && self.directive.name == "auth_request_set" => {}
                 Variable::Unknown(name) if has_no_value(name) => {

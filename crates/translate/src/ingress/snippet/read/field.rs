@@ -18,7 +18,7 @@ impl One<'_> {
             _ => return Err(self.fault("expected always, or nothing, after the value")),
         };
         let template = self.template(&value, false)?;
-        // Of these there is one in a response.
+        // A response has only one of these fields.
         let single = ["Last-Modified", "ETag"].iter().any(|own| own.eq_ignore_ascii_case(&name));
         let change = match (value.is_empty(), single) {
             (true, true) => Change::Remove,

@@ -1,4 +1,4 @@
-//! Directives that change what a backend answers: its age, its cookies, texts in its pages.
+//! Directives that change a backend's response: its age, its cookies, texts in its pages.
 
 use fairway_model::{CookieFlags, Cookies, FieldEdit, ResponseEdit, SearchRegex};
 
@@ -7,7 +7,7 @@ use super::field::ORDINARY;
 use crate::ingress::snippet::Fault;
 use crate::value::{NginxTime, Value};
 
-/// Bytes of a text that is searched for. Each byte of a body may be compared with that many.
+/// The longest text to search for, in bytes. Each byte of a body may be compared with that many.
 // No limit of its own: a longer text refuses its snippet.
 const SEARCHED: usize = 1024;
 

@@ -1,4 +1,4 @@
-//! Directives that decide who may pass, and the blocks that hold for some requests only.
+//! Directives that decide who may pass, and the blocks that apply to some requests only.
 
 use fairway_model::{MethodRules, NetworkSet, PathMatch, SnippetTest, Template};
 
@@ -45,7 +45,7 @@ impl One<'_> {
         Ok(())
     }
 
-    /// A `location` of a server. Nothing but its directives is there: what they don't answer is 404, as for a file that nginx lacks.
+    /// A `location` of a server. It has only its directives: requests that they don't answer get 404, as for a file that nginx lacks.
     pub(super) fn location(&mut self) -> Result<(), Fault> {
         let [first, second] = [self.argument(0).to_owned(), self.argument(1).to_owned()];
         let (kind, text) = if second.is_empty() { ("", &*first) } else { (&*first, &*second) };

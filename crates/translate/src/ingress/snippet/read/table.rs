@@ -12,12 +12,12 @@ pub(crate) enum Context {
     /// `if` of a location.
     LocationIf = 32,
     LimitExcept = 64,
-    /// The location that asks an authentication service.
+    /// The location that calls an authentication service.
     Auth = 128,
 }
 
 impl Context {
-    /// That of an annotation or key, by its name.
+    /// The context of an annotation or key, by its name.
     pub(in crate::ingress::snippet) fn of(name: &str) -> Option<Self> {
         Some(match name {
             "configuration-snippet" | "location-snippet" => Self::Location,
