@@ -1,4 +1,4 @@
-//! `fairway run`: controller and proxy in one process, for small installs and for the switch from ingress-nginx.
+//! `fairway run`: controller and proxy in one process, for small installations and for switching from ingress-nginx.
 
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
@@ -32,7 +32,7 @@ pub(crate) mod webhook;
 
 use webhook::Webhook;
 
-/// Runs the command until it is asked to end.
+/// Runs the command until it is asked to stop.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let Some(flags) = role::begin(matches, "run") else { return Ok(ExitCode::SUCCESS) };
     let log = role::access_log(matches)?;
@@ -54,7 +54,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     proxy_config.findings = shown(controller.findings());
     proxy_config.channel = Some(ChannelSource::new(Alone("run")));
     proxy_config.unreachable = reported(controller.reporter());
-    // No listener yet: requests before the first complete configuration would get a 404.
+    // There is no listener yet: requests before the first complete configuration would get a 404.
     let proxy = Proxy::start(Snapshot::default(), proxy_config).context(NO_PORT)?;
     if let Some(address) = proxy.admin_address() {
         info!(%address, "health and metrics");
@@ -69,7 +69,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Why a process with an admin server may not start.
+/// Why a process with an admin server can't start.
 pub(crate) const NO_PORT: &str =
     "the proxy cannot start; choose another port for health and metrics with --healthz-port";
 
@@ -99,18 +99,18 @@ pub(super) fn config(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Cont
     Ok(config)
 }
 
-/// The runtime of everything but the workers.
+/// The runtime for everything except the workers.
 pub(super) fn runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().thread_name("control").build()
 }
 
-/// The admission webhook, if there is one.
+/// The admission webhook, if it is enabled.
 pub(super) fn webhook(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Option<Webhook>> {
     let authority = matches.get_one::<PathBuf>("validating-webhook-client-authority");
     Webhook::bind(flags, authority.cloned())
 }
 
-/// Answers the admission webhook in the background.
+/// Answers admission reviews in the background.
 pub(super) fn answer_reviews(runtime: &Runtime, webhook: Option<Webhook>, controller: &Controller) {
     if let Some(webhook) = webhook {
         let reviewer = controller.reviewer();
@@ -122,7 +122,7 @@ pub(super) fn answer_reviews(runtime: &Runtime, webhook: Option<Webhook>, contro
     }
 }
 
-/// A client of the API server. Looks up what must be known of the own pod before objects can be translated.
+/// Connects to the API server, and looks up what translation needs to know about our own pod.
 pub(super) fn connect(runtime: &Runtime, flags: &Flags, config: &mut ControllerConfig) -> anyhow::Result<Client> {
     let client = runtime.block_on(fairway_controller::connect(&config.api)).map_err(|error| match error {
         ConnectError::InCluster(_) => {
@@ -142,7 +142,7 @@ pub(super) fn shown(findings: Findings) -> FindingSource {
     FindingSource::new(move || findings.list().into_iter().map(report::shown).collect())
 }
 
-/// Reports backends that can't be reached from the proxy to the controller.
+/// Reports unreachable backends from the proxy to the controller.
 fn reported(reporter: Reporter) -> UnreachableSink {
     UnreachableSink::new(move |one| {
         let endpoints = one.endpoints.into_iter().map(|(address, reason)| (address, reason.as_str().into())).collect();
@@ -165,7 +165,7 @@ fn known(zone: Result<String, NoZone>) -> Option<String> {
     }
 }
 
-/// Makes a port held by another process an error at the start, not in the middle of the first synchronisation.
+/// Reports a port held by another process at startup, not in the middle of the first synchronisation.
 fn check_addresses(options: &Options) -> anyhow::Result<()> {
     for address in options.http.iter().chain(&options.https) {
         TcpListener::bind(address).with_context(|| {

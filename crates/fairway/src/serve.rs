@@ -1,5 +1,5 @@
-//! The life of the process after its setup: it becomes ready with the first complete configuration, serves, and finishes what is in
-//! progress, whatever makes it end.
+//! The life of the process after setup: it becomes ready with the first complete configuration, serves, and completes what is in progress,
+//! whatever the reason for stopping.
 
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -19,24 +19,23 @@ use crate::flags::Flags;
 use crate::handover::Handover;
 use crate::wiring;
 
-/// After a failure of the controller: the longest time to accept connections before draining, and the longest time to drain.
-/// Perhaps no replica accepts new connections meanwhile, so it must not last as long as a WebSocket may.
+/// After a failure of the controller: the longest time to accept connections before draining, and the longest time to drain. Other replicas
+/// may accept no new connections meanwhile, so it must not last as long as a WebSocket may.
 const FAILURE_DRAIN: Duration = Duration::from_secs(10);
 
-/// What decides what is served: the controller, or the connection to one.
+/// Decides what is served: the controller, or the connection to one.
 pub(crate) struct Control {
     /// Becomes `true` once the first complete configuration is live.
     ready: watch::Receiver<bool>,
     task: JoinHandle<anyhow::Result<()>>,
-    /// Raised when the process is asked to end.
+    /// Raised when the process is asked to stop.
     leave: watch::Sender<bool>,
-    /// Raised when nothing is served any more.
+    /// Raised when the process has stopped serving.
     stop: watch::Sender<bool>,
 }
 
 impl Control {
-    /// Starts it, in the context of a runtime. `run` gets the flags that are raised when the process is asked to end, and when nothing
-    /// is served any more.
+    /// Starts it within a runtime. `run` gets the flags that are raised when the process is asked to stop, and when it has stopped serving.
     pub(crate) fn start<F, E>(ready: watch::Receiver<bool>, run: impl FnOnce(Flag, Flag) -> F) -> Self
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
@@ -50,19 +49,19 @@ impl Control {
     }
 }
 
-/// Something that happens once.
+/// An event that happens once.
 pub(crate) struct Flag(watch::Receiver<bool>);
 
 impl Flag {
-    /// A flag, and what raises it.
+    /// A flag, and the sender that raises it.
     pub(crate) fn new() -> (watch::Sender<bool>, Self) {
         let (raise, raised) = watch::channel(false);
         (raise, Self(raised))
     }
 
-    /// Resolves when it has happened.
+    /// Resolves once the flag is raised.
     pub(crate) async fn raised(mut self) {
-        // The sender is gone and can't raise the flag, which ends the wait as well.
+        // If the sender is gone it can't raise the flag any more, which also ends the wait.
         let _ = self.0.wait_for(|raised| *raised).await;
     }
 }
@@ -71,11 +70,11 @@ impl Flag {
 pub(crate) struct Choices {
     /// The class that is served, for the log.
     pub(crate) class: String,
-    /// How long connections are accepted after the request to end.
+    /// How long connections are accepted after the request to stop.
     pub(crate) grace: Duration,
     /// How long the process stays after draining.
     pub(crate) after: Duration,
-    /// The process before and the one after, if sockets are handed over.
+    /// Hands sockets over from the previous process and to the next one, if enabled.
     pub(crate) handover: Option<Arc<Handover>>,
 }
 
@@ -121,7 +120,7 @@ pub(crate) async fn serve(
             error!(error = %format_args!("{failure:#}"), "the controller failed; draining before the restart");
             let most = if lifecycle.stage() == Stage::Starting { Duration::ZERO } else { FAILURE_DRAIN };
             (grace, deadline) = (grace.min(most), deadline.min(FAILURE_DRAIN));
-            // Kubernetes doesn't know that the process is ending: only the probe makes it send traffic elsewhere.
+            // Kubernetes doesn't know that the process is stopping: only the probe makes it send traffic elsewhere.
             lifecycle.draining();
         }
     }
@@ -131,7 +130,7 @@ pub(crate) async fn serve(
         let drained = proxy.drain(grace, deadline).await;
         info!(cut = drained.cut, "drained");
         let _ = stop.send(true);
-        // After a failure there is nothing to wait for, and every moment counts until a new process serves.
+        // After a failure there is nothing to wait for, and every moment until a new process serves counts.
         if !failed {
             if let Err(error) = end_of(task.await) {
                 error!(error = %format_args!("{error:#}"), "the controller failed while it ended");
@@ -142,7 +141,7 @@ pub(crate) async fn serve(
     };
     let at_once = async {
         if failed {
-            // The first signal asks for the end that is already under way.
+            // The first signal requests the shutdown that is already in progress.
             signal().await;
         }
         signal().await;
@@ -155,7 +154,7 @@ pub(crate) async fn serve(
     failure.map_or(Ok(()), Err)
 }
 
-/// On a terminal, explains after Ctrl-C what the process waits for and how to end it at once.
+/// On a terminal, explains after Ctrl-C what the process waits for, and how to stop it at once.
 fn notice(grace: Duration, deadline: Duration) {
     if std::io::stderr().is_terminal() {
         eprintln!("{}", notice_text(grace, deadline));
@@ -173,7 +172,7 @@ fn notice_text(grace: Duration, deadline: Duration) -> String {
     )
 }
 
-/// Sets the probes to live when the first complete configuration is, and every listener for HTTP and HTTPS is open. Never ends.
+/// Reports ready once the first complete configuration is live and every listener for HTTP and HTTPS is open. Never ends.
 async fn become_ready(
     mut ready: watch::Receiver<bool>,
     mut open: watch::Receiver<bool>,

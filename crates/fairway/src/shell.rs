@@ -1,4 +1,4 @@
-//! Completions and manual pages, generated from the same description of the command line as the help.
+//! Completions and manual pages, generated from the same command line description as the help.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
-//! `fairway status` and `kubectl fairway status`: how the processes of an install stand to each other, as each of them says at
-//! `/debug/channel`; of a cluster also which Ingresses are served. Nothing is written.
+//! `fairway status` and `kubectl fairway status`: the state of an installation's processes, as each reports it at `/debug/channel`; for a
+//! cluster, also which Ingresses are served. It writes nothing.
 
 pub(crate) mod ask;
 mod ingress;
@@ -21,29 +21,29 @@ use crate::{cli, cluster};
 use ingress::ServedIngresses;
 use standing::Standing;
 
-/// Where the processes of a pod answer.
+/// The ports where a pod's processes answer.
 const PORTS: [u16; 2] = [10254, 10255];
 
 /// The report, as described by `docs/schema/status.json`.
 #[derive(Debug, Serialize)]
 struct Status {
     processes: Vec<Process>,
-    /// Of a cluster only.
+    /// For a cluster only.
     #[serde(skip_serializing_if = "Option::is_none")]
     ingresses: Option<ServedIngresses>,
 }
 
-/// A process, and what it says.
+/// A process, and its answer.
 #[derive(Debug, Default, Serialize)]
 struct Process {
     /// Its address, or its namespace, pod and container.
     process: String,
-    /// Why it says nothing.
+    /// Why there is no answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     #[serde(flatten)]
     standing: Option<Standing>,
-    /// Only where they are asked for.
+    /// Only on request.
     #[serde(skip_serializing_if = "Option::is_none")]
     versions: Option<BTreeMap<String, Option<String>>>,
 }
@@ -56,7 +56,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     }
     let addresses = cli::all::<SocketAddr>(matches, "admin");
     let processes: Vec<_> = if addresses.is_empty() {
-        // One process in a pod may have only one of these ports.
+        // A process in a pod may have only one of these ports.
         let local = PORTS.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         let found = local.iter().map(|address| asked(*address, matches));
         let found: Vec<_> = found.filter(|process| process.error.is_none()).collect();
@@ -73,7 +73,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     print(&Status { processes, ingresses: None }, matches)
 }
 
-/// Runs the command for all processes in a cluster.
+/// Runs the command for all processes in the cluster.
 pub(crate) fn in_cluster(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let flags = Flags::from_matches(matches);
     let reading = cluster::read(matches, &flags)?;
@@ -82,7 +82,7 @@ pub(crate) fn in_cluster(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     print(&Status { processes, ingresses: Some(ServedIngresses::of(&reading)) }, matches)
 }
 
-/// What a process is asked for.
+/// The paths to request from a process.
 fn paths(matches: &ArgMatches) -> &'static [&'static str] {
     if matches.get_flag("resources") { &["/debug/channel", "/debug/resources"] } else { &["/debug/channel"] }
 }
@@ -108,7 +108,7 @@ impl Process {
         }
     }
 
-    /// Whether it serves, or publishes, the newest configuration as a whole.
+    /// Whether the process serves or publishes the newest configuration in full.
     fn is_good(&self) -> bool {
         self.standing.as_ref().is_some_and(|standing| {
             let proxies = standing.proxies.iter().flatten();

@@ -1,4 +1,4 @@
-//! The routing table for people: one line per route, with a URL that can be clicked.
+//! The human-readable routing table: one line per route, with a clickable URL.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -12,9 +12,9 @@ use fairway_translate::options::Development;
 use crate::manifest::Manifests;
 use crate::terminal::{Style, Terminal, count, printable};
 
-/// The table of the hosts that Ingresses have.
+/// The table that holds the hosts of Ingresses.
 const INGRESSES: &str = "ingress";
-/// Lines that fit a few screens; longer lists are not read line by line.
+/// Lines that fit a few screens; longer lists aren't read line by line.
 const LINES: usize = 60;
 
 /// The addresses that the proxy actually listens on.
@@ -36,7 +36,7 @@ pub(crate) fn routing_table(
     let mut shown = Vec::new();
     let mut total = 0;
     for host in snapshot.hosts() {
-        // On a port of both, the routes of Ingresses are in their own table too.
+        // If a port serves both, the routes of Ingresses are also in their own table.
         let again = |route: &&Route| host.table().as_str() != INGRESSES && &*route.origin.kind == "Ingress";
         let routes = host.tiers().flat_map(Host::reachable_routes).filter(|route| !is_implied(route) && !again(route));
         for route in routes {
@@ -78,7 +78,7 @@ pub(crate) fn routing_table(
     out
 }
 
-/// How a path is compared, unless it is the usual way.
+/// How a path is compared, unless that is the default.
 pub(crate) fn path_kind(path: &PathMatch) -> &'static str {
     match path {
         PathMatch::Exact(_) => " Exact",
@@ -89,14 +89,14 @@ pub(crate) fn path_kind(path: &PathMatch) -> &'static str {
 
 struct Row {
     url: String,
-    /// Whether the URL is one, and no pattern.
+    /// Whether the URL is a real one, not a pattern.
     is_link: bool,
     kind: &'static str,
     target: String,
     origin: String,
 }
 
-/// The field that the section of a route's origin stands for; the section omits what is the same in every Ingress.
+/// The field to which the section of a route's origin refers; the section omits what all Ingresses have in common.
 pub(crate) fn field(origin: &Origin) -> String {
     match origin.section.split_once(".paths") {
         Some((rule, path)) => format!("spec.{rule}.http.paths{path}"),
@@ -105,7 +105,7 @@ pub(crate) fn field(origin: &Origin) -> String {
     }
 }
 
-/// Whether no user wrote the route: the `/` of a host, the redirect for a missing slash.
+/// Whether the route was added implicitly: the `/` of a host, or the redirect for a missing slash.
 pub(crate) fn is_implied(route: &Route) -> bool {
     let built_in = &*route.origin.kind == "Fairway";
     let slash = matches!(&route.action, Action::Redirect(redirect) if redirect.location == Location::AppendSlash);
@@ -113,13 +113,13 @@ pub(crate) fn is_implied(route: &Route) -> bool {
     built_in || slash || twin
 }
 
-/// Whether host and path of a route stand for themselves.
+/// Whether the host and path of a route are literal.
 fn is_address(host: &Host, route: &Route) -> bool {
     let of_host = matches!(host.pattern(), HostPattern::Exact(_) | HostPattern::Any);
     of_host && !matches!(route.path, PathMatch::Regex(_))
 }
 
-/// A URL that matches the route, with TLS if the host has its own certificate.
+/// A URL that matches the route, with https if the host has its own certificate.
 fn url(host: &Host, route: &Route, doors: &Doors, snapshot: &Snapshot) -> String {
     let own = host.certificate().is_some_and(|name| snapshot.certificate(name).is_some());
     let of_gateway = || {
@@ -181,7 +181,7 @@ pub(crate) fn target(route: &Route, snapshot: &Snapshot, development: Option<&De
     }
 }
 
-/// The destination of a redirect, in words where it depends on the request.
+/// The destination of a redirect, described in words if it depends on the request.
 pub(crate) fn location(location: &Location) -> String {
     match location {
         Location::Fixed(text) => text.to_string(),

@@ -6,11 +6,11 @@ mod repeat;
 
 use repeat::Once;
 
-/// Libraries whose messages don't help an operator as long as nothing is wrong. The controller reports a failed attempt of the
-/// API client itself, once.
+/// Libraries whose messages don't help an operator while nothing is wrong. The controller itself reports a failed attempt of the API
+/// client, once.
 const QUIET: &str = "kube=warn,kube_client=warn,kube_client::client::builder=off,hyper=warn,hyper_util=warn,tower=warn,rustls=warn,h2=warn,hickory_proto=warn";
 
-/// Form of a line.
+/// The format of a line.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Form {
     Text,
@@ -21,8 +21,8 @@ pub(crate) enum Form {
     Json,
 }
 
-/// Starts the log. `verbosity` is the number of `-v`; `quiet` leaves out normal messages, for a terminal that shows other output.
-/// If set, the variable `RUST_LOG` takes precedence over both.
+/// Starts the log. `verbosity` is the number after `-v`; `quiet` omits normal messages, for a terminal that shows other output. The
+/// variable `RUST_LOG` takes precedence over both.
 pub(crate) fn start(form: Form, verbosity: i64, quiet: bool) {
     let level = match verbosity {
         i64::MIN..=1 if quiet => "warn",

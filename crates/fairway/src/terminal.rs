@@ -1,4 +1,4 @@
-//! Output for people: colours and links where they are visible, plain text elsewhere.
+//! Human-readable output: colours and links where they are visible, plain text elsewhere.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -51,20 +51,20 @@ impl Terminal {
         )
     }
 
-    /// A URL that can be clicked (OSC 8); terminals without support show the text.
+    /// A clickable URL (OSC 8); terminals without support show the text.
     pub(crate) fn link(self, url: &str) -> String {
         let url = printable(url);
         if self.styled { format!("\x1b]8;;{url}\x1b\\{url}\x1b]8;;\x1b\\") } else { url }
     }
 
-    /// Prints a text at once. A reader that has gone is not a failure.
+    /// Prints a text immediately. A closed pipe is not a failure.
     pub(crate) fn print(self, text: &str) {
         let mut out = io::stdout().lock();
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     }
 }
 
-/// Escapes everything in a text that would control a terminal, because the output contains users' objects and clients' requests.
+/// Escapes control characters in a text, because the output contains users' objects and clients' requests.
 pub(crate) fn printable(text: &str) -> String {
     if text.chars().all(|char| !char.is_control()) {
         return text.to_owned();

@@ -1,4 +1,4 @@
-//! What all modes that serve share: the proxy's configuration from flags, the access log of the command line, signals.
+//! Shared by all serving modes: the proxy's configuration from flags, the access log options, signals.
 
 use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
@@ -21,8 +21,8 @@ use crate::flags::{Flags, UsageError};
 
 mod metrics;
 
-/// One JSON object per line, with the names that the process log uses. Numbers are JSON numbers; values for each try of an endpoint
-/// are lists.
+/// One JSON object per line, with the names that the process log uses. Numbers are JSON numbers; values for each try of an endpoint are
+/// lists.
 const JSON: &str = "{\"time\":\"$time_iso8601\",\"remote_addr\":\"$remote_addr\",\"request_id\":\"$req_id\",\
     \"method\":\"$request_method\",\"scheme\":\"$scheme\",\"host\":\"$host\",\"path\":\"$request_uri\",\
     \"protocol\":\"$server_protocol\",\"status\":$status,\"bytes_in\":$request_length,\"bytes_out\":$body_bytes_sent,\
@@ -32,8 +32,8 @@ const JSON: &str = "{\"time\":\"$time_iso8601\",\"remote_addr\":\"$remote_addr\"
     \"failure_reason\":\"$failure_reason\",\"failure_side\":\"$failure_side\",\"failure_detail\":\"$failure_detail\",\
     \"upstream_reason\":\"$upstream_reason\",\"referer\":\"$http_referer\",\"user_agent\":\"$http_user_agent\"}";
 
-/// The format of `--access-log json|TEMPLATE`. Values in a template that is a JSON object are escaped for JSON. A text without
-/// variables is an error, since all its lines would be equal, and so is a variable that doesn't exist.
+/// The format of `--access-log json|TEMPLATE`. Values in a template that is a JSON object are escaped for JSON. A text without variables is
+/// an error, since all its lines would be the same; so is an unknown variable.
 pub(crate) fn log_format(text: &str) -> Result<(Template, LogEscape), UsageError> {
     let text = if text == "json" { JSON } else { text };
     let template = Template::parse(text);
@@ -85,7 +85,7 @@ pub(crate) fn proxy_config(
     })
 }
 
-/// Where bodies of requests may be kept.
+/// Where request bodies may be kept.
 fn spool(matches: &ArgMatches) -> Option<SpoolOptions> {
     let directory = matches.try_get_one::<PathBuf>("request-body-directory").ok().flatten()?.clone();
     let space = matches.try_get_one::<u64>("request-body-space").ok().flatten().copied().unwrap_or_default() << 20;
@@ -104,7 +104,7 @@ pub(crate) fn age() -> Duration {
     START.get_or_init(Instant::now).elapsed()
 }
 
-/// The signals by which an operator, a terminal or the kubelet asks the process to end, and those that have another meaning for nginx.
+/// The signals by which an operator, a terminal or the kubelet asks the process to stop, and those that have another meaning for nginx.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -113,7 +113,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals over from the operating system, which would otherwise end the process.
+    /// Takes over the signals from the operating system, which would otherwise kill the process.
     pub(crate) fn new(runtime: &tokio::runtime::Runtime) -> std::io::Result<Self> {
         let _within = runtime.enter();
         Ok(Self {
@@ -124,8 +124,8 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one that asks for the end. A hangup does if the process has a terminal, which is gone then; nginx would read its
-    /// configuration again. The signals at which nginx opens its logs again or starts another binary have no effect either.
+    /// Waits for the next signal that requests a stop. A hangup does so if the process has a terminal, which is gone then; nginx would
+    /// reread its configuration. The signals at which nginx reopens its logs or starts another binary have no effect either.
     pub(crate) async fn next(&mut self) {
         loop {
             let [first, second] = &mut self.user;
@@ -144,7 +144,7 @@ impl Signals {
     }
 }
 
-/// Ends the process without waiting for anything, as a second signal requests.
+/// Exits immediately, as a second signal requests.
 pub(crate) fn end_at_once() -> ! {
     std::process::exit(1)
 }
@@ -157,7 +157,7 @@ mod tests {
     fn a_template_that_is_a_json_object_is_escaped_as_one() {
         assert_eq!(log_format("{\"agent\":\"$http_user_agent\"}").unwrap().1, LogEscape::Json);
         assert_eq!(log_format("$status ${request}").unwrap().1, LogEscape::Default);
-        // Variables of nginx that have no value here are no mistake.
+        // nginx variables that have no value here are not an error.
         assert!(log_format("$status $gzip_ratio $geoip2_city $arg_x $http_referer").is_ok());
     }
 

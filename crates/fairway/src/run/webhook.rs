@@ -1,7 +1,7 @@
 //! The admission webhook (`--validating-webhook`): tells the API server whether an Ingress may be stored.
 //!
-//! Invariant: it can delay a change by at most its time limit, and nothing that a client sends affects the traffic that is served. What
-//! an Ingress means is decided where every Ingress is read; this module knows only how the API server asks.
+//! Invariant: it can delay a change by at most its time limit, and nothing that a client sends affects the served traffic. The meaning of
+//! an Ingress is decided where every Ingress is read; this module only speaks the API server's protocol.
 
 mod answer;
 mod certificate;
@@ -28,7 +28,7 @@ use self::answer::answer;
 use self::certificate::Certificates;
 use crate::flags::Flags;
 
-/// Where the webhook is served, and with what.
+/// The webhook's address and certificates.
 #[derive(Debug)]
 pub(crate) struct Webhook {
     listener: std::net::TcpListener,
@@ -36,7 +36,7 @@ pub(crate) struct Webhook {
 }
 
 impl Webhook {
-    /// Binds the address of the flags; `None` without one. `authority` is the file of the authority for certificates of clients.
+    /// Binds the address from the flags; `None` without one. `authority` is the file of the authority for client certificates.
     ///
     /// # Errors
     /// If the address can't be read or bound.
@@ -55,10 +55,10 @@ impl Webhook {
         Ok(Some(Self { listener, certificates }))
     }
 
-    /// Answers the API server until it is dropped.
+    /// Answers the API server until dropped.
     ///
     /// # Errors
-    /// If the runtime can't take the socket over.
+    /// If the runtime can't take over the socket.
     pub(super) async fn run(self, reviewer: Reviewer) -> anyhow::Result<()> {
         let Self { listener, mut certificates } = self;
         let listener = TcpListener::from_std(listener)?;
@@ -74,7 +74,7 @@ impl Webhook {
                     continue;
                 }
             };
-            // Without a certificate the connection is closed, and the failure policy of the webhook decides.
+            // Without a certificate, the connection is closed and the webhook's failure policy decides.
             let Some(tls) = certificates.refresh() else { continue };
             if !open.make_room(peer) {
                 debug!(%peer, "a connection was refused: the address has the most of all");
@@ -91,12 +91,12 @@ impl Webhook {
     }
 }
 
-/// The connections by address, from the oldest to the newest. Whoever opens many loses its own, so nobody can keep the API server out.
+/// The connections by address, oldest first. A client that opens many loses its own, so no client can keep the API server out.
 #[derive(Debug, Default)]
 struct OpenConnections(Vec<(IpAddr, AbortHandle)>);
 
 impl OpenConnections {
-    /// Makes room for another one of an address: closes the oldest one of the address that has most, and refuses one of that address.
+    /// Makes room for a connection from an address by closing the oldest of the address that has most; `false` if that is the same one.
     fn make_room(&mut self, peer: IpAddr) -> bool {
         self.0.retain(|(_, connection)| !connection.is_finished());
         if self.0.len() < REVIEW_CONNECTIONS {
@@ -118,11 +118,11 @@ impl OpenConnections {
     }
 }
 
-/// What all connections use.
+/// State shared by all connections.
 #[derive(Debug)]
 struct WebhookState {
     reviewer: Reviewer,
-    /// Bounds the memory for bodies.
+    /// Bounds the memory for request bodies.
     turns: Semaphore,
 }
 
@@ -150,7 +150,7 @@ async fn serve(stream: TcpStream, tls: TlsAcceptor, shared: Arc<WebhookState>) -
 /// The addresses of `HOST:PORT`, where no host means all addresses, as in Go.
 fn address(text: &str) -> std::io::Result<Vec<SocketAddr>> {
     match text.strip_prefix(':').map(str::parse::<u16>) {
-        // IPv6 takes IPv4 as well, where there is any.
+        // An IPv6 socket accepts IPv4 too; a node without IPv6 uses the second address.
         Some(Ok(port)) => Ok(vec![([0u16; 8], port).into(), ([0, 0, 0, 0], port).into()]),
         _ => text.to_socket_addrs().map(Iterator::collect),
     }

@@ -1,4 +1,4 @@
-//! Applies changes to the proxy, and reports addresses that can't be listened on.
+//! Applies changes to the proxy, and reports addresses that it can't listen on.
 
 use std::io;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use tracing::{error, info};
 
 use crate::handover::Handover;
 
-/// The longest time until a refused listener is tried again: its port may be free by then, or the node may have its address. Any
-/// change tries it sooner.
+/// The longest time until a refused listener is tried again: its port may be free by then, or the node may have the address. Any change
+/// retries it sooner.
 const LISTEN_AGAIN: Duration = Duration::from_secs(2);
 
-/// A change, and where it is told that the change is live.
+/// A change, and where to report that it is live.
 pub(crate) trait Publication: Send + 'static {
-    /// The two.
+    /// Returns both.
     fn parts(self) -> (Delta, oneshot::Sender<()>);
 }
 
@@ -37,7 +37,7 @@ impl Publication for fairway_controller::Publish {
     }
 }
 
-/// Applies the changes to the proxy, one at a time. `open` is set to whether HTTP and HTTPS are served at each of their addresses.
+/// Applies changes to the proxy, one at a time. Sets `open` to whether HTTP and HTTPS are served at each of their addresses.
 pub(super) async fn publish_all(
     mut changes: mpsc::Receiver<impl Publication>,
     publisher: Publisher,
@@ -58,7 +58,7 @@ pub(super) async fn publish_all(
                     taking().await;
                 }
                 let mut published = publisher.publish(delta).await;
-                // The process before may have opened a port since.
+                // The previous process may have opened a port in the meantime.
                 if published.refused.iter().any(|refused| refused.error.kind() == io::ErrorKind::AddrInUse)
                     && taking().await
                     && let Some(again) = publisher.listen_again().await
@@ -89,7 +89,7 @@ pub(super) async fn publish_all(
     }
 }
 
-/// Logs only what is new: with a port that stays refused, every change of endpoints would be logged otherwise.
+/// Logs only what is new: otherwise every change of endpoints would log a port that stays refused.
 fn tell(published: &Published) {
     for RefusedListener { listener, address, error, .. } in published.refused.iter().filter(|refused| !refused.known) {
         error!(%listener, %address, %error, advice = advice(error), "can't listen");
@@ -109,8 +109,8 @@ fn advice(error: &io::Error) -> Option<&'static str> {
     }
 }
 
-/// Whether there are listeners for HTTP and HTTPS and all of them are open. Those of TCP and UDP services don't count: the port of
-/// one tenant must not keep all others from being served.
+/// Whether there are listeners for HTTP and HTTPS and all of them are open. Listeners of TCP and UDP services don't count: one tenant's
+/// port must not prevent serving all others.
 fn is_open(snapshot: &Snapshot, refused: &[RefusedListener]) -> bool {
     let mut listeners = snapshot.listeners();
     listeners.len() > 0 && listeners.all(|listener| refused.iter().all(|refused| refused.listener != listener.name))

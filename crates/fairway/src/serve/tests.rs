@@ -53,12 +53,12 @@ fn proxy(origin: &Origin) -> Proxy {
     Proxy::start(Snapshot::default().apply(Delta::upsert(resources)), config).unwrap()
 }
 
-/// A controller's own error.
+/// An error of the controller itself.
 #[derive(Debug, thiserror::Error)]
 #[error("the proxy takes no more changes")]
 struct Failed;
 
-/// How a controller fails.
+/// Fails as a controller may.
 async fn fail(way: &str) -> anyhow::Result<()> {
     match way {
         "error" => Err(Failed.into()),
@@ -101,7 +101,7 @@ async fn what_runs_is_answered_when_the_controller_fails() {
         let look = async {
             begin.send(()).unwrap();
             eventually("no more connections", || async { Client::try_connect(http).await.is_err() }).await;
-            // A request to end now asks for what already happens.
+            // A request to stop now requests what already happens.
             signals.send(()).await.unwrap();
             eventually("a signal that is heard", || async { signals.capacity() == 1 }).await;
             held.release();

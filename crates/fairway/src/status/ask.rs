@@ -1,13 +1,13 @@
-//! Asks the admin server of a process.
+//! Sends a request to a process's admin server.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Time to connect, and for each read.
+/// Timeout for connecting, and for each read.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Bytes of an answer: the names and versions of all resources of a large cluster.
+/// Largest answer, in bytes: the names and versions of all resources of a large cluster.
 const ANSWER: u64 = 256 << 20;
 
 /// Why there is no answer.

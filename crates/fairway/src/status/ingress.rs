@@ -1,4 +1,4 @@
-//! The Ingresses that a cluster's Fairway serves: a row for each, and the totals.
+//! The Ingresses that a cluster's Fairway serves: one row each, and the totals.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use crate::reading::Reading;
 use crate::table::is_implied;
 use crate::terminal::{Terminal, count, table};
 
-/// What is served.
+/// The served Ingresses.
 #[derive(Debug, Serialize)]
 pub(super) struct ServedIngresses {
     class: String,

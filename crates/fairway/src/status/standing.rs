@@ -1,4 +1,4 @@
-//! How a process stands: what `/debug/channel` says, and what is read from there.
+//! The state of a process: what `/debug/channel` reports, and how it is read.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -19,16 +19,16 @@ use serde_json::json;
 pub(crate) struct Standing {
     /// `controller`, `proxy`, `run` or `dev`.
     pub(crate) role: String,
-    /// What a proxy calls itself at its controller; empty for others.
+    /// The name that a proxy gives to its controller; empty for other roles.
     pub(crate) name: String,
     /// Its version.
     pub(crate) fairway: String,
-    /// Whether a complete configuration is in force.
+    /// Whether a complete configuration is in effect.
     pub(crate) complete: bool,
-    /// Whether that is the newest that is known: for a proxy, whether a controller says so now; for a controller, whether all of its
+    /// Whether that is the newest known one: for a proxy, whether a controller confirms it now; for a controller, whether all of its
     /// proxies have it.
     pub(crate) current: bool,
-    /// Seconds since that was so.
+    /// Seconds since that was last true.
     pub(crate) age_seconds: f64,
     /// Seconds since the configuration changed.
     pub(crate) changed_seconds: Option<f64>,
@@ -36,25 +36,25 @@ pub(crate) struct Standing {
     pub(crate) changes: u64,
     /// Resources of the configuration.
     pub(crate) resources: usize,
-    /// Resources that are not understood, and why.
+    /// Resources that could not be understood, and why.
     pub(crate) refused: BTreeMap<String, String>,
-    /// Of a proxy: connections to controllers, and rounds.
+    /// For a proxy: connections to controllers, and rounds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) connections: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rounds: Option<u64>,
-    /// Of a controller: the connected proxies.
+    /// For a controller: the connected proxies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) proxies: Option<Vec<Connected>>,
-    /// Of a controller: the last proxy to have the last change that all have.
+    /// For a controller: the last proxy to receive the last change that all have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) slowest: Option<Slowest>,
-    /// Of a proxy: whether the configuration is from a file.
+    /// For a proxy: whether the configuration comes from a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) from_file: Option<bool>,
 }
 
-/// A proxy, and how long it took to have a change.
+/// A proxy, and how long it took to receive a change.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default)]
 pub(crate) struct Slowest {
@@ -70,14 +70,14 @@ pub(crate) struct Connected {
     pub(crate) version: String,
     /// Whether it serves the newest change.
     pub(crate) current: bool,
-    /// Seconds since it took one.
+    /// Seconds since it last received a change.
     pub(crate) seconds: u64,
     pub(crate) resources: usize,
     pub(crate) refused: BTreeMap<String, String>,
 }
 
 impl Standing {
-    /// What holds for every role that has so many resources.
+    /// The part that is common to all roles.
     pub(crate) fn new(role: &str, resources: usize, config: &ConfigStatus) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         Self {
@@ -97,19 +97,19 @@ impl Standing {
     }
 }
 
-/// Names with their versions, as JSON.
+/// Resource names with their versions, as JSON.
 #[cfg(feature = "cluster")]
 pub(crate) fn versions(versions: BTreeMap<String, Option<Version>>) -> Value {
     versions.into_iter().map(|(name, version)| (name, json!(version.map(|version| version.to_string())))).collect()
 }
 
-/// A process that has no other end.
+/// A process that isn't connected to another one.
 pub(crate) struct Alone(pub(crate) &'static str);
 
 impl ChannelEnd for Alone {
     fn standing(&self, snapshot: LazySnapshot, config: &ConfigStatus) -> Value {
         let snapshot = snapshot();
-        // Before the first configuration there is no listener.
+        // There is no listener before the first configuration.
         let complete = snapshot.listeners().len() > 0;
         Standing { complete, current: complete && config.whole, ..Standing::new(self.0, count(&snapshot), config) }
             .json()
@@ -120,7 +120,7 @@ impl ChannelEnd for Alone {
         versions(fairway_channel::versions(&snapshot()))
     }
 
-    /// Versions are those of the channel, which is not in this build.
+    /// Versions are those of the channel, which this build lacks.
     #[cfg(not(feature = "cluster"))]
     fn versions(&self, _: LazySnapshot) -> Value {
         Value::Null
@@ -131,7 +131,7 @@ impl ChannelEnd for Alone {
     }
 }
 
-/// The number of resources, the settings among them.
+/// The number of resources, including the settings.
 fn count(snapshot: &Snapshot) -> usize {
     let listeners = snapshot.listeners().len() + snapshot.stream_listeners().len();
     let backends = snapshot.backends().len() + snapshot.endpoint_sets().len();

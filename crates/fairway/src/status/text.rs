@@ -1,4 +1,4 @@
-//! The status for people.
+//! The human-readable status.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -53,7 +53,7 @@ fn processes(all: &[Process], terminal: Terminal) -> String {
     out
 }
 
-/// One word for how a process stands.
+/// The state of a process in one word.
 fn state(standing: &Standing) -> &'static str {
     match (standing.complete, standing.current, &*standing.role) {
         (false, ..) => "starting",
@@ -64,7 +64,7 @@ fn state(standing: &Standing) -> &'static str {
     }
 }
 
-/// The proxies that a controller knows and that are not current, or refuse something: the others are a number in the table above.
+/// The proxies of controllers that are not current or refuse something; the table above only counts the others.
 fn proxies(all: &[Process], terminal: Terminal) -> String {
     let mut rows = vec![["PROXY", "OF", "STATE", "LAST CHANGE", "RESOURCES", "VERSION"].map(str::to_owned)];
     for (process, proxy) in connected(all).filter(|(_, proxy)| !proxy.current || !proxy.refused.is_empty()) {
@@ -97,7 +97,7 @@ fn refused(all: &[Process], terminal: Terminal) -> String {
     if rows.len() > 1 { table(&rows, terminal) } else { String::new() }
 }
 
-/// Each resource with the version that most processes have, and who has another one.
+/// Each resource with the version that most processes have, and the processes that have another one.
 fn versions(all: &[Process], terminal: Terminal) -> String {
     let known: Vec<_> = all.iter().filter_map(|process| Some((&process.process, process.versions.as_ref()?))).collect();
     if known.is_empty() {
@@ -136,7 +136,7 @@ fn versions(all: &[Process], terminal: Terminal) -> String {
     out
 }
 
-/// A time in the largest unit that says enough.
+/// A time in the largest unit that is precise enough.
 fn time(seconds: f64) -> String {
     match seconds.max(0.0) {
         0.0 => "0 s".to_owned(),

@@ -1,5 +1,4 @@
-//! Logs a repeated warning once a minute, with the number of repetitions. Errors are always logged, because they describe a current
-//! state.
+//! Logs a repeated warning once a minute, with the number of repetitions. Errors are always logged, because they describe a current state.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};

@@ -1,4 +1,4 @@
-//! What is counted and how it is labelled, by the flags of ingress-nginx.
+//! The metrics to record and their labels, from the flags of ingress-nginx.
 
 use clap::ArgMatches;
 use fairway_proxy::metrics::{Buckets, ConstantLabels, Detail, MetricOptions, NativeBuckets};

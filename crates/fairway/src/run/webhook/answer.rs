@@ -1,4 +1,4 @@
-//! One question of the API server: an AdmissionReview in, an AdmissionReview out. Statuses and texts are those of ingress-nginx.
+//! One request from the API server: an AdmissionReview in, an AdmissionReview out. Statuses and texts are those of ingress-nginx.
 
 use bytes::Bytes;
 use fairway_controller::Reviewer;
@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::info;
 
-/// What the API server sends, as far as it matters.
+/// The relevant parts of what the API server sends.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct AdmissionRequest<'a> {
@@ -32,7 +32,7 @@ struct AdmissionQuestion<'a> {
     name: String,
     #[serde(default)]
     namespace: String,
-    /// Absent when an object is deleted.
+    /// Absent if an object is deleted.
     #[serde(borrow)]
     object: Option<&'a RawValue>,
 }
@@ -70,20 +70,20 @@ struct ReviewFailure<'a> {
     code: u16,
 }
 
-/// Why there is no review in the answer.
+/// Why the answer contains no review.
 type NoReview = (StatusCode, &'static str);
 
-/// The response to a request: its status, and its body.
+/// The status and body of the response to a request.
 pub(super) async fn answer(
     request: Request<Incoming>,
     reviewer: &Reviewer,
     turns: &Semaphore,
 ) -> (StatusCode, Vec<u8>) {
     let answered = timeout(REVIEW_TIME, async {
-        // Never closed.
+        // The semaphore is never closed.
         let _turn = turns.acquire().await;
         let body = body(request.into_body()).await?;
-        // Decoding some megabytes would keep the thread from the controller's loop.
+        // Decoding megabytes here would keep the thread from the controller's loop.
         let decoded = tokio::task::spawn_blocking(move || decode(&body)).await;
         let question = decoded.map_err(|_| (StatusCode::INTERNAL_SERVER_ERROR, "decoding failed"))??;
         review(question, reviewer).await
@@ -103,7 +103,7 @@ async fn body(body: Incoming) -> Result<Bytes, NoReview> {
     }
 }
 
-/// A question about an Ingress, or what was wrong with the object.
+/// An Ingress to review, or what was wrong with the object.
 struct Decoded {
     uid: String,
     name: String,
@@ -135,7 +135,7 @@ fn decode(body: &[u8]) -> Result<Decoded, NoReview> {
     Ok(Decoded { uid, name: cut(format!("{namespace}/{name}"), REVIEW_NAME), object })
 }
 
-/// A text of at most so many bytes, and a sign that there was more.
+/// Cuts a text to at most `most` bytes, and marks that there was more.
 fn cut(mut text: String, most: usize) -> String {
     const MORE: &str = " ...";
     if text.len() > most {
@@ -155,7 +155,7 @@ async fn review(question: Decoded, reviewer: &Reviewer) -> Result<Vec<u8>, NoRev
             reviewer.review(*ingress).await.ok_or(ended)?
         }
     };
-    // What users wrote is quoted in it.
+    // The refusal quotes users' text.
     let refusal = refusal.map(|why| cut(why, REVIEW_REFUSAL));
     if let Some(why) = &refusal {
         let ingress = &*name;

@@ -1,4 +1,4 @@
-//! The webhook's certificate, read again when its files change: a certificate that is renewed must not need a restart.
+//! The webhook's certificate, reread when its files change: a renewed certificate must not require a restart.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,17 +13,17 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 use tracing::{error, info};
 
-/// What a file was like when it was read.
+/// The state of a file when it was read.
 type FileStamp = Option<(SystemTime, u64)>;
 
 /// Largest file that is read.
 const FILE: u64 = 1 << 20;
 
-/// The files, and what was read from them last.
+/// The files, and what was last read from them.
 pub(super) struct Certificates {
     certificate: PathBuf,
     key: PathBuf,
-    /// Whose certificates clients must show; without it they need none.
+    /// The authority that must have signed client certificates; without one, clients need none.
     authority: Option<PathBuf>,
     stamps: Vec<FileStamp>,
     tls: Option<TlsAcceptor>,
@@ -40,7 +40,7 @@ impl Certificates {
         Self { certificate, key, authority, stamps: Vec::new(), tls: None }
     }
 
-    /// Reads files that have changed, and returns what is in effect. Files that can't be used leave the last ones in effect.
+    /// Reads files that have changed, and returns the settings in effect. If files can't be used, the previous ones stay in effect.
     pub(super) fn refresh(&mut self) -> Option<TlsAcceptor> {
         let files = [Some(&self.certificate), Some(&self.key), self.authority.as_ref()];
         let stamps: Vec<FileStamp> = files.into_iter().flatten().map(|file| stamp(file)).collect();
@@ -98,7 +98,7 @@ fn text(file: &Path) -> anyhow::Result<Vec<u8>> {
     fs::read(file).with_context(|| format!("reading {}", file.display()))
 }
 
-/// Follows links: the kubelet renews the files of a Secret by turning a link.
+/// Follows symlinks: the kubelet renews the files of a Secret by changing a symlink.
 fn stamp(file: &Path) -> FileStamp {
     let found = fs::metadata(file).ok()?;
     Some((found.modified().ok()?, found.len()))
