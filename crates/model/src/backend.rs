@@ -26,10 +26,10 @@ pub struct Backend {
     /// Session affinity; takes precedence over balancing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
-    /// How endpoints are asked whether they are healthy; `None` if they aren't.
+    /// How the health of endpoints is checked; `None` if it isn't.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<Box<HealthCheck>>,
-    /// How many tries after failures it may get, in place of what the settings say.
+    /// Its retry budget, in place of that of the settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryConstraint>,
     /// Fields set on every request to this backend, after all others.
@@ -125,43 +125,43 @@ pub enum SameSite {
     Strict,
 }
 
-/// How many tries after failures a backend may get (`retryConstraint` of the Gateway API): a share of its requests, or a rate, whichever is
-/// more. A request for which there is no try left answers 503.
+/// The retry budget of a backend (`retryConstraint` of the Gateway API): a share of its requests, or a rate, whichever is more. A request
+/// that needs a retry beyond it gets 503.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct RetryConstraint {
     /// The share in percent.
     pub percent: u32,
-    /// For how long requests and tries count.
+    /// How long requests and retries count.
     pub interval: Duration,
-    /// The tries of that time that are allowed for any number of requests.
+    /// Retries allowed in that time, however few the requests.
     pub least: u64,
 }
 
-/// How the endpoints of a backend are asked whether they are healthy.
+/// How the health of a backend's endpoints is checked.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct HealthCheck {
-    /// The question.
+    /// The request that is sent.
     pub probe: Probe,
-    /// Whether it is asked over TLS. No certificate is verified.
+    /// Whether it is sent over TLS, without verification of the certificate.
     pub tls: bool,
-    /// Time from one question to the next.
+    /// Time from one probe to the next.
     pub interval: Duration,
-    /// Time for the whole answer.
+    /// Timeout for the whole response.
     pub timeout: Duration,
-    /// Bad answers in a row after which an endpoint is unhealthy.
+    /// Consecutive failures after which an endpoint is unhealthy.
     pub unhealthy_after: u32,
-    /// Good answers in a row after which it is healthy again.
+    /// Consecutive successes after which it is healthy again.
     pub healthy_after: u32,
 }
 
-/// What an endpoint is asked.
+/// A request that checks an endpoint.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Probe {
     /// `GET` of this path over HTTP/1.1.
     Http {
         /// The path, with a query if there is one.
         path: Box<str>,
-        /// The statuses of a good answer, as ranges that include both ends.
+        /// The successful statuses, as ranges that include both ends.
         statuses: Vec<(u16, u16)>,
     },
     /// `grpc.health.v1.Health/Check` over HTTP/2.

@@ -1,5 +1,5 @@
-//! Basic authentication (RFC 7617) and Digest (RFC 7616): users and the hashes of their passwords. Hashes never appear in a dump, a log line or
-//! a golden file.
+//! Basic authentication (RFC 7617) and Digest (RFC 7616): users and their password hashes. Hashes never appear in a dump, a log line or a
+//! golden file.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,11 +16,11 @@ pub struct BasicAuth {
     pub realm: Box<str>,
     /// Who is admitted.
     pub users: Users,
-    /// Whether the password is proved by a digest instead of sent. The hash of a user is then the MD5 of name, realm and password, in
-    /// hexadecimal digits.
+    /// Whether the password is proved by a digest instead of sent. A user's hash is then the MD5 of name, realm and password, in
+    /// hexadecimal.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub digest: bool,
-    /// Whether an authentication service that is asked next may admit others too, and does not decide about the users.
+    /// Whether an authentication service is asked next about all other clients, and may admit them too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub or_service: bool,
 }
@@ -35,17 +35,17 @@ impl Users {
         self.0.get(user)
     }
 
-    /// Any hash, to be checked in place of that of an unknown user, so that both take the same time.
+    /// Any hash, checked in place of an unknown user's so that both cases take the same time.
     pub fn any_hash(&self) -> Option<&Arc<str>> {
         self.0.values().next()
     }
 
-    /// How many there are.
+    /// The number of users.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none, so that nobody is admitted.
+    /// Whether there are no users, so that no client is admitted.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -72,7 +72,7 @@ impl Serialize for Users {
     }
 }
 
-/// A dump holds no hash, so reading one yields no users, and nobody is admitted.
+/// A dump holds no hash, so reading one yields no users, and no client is admitted.
 impl<'de> Deserialize<'de> for Users {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if secret::are_written() {

@@ -1,4 +1,4 @@
-//! A backend that gets some of the requests to another (`canary` of ingress-nginx).
+//! A backend that gets some of another's requests (`canary` of ingress-nginx).
 
 use std::fmt;
 
@@ -30,23 +30,23 @@ pub struct Canary {
     pub sticky: bool,
 }
 
-/// The field that may choose.
+/// A field whose value may decide.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct CanaryField {
     /// Its name.
     pub name: ConfiguredName,
-    /// Its values that choose.
+    /// The values that decide.
     pub value: CanaryValue,
 }
 
-/// The values of a field that choose.
+/// The values of a field that decide.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum CanaryValue {
     /// `always` chooses the alternative, `never` the main backend.
     Switch,
     /// This value chooses the alternative.
     Exact(Box<str>),
-    /// A value with a match chooses the alternative.
+    /// A value that contains a match chooses the alternative.
     Pattern(SearchRegex),
 }
 
@@ -125,7 +125,7 @@ impl Canary {
 }
 
 impl CanaryField {
-    /// Whether the alternative is chosen; `None` if the field decides nothing. Several lines are one value, as in nginx.
+    /// Whether the alternative is chosen; `None` if the field decides nothing. Several lines count as one value, as in nginx.
     fn decide<'a, F: Fields<'a>>(&self, head: &RequestView<'a, F>) -> Option<bool> {
         let mut lines =
             head.fields.lines().filter(|line| line.is(self.name.as_str().as_bytes())).map(|line| line.value);

@@ -19,7 +19,7 @@ pub struct TooLong;
 ///
 /// # Errors
 ///
-/// If it would; the text stays as it was.
+/// If it would; the text is then unchanged.
 pub fn append_within(out: &mut Vec<u8>, bytes: &[u8], end: usize) -> Result<(), TooLong> {
     if out.len().saturating_add(bytes.len()) > end {
         return Err(TooLong);
@@ -117,7 +117,7 @@ impl From<CaptureTemplate> for Box<str> {
     }
 }
 
-/// Patterns for which a thread keeps capture memory. Beyond that it starts over.
+/// Number of patterns for which a thread keeps capture memory; beyond it, the thread starts over.
 const KEPT: usize = 4096;
 
 thread_local! {

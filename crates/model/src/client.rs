@@ -133,8 +133,8 @@ impl ClientView {
         self.address
     }
 
-    /// The address as text, without brackets. Made anew at each call: most requests need none, because the fields that hold it
-    /// are the same for all requests on a connection.
+    /// The address as text, without brackets. Each call makes it anew: most requests need none, because the fields that hold it are the
+    /// same for a whole connection.
     pub fn address_text(&self) -> AddressText {
         AddressText::of(self.address)
     }
@@ -263,7 +263,7 @@ impl ClientView {
         };
     }
 
-    // Only from a trusted peer: not among the code that every request runs.
+    // Runs only for trusted peers, so it stays out of the code that every request runs.
     #[inline(never)]
     fn believe_scheme_and_port<'a>(&mut self, fields: impl Fields<'a>) {
         match fields.get(KnownField::XForwardedProto).map(first_element) {

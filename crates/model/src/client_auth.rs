@@ -1,7 +1,7 @@
-//! Client certificates: what a host asks for, and what is known about the one that a client showed.
+//! Client certificates: what a host asks for, and what is known about the one that a client presents.
 //!
-//! The TLS layer asks for a certificate and accepts any, so that a client without a good one gets an HTTP response
-//! that says so, unless the host wants it to fail in the handshake. Invariant: only [`decide`](crate::decision::decide) admits a request to a host that asks for one.
+//! The TLS layer asks for a certificate and accepts any, so that a client without a good one gets an HTTP response that says so, unless the
+//! host wants the handshake to fail. Invariant: only [`decide`](crate::decision::decide) admits a request to a host that asks for one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,12 +13,11 @@ use crate::{Authority, SearchRegex};
 /// The client certificates that a host asks for.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct ClientAuth {
-    /// Whether a client may come without one.
+    /// Whether a client needs one.
     pub mode: ClientAuthMode,
     /// Whose certificates are accepted.
     pub authorities: Arc<[Authority]>,
-    /// Revocation lists in DER, of the authorities and of intermediate ones. If there is any, each link of a chain needs
-    /// one that is current.
+    /// Revocation lists in DER, of the authorities and of intermediate ones. If there are any, each link of a chain needs a current one.
     #[serde(default, skip_serializing_if = "<[Authority]>::is_empty")]
     pub revocation_lists: Arc<[Authority]>,
     /// Largest number of intermediate certificates between the client's and an authority.
@@ -31,21 +30,21 @@ pub struct ClientAuth {
     pub error_page: Option<CertificateErrorPage>,
     /// Whether backends get the certificate itself.
     pub passes_certificate: bool,
-    /// Whether a client without a good certificate fails in the handshake already, instead of getting a response.
+    /// Whether a client without a good certificate fails in the handshake instead of getting a response.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_handshake: bool,
 }
 
-/// Whether a client may come without a certificate, or with one of an unknown authority.
+/// Whether a client needs a certificate, and how good it must be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum ClientAuthMode {
     /// A good certificate is required.
     Required,
     /// None, or a good one.
     Optional,
-    /// None, or any that is not bad otherwise: the authority may be unknown.
+    /// None, or one that is good except that its authority may be unknown.
     AnyAuthority,
-    /// None, or any, however bad: it is asked for, and backends are told what it is worth.
+    /// None, or any, however bad: backends get the result of its verification.
     Unverified,
 }
 
@@ -79,7 +78,7 @@ pub struct ClientIdentity {
     pub days_left: Box<str>,
     /// Its SHA-1 fingerprint in hexadecimal.
     pub fingerprint: Box<str>,
-    /// It in PEM, percent-encoded.
+    /// The certificate in PEM, percent-encoded.
     pub escaped: Box<str>,
 }
 
@@ -118,8 +117,7 @@ pub enum Inadmissible {
 }
 
 impl ClientAuth {
-    /// Whether a client is admitted. `None` for a connection without TLS, which no certificate is asked for on; the
-    /// subject is empty there.
+    /// Whether a client is admitted. `None` stands for a connection without TLS, which can't ask for a certificate; its subject is empty.
     ///
     /// # Errors
     ///

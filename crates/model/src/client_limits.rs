@@ -88,7 +88,7 @@ impl SharedRate {
         (due - now <= self.early).then(|| due.saturating_add(self.interval))
     }
 
-    /// Whether less than half of what may come at once is left. Where that is one request, nothing is left between any two.
+    /// Whether less than half of what may come at once is left. Never if that is one request, because nothing is left between any two.
     pub fn is_low(self, due: u64, now: u64) -> bool {
         self.early > 0 && due.saturating_sub(now) > self.span() / 2
     }
@@ -101,7 +101,7 @@ impl SharedRate {
         at.saturating_add(to.span().saturating_sub(u64::try_from(left).unwrap_or(u64::MAX)))
     }
 
-    /// Nanoseconds after which all that may come at once may come again.
+    /// Nanoseconds until all that may come at once is available again.
     fn span(self) -> u64 {
         self.early.saturating_add(self.interval)
     }
@@ -154,16 +154,16 @@ mod tests {
         let [quarter, all, floor] = [250_000, 1_000_000, 10_000].map(|part| whole.dealt(LimitPart::millionths(part)));
         let second = 1_000_000_000;
         assert_eq!(at_once(quarter, &mut 0, second), 10);
-        // What is left of a quarter is left of the whole, whose rate it grows by.
+        // What is left of a quarter carries over to the whole, and grows at its rate.
         let mut due = quarter.reshared(all, 0, second);
         assert_eq!(at_once(all, &mut due, second), 10);
         assert_eq!(at_once(all, &mut due, 2 * second), 10);
-        // A smaller one has no more than it may, and loses the rest for good.
+        // A smaller share keeps no more than it allows; the rest is lost.
         let mut due = all.reshared(floor, 0, second);
         assert_eq!(at_once(floor, &mut due.clone(), second), 1);
         due = floor.reshared(all, due, second);
         assert_eq!(at_once(all, &mut due, second), 1);
-        // Nor does the past of an old share matter.
+        // The past of an old share doesn't matter.
         assert_eq!(at_once(all, &mut quarter.reshared(all, 0, 90 * second), 90 * second), 10);
     }
 

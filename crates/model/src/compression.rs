@@ -23,11 +23,11 @@ pub struct Compression {
 pub struct CodingRules {
     /// Effort, from 1 to 9 for gzip and from 0 to 11 for Brotli.
     pub level: u8,
-    /// Shortest body that is compressed, in bytes; one of unknown length is.
+    /// Shortest body that is compressed, in bytes; one of unknown length always is.
     pub min_length: u64,
     /// Media types that are compressed besides `text/html`, without parameters; `*` for all.
     pub types: Vec<Box<str>>,
-    /// Clients that don't get it, by their User-Agent.
+    /// Clients that get no compression, by their User-Agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled_for: Option<SearchRegex>,
 }
@@ -96,7 +96,7 @@ impl Compression {
         self.gzip.is_none() && self.brotli.is_none()
     }
 
-    /// What becomes of a response to a request with these fields.
+    /// What compression does to the response to a request with these fields.
     pub fn of<'q, 'r>(&self, request: impl Fields<'q>, response: Uncompressed<impl Fields<'r>>) -> Compressing {
         let mut compressing = Compressing::Never;
         if !matches!(response.status, 200 | 403 | 404)
@@ -134,7 +134,7 @@ impl CodingRules {
     }
 }
 
-/// Whether the client accepts a coding by name, with a weight above 0. As for nginx, `*` names none.
+/// Whether the client accepts a coding by name, with a weight above 0. As in nginx, `*` doesn't count.
 fn accepts<'q>(request: impl Fields<'q>, coding: Coding) -> bool {
     let has_weight = |entry: &[u8]| {
         let mut parts = entry.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
@@ -147,7 +147,7 @@ fn accepts<'q>(request: impl Fields<'q>, coding: Coding) -> bool {
     entries.find_map(has_weight).unwrap_or(false)
 }
 
-/// Whether the body consists of messages of gRPC, which has its own compression.
+/// Whether the body consists of gRPC messages, which have their own compression.
 fn is_grpc<'r>(response: impl Fields<'r>) -> bool {
     const TYPE: &[u8] = b"application/grpc";
     let begins = |value: &[u8]| value.get(..TYPE.len()).is_some_and(|start| start.eq_ignore_ascii_case(TYPE));

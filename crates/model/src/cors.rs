@@ -13,8 +13,8 @@ pub struct Cors {
     pub origins: Origins,
     /// The fields of each response to an admitted origin. They replace those of the backend.
     pub fields: Vec<FieldEdit>,
-    /// More fields of answers to preflights, which are the requests that the Fetch standard calls so, whatever their origin; `None` if
-    /// every OPTIONS of an admitted origin is one, as in ingress-nginx.
+    /// More fields of answers to preflights as the Fetch standard defines them, whatever their origin; `None` if every OPTIONS request of
+    /// an admitted origin counts as one, as in ingress-nginx.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preflight: Option<Vec<FieldEdit>>,
 }
@@ -57,8 +57,8 @@ impl OriginPattern {
         &self.text
     }
 
-    /// Whether an origin matches from its first to its last byte, in any case. ingress-nginx takes any text in front of
-    /// it, so that it admits `https://evil.example?https://a.example` for `https://a.example`.
+    /// Whether an origin matches from its first to its last byte, in any case. ingress-nginx allows any text in front of it, so it admits
+    /// `https://evil.example?https://a.example` for `https://a.example`.
     pub fn matches(&self, origin: &[u8]) -> bool {
         let Some((start, end)) = self.text.split_once('*') else {
             return origin.eq_ignore_ascii_case(self.text.as_bytes());
@@ -110,7 +110,7 @@ impl Cors {
         Self { origins, fields: sets(&fields), preflight: None }
     }
 
-    /// CORS as the Gateway API wants it.
+    /// CORS as the Gateway API defines it.
     pub fn of_gateway(origins: Origins, rules: &CorsRules<'_>) -> Self {
         let CorsRules { credentials, methods, headers, exposed, max_age } = *rules;
         // With credentials, `*` would be read as a name.
@@ -127,7 +127,7 @@ impl Cors {
             ("Access-Control-Expose-Headers", (!exposed.is_empty()).then(|| Template::of_literal(&exposed.join(", ")))),
         ]);
         if !any && let Ok(vary) = "Vary".try_into() {
-            // A cache must not give it to another origin.
+            // A cache must not reuse the response for another origin.
             fields.push(FieldEdit::new(vary, Change::Add(Template::of_literal("Origin"))));
         }
         let preflight = templates([

@@ -51,7 +51,7 @@ impl AddressText {
                             len += 1;
                         }
                     }
-                    // The dot behind it is there already.
+                    // The dot after it is already there.
                     len += 1;
                 }
                 len -= 1;
@@ -75,7 +75,7 @@ impl Deref for AddressText {
     }
 }
 
-/// The hexadecimal digits for eight bytes below 16, all at a time.
+/// The hexadecimal digits for eight bytes below 16, all at once.
 pub fn hex_digits(bytes: u64) -> [u8; 8] {
     const EACH: u64 = 0x0101_0101_0101_0101;
     let above_nine = (bytes + 6 * EACH) >> 4 & EACH;

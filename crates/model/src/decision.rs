@@ -58,10 +58,10 @@ pub trait Facts {
     /// 64 random bits.
     fn random(&mut self) -> u64;
 
-    /// Whether the request belongs to a session with an endpoint of `backend`, by the session cookie of the backend `main`.
+    /// Whether the request belongs to a session with an endpoint of `backend`, by the session cookie of backend `main`.
     fn has_session(&mut self, main: &BackendName, backend: &BackendName) -> bool;
 
-    /// Whether the request belongs to a session of its rule with an endpoint of a backend; no request by default.
+    /// Whether the request belongs to a session of its rule with an endpoint of `backend`; false by default.
     fn keeps(&mut self, session: &Session, backend: &BackendName) -> bool {
         let _ = (session, backend);
         false
@@ -129,13 +129,13 @@ pub struct Scratch {
     pub location: Vec<u8>,
     /// What the answer of an authentication service contributes to the request; shared with the answers that are kept.
     pub given: Option<Arc<AuthGiven>>,
-    /// What a client gets whose request such a service has denied with an answer of its own.
+    /// The response to a request that such a service has denied with an answer of its own.
     pub denied: Option<Box<Respond>>,
     /// Variables that snippets have set; boxed because most requests have none.
     pub variables: Option<Box<Variables>>,
     /// The place of the request in a trace; boxed because most requests have none.
     pub trace: Option<Box<TraceContext>>,
-    /// The query in place of the received one, after a snippet has changed it.
+    /// The query that replaces the received one, after a snippet has changed it.
     pub query: Option<Box<[u8]>>,
     path: path::PathScratch,
     host: Vec<u8>,
@@ -272,8 +272,8 @@ pub fn decide<'s, 'a, F: Fields<'a>>(
     plan
 }
 
-/// The plan for an error response that another service replaces: to ask that service, for `/` and with the fields that describe
-/// the error. `None` if the error is sent as it is. The plan replaces no further errors, so a request ends in any case.
+/// The plan for an error response that another service replaces: to ask that service for `/`, with the fields that describe the error.
+/// `None` if the error is sent unchanged. The plan replaces no further errors, so the request always ends.
 pub fn replace_error<'s, 'a, F: Fields<'a>>(
     plan: &Plan<'s>,
     error: ErrorResponse,
@@ -291,7 +291,7 @@ pub fn replace_error<'s, 'a, F: Fields<'a>>(
         None => chosen.in_place_of.unwrap_or(chosen.backend),
     };
     let asked = plan.chosen.map(main).or_else(first);
-    // As in ingress-nginx, what the route does to its responses is not done to these.
+    // As in ingress-nginx, what the route does to its responses doesn't apply to error pages.
     let mut other = Plan {
         errors: None,
         error: Some(error.status),
@@ -301,7 +301,7 @@ pub fn replace_error<'s, 'a, F: Fields<'a>>(
         edits_response: false,
         cors: None,
         allowed_by: None,
-        // A filter before that of the password may have refused the request. The password is checked here and for nobody else.
+        // The proxy itself checks the password, so no service gets it, even if an earlier filter refused the request.
         hides_credentials: plan.hides_credentials || plan.route.is_some_and(checks_password),
         ..*plan
     };
@@ -352,7 +352,7 @@ fn set_variables(plan: &Plan<'_>, scratch: &mut Scratch) {
         return;
     }
     let variables = scratch.variables.get_or_insert_default();
-    // What was set later is not set back when another service is asked.
+    // Taken, so that asking another service doesn't reset what was set since.
     for (variable, value) in auth.sets().iter().zip(std::mem::take(&mut Arc::make_mut(given).variables)) {
         variables.set(&variable.name, value);
     }
@@ -380,7 +380,7 @@ fn find<'s, 'a, F: Fields<'a>>(
     let raw = match head.target {
         Target::Server => {
             cold_path();
-            // RFC 9110 9.3.7: about the server as a whole, which serves nothing by itself.
+            // About the server as a whole (RFC 9110 9.3.7), which serves nothing by itself.
             plan.step = Step::Respond(&NO_CONTENT);
             return Ok(());
         }
@@ -407,7 +407,7 @@ fn find<'s, 'a, F: Fields<'a>>(
         }
         plan.route =
             host.unambiguous_route(&scratch.matched, &mut scratch.separated, |route| route.admits(head, client))?;
-        // The hosts of Ingresses end here: each takes every path.
+        // For hosts of Ingresses the search ends here: each takes every path.
         if plan.route.is_some() || host.onward().is_none() {
             return Ok(());
         }
@@ -437,7 +437,7 @@ fn requested_name<'r, 'a: 'r, F: Fields<'a>>(head: &RequestView<'a, F>, scratch:
     }
 }
 
-/// Chooses the route of a path that a snippet has changed; its filters begin anew.
+/// Chooses the route of a path that a snippet has changed; its filters start over.
 fn choose_again<'s, 'a, F: Fields<'a>>(
     received: &Received<'a, F>,
     scratch: &mut Scratch,
@@ -475,7 +475,7 @@ fn apply<'s, 'a, F: Fields<'a>>(
             None
         }
         Filter::StrictTransportSecurity => {
-            // Nearly every route has it, and it says nothing in the clear (RFC 6797 7.2).
+            // Nearly every route has it, and over plain HTTP it is not sent (RFC 6797 7.2).
             plan.edits_response |= plan.scheme == Scheme::Https;
             None
         }
@@ -526,7 +526,7 @@ fn apply<'s, 'a, F: Fields<'a>>(
             }
             (verdict == Some(false)).then_some(Step::Respond(&FORBIDDEN))
         }
-        // It may choose another route, so it is run by the caller.
+        // It may choose another route, so the caller runs it.
         Filter::Snippet(_) => None,
         Filter::BasicAuth(auth) => {
             plan.hides_credentials = true;
@@ -551,8 +551,7 @@ fn apply<'s, 'a, F: Fields<'a>>(
     }
 }
 
-/// Goes on after the answer of an authentication service; a returned step ends the decision. Whatever is not an
-/// allowance ends it.
+/// Continues after the answer of an authentication service; a returned step ends the decision. Anything but an approval ends it.
 fn answered<'s>(answer: AuthAnswer, plan: &mut Plan<'s>) -> Option<Step<'s>> {
     let auth = match plan.ended_by() {
         Some(Filter::ExternalAuth(auth)) => Some(auth),
@@ -571,7 +570,7 @@ fn answered<'s>(answer: AuthAnswer, plan: &mut Plan<'s>) -> Option<Step<'s>> {
         }
         AuthAnswer::Unauthorized if auth.is_some_and(|auth| auth.sign_in().is_some()) => Some(Step::Redirect(302)),
         AuthAnswer::Unauthorized => Some(Step::Respond(&UNAUTHORIZED)),
-        // As in nginx, where one of two ways in is enough, the wish for a password comes before a refusal.
+        // As in nginx, where one of two checks is enough, asking for a password takes precedence over a refusal.
         AuthAnswer::Forbidden if plan.lacks_password => Some(Step::Respond(&UNAUTHORIZED)),
         AuthAnswer::Forbidden => Some(Step::Respond(&FORBIDDEN)),
         AuthAnswer::Denied => Some(Step::Deny),
@@ -579,7 +578,7 @@ fn answered<'s>(answer: AuthAnswer, plan: &mut Plan<'s>) -> Option<Step<'s>> {
     }
 }
 
-/// The query that goes with the path: the one that a snippet has made of it, if there is any left, or the received one.
+/// The query that goes with the path: the one that a snippet has set (none if that is empty), or else the received one.
 fn query_in_force<'q>(changed: Option<&'q [u8]>, received: Option<&'q [u8]>) -> Option<&'q [u8]> {
     match changed {
         Some(query) => Some(query).filter(|query| !query.is_empty()),
@@ -620,7 +619,7 @@ fn send<'s, 'a, F: Fields<'a>>(
 }
 
 /// Chooses the backend once: one of the rule by weight or as its canary says, or the fallback if that one has no endpoint. If neither has
-/// one, the first, so that the log can name it.
+/// one, it is the first, so that the log can name it.
 fn choose<'s, 'a, F: Fields<'a>>(
     forward: &'s Forward,
     head: &RequestView<'a, F>,

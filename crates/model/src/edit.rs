@@ -128,7 +128,7 @@ impl NameSet {
     }
 }
 
-/// The lengths of some names, which tell at once that most other names are none of them.
+/// The lengths of some names, which rule out most other names at once.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct NameLengths(u64);
 

@@ -12,7 +12,7 @@ pub struct ErrorPages {
     /// Whether only the proxy's own errors are replaced, and those of endpoints pass.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub only_own: bool,
-    /// The service to ask: its backend, one in its place if it has no endpoint, and the timeouts.
+    /// The service to ask: its backend, a fallback if that has no endpoint, and the timeouts.
     pub forward: Forward,
 }
 
@@ -26,7 +26,7 @@ pub struct ErrorResponse {
 }
 
 impl ErrorPages {
-    /// Whether an error response is replaced, if a service is there to do it.
+    /// Whether an error response is replaced, provided that a service is available.
     pub fn replaces(&self, error: ErrorResponse) -> bool {
         !(self.only_own && error.of_endpoint) && self.statuses.binary_search(&error.status).is_ok()
     }

@@ -11,7 +11,7 @@ pub use self::check::{CheckAllowed, CheckAnswer, CheckChange, CheckDenied, Check
 use crate::field::is_same_field;
 use crate::{ConfiguredName, FieldEdit, Forward, KnownField, KnownSet, Template};
 
-/// Whom to ask about a request, and how.
+/// The service to ask about a request, and how to ask it.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct ExternalAuth {
     /// The service: its backend, the timeouts, and TLS.
@@ -23,7 +23,7 @@ pub struct ExternalAuth {
 /// How a service is asked.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum AuthProtocol {
-    /// As nginx's `auth_request` does it (`auth-url` of ingress-nginx): by a request without a body, and the status of the answer decides.
+    /// As nginx's `auth_request` does it (`auth-url` of ingress-nginx): a request without a body, whose answer's status decides.
     Subrequest(Box<Subrequest>),
     /// By a request with the client's method, host and target (the filter ExternalAuth of the Gateway API, protocol HTTP); only 200 allows.
     Http(HttpAuth),
@@ -31,7 +31,7 @@ pub enum AuthProtocol {
     Grpc(GrpcAuth),
 }
 
-/// A question as ingress-nginx has it.
+/// A question in the form of ingress-nginx.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Subrequest {
     /// The Host field for the service.
@@ -47,11 +47,10 @@ pub struct Subrequest {
     /// Edits of the fields for the service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldEdit>,
-    /// The URL to sign in at, to which a client is redirected in place of 401.
+    /// The sign-in URL, to which a client is redirected in place of 401.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sign_in: Option<Template>,
-    /// Fields of the service's answer that the backend gets. A client's own never pass, whether the answer has them or
-    /// not.
+    /// Fields of the service's answer that the backend gets. The client's own never pass, whether the answer has them or not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copied: Vec<ConfiguredName>,
     /// Variables that the service's answer sets (nginx's `auth_request_set`).
@@ -65,31 +64,31 @@ pub struct Subrequest {
     pub always_set_cookie: bool,
 }
 
-/// A question in HTTP, as the Gateway API has it.
+/// A question over HTTP, as the Gateway API defines it.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct HttpAuth {
-    /// What stands before the target of the client's request.
+    /// The prefix put before the target of the client's request.
     pub path: Box<str>,
-    /// The fields of the client that the service gets, beside Authorization.
+    /// The fields of the client that the service gets, besides Authorization.
     pub allowed: Vec<ConfiguredName>,
-    /// Fields of the service's answer that the backend gets, and never from the client. If there are none, it gets all but those of the
-    /// answer itself.
+    /// Fields of the service's answer that the backend gets; the client's own never pass. If there are none, it gets all but those about
+    /// the answer itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copied: Vec<ConfiguredName>,
-    /// Whether the service gets the body, and of how many bytes at most.
+    /// The largest body in bytes that the service gets; `None` if it gets none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<NonZeroU32>,
 }
 
-/// A question in gRPC.
+/// A question over gRPC.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct GrpcAuth {
-    /// What the call names as its host.
+    /// The host that the call names.
     pub authority: Box<str>,
     /// The fields of the client that the service gets; `None` for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed: Option<Vec<ConfiguredName>>,
-    /// Whether the service gets the body, and of how many bytes at most.
+    /// The largest body in bytes that the service gets; `None` if it gets none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<NonZeroU32>,
 }
@@ -117,7 +116,7 @@ pub enum AuthPart {
 }
 
 impl AuthVariable {
-    /// Appends the value by an answer with this status. `all` gives the values of a field.
+    /// Appends the value for an answer with this status. `all` gives the values of a field.
     pub fn append<'f, I: Iterator<Item = &'f [u8]>>(&self, status: u16, all: impl Fn(&str) -> I, out: &mut Vec<u8>) {
         for part in &self.parts {
             match part {
@@ -163,7 +162,7 @@ pub struct AuthCacheRule {
 }
 
 impl AuthCache {
-    /// How long an answer with this status is kept; zero for not at all. What means nothing is never kept.
+    /// How long an answer with this status is kept; zero if it isn't. A failure is never kept.
     pub fn lasts(&self, status: u16) -> Duration {
         let is_for = |rule: &&AuthCacheRule| rule.statuses.is_empty() || rule.statuses.contains(&status);
         let rule = self.rules.iter().find(is_for).filter(|_| AuthAnswer::of_status(status) != AuthAnswer::Failed);
@@ -187,7 +186,7 @@ const OF_ANSWER: [&[u8]; 11] = [
 ];
 
 impl ExternalAuth {
-    /// The settings of a question as ingress-nginx has it.
+    /// The question, if it has the form of ingress-nginx.
     pub fn subrequest(&self) -> Option<&Subrequest> {
         match &self.protocol {
             AuthProtocol::Subrequest(asks) => Some(asks),
@@ -195,7 +194,7 @@ impl ExternalAuth {
         }
     }
 
-    /// Whether the service gets the body of the request, and of how many bytes at most; a longer one is refused.
+    /// The largest request body in bytes that the service gets, `None` if it gets none; a longer one is refused.
     pub fn body(&self) -> Option<NonZeroU32> {
         match &self.protocol {
             AuthProtocol::Subrequest(_) => None,
@@ -212,7 +211,7 @@ impl ExternalAuth {
         }
     }
 
-    /// Whether the backend gets all fields of the answer, but those of its body and its connection.
+    /// Whether the backend gets all fields of the answer except those about its body and its connection.
     pub fn copies_all(&self) -> bool {
         matches!(&self.protocol, AuthProtocol::Http(asks) if asks.copied.is_empty())
     }
@@ -227,13 +226,14 @@ impl ExternalAuth {
         self.subrequest()?.sign_in.as_ref()
     }
 
-    /// Whether a response with this status passes the service's cookies on: nginx's `add_header` without `always`. The Gateway API does not.
+    /// Whether a response with this status carries the service's cookies: nginx's `add_header` without `always`. With the Gateway API, none
+    /// does.
     pub fn sets_cookies_with(&self, status: u16) -> bool {
         let of_success = matches!(status, 200 | 201 | 204 | 206 | 301..=304 | 307 | 308);
         self.subrequest().is_some_and(|asks| asks.always_set_cookie || of_success)
     }
 
-    /// Whether there may be fields that the backend gets from the service, and not from the client.
+    /// Whether the backend may get fields from the service in place of the client's.
     pub fn may_replace(&self) -> bool {
         match &self.protocol {
             AuthProtocol::Subrequest(asks) => !asks.copied.is_empty(),
@@ -241,14 +241,14 @@ impl ExternalAuth {
         }
     }
 
-    /// Whether the backend gets a field from the service, or not at all, and not from the client. What delimits a message is always that
-    /// of the message itself.
+    /// Whether the client's field does not pass, because the backend gets it from the service or not at all. Fields that delimit a message
+    /// are always the message's own.
     pub fn replaces(&self, name: &[u8], given: Option<&AuthGiven>) -> bool {
         (given.is_some_and(|given| given.replaces(name)) || self.is_copied(name))
             && !KnownSet::STRUCTURAL.contains(KnownField::classify(name))
     }
 
-    /// Whether a field of the answer goes to the backend although it is not listed. What is about the answer itself does not.
+    /// Whether a field of the answer goes to the backend although it is not listed. Fields about the answer itself do not.
     pub fn copies_other(&self, name: &[u8]) -> bool {
         let is_content = name.len() > 8 && name[..8].eq_ignore_ascii_case(b"content-");
         self.copies_all()
@@ -257,8 +257,8 @@ impl ExternalAuth {
             && !OF_ANSWER.iter().any(|own| own.eq_ignore_ascii_case(name))
     }
 
-    /// What an answer with this status means. The Gateway API takes nothing but 200 for a yes, ingress-nginx each success, and a service
-    /// of the Gateway API may deny with a redirect or any error that is the client's; a call of gRPC is not answered by a status.
+    /// What an answer with this status means. In ingress-nginx each 2xx allows. In the Gateway API only 200 does, and a service may deny
+    /// with a redirect or any 4xx. A status doesn't answer a gRPC call.
     pub fn judge(&self, status: u16) -> AuthAnswer {
         match (AuthAnswer::of_status(status), &self.protocol) {
             (_, AuthProtocol::Grpc(_)) => AuthAnswer::Failed,
@@ -276,7 +276,7 @@ impl ExternalAuth {
     }
 }
 
-/// What a service that was asked about a request has said.
+/// The answer of a service that was asked about a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum AuthAnswer {
     /// The request may go on.
@@ -287,7 +287,7 @@ pub enum AuthAnswer {
     Forbidden,
     /// The client may not send it, and gets the service's own answer, [`Scratch::denied`](crate::decision::Scratch::denied).
     Denied,
-    /// Nothing that could be understood, or nothing at all.
+    /// The answer was unintelligible, or there was none.
     Failed,
 }
 
@@ -309,9 +309,9 @@ pub struct AuthGiven {
     text: Vec<u8>,
     /// Places in [`ExternalAuth::copied`], and the ends of their values in `text`.
     copied: Vec<(usize, usize)>,
-    /// Other fields, in place of the client's.
+    /// Other fields, which replace the client's.
     pub others: Vec<(ConfiguredName, Box<[u8]>)>,
-    /// Fields beside those of the client.
+    /// Fields in addition to the client's.
     pub added: Vec<(ConfiguredName, Box<[u8]>)>,
     /// Fields of the client that the backend does not get.
     pub removed: Vec<ConfiguredName>,
@@ -328,9 +328,9 @@ pub struct GivenField {
     pub name: ConfiguredName,
     /// Its value; none is written if it is empty.
     pub value: Box<[u8]>,
-    /// Whether it takes the place of those that the response has by itself.
+    /// Whether it replaces the response's own.
     pub replaces: bool,
-    /// Whether anything is done only if the response has the field by itself, or only if it has not.
+    /// If given, it applies only if the response has the field itself (`true`) or lacks it (`false`).
     pub only_with: Option<bool>,
 }
 
@@ -349,7 +349,7 @@ impl AuthGiven {
             + lines.chain(removed).chain(response).sum::<usize>()
     }
 
-    /// Whether the backend does not get a field of the client because of what the service has said about it.
+    /// Whether the service's answer replaces or removes the client's field of this name.
     fn replaces(&self, name: &[u8]) -> bool {
         let is = |own: &ConfiguredName| is_same_field(own.as_str().as_bytes(), name);
         self.others.iter().any(|(own, _)| is(own)) || self.removed.iter().any(is)

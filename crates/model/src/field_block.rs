@@ -1,4 +1,4 @@
-//! Requests that are refused because of the program that sent them, or the page that led to them.
+//! Refuses requests by the program that sent them or the page that led to them.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Fields, KnownField, RequestView, SearchRegex};
 
-/// The values of two fields that refuse a request. All routes share the lists.
+/// Values of two fields for which a request is refused. All routes share the lists.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct FieldBlock {
     /// Values of User-Agent.
@@ -20,7 +20,7 @@ pub struct FieldBlock {
 pub enum BlockedValue {
     /// This value, in any letter case (as in nginx's `map`).
     Equal(Box<str>),
-    /// Values that hold a match.
+    /// Values that contain a match.
     Search(SearchRegex),
 }
 

@@ -34,7 +34,7 @@ pub enum Filter {
     ClientLimits(Box<ClientLimits>),
     /// Restricts access by client address; others get 403.
     AccessList(AccessList),
-    /// The same, but authentication by a later filter admits others too.
+    /// Like [`AccessList`](Self::AccessList), but authentication by a later filter admits other clients too.
     AccessListOrAuth(AccessList),
     /// Restricts access by rules in order; others get 403.
     AccessRules(Box<AccessRules>),
@@ -46,7 +46,7 @@ pub enum Filter {
     Rewrite(Box<Rewrite>),
     /// Replaces the path, or the part of it that the route's prefix matches, for the backend.
     ReplacePath {
-        /// What takes its place.
+        /// The replacement.
         with: PathReplacement,
     },
     /// Sends a copy of the request to a second destination.
@@ -57,7 +57,7 @@ pub enum Filter {
     EditRequest(Vec<FieldEdit>),
     /// Edits response fields for the client. Applies to answers of later filters too.
     EditResponse(Vec<FieldEdit>),
-    /// Steps and edits that nginx text asks for. Its edits take the place of those of an earlier one.
+    /// Steps and edits that nginx text asks for. Its edits replace those of an earlier one.
     Snippet(Arc<Snippet>),
 }
 
@@ -97,8 +97,7 @@ impl AccessList {
         !self.deny.contains(client) && self.allow.as_ref().is_none_or(|allow| allow.contains(client))
     }
 
-    /// Whether a client needs no authentication under `satisfy any`. A list without networks to admit says nothing of the clients that
-    /// it doesn't refuse, as in nginx.
+    /// Whether a client needs no authentication under `satisfy any`. As in nginx, a list that only denies exempts no client.
     pub fn exempts(&self, client: std::net::IpAddr) -> bool {
         self.allow.is_some() && self.admits(client)
     }

@@ -1,13 +1,13 @@
-//! Geographic variables, by the names that ingress-nginx gives them: which database has the value of each, and where in it.
+//! Geographic variables under the names that ingress-nginx gives them: which database has the value of each, and where.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The databases that are looked in.
+/// The databases to look values up in.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct GeoSettings {
-    /// The folder of their files, each named for its edition, with `.mmdb`.
+    /// The directory of their files, each named after its edition, with `.mmdb`.
     pub directory: Box<str>,
     /// Their editions, such as `GeoLite2-City` (`--maxmind-edition-ids`).
     pub editions: Vec<Box<str>>,
@@ -16,7 +16,7 @@ pub struct GeoSettings {
     pub reload: Option<Duration>,
 }
 
-/// What a database tells of.
+/// The subject of a database.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum GeoSubject {
     /// Countries.
@@ -47,7 +47,7 @@ impl GeoSubject {
         ("GeoIP2-Anonymous-IP", Self::Anonymous),
     ];
 
-    /// What the database of an edition tells of.
+    /// The subject of an edition's database.
     pub fn of_edition(edition: &str) -> Option<Self> {
         Self::EDITIONS.iter().find(|(name, _)| *name == edition).map(|(_, subject)| *subject)
     }
@@ -62,7 +62,7 @@ pub enum GeoStep {
     Index(usize),
 }
 
-/// Where a value stands.
+/// Where a value is found.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct GeoPlace {
     /// The database.
@@ -89,10 +89,10 @@ macro_rules! geo {
         }
 
         impl GeoVariable {
-            /// The names of all.
+            /// All names.
             pub const NAMES: &'static [&'static str] = &[$($name),+];
 
-            /// The one with a name, given without `$`.
+            /// The variable with this name, given without `$`.
             pub fn named(name: &str) -> Option<Self> {
                 Some(match name {
                     $($name => Self::$variant,)+
@@ -100,7 +100,7 @@ macro_rules! geo {
                 })
             }
 
-            /// Where its value stands; the first database that is there counts.
+            /// Where its value is found; the first database that is present counts.
             pub const fn places(self) -> &'static [GeoPlace] {
                 match self {
                     $(Self::$variant => &[$(GeoPlace { subject: GeoSubject::$subject, steps: &[$(step!($step)),+] }),+],)+

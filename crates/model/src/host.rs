@@ -29,7 +29,7 @@ pub struct Host {
     routes: Arc<Routes>,
 }
 
-/// Where a request goes on that no route of its host takes. A host without this is the end: its answer is 404.
+/// Where to look further for a request that no route of its host takes. Without this, the answer is 404.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Onward {
     /// Routes for the same names that come after all routes of this host, whatever their paths.
@@ -83,25 +83,25 @@ impl Host {
         }
     }
 
-    /// Adds the listener of the Gateway that it belongs to. Of several on a port, a TLS connection is for the one that has the name
-    /// in its hello, and requests on it to hosts of another one are misdirected.
+    /// Adds the Gateway listener that it belongs to. If several share a port, the server name in the hello decides which one a TLS
+    /// connection is for; requests on it to hosts of another listener are misdirected.
     #[must_use]
     pub fn with_listener(self, listener: Option<Arc<str>>) -> Self {
         Self { listener, ..self }
     }
 
-    /// The listener that it belongs to, if it is told apart from others on the port.
+    /// The listener that it belongs to, if it has to be told from others on the port.
     pub fn listener(&self) -> Option<&Arc<str>> {
         self.listener.as_ref()
     }
 
-    /// Adds where requests go on that no route takes.
+    /// Adds where to look further for requests that no route takes.
     #[must_use]
     pub fn with_onward(self, onward: Option<Onward>) -> Self {
         Self { onward: onward.map(Box::new), ..self }
     }
 
-    /// Where requests go on that no route takes.
+    /// Where to look further for requests that no route takes.
     pub fn onward(&self) -> Option<&Onward> {
         self.onward.as_deref()
     }
@@ -182,7 +182,7 @@ impl Host {
         self.ciphers.as_ref()
     }
 
-    /// What TLS connections for it pass to, if TLS does not end at the proxy.
+    /// Where TLS connections for it pass to, if they pass to a backend.
     pub fn passthrough(&self) -> Option<&Arc<Passthrough>> {
         self.passthrough.as_ref()
     }
@@ -192,7 +192,7 @@ impl Host {
         &self.routes.list
     }
 
-    /// Whether it is as another host but for the routes.
+    /// Whether it equals another host except for the routes.
     pub(crate) fn is_equal_but_for_routes(&self, other: &Self) -> bool {
         Self { routes: other.routes.clone(), ..self.clone() } == *other
     }

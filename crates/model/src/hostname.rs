@@ -145,8 +145,8 @@ impl HostPattern {
         }
     }
 
-    /// Which of two patterns that match the same name is more specific, first: an exact name, then the longer wildcard, one
-    /// label before many, then other patterns, then any name.
+    /// Sorts the more specific of two patterns that match the same name first: an exact name, then the longer wildcard, one label before
+    /// many, then other patterns, then any name.
     pub fn by_precision(&self) -> std::cmp::Reverse<(u8, usize, u8)> {
         let length = self.text().len();
         std::cmp::Reverse(match self {

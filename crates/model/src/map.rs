@@ -19,7 +19,7 @@ pub(crate) static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::def
 #[derive(Clone)]
 pub(crate) struct Map<K, V> {
     shards: Arc<[Arc<Shard<K, V>>]>,
-    /// What each shard without entries is.
+    /// Shared by all shards without entries.
     empty: Arc<Shard<K, V>>,
     len: usize,
 }
@@ -56,7 +56,7 @@ impl<K: Clone + Eq + Hash, V> Map<K, V> {
         let rest = self.shard_mut(hash);
         if let Ok(entry) = rest.find_entry(hash, |(other, _)| other == key) {
             entry.remove();
-            // What has lost most of its entries gives their memory back.
+            // A shard that has lost most of its entries gives their memory back.
             if rest.is_empty() {
                 Arc::make_mut(&mut self.shards)[shard(hash)] = self.empty.clone();
             } else if rest.len() < rest.capacity() / 4 {

@@ -1,19 +1,19 @@
-//! Copies of requests for a second destination, whose answers nobody waits for.
+//! Copies of requests for a second destination; the exchange does not wait for its answers.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Forward, Template};
 
-/// A part of all requests.
+/// A fraction of all requests.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Fraction {
-    /// So many.
+    /// The number taken.
     pub numerator: u32,
-    /// Of so many.
+    /// The number it is taken from.
     pub denominator: u32,
 }
 
-/// Where copies of requests go, and what of a request they hold.
+/// Where copies of requests go, and what they contain.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Mirror {
     /// The destination: its backend, its Host field, the time to connect, and TLS.
@@ -21,9 +21,9 @@ pub struct Mirror {
     /// The target of a copy; `None` for that of the request as its backend gets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Template>,
-    /// Whether a copy has the body. Then it is read first, and a request with a longer one than there is memory for is not copied.
+    /// Whether a copy has the body. If so, the body is read first, and a request whose body exceeds the available memory is not copied.
     pub body: bool,
-    /// The part of the requests that is copied, by chance; `None` for all.
+    /// The fraction of the requests that is copied, chosen at random; `None` for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fraction: Option<Fraction>,
 }

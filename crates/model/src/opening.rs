@@ -1,6 +1,7 @@
-//! Whether a change can let anything through that is kept back now.
+//! Whether a change can let through anything that is blocked now.
 //!
-//! Objects that restrict one another may become known in another order than they were written in. What opens nothing needs none of them.
+//! Objects that restrict one another may become known in another order than they were written in. A change that opens nothing need not wait
+//! for the others.
 
 use crate::{
     Action, Body, Delta, EndpointSet, Endpoints, Filter, Forward, ForwardPolicy, Host, HostKey, Resource, ResourceName,
@@ -8,10 +9,10 @@ use crate::{
 };
 
 impl Snapshot {
-    /// Whether after a change a request may reach something that it does not reach now, or reach it with less asked of it. `false` is
-    /// certain: routes take the same requests as before, and lead where they led under the same filters, or to an answer of the proxy.
+    /// Whether a change may let a request reach something that it can't reach now, or reach it with fewer checks. `false` is certain:
+    /// routes take the same requests as before, and lead where they led through the same filters, or to a response of the proxy.
     pub fn may_open(&self, delta: &Delta) -> bool {
-        // What a removed host kept to itself may fall to a wider one.
+        // Requests for a removed host may fall to a wider one.
         !delta.removals.is_empty() || delta.upserts.iter().any(|resource| self.opens(resource))
     }
 
@@ -33,7 +34,7 @@ impl Snapshot {
     }
 }
 
-/// Endpoints that come and go are those of the same Service; a name is what its owner says.
+/// Addresses that come and go belong to the same Service; where a DNS name leads is up to its owner.
 fn leads_elsewhere(old: &EndpointSet, new: &EndpointSet) -> bool {
     let are_addresses = |set: &EndpointSet| matches!(set.endpoints, Endpoints::Addresses(_));
     old != new && !(are_addresses(old) && are_addresses(new))
@@ -51,8 +52,8 @@ fn route_opens(old: &Route, new: &Route) -> bool {
     !takes_the_same || filters_open(old, new) || action_opens(&old.action, &new.action, old.filters == new.filters)
 }
 
-/// Whether a filter may send a request somewhere that did not get it before: one that stood before it may be gone, and another answer may
-/// be an error that it replaces.
+/// Whether a filter may send a request to a service that did not get it before: an earlier filter may be gone, or the answer may now be an
+/// error that it replaces.
 fn filters_open(old: &Route, new: &Route) -> bool {
     let sends = |filter: &Filter| {
         matches!(filter, Filter::ErrorPages(_) | Filter::ExternalAuth(_) | Filter::Mirror(_) | Filter::Snippet(_))
@@ -65,7 +66,7 @@ fn filters_open(old: &Route, new: &Route) -> bool {
 fn action_opens(old: &Action, new: &Action, same_filters: bool) -> bool {
     match (old, new) {
         (_, Action::Redirect(_) | Action::Respond(Respond { body: Body::Empty | Body::Page, .. })) => false,
-        // A text may be for few.
+        // The text may be meant for a few clients only.
         (_, Action::Respond(_)) => !same_filters || old != new,
         (Action::Forward(old), Action::Forward(new)) => {
             let policy = &*old.policy;

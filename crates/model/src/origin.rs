@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// The kind of what is no user object.
+/// The kind of values that no user object asked for.
 const BUILT_IN: &str = "Fairway";
 
 /// The Kubernetes object (and the part of it) that a value was translated from.

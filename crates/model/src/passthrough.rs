@@ -1,4 +1,4 @@
-//! TLS connections whose server name, in the client's hello, leads them to a backend, without anything being read of what they carry.
+//! TLS connections that the server name in the client's hello leads to a backend; what they carry is not parsed.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ pub struct Passthrough {
     /// Whether endpoints get a PROXY header (version 1) with the client's address.
     pub send_proxy: bool,
     /// Whether TLS ends at the proxy, with the certificate of the host, and endpoints get what it carries. Otherwise they get the
-    /// connection as it is, and end TLS themselves: the TLS of a share does not count then.
+    /// connection as it is and end TLS themselves; the TLS of a share is then ignored.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub terminate: bool,
 }

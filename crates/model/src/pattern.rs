@@ -72,7 +72,7 @@ impl SearchRegex {
         self.regex.is_match(value)
     }
 
-    /// The same; calls `found` with the number of each group of the match and its text.
+    /// Like [`is_match`](Self::is_match); also calls `found` with the number and the text of each group of the match.
     pub fn groups(&self, value: &[u8], mut found: impl FnMut(usize, Option<&[u8]>)) -> bool {
         crate::capture::with_groups(&self.text, &self.regex, value, |groups| {
             for group in 0..groups.len() {

@@ -26,8 +26,8 @@ pub struct ForwardPolicy {
     /// Largest response head in bytes, if above the proxy's default; a larger one gets 502.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_response_head: Option<u32>,
-    /// Bytes of a response that may wait for the client, so that the endpoint can send them as fast as it does; `None` if it is read at
-    /// the speed of the client.
+    /// Bytes of a response that may wait for the client, so that the endpoint can send at its own speed; `None` if the response is read at
+    /// the client's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_buffer: Option<u32>,
     /// How fast a response is sent to the client.
@@ -38,12 +38,11 @@ pub struct ForwardPolicy {
     pub close: bool,
     /// When to try another endpoint.
     pub retry: Retry,
-    /// Time, from the request on, within which a response has to begin, whatever the number of attempts; `None` if each attempt has its own
-    /// limits only.
+    /// Time from the request within which a response must begin, whatever the number of attempts; `None` if only the attempts have limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_within: Option<Duration>,
-    /// Whether the head of a response has to be whole within [`read_timeout`](Self::read_timeout). Otherwise that bounds silence only, as in
-    /// nginx.
+    /// Whether the whole head of a response must arrive within [`read_timeout`](Self::read_timeout). Otherwise that bounds only silence, as
+    /// in nginx.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub whole_head: bool,
     /// Host field to send to the endpoint in place of the client's (`upstream-vhost`).
@@ -60,8 +59,8 @@ pub struct ForwardPolicy {
     pub session: Option<Arc<Session>>,
 }
 
-/// Reads a policy. One that equals the one that this thread read before shares its memory: a proxy reads as many as there are routes, and
-/// most are the same.
+/// Reads a policy. If it equals the last one that this thread read, the two share memory: a proxy reads one for each route, and most are
+/// the same.
 pub(crate) fn read_shared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<ForwardPolicy>, D::Error> {
     thread_local! {
         static LAST: RefCell<Weak<ForwardPolicy>> = const { RefCell::new(Weak::new()) };
@@ -95,12 +94,12 @@ impl UpstreamProtocol {
     }
 }
 
-/// Which request bodies are read whole before an endpoint is chosen, as far as there is memory for them. Calls of gRPC and requests for
-/// another protocol are never waited for.
+/// Which request bodies are read whole before an endpoint is chosen, as far as there is memory for them. gRPC calls and requests for
+/// another protocol are never buffered.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Hash, Serialize, Deserialize)]
 pub enum RequestBuffering {
-    /// Those that don't say how long they are: endpoints over HTTP/1.1 get them with a Content-Length. Many servers take a body without
-    /// one for empty.
+    /// Those of undeclared length: endpoints over HTTP/1.1 get them with a Content-Length, because many servers take a body without one for
+    /// empty.
     #[default]
     Unmeasured,
     /// All.

@@ -25,7 +25,7 @@ pub struct ResponseRewrites {
     pub cookie_flags: Vec<CookieFlags>,
 }
 
-/// What becomes of the attributes of some cookies.
+/// Changes to the attributes of some cookies.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct CookieFlags {
     /// The cookies.
@@ -49,7 +49,7 @@ pub enum Cookies {
     All,
     /// The one with this name, in any letter case.
     Named(Box<str>),
-    /// Those with a match of a pattern in their name.
+    /// Those whose name contains a match of a pattern.
     Matching(SearchRegex),
 }
 
@@ -111,12 +111,12 @@ impl CookieFlags {
     }
 }
 
-/// A text, and what takes its place.
+/// A text and its replacement.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Replacement {
     /// The text.
     pub from: Box<str>,
-    /// What takes its place.
+    /// Its replacement.
     pub to: Box<str>,
 }
 

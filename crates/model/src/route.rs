@@ -260,7 +260,7 @@ impl FromStr for PathRegex {
             .build()
             .map_err(|error| InvalidPathMatch::Regex(one_line(&error)))?;
         let literal = literal_start(text);
-        // What follows it matches nothing too. In a host with one pattern, all plain paths are patterns.
+        // The rest can match the empty text. This is common: in a host with one pattern, all plain paths are patterns.
         let literal_decides = matches!(&text[literal.len()..], "" | ".*" | "(.*)");
         Ok(Self { text: text.into(), literal: literal.into(), literal_decides, regex })
     }
@@ -360,7 +360,7 @@ pub enum RedirectBase {
     /// No port, as in ingress-nginx by default: behind a Service, the port of the listener is not the client's.
     #[default]
     Host,
-    /// The port that the client itself named, if it did: right where nothing stands in front, as in `fairway dev`.
+    /// The port that the client itself named, if it did: correct where nothing is in front of the proxy, as in `fairway dev`.
     HostAndPort,
     /// The port of the listener, unless it is the usual one of the scheme (`use-port-in-redirects`).
     Listener,
@@ -426,7 +426,7 @@ pub enum Backends {
     Weighted(Vec<WeightedBackend>),
     /// One backend, or its alternative.
     Canary(Box<Canary>),
-    /// The same, and a share of the requests gets 500, because the references to its backends are invalid.
+    /// As [`Weighted`](Self::Weighted), but a share of the requests gets 500, because the references to its backends are invalid.
     Partial {
         /// The backends.
         valid: Vec<WeightedBackend>,
@@ -442,11 +442,10 @@ pub struct WeightedBackend {
     pub backend: BackendName,
     /// Its share in proportion to the others; 0 for none.
     pub weight: u32,
-    /// What is done with the requests that go there, and with the answers, after the filters of the route: edits of fields, and another
-    /// path.
+    /// Filters for the requests to this backend and their responses, applied after those of the route: edits of fields, and another path.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<Filter>,
-    /// TLS to its endpoints, where that of the policy is not for all backends of the rule.
+    /// TLS to its endpoints, where the policy's doesn't apply to all backends of the rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Arc<UpstreamTls>>,
 }
@@ -463,8 +462,8 @@ impl Backends {
         one.into_iter().chain(list.iter().map(|share| &share.backend)).chain(alternative)
     }
 
-    /// Chooses one of the backends by weight, and the main one of a canary, with what is particular to it; `random` is called only if there is
-    /// a choice. `None` if all weights are 0, or for the share without a valid backend.
+    /// Chooses a backend by weight, the main one of a canary, with what is particular to it; calls `random` only if there is a choice.
+    /// `None` if all weights are 0, or for the share without a valid backend.
     pub fn choose(&self, random: impl FnOnce() -> u64) -> Option<(&BackendName, Option<&WeightedBackend>)> {
         let (list, invalid) = match self {
             Self::One(name) => return Some((name, None)),
@@ -518,7 +517,7 @@ impl fmt::Display for Backends {
 }
 
 impl Forward {
-    /// To one backend, with nothing in its place.
+    /// Forwards to one backend, without a fallback.
     pub fn to(backend: BackendName, policy: Arc<ForwardPolicy>) -> Self {
         Self { backends: backend.into(), fallback: None, session_cookie_path: None, policy }
     }

@@ -1,5 +1,5 @@
-//! Keys and hashes of passwords are left out wherever a value is written: in dumps, logs and golden files. Only what a controller
-//! sends to its proxies has them, because the proxies could not serve without.
+//! Keys and password hashes are left out wherever a value is written: in dumps, logs and golden files. Only what a controller sends to its
+//! proxies contains them, because the proxies need them to serve.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -11,13 +11,11 @@ use serde::{Deserialize, Deserializer, Serializer};
 pub(crate) const REDACTED: &str = "[redacted]";
 
 thread_local! {
-    /// A property of the thread and not of the serializer: values inside of enums without a tag are read through a buffer that forgets
-    /// everything about the serializer that it was filled from.
+    /// A property of the thread, not of the serializer: untagged enums are read through a buffer that forgets which deserializer filled it.
     static WITH_SECRETS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work`, in which values are written with their secrets, and read with them. For the connection from a controller to its
-/// proxies alone.
+/// Runs `work`; within it, values are written and read with their secrets. Only for the connection from a controller to its proxies.
 pub fn with_secrets<T>(work: impl FnOnce() -> T) -> T {
     struct Restore(bool);
     impl Drop for Restore {

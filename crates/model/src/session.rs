@@ -1,4 +1,4 @@
-//! Sessions of a rule: what leads the requests of a client to the endpoint that answered its first one.
+//! Sessions of a rule, which lead the requests of a client to the endpoint that answered its first one.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub enum SessionCarrier {
         /// Its Path.
         path: Box<str>,
     },
-    /// A field, which the first response of a session has, and the client repeats.
+    /// A field that the first response of a session has and that the client repeats.
     Header(ConfiguredName),
 }
 

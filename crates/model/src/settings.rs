@@ -50,7 +50,7 @@ pub struct Settings {
     pub keep_alive_time: Duration,
     /// Connections kept open to endpoints.
     pub upstream_keepalive: UpstreamKeepalive,
-    /// Tries after a failure that reached an endpoint, in percent of a backend's requests; `None` for no limit.
+    /// Retries after a failure that reached an endpoint, in percent of a backend's requests; `None` for no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_budget: Option<NonZeroU32>,
     /// Time for the whole head of a request, excluding the TLS handshake.
@@ -67,7 +67,7 @@ pub struct Settings {
     /// Simultaneous connections per client in the whole process; `None` for no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections_per_client: Option<NonZeroU32>,
-    /// Wrong passwords of one client in a minute, after which it has no further try; `None` for no limit.
+    /// Wrong passwords of one client in a minute, after which further ones are refused; `None` for no limit.
     #[serde(default = "usual_wrong_passwords", skip_serializing_if = "are_usual_wrong_passwords")]
     pub wrong_passwords: Option<NonZeroU32>,
     /// Compression of responses.
@@ -90,7 +90,7 @@ pub struct Settings {
     pub streams: StreamSettings,
     /// How long connections may continue after the proxy receives the signal to stop (`worker-shutdown-timeout`).
     pub shutdown_timeout: Duration,
-    /// Replicas of this proxy that take part in the same traffic, which share the limits for clients.
+    /// Replicas of this proxy that serve the same traffic and share the limits for clients.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub replicas: NonZeroU32,
     /// Worker threads; `None` for one per core available to the process.

@@ -33,7 +33,7 @@ pub enum LimitKind {
 pub struct LimitKey {
     /// Where requests are counted.
     pub scope: Arc<str>,
-    /// Whose are counted.
+    /// The client whose requests are counted.
     pub client: CountedClient,
     /// Which limit.
     pub kind: LimitKind,
@@ -54,29 +54,29 @@ pub struct Demand {
     pub lately: LimitPart,
     /// What is in use and can't be given up at once: requests in progress.
     pub held: LimitPart,
-    /// The time in which a client that has used up the whole burst has all of it again.
+    /// The time in which a burst that is used up becomes available again.
     pub span: Duration,
 }
 
-/// What a proxy says of the limits that clients are close to.
+/// A proxy's report about the limits that clients are close to.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct DemandReport {
     /// Counts the reports of a proxy.
     pub number: u64,
     /// The last deal that is in effect.
     pub applied: u64,
-    /// All limits with a demand worth dealing for. Of others that have been dealt, this proxy keeps to its share.
+    /// All limits with a demand worth dealing for. For others that have been dealt, this proxy keeps to its share.
     pub demands: Vec<Demand>,
-    /// Whether there were more than a report has room for: of those that it doesn't name, it says nothing.
+    /// Whether there were more than a report has room for; it then says nothing about those that it doesn't name.
     pub cut: bool,
 }
 
-/// What a controller deals to a proxy. What earlier deals said of other limits stays.
+/// A controller's deal to a proxy. For other limits, earlier deals remain in force.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ShareDeal {
     /// Counts the deals to a proxy.
     pub number: u64,
-    /// The last report that was read before.
+    /// The last report read before this deal.
     pub heard: u64,
     /// The part of each limit. `None` returns it to the even division.
     pub shares: Vec<(LimitKey, Option<LimitPart>)>,
@@ -98,17 +98,17 @@ impl LimitPart {
     /// All of it.
     pub const WHOLE: Self = Self(1_000_000);
 
-    /// So many millionths, at most all.
+    /// A number of millionths, at most the whole.
     pub fn millionths(millionths: u32) -> Self {
         Self(millionths.min(Self::WHOLE.0))
     }
 
-    /// A fraction of it: none of it below 0, at most all.
+    /// A fraction of the whole, clamped to 0 and 1.
     pub fn fraction(fraction: f64) -> Self {
         Self((fraction.clamp(0.0, 1.0) * f64::from(Self::WHOLE.0)) as u32)
     }
 
-    /// The part of each of several that have the same.
+    /// The part of each of several replicas with equal shares.
     pub fn even(replicas: NonZeroU32) -> Self {
         Self(Self::WHOLE.0 / replicas.get())
     }
@@ -118,36 +118,37 @@ impl LimitPart {
         self.0
     }
 
-    /// So much of a number, rounded up; of one that isn't 0, at least 1.
+    /// This part of a number, rounded up; at least 1 unless the number is 0.
     pub fn of(self, number: u32) -> u32 {
         let part = u64::from(number) * u64::from(self.0);
         (part.div_ceil(u64::from(Self::WHOLE.0)) as u32).max(1.min(number))
     }
 
-    /// Both together, at most all.
+    /// The sum, at most the whole.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self::millionths(self.0.saturating_add(other.0))
     }
 
-    /// What is left without the other.
+    /// The difference, at least 0.
     #[must_use]
     pub fn minus(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
     }
 }
 
-/// How long a proxy may use a share above the even one, from when it sent the last report that the controller had read before the deal.
+/// How long a proxy may use a share above the even one, counted from when it sent the last report that the controller had read before the
+/// deal.
 // No limit: how shares are divided.
 pub const LEASE: Duration = Duration::from_secs(1);
 
-/// Of an even share, what a proxy keeps that has no demand while others could use all: one part of so many.
+/// One of this many parts of an even share stays with a proxy that has no demand while others could use everything.
 // No limit: how shares are divided.
 pub const FLOOR: u32 = 32;
 
-/// Divides a budget of a limit among proxies, by what each of them asks for now and what it has asked for lately. Each gets the floor.
-/// The rest goes to those who could use it now, evenly to those who could use more than that (max-min fairness); what these leave,
-/// to those who could lately; and what these leave, evenly to all.
+/// Divides a budget of a limit among proxies, by what each of them asks for now and what it has asked for lately. Each gets the floor. The
+/// rest goes to proxies that could use it now, evenly to those that could use more than that (max-min fairness); what these leave, to those
+/// that could lately; and what these leave, evenly to all.
 pub fn divide(budget: LimitPart, wants: &[(LimitPart, LimitPart)]) -> Vec<LimitPart> {
     let count = wants.len() as u32;
     if count == 0 {
@@ -160,7 +161,7 @@ pub fn divide(budget: LimitPart, wants: &[(LimitPart, LimitPart)]) -> Vec<LimitP
     shares.into_iter().map(|share| LimitPart(share + left / count)).collect()
 }
 
-/// Adds to the shares what they lack, the smallest lack first, and none more than the others that lack more. Returns what is left.
+/// Adds to each share what it lacks, the smallest lack first, and never more than to those that lack more. Returns what is left.
 fn fill(shares: &mut [u32], mut left: u32, wants: impl Iterator<Item = u32>) -> u32 {
     let mut lacks: Vec<_> = wants.zip(shares).map(|(want, share)| (want.saturating_sub(*share), share)).collect();
     lacks.sort_unstable_by_key(|(lack, _)| *lack);
@@ -209,7 +210,7 @@ mod tests {
         let [none, all] = [0.0, 0.9].map(LimitPart::fraction);
         let shares = divide(LimitPart::WHOLE, &[(none, all), (none, none)]);
         assert!(shares[0] >= LimitPart::fraction(0.9), "{shares:?}");
-        // And to nobody else when somebody asks now.
+        // It goes to no proxy but the one that asks now, if there is one.
         let shares = divide(LimitPart::WHOLE, &[(none, all), (all, none)]);
         assert!(shares[1] >= LimitPart::fraction(0.9), "{shares:?}");
     }
@@ -229,7 +230,7 @@ mod tests {
             let most = shares.iter().max().unwrap();
             for (share, (now, _)) in shares.iter().zip(&wants) {
                 proptest::prop_assert!(*share >= floor);
-                // Who has less than it asks for now has as much as anyone, but for rounding.
+                // A proxy with less than it asks for now has as much as any other, up to rounding.
                 proptest::prop_assert!(share >= now || share + count >= *most, "{wants:?}: {shares:?}");
             }
         }

@@ -176,8 +176,8 @@ impl Snapshot {
         }
     }
 
-    /// The host whose demands hold for the handshake of a client that names this host in its hello. One that names none may mean any
-    /// host: where Ingresses are served it is as with Ingresses alone, and no listener of a Gateway decides about it.
+    /// The host whose requirements apply to the handshake of a client with this server name in its hello. A client without one may mean any
+    /// host: where Ingresses are served, it is treated as with Ingresses alone, and no Gateway listener decides about it.
     pub fn greeted(&self, table: &TableName, server_name: &[u8]) -> Option<&Arc<Host>> {
         match self.tables.get(table)?.beneath().filter(|_| server_name.is_empty()) {
             Some(beneath) => self.tables.get(beneath)?.find(server_name),
@@ -185,7 +185,7 @@ impl Snapshot {
         }
     }
 
-    /// The host that follows another one of a table for the same name, if that one lets requests go on.
+    /// The host of a table that follows another one for the same name, if that one passes requests on.
     pub fn host_after<'s>(&'s self, table: &TableName, name: &[u8], host: &'s Host) -> Option<&'s Host> {
         let onward = host.onward()?;
         if let Some(then) = &onward.then {
@@ -199,8 +199,8 @@ impl Snapshot {
         next.min_by_key(|host| host.pattern().by_precision()).map(|host| &**host)
     }
 
-    /// What a TLS connection passes to whose client asks for this server name, in canonical form: the most specific host with
-    /// the name decides. `None` if requests are read, as they are for clients that name no host where Ingresses are served.
+    /// Where a TLS connection with this server name, in canonical form, passes to: the most specific host with the name decides. `None` if
+    /// requests are parsed, as they are for clients that name no host where Ingresses are served.
     pub fn passthrough(&self, table: &TableName, server_name: &[u8]) -> Option<&Arc<Passthrough>> {
         let own = self.tables.get(table)?;
         match own.beneath() {
@@ -227,7 +227,7 @@ impl Snapshot {
         self.certificates.get(host.alternative_certificate()?)
     }
 
-    /// The host whose certificate a server name gets; `None` for the default one. That of a table beneath another keeps its names: a
+    /// The host whose certificate a server name gets; `None` for the default one. A host of a table beneath another keeps its names: a
     /// wider host of the table above has no certificate for them.
     fn certified<'s>(&'s self, own: &'s HostTable, name: &[u8]) -> Option<&'s Arc<Host>> {
         let has_own = |host: &&Arc<Host>| host.certificate().is_some_and(|name| self.certificates.get(name).is_some());
@@ -259,7 +259,7 @@ impl Snapshot {
         self.telemetries.get(name)
     }
 
-    /// All ways of tracing requests that are not those of the settings, by name.
+    /// All ways of tracing requests other than that of the settings, by name.
     pub fn telemetries(&self) -> impl ExactSizeIterator<Item = &Arc<Telemetry>> {
         self.telemetries.values()
     }
@@ -421,7 +421,7 @@ impl HostTable {
         self.patterns(host).chain(&self.any)
     }
 
-    /// The most specific of the hosts for a name that are less specific than this.
+    /// The most specific of the hosts for a name that are less specific than `precision`.
     fn after(&self, name: &[u8], precision: std::cmp::Reverse<(u8, usize, u8)>) -> Option<&Arc<Host>> {
         let mut found: Option<&Arc<Host>> = None;
         for host in self.patterns(name) {
@@ -443,7 +443,7 @@ impl HostTable {
         lookup(&self.exact, host).into_iter().chain(self.inexact(host))
     }
 
-    /// The same without the host of exactly this name.
+    /// Like [`patterns`](Self::patterns), without the host of exactly this name.
     fn inexact<'a>(&'a self, host: &[u8]) -> impl Iterator<Item = &'a Arc<Host>> {
         let dots = move || memchr::memchr_iter(b'.', host);
         let subdomains = (self.subdomains.len() > 0)
