@@ -1,6 +1,6 @@
 //! What nginx text asks for, as data: the steps of nginx's rewrite phase, and edits that depend on the response.
 //!
-//! Blocks of `if` are not nested in nginx, so neither are they here: the cost of a request is bounded by the length of the text.
+//! As in nginx, blocks of `if` don't nest: the cost of a request is bounded by the length of the text.
 
 use std::net::IpAddr;
 
@@ -14,7 +14,7 @@ pub struct Snippet {
     /// Whether the steps belong to the whole host: they run once, even if a step changes the path and with it the route.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub of_host: bool,
-    /// The methods that the steps are for; none for all. nginx's `limit_except` is a location of its own, without the steps.
+    /// The methods that the steps apply to; none for all. nginx's `limit_except` is a location of its own, without the steps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub methods: Vec<Box<str>>,
     /// The steps, in order.
@@ -59,7 +59,7 @@ pub struct ResponseEdit {
 /// Texts to replace in the body of a response (nginx's `sub_filter`).
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Substitution {
-    /// What is searched for, in any case, and what takes its place.
+    /// The texts to search for, in any case, and their replacements.
     pub pairs: Vec<(Box<str>, Template)>,
     /// Whether only the first occurrence of each text is replaced.
     pub once: bool,
@@ -90,14 +90,14 @@ pub enum SnippetStep {
     Break,
 }
 
-/// A condition, and what it leads to.
+/// A condition and its consequences.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct SnippetIf {
     /// The condition.
     pub test: SnippetTest,
     /// The steps. None of them is another condition.
     pub steps: Vec<SnippetStep>,
-    /// The edits from then on, with those that it inherits.
+    /// The edits from then on, inherited ones included.
     pub edits: SnippetEdits,
 }
 
@@ -140,14 +140,14 @@ pub enum MapKey {
     Network(NetworkSet),
 }
 
-/// A change of the path (nginx's `rewrite`).
+/// A change to the path (nginx's `rewrite`).
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct PathChange {
     /// The pattern that the path must match.
     pub pattern: SearchRegex,
     /// The new path, with a query or without. One with a scheme is a redirect.
     pub target: Template,
-    /// Whether the query of the request comes after it.
+    /// Whether the request's query is appended.
     pub keeps_query: bool,
     /// What happens then.
     pub then: AfterChange,
@@ -160,21 +160,21 @@ pub enum AfterChange {
     Continue,
     /// Another choice of the route.
     Choose,
-    /// The route goes on without further steps.
+    /// The same route, without further steps.
     Stay,
     /// A redirect with this status.
     Redirect(u16),
 }
 
-/// Address rules in order: the first one that contains the client decides; without one it is admitted.
+/// Address rules in order: the first one that contains the client decides; if none does, it is admitted.
 #[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
 pub struct AccessRules {
     /// The rules: whether these networks are admitted.
     pub rules: Vec<(bool, NetworkSet)>,
-    /// Rules for all methods but some, in place of the others.
+    /// Rules for all methods but some, which replace the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub except: Option<Box<MethodRules>>,
-    /// Whether authentication by a later filter admits others too, and those admitted need none.
+    /// Whether authentication by a later filter admits other clients too, and admitted clients need none.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub or_auth: bool,
 }
@@ -182,15 +182,15 @@ pub struct AccessRules {
 /// Address rules for all methods but some.
 #[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
 pub struct MethodRules {
-    /// The methods that the rules don't concern.
+    /// The methods that the rules don't apply to.
     pub methods: Vec<Box<str>>,
     /// The rules.
     pub rules: Vec<(bool, NetworkSet)>,
 }
 
 impl AccessRules {
-    /// Whether a client is admitted with a method; `None` if no rule is about it. Such a client is admitted, but not exempt from
-    /// authentication, as in nginx.
+    /// Whether a client is admitted with a method; `None` if no rule contains it: as in nginx, such a client is admitted, but not exempt
+    /// from authentication.
     pub fn verdict(&self, client: IpAddr, method: &[u8]) -> Option<bool> {
         let rules = match &self.except {
             Some(other) if !other.methods.iter().any(|own| own.as_bytes() == method) => &other.rules,
@@ -208,7 +208,7 @@ impl SnippetEdits {
 }
 
 impl ResponseEdit {
-    /// Whether the edit concerns a response.
+    /// Whether the edit applies to a response.
     pub fn applies(&self, status: u16, media_type: Option<&[u8]>) -> bool {
         (self.statuses.is_empty() || self.statuses.contains(&status))
             && (self.types.is_empty() || is_listed(&self.types, media_type))

@@ -44,7 +44,7 @@ pub struct StreamShare {
     pub backend: Option<BackendName>,
     /// Its share in proportion to the others; 0 for none.
     pub weight: u32,
-    /// TLS to its endpoints, which get what the connection carries over it. Datagrams have none: sessions that need it are not served.
+    /// TLS to its endpoints, over which they get what the connection carries. Datagrams have none: sessions that need it are not served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Arc<UpstreamTls>>,
 }
@@ -59,7 +59,7 @@ pub struct StreamTarget<'a> {
 }
 
 impl StreamBackends {
-    /// The destination of those that lead nowhere.
+    /// The destination of connections that lead nowhere.
     pub fn none() -> Self {
         Self::Weighted(Arc::new([]))
     }

@@ -1,5 +1,5 @@
-//! How the requests to a Gateway are traced, in place of what the settings say: which traces are sampled, how their spans are named, what
-//! they say, and who receives them. What is left open is as in the settings.
+//! How the requests to a Gateway are traced, in place of the settings: which traces are sampled, how their spans are named, what attributes
+//! they have, and where they are sent. What is left out is as in the settings.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,17 +9,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::secret::{self, REDACTED};
 use crate::{BackendName, ConfiguredName, Origin, Sampler, TelemetryName, Tracing, UpstreamTls};
 
-/// How requests are traced for which a route [names](crate::TraceRule::telemetry) this.
+/// How the requests of routes that [name](crate::TraceRule::telemetry) this are traced.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Telemetry {
     /// Its name.
     pub name: TelemetryName,
     /// The object that asked for it.
     pub origin: Origin,
-    /// Which traces are sampled that begin here.
+    /// Which of the traces that begin here are sampled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampler: Option<Sampler>,
-    /// What the decision of the caller counts.
+    /// The effect of the caller's decision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<ParentRule>,
     /// `service.name` of the spans.
@@ -28,24 +28,24 @@ pub struct Telemetry {
     /// The name of spans; the path of the rule by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub span: Option<Box<str>>,
-    /// What spans say beyond what all say.
+    /// Attributes of spans beyond those that all have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attributes: Vec<SpanAttribute>,
-    /// Who receives spans; `None` for nobody: then only the context is carried on.
+    /// The receiver of spans; with `None` only the context is propagated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receiver: Option<SpanReceiver>,
 }
 
-/// What the decision of a caller about its trace counts.
+/// The effect of a caller's decision about its trace.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum ParentRule {
-    /// Nothing.
+    /// It is ignored.
     Ignored,
-    /// A trace that is not sampled stays so, and of those that are these spans are recorded.
+    /// A trace that isn't sampled stays so; of the others, these spans are recorded.
     Followed(Sampler),
 }
 
-/// Something that spans say.
+/// An attribute of spans.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct SpanAttribute {
     /// Its name.
@@ -61,13 +61,13 @@ pub enum SpanValue {
     Literal(Box<str>),
     /// A field of the request; if it has none, of the endpoint's response.
     Field(ConfiguredName),
-    /// What OpenTelemetry calls by this name.
+    /// The attribute that OpenTelemetry defines.
     Standard(StandardAttribute),
 }
 
 macro_rules! standard {
     ($($(#[doc = $doc:literal])+ $name:ident $key:literal)*) => {
-        /// An attribute of a request, by its name in the semantic conventions of OpenTelemetry: those of the dictionary of the Gateway API
+        /// An attribute of a request, by its name in the semantic conventions of OpenTelemetry: those of the Gateway API's dictionary
         /// (GEP-5253) that a proxy can know.
         #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
         pub enum StandardAttribute {
@@ -79,7 +79,7 @@ macro_rules! standard {
         }
 
         impl StandardAttribute {
-            /// The names of all, with `<name>` for that of a field.
+            /// All names, with `<name>` for that of a field.
             pub const KEYS: &'static [&'static str] =
                 &[$($key,)* "http.request.header.<name>", "http.response.header.<name>"];
 
@@ -139,29 +139,29 @@ standard! {
     NetworkType "network.type"
 }
 
-/// Who receives spans, by OTLP.
+/// A receiver of spans over OTLP.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct SpanReceiver {
-    /// Where it is.
+    /// Its backend.
     pub backend: BackendName,
-    /// What it is called in requests: host and port.
+    /// Its host and port in requests.
     pub authority: Box<str>,
-    /// Whether it is spoken to over HTTP/1.1; over gRPC otherwise.
+    /// Whether to use HTTP/1.1 instead of gRPC.
     pub http: bool,
-    /// TLS to it, if it is spoken.
+    /// TLS to it, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Arc<UpstreamTls>>,
-    /// Fields of the requests that hand over spans.
+    /// Fields of the requests that carry spans.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<(ConfiguredName, SecretText)>,
 }
 
-/// A text that may let its owner in somewhere, and is never printed.
+/// A text that may grant access to something, so it is never printed.
 #[derive(Clone, Default, Eq, PartialEq)]
 pub struct SecretText(Box<str>);
 
 impl SecretText {
-    /// The text, for whom it is meant only.
+    /// The text, only for the party it is meant for.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -194,7 +194,7 @@ impl<'de> Deserialize<'de> for SecretText {
 }
 
 impl Telemetry {
-    /// Whether the span of a request is recorded. `caller` is what the caller has decided about the trace, if it has.
+    /// Whether the span of a request is recorded. `caller` is the caller's decision about the trace, if it made one.
     pub(crate) fn samples(&self, settings: &Tracing, trace: &[u8; 16], caller: Option<bool>) -> bool {
         let rule = self.parent.unwrap_or(match settings.follows_parent {
             true => ParentRule::Followed(Sampler::Always),
@@ -202,7 +202,7 @@ impl Telemetry {
         });
         match (rule, caller) {
             (ParentRule::Followed(_), Some(false)) => false,
-            // The caller may have chosen by the same digits.
+            // Mixed, because the caller may have sampled by the same digits.
             (ParentRule::Followed(share), Some(true)) => share.samples(&mixed(trace)),
             (ParentRule::Followed(_), None) | (ParentRule::Ignored, _) => {
                 self.sampler.unwrap_or(settings.sampler).samples(trace)
@@ -216,7 +216,7 @@ impl Telemetry {
     }
 }
 
-/// Other digits for the same trace, the same in every process (the finalizer of splitmix64).
+/// Different digits for the same trace, equal in every process (the finalizer of splitmix64).
 fn mixed(trace: &[u8; 16]) -> [u8; 16] {
     let mut number = u128::from_be_bytes(*trace) as u64;
     number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -241,7 +241,7 @@ mod tests {
         }
     }
 
-    /// Of 10,000 traces, how many are sampled.
+    /// How many of 10,000 traces are sampled, and how many are admitted.
     fn sampled(telemetry: &Telemetry, caller: Option<bool>, admits: impl Fn(&[u8; 16]) -> bool) -> (usize, usize) {
         let trace = |number: u64| u128::from(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_be_bytes();
         let all = (0..10_000).map(trace).filter(|trace| admits(trace)).collect::<Vec<_>>();
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn a_share_of_what_the_caller_has_chosen_is_a_share_of_that() {
         let half = telemetry(None, Some(ParentRule::Followed(Sampler::share(0.5))));
-        // The caller takes a tenth by the same digits.
+        // The caller samples a tenth by the same digits.
         let (sampled, all) = sampled(&half, Some(true), |trace| Sampler::share(0.1).samples(trace));
         assert!(all > 900 && (all * 4 / 10..all * 6 / 10).contains(&sampled), "{sampled} of {all}");
     }

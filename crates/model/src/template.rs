@@ -37,7 +37,7 @@ impl Template {
         Self { text: text.into(), segments: segments.collect() }
     }
 
-    /// A template that is only this text, whatever it contains.
+    /// A template that expands to exactly this text, whatever it contains.
     pub fn of_literal(text: &str) -> Self {
         Self::parse(&text.replace('$', "${literal_dollar}"))
     }
@@ -96,7 +96,7 @@ pub(crate) fn pieces(text: &str) -> Vec<Piece<'_>> {
                 rest.split_at(end)
             }
         };
-        // So that a template of a literal text is read as it is written.
+        // This makes a template of literal text parse as written.
         if name == "literal_dollar" {
             literal.push('$');
             rest = after;
@@ -167,7 +167,7 @@ macro_rules! variables {
         }
 
         impl Variable {
-            /// The names of all variables, but for the families of those that carry a name of their own.
+            /// The names of all variables except the families whose members carry a name of their own.
             pub const NAMES: &[&str] = &[$($($name),+),*];
 
             /// The variable with a name, given without `$`.

@@ -1,4 +1,4 @@
-//! TLS on connections of clients: what holds for all hosts.
+//! TLS on connections of clients: the settings for all hosts.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub struct TlsSettings {
     /// The key of the tickets, for all replicas alike (`ssl-session-ticket-key`); `None` for one that the proxy makes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticket_key: Option<TicketKey>,
-    /// Whether a handshake that names no host of ours is refused (`ssl-reject-handshake`).
+    /// Whether a handshake without the name of a known host is refused (`ssl-reject-handshake`).
     pub reject_unknown_names: bool,
     /// Whether OCSP responses are fetched and stapled (`enable-ocsp`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -58,13 +58,13 @@ impl Default for TlsSettings {
     }
 }
 
-/// What one host has instead of the cipher suites that hold for all (`ssl-ciphers`, `ssl-prefer-server-ciphers` of an Ingress).
+/// One host's replacement for the global cipher suites (`ssl-ciphers`, `ssl-prefer-server-ciphers` of an Ingress).
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct HostCiphers {
     /// Cipher suites of TLS 1.2, most preferred first; none for those of [`TlsSettings`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ciphers: Vec<TlsCipher>,
-    /// Whether the client's order counts.
+    /// Whether the client's order of preference decides.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub client_order: bool,
 }
@@ -98,7 +98,7 @@ macro_rules! named {
             /// All of them.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The one that OpenSSL calls so.
+            /// The one with this name in OpenSSL.
             pub fn named(name: &str) -> Option<Self> {
                 match name {
                     $($($name)|+ => Some(Self::$variant),)+

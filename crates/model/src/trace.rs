@@ -22,14 +22,14 @@ const B3_FIELDS: [FieldName<'_>; 6] = [B3, B3_TRACE, B3_SPAN, B3_PARENT, B3_SAMP
 /// How requests are sampled, and where their spans go.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Tracing {
-    /// Who receives spans; `None` for nobody: then only the context is carried on.
+    /// The receiver of spans; with `None` only the context is propagated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collector: Option<Collector>,
     /// `service.name` of the spans.
     pub service: Box<str>,
     /// Which traces are sampled.
     pub sampler: Sampler,
-    /// Whether the decision of the caller counts, if there is one.
+    /// Whether to follow the caller's decision, if there is one.
     pub follows_parent: bool,
     /// Spans sent at a time.
     pub batch: u32,
@@ -39,16 +39,16 @@ pub struct Tracing {
     pub delay: Duration,
 }
 
-/// Who receives spans, by OTLP.
+/// A receiver of spans over OTLP.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Collector {
     /// Its name or address.
     pub host: Box<str>,
     /// Its port.
     pub port: NonZeroU16,
-    /// Whether it is spoken to over HTTP/1.1; over gRPC otherwise.
+    /// Whether to use HTTP/1.1 instead of gRPC.
     pub http: bool,
-    /// The file with the authorities that its certificate must come from; without TLS there is none.
+    /// The file with the authorities that must have issued its certificate; `None` without TLS.
     pub authorities: Option<Box<str>>,
 }
 
@@ -66,12 +66,12 @@ pub enum Sampler {
 /// How the requests of a route are traced.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct TraceRule {
-    /// Whether the trace of the client goes on.
+    /// Whether to continue the client's trace.
     pub trusts: bool,
     /// The name of spans; `None` for the path of the rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<Template>,
-    /// What holds in place of the settings, if anything does. As long as it is not there, nothing is traced.
+    /// What replaces the settings, if anything. While that resource is missing, nothing is traced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub telemetry: Option<TelemetryName>,
 }
@@ -87,7 +87,7 @@ pub struct TraceContext {
     pub parent: Option<[u8; 8]>,
     /// Whether the span is recorded.
     pub sampled: bool,
-    /// Whether `tracestate` goes on with it.
+    /// Whether `tracestate` is propagated.
     keeps_state: bool,
     single_b3: bool,
     multiple_b3: bool,
@@ -125,7 +125,7 @@ impl Sampler {
     }
 }
 
-/// What a request says about its caller.
+/// What a request reveals about its caller.
 #[derive(Debug, Default)]
 struct Caller {
     ids: Option<([u8; 16], [u8; 8])>,
@@ -133,7 +133,7 @@ struct Caller {
 }
 
 impl TraceContext {
-    /// The context of a request, by the settings or what holds in their place. `random` gives 64 random bits.
+    /// The context of a request, by the settings or their replacement. `random` gives 64 random bits.
     pub fn begin<'a>(
         rule: &TraceRule,
         (tracing, telemetry): (&Tracing, Option<&Telemetry>),
@@ -154,7 +154,7 @@ impl TraceContext {
                 }
             }
         }
-        // Two of them say nothing (Trace Context, 3.2).
+        // More than one count as none (Trace Context, 3.2).
         let w3c = w3c.filter(|_| parents == 1);
         let multiple = multiple.caller();
         let (single_b3, multiple_b3, keeps_state) = (single.is_some(), multiple.is_some(), w3c.is_some());
@@ -164,7 +164,7 @@ impl TraceContext {
             None => {
                 let mut trace = [0; 16];
                 trace[..8].copy_from_slice(&random().to_be_bytes());
-                // Zero is no id.
+                // Zero is no valid id.
                 trace[8..].copy_from_slice(&random().max(1).to_be_bytes());
                 (trace, None)
             }
@@ -179,14 +179,14 @@ impl TraceContext {
         Self { trace, span: random().max(1).to_be_bytes(), parent, sampled, keeps_state, single_b3, multiple_b3 }
     }
 
-    /// Whether a field of the client gives way to what is [written](Self::write), or must not go on.
+    /// Whether a field of the client is replaced by what is [written](Self::write), or must not pass.
     pub fn replaces(&self, name: &[u8]) -> bool {
         is_same_field(TRACEPARENT.as_bytes(), name)
             || (!self.keeps_state && is_same_field(b"tracestate", name))
             || B3_FIELDS.iter().any(|own| is_same_field(own.as_bytes(), name))
     }
 
-    /// Writes the fields that carry the context on, except those that are `set` otherwise.
+    /// Writes the fields that propagate the context, except those that are `set` otherwise.
     pub fn write<F, S: FieldSink<F>>(&self, sink: &mut S, set: impl Fn(&[u8]) -> bool, value: &mut Vec<u8>) {
         let mut put = |name: FieldName<'_>, value: &[u8]| {
             if !set(name.as_bytes()) {
@@ -332,7 +332,7 @@ pub fn hex(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend(bytes.iter().flat_map(|&byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]));
 }
 
-/// The same for a digest of 16 bytes, without an allocation.
+/// Like [`hex`], for a digest of 16 bytes, without an allocation.
 pub fn hex_digest(digest: [u8; 16]) -> [u8; 32] {
     std::array::from_fn(|at| {
         let byte = digest[at / 2];

@@ -18,7 +18,7 @@ pub struct UpstreamTls {
     pub sni: bool,
     /// Which certificates to accept.
     pub trust: Trust,
-    /// Names of which a verified certificate must have one, in place of [`name`](Self::name); none if that one counts.
+    /// Names, one of which a verified certificate must have in place of [`name`](Self::name); if empty, that one is required.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alternative_names: Vec<AlternativeName>,
     /// Client certificate for endpoints that ask for one.
@@ -39,8 +39,8 @@ pub enum Trust {
     Anyone,
     /// Certificates signed by one of these authorities that have the right name.
     Authorities(Arc<[Authority]>),
-    /// Certificates signed by an authority that the machine trusts, that have the right name. A machine that has no list of them gets one
-    /// that the proxy brings along.
+    /// Certificates with the right name that are signed by an authority the machine trusts. If the machine has no list of authorities, the
+    /// proxy's own applies.
     System,
 }
 

@@ -1,6 +1,6 @@
-//! The fields of the request to an authentication service, as ingress-nginx's template has them: those of the client, without
-//! what only describes its body or its connection, and those that describe the request. A filter of the Gateway API lists what the service
-//! gets, or lets a service of ext_authz have all.
+//! The fields of the request to an authentication service. In ingress-nginx's form they are the client's, without those that only describe
+//! its body or its connection, and those that describe the request. A filter of the Gateway API lists what the service gets, or gives an
+//! ext_authz service everything.
 
 use super::message::{Expand, RequestEdits, hides, value_of, write_edit};
 use crate::client::ClientView;
@@ -22,7 +22,7 @@ const X_REQUEST_ID: FieldName<'_> = FieldName::from_static("X-Request-ID");
 const X_SCHEME: FieldName<'_> = FieldName::from_static("X-Scheme");
 const X_SENT_FROM: FieldName<'_> = FieldName::from_static("X-Sent-From");
 
-/// Fields of the client that the service doesn't get: those of the connection and of the body, and those written anew.
+/// Fields of the client that the service doesn't get: those of the connection and of the body, and those that the proxy writes.
 const DROPPED: KnownSet = KnownSet::HOP_BY_HOP
     .union(KnownSet::X_ACCEL)
     .union(ClientView::written())
@@ -32,7 +32,7 @@ const DROPPED: KnownSet = KnownSet::HOP_BY_HOP
     .with(KnownField::XOriginalUrl)
     .with(KnownField::XOriginalMethod);
 
-/// Names that the service takes for ours, whoever sends them.
+/// Names that the service attributes to the proxy, whoever sends them.
 const OWN: [FieldName<'_>; 2] = [X_AUTH_REQUEST_REDIRECT, X_SENT_FROM];
 
 impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
@@ -56,7 +56,7 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         Ok(())
     }
 
-    /// Writes the fields of a request as ingress-nginx has it.
+    /// Writes the fields of a request in the form of ingress-nginx.
     fn write_subrequest<S: FieldSink<F>>(
         &self,
         auth: &Subrequest,
@@ -80,7 +80,7 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         for part in [plan.scheme.as_str().as_bytes(), b"://", host] {
             value.extend_from_slice(part);
         }
-        // The path that is matched and forwarded, not the one received: the service must not judge `/public/../admin` by its start.
+        // The matched and forwarded path, not the received one: the service must not judge `/public/../admin` by its start.
         let start = value.len();
         scratch.append_target(head.query(), value);
         put(X_ORIGINAL_URL, value);
@@ -121,8 +121,8 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         Ok(())
     }
 
-    /// Writes the fields for a service that gets what is listed, and what is `always` sent. Fields that describe the client are Fairway's
-    /// own.
+    /// Writes the fields for a service that gets only what is listed and what is `always` sent. Fields that describe the client are
+    /// Fairway's own.
     fn write_allowed<S: FieldSink<F>>(&self, always: impl Fn(&[u8]) -> bool, allowed: &[ConfiguredName], sink: &mut S) {
         let client = &self.scratch.client;
         let is_allowed = |name: &[u8]| allowed.iter().any(|own| is_same_field(own.as_str().as_bytes(), name));

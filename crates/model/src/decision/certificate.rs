@@ -6,7 +6,7 @@ use super::{Facts, Failure, Plan, Received, Scratch, Step};
 use crate::path::canonicalize;
 use crate::{CertificateErrorPage, Fields, Host, Inadmissible, Scheme};
 
-/// Checks the certificate of a client against what the host asks for. `Break` if the plan has its step.
+/// Checks the certificate of a client against what the host asks for. `Break` if the plan has got its step.
 #[cold]
 pub(super) fn check<'a, F: Fields<'a>>(
     host: &Host,
@@ -33,7 +33,7 @@ pub(super) fn check<'a, F: Fields<'a>>(
             plan.step = Step::Redirect(302);
             Ok(ControlFlow::Break(()))
         }
-        // nginx serves the page to any method, as if GET were asked for. A body that came with another would be a backend's to read.
+        // nginx serves the page to any method, as if GET were asked for. A body sent with another method would be read by a backend.
         Some(CertificateErrorPage::Path(page)) if matches!(received.head.method, b"GET" | b"HEAD") => {
             let path = canonicalize(page.as_bytes(), &mut scratch.path)?;
             scratch.matched.clear();

@@ -1,4 +1,4 @@
-//! The fields a decision makes of the received ones: of a request for its endpoint, of a response for its client.
+//! Turns received fields into the ones that are sent: of a request to its endpoint, of a response to its client.
 
 use std::hint::cold_path;
 
@@ -36,8 +36,8 @@ const FALLBACK: [FieldName<'_>; 7] = [
     X_ORIGINAL_URI,
 ];
 
-/// Fields of the client's request that are never forwarded as received: hop-by-hop fields, those written anew,
-/// instructions that only a backend may give, and Expect, which the proxy answers itself.
+/// Fields of the client's request that are never forwarded as received: hop-by-hop fields, those that the proxy writes, instructions that
+/// only a backend may give, and Expect, which the proxy answers itself.
 const DROPPED: KnownSet = KnownSet::HOP_BY_HOP.union(KnownSet::X_ACCEL).with(KnownField::Host).with(KnownField::Expect);
 
 /// Fields that only the proxy writes.
@@ -52,7 +52,7 @@ const REPRESENTATION: KnownSet =
 
 /// Evaluates templates with variables.
 pub trait Expand {
-    /// Appends the expansion of a template for the request, as far as it is known by now.
+    /// Appends the expansion of a template for the request, as far as it is known so far.
     ///
     /// # Errors
     ///
@@ -91,7 +91,7 @@ pub struct RequestEdits<'a, 's, F> {
     pub rules: &'a FieldRules,
     /// The authentication service, if this is the request to it.
     pub auth: Option<&'a ExternalAuth>,
-    /// Whether the length of the body is not that of the client's request.
+    /// Whether the length of the body differs from that of the client's request.
     pub reframed: bool,
 }
 
@@ -119,7 +119,7 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         let mut replaced = rules.replaced_in_request.known();
         let mut lengths = NameLengths::default();
         if self.plan.edits_request() {
-            // What the route sets takes the place of what the proxy would write itself.
+            // What the route sets replaces what the proxy would write itself.
             self.plan.request_edits().filter(|edit| takes_place(edit)).for_each(|edit| {
                 lengths.add(edit.name().as_str());
                 replaced = edit.known().map_or(replaced, |known| replaced.with(known));
@@ -157,7 +157,7 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         }
         let in_place = self.is_in_place();
         let edited = !lengths.is_empty();
-        // Whether fields have to be looked at by name, which most requests are spared.
+        // Whether fields must be inspected by name, which most requests don't need.
         let guarded_by = self.plan.guarded_by;
         let by_name = edited
             || guarded_by.is_some_and(ExternalAuth::may_replace)
@@ -181,7 +181,7 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
             cold_path();
             for (name, value) in given.fields(auth) {
                 let text = name.as_str().as_bytes();
-                // The proxy knows better what it writes itself, and the owner of the route what the service may say.
+                // The service's fields yield to what the proxy writes itself and to what the owner of the route sets.
                 let of_route = || self.plan.filter_edits().any(|edit| takes_place(edit) && edit.is_about(text));
                 if !WRITTEN.contains(KnownField::classify(text)) && !of_route() {
                     sink.field(name.get(), value);
@@ -204,7 +204,7 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         Ok(())
     }
 
-    /// Whether the client has a field that the backend gets, whatever a service says about it.
+    /// Whether the backend gets this field of the client, regardless of a service's answer.
     pub fn forwards(&self, name: &[u8]) -> bool {
         let Self { head, plan, rules, scratch, .. } = *self;
         let mut dropped = DROPPED | scratch.client.removed() | rules.replaced_in_request.known();
@@ -227,12 +227,12 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         own.any(|line| !dropped.contains(line.known) && !is_dropped(line.name))
     }
 
-    /// Whether another service gets the request than the one it is for.
+    /// Whether the request goes to another service than the one it is for.
     fn is_in_place(&self) -> bool {
         self.plan.replaces_error().is_some() || self.forwarding.in_place_of.is_some()
     }
 
-    /// Whether a field of the client's is not passed on because of its name. `lengths` are those of the names that the route sets.
+    /// Whether a field of the client is dropped because of its name. `lengths` are those of the names that the route sets.
     #[inline(never)]
     fn drops_by_name(&self, name: &[u8], lengths: &NameLengths) -> bool {
         let Self { rules, backend, scratch, .. } = *self;
@@ -263,7 +263,7 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
         }
     }
 
-    /// Writes the fields that describe the original request, and the error response if there is one to replace.
+    /// Writes the fields that describe the original request, and the error response if one is replaced.
     fn tell_fallback<S: FieldSink<F>>(&self, route: &Route, error: Option<u16>, sink: &mut S) {
         let service = self.in_place_of.map_or(("", ""), |backend| (&*backend.origin.name, &*backend.port));
         let mut code = Vec::with_capacity(3);
@@ -285,7 +285,7 @@ impl<'a, F: Fields<'a>> RequestEdits<'a, '_, F> {
     }
 }
 
-/// Whether an edit takes the place of fields with its name.
+/// Whether an edit replaces fields with its name.
 fn takes_place(edit: &FieldEdit) -> bool {
     edit.replaces() && edit.is_allowed()
 }
@@ -307,9 +307,9 @@ pub struct ResponseEdits<'a, 's> {
     pub cookies: &'a [u8],
     /// What compression does to the response.
     pub compressing: Compressing,
-    /// Fields to add: the challenge of a 401 whose page another service sends.
+    /// Fields to add: the challenge of a 401 if another service sends its page.
     pub added: &'a [(ConfiguredName, Box<str>)],
-    /// Fields that the service gives which has allowed the request.
+    /// Fields from the service that has allowed the request.
     pub given: &'a [GivenField],
     /// Its status.
     pub status: u16,
@@ -356,7 +356,7 @@ impl<'a, 's> ResponseEdits<'a, 's> {
         self.plan.and_then(Plan::snippet).map_or(&[], |edits| &edits.response)
     }
 
-    /// Whether the value of an edit has variables, which most responses are spared to look for.
+    /// Whether the value of any edit has variables; most responses have none.
     pub fn has_variables(&self) -> bool {
         let varies = |edit: &FieldEdit| edit.value().is_some_and(|value| value.literal().is_none());
         self.rules.response_varies || self.plan.is_some_and(Plan::edits_response) && self.edits().any(varies)
@@ -394,7 +394,7 @@ impl<'a, 's> ResponseEdits<'a, 's> {
             }
         }
         let media_type = if self.of_snippet().is_empty() { None } else { fields.get(KnownField::ContentType) };
-        // What is replaced besides known fields.
+        // Names of replaced fields besides the known ones.
         let mut others = NameLengths::default();
         let edited = self.plan.is_some_and(Plan::edits_response);
         if edited {
@@ -433,7 +433,7 @@ impl<'a, 's> ResponseEdits<'a, 's> {
         Ok(())
     }
 
-    /// What of the fields that the service gives goes into a response with these fields: what route and settings say comes first.
+    /// The service's fields that apply to a response with these fields: those of route and settings take precedence.
     #[inline(never)]
     fn given_to<'f, F: Fields<'f>>(&self, fields: F) -> Vec<&'a GivenField> {
         let applies = |one: &&GivenField| {
@@ -451,12 +451,12 @@ impl<'a, 's> ResponseEdits<'a, 's> {
         self.plan.into_iter().flat_map(move |plan| plan.response_edits(rules))
     }
 
-    /// Whether the edit of a snippet is made to a response with this media type.
+    /// Whether a snippet's edit applies to a response with this media type.
     fn applies(&self, own: &ResponseEdit, media_type: Option<&[u8]>) -> bool {
         own.edit.is_allowed() && own.applies(self.status, media_type)
     }
 
-    // What follows has functions of its own, so that responses which nobody edits don't pass by its code.
+    // The following are functions of their own, so that their code stays out of the way of responses without edits.
 
     /// The known fields that route and snippet replace; `others` gets the names of the rest.
     #[inline(never)]
@@ -490,7 +490,7 @@ impl<'a, 's> ResponseEdits<'a, 's> {
     ) -> Result<(), TooLong> {
         let of_snippet = self.of_snippet();
         let mut result = Ok(());
-        // Edits of a snippet replace those before them, also of the route.
+        // Edits of a snippet replace earlier ones, those of the route included.
         let is_replaced = |edit: &FieldEdit, later: &[ResponseEdit]| {
             let name = edit.name().as_str().as_bytes();
             let replaces = |other: &ResponseEdit| other.edit.replaces() && other.edit.is_about(name);
@@ -499,7 +499,7 @@ impl<'a, 's> ResponseEdits<'a, 's> {
         let mut write = |edit: &FieldEdit, applied: bool| {
             let written = match edit.value() {
                 _ if applied => write_edit(edit, sink, value, expand),
-                // The values come in the order of all edits, so that those of the others are passed over.
+                // Values come in the order of all edits, so those of edits that don't apply are consumed too.
                 Some(template) if template.literal().is_none() && edit.is_allowed() => {
                     value.clear();
                     expand.expand(template, value)
@@ -543,7 +543,7 @@ impl ResponseEdits<'_, '_> {
         if let Some(tag) = fields.get(KnownField::Etag)
             && !(self.rules.replaced_in_response.known().contains(KnownField::Etag))
         {
-            // The same bytes are not promised any more (RFC 9110 8.8.1).
+            // The tag no longer promises the same bytes (RFC 9110 8.8.1).
             value.clear();
             if !tag.starts_with(b"W/") {
                 value.extend_from_slice(b"W/");
@@ -569,7 +569,7 @@ pub(super) fn write_edit<F, S: FieldSink<F>>(
                 &value[..]
             }
         };
-        // Blanks around a value are none of its own (RFC 9110 5.5); an empty variable may leave one.
+        // Whitespace around a value is not part of it (RFC 9110 5.5); an empty variable may leave one.
         let text = text.trim_ascii();
         if !text.is_empty() {
             sink.field(edit.name().get(), text);

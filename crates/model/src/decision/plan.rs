@@ -1,4 +1,4 @@
-//! What a decision comes to: the host and route that were chosen, what filters have asked for, and the step that answers the request.
+//! The result of a decision: the chosen host and route, what filters have asked for, and the step that answers the request.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub struct Plan<'s> {
     /// waiting.
     pub passed: usize,
     pub(super) scheme: Scheme,
-    /// The most specific host, if others were looked at because none of its routes takes the request.
+    /// The most specific host, if others were searched because none of its routes takes the request.
     pub(super) wider_than: Option<&'s Host>,
     pub(super) chosen: Option<Forwarding<'s>>,
     /// The choice between a backend and its alternative, if there was one.
@@ -33,7 +33,7 @@ pub struct Plan<'s> {
     pub(super) replaced: bool,
     /// What replaces error responses.
     pub(super) errors: Option<&'s ErrorPages>,
-    /// The status of the error response in whose place another service is asked.
+    /// The status of the error response that another service is asked to replace.
     pub(super) error: Option<u16>,
     /// Whether a filter that the request passed edits the request.
     pub(super) edits_request: bool,
@@ -45,11 +45,11 @@ pub struct Plan<'s> {
     pub(super) snippet: Option<&'s SnippetEdits>,
     /// The service that has allowed the request.
     pub(super) allowed_by: Option<&'s ExternalAuth>,
-    /// The service that decides about the route, whether or not it was asked: the client's copies of its fields never pass.
+    /// The service that decides about the route, asked or not: the client's versions of its fields never pass.
     pub(super) guarded_by: Option<&'s ExternalAuth>,
     /// Whether copies of the request go elsewhere.
     pub(super) copies: bool,
-    /// Whether the request needs no authentication any more.
+    /// Whether the request needs no further authentication.
     pub(super) exempt: bool,
     /// Whether the request lacks a password that would have admitted it.
     pub(super) lacks_password: bool,
@@ -69,13 +69,13 @@ impl<'s> Plan<'s> {
         self.canary.filter(|choice| choice.alternative).map(|choice| &choice.canary.main)
     }
 
-    /// The status of the error response in whose place another service is asked, which gets no body.
+    /// The status of the error response that another service, which gets no body, is asked to replace.
     #[inline]
     pub fn replaces_error(&self) -> Option<u16> {
         self.error
     }
 
-    /// Whether error responses with this status are replaced, if a service is there to do it.
+    /// Whether error responses with this status are replaced, provided that a service is available.
     #[inline]
     pub fn may_replace(&self, error: ErrorResponse) -> bool {
         self.errors.is_some_and(|pages| pages.replaces(error))
@@ -140,7 +140,7 @@ impl<'s> Plan<'s> {
         })
     }
 
-    /// To a backend beside that of the request.
+    /// Forwards to a backend besides that of the request.
     fn to(&self, rule: &'s Forward, backend: &'s BackendName) -> Forwarding<'s> {
         Forwarding { rule, backend, in_place_of: None, open: true, share: None, scheme: self.scheme }
     }
@@ -158,7 +158,7 @@ impl<'s> Plan<'s> {
         }
     }
 
-    /// The limit that the client has exceeded, if the answer says so.
+    /// The limit that the client has exceeded, if that caused the answer.
     pub fn excess(&self) -> Option<Excess> {
         match (self.ended_by(), self.step) {
             (Some(Filter::ClientLimits(limits)), Step::Respond(respond)) => {
@@ -190,7 +190,7 @@ impl<'s> Plan<'s> {
         self.cors.is_some()
     }
 
-    /// What the route rewrites in the response of the backend.
+    /// The route's rewrites of the backend's response.
     pub fn response_rewrites(&self) -> Option<&'s ResponseRewrites> {
         self.passed_filters(self.edits_response).iter().find_map(|filter| match filter {
             Filter::RewriteResponse(rewrites) => Some(&**rewrites),
@@ -208,7 +208,7 @@ impl<'s> Plan<'s> {
         self.filter_edits().chain(self.snippet.into_iter().flat_map(|edits| &edits.request))
     }
 
-    /// Those of them that are not a snippet's, whose fields nginx sends beside others of the name.
+    /// Those not made by a snippet, whose fields nginx sends in addition to others of the same name.
     pub(super) fn filter_edits(&self) -> impl Iterator<Item = &'s FieldEdit> {
         self.passed_filters(self.edits_request).iter().chain(self.of_backend()).flat_map(|filter| match filter {
             Filter::EditRequest(edits) => edits,
@@ -226,7 +226,7 @@ impl<'s> Plan<'s> {
         self.edits_request || self.snippet.is_some_and(|edits| !edits.request.is_empty())
     }
 
-    /// The filters that the request passed, if they are needed: most routes edit nothing, and both heads ask several times.
+    /// The filters that the request passed, if `needed`: most routes edit nothing, and this is called several times per head.
     fn passed_filters(&self, needed: bool) -> &'s [Filter] {
         match self.route {
             Some(route) if needed => &route.filters[..self.passed.min(route.filters.len())],
@@ -252,7 +252,7 @@ pub enum Step<'s> {
     Wait(Wait<'s>),
 }
 
-/// What has to be known before the decision can continue.
+/// What must be known before the decision can continue.
 #[derive(Clone, Copy, Debug)]
 pub enum Wait<'s> {
     /// The answer of this service.
@@ -296,7 +296,7 @@ impl<'s> Forwarding<'s> {
         self.share.map_or(&[], |share| &share.filters)
     }
 
-    /// Whether the endpoints of the backend are spoken to in HTTP/2.
+    /// Whether the backend's endpoints get HTTP/2.
     pub fn is_http2(&self, backend: &Backend) -> bool {
         self.rule.policy.protocol == UpstreamProtocol::Http2 && self.follows_policy(backend)
     }
@@ -336,7 +336,7 @@ pub enum Failure {
     /// All backends of the rule have weight 0, or the request falls to a reference that is invalid.
     #[error("the rule has no valid backend for this share of its requests")]
     NoBackend,
-    /// The connection was made for a host with other demands on client certificates.
+    /// The connection was made for a host with other requirements for client certificates.
     #[error("the connection was made for a host that asks for other client certificates")]
     Misdirected,
     /// The host requires a client certificate, and there is none.
@@ -348,7 +348,7 @@ pub enum Failure {
     /// The subject of the client certificate does not match.
     #[error("the subject of the client certificate is not admitted")]
     Subject,
-    /// The authentication service could not be asked, or its answer means nothing.
+    /// The authentication service could not be asked, or its answer was unusable.
     #[error("the authentication service gave no usable answer")]
     Authentication,
 }

@@ -8,7 +8,7 @@ use crate::{
     SnippetIf, SnippetStep, SnippetTest, Template, TooLong, Variable, VariableMap, append_within, decimal, path,
 };
 
-/// How often a path may be changed and a route chosen again, as in nginx.
+/// How often the path may change and a route be chosen again, as in nginx.
 const CHANGES: u8 = 10;
 
 static TOO_MANY: Respond = Respond::page(500);
@@ -17,7 +17,7 @@ static TOO_MANY: Respond = Respond::page(500);
 #[derive(Debug, Default)]
 pub struct Variables {
     values: Vec<(Box<str>, Vec<u8>)>,
-    /// How often a path was changed so far.
+    /// How often the path has changed so far.
     changes: u8,
     /// Whether the steps of the host have run.
     host_has_run: bool,
@@ -91,7 +91,7 @@ pub(super) fn run<'s, 'a, F: Fields<'a>>(
     let chooses = match flow {
         Ok(Flow::Choose) => true,
         Ok(Flow::Go) => changed,
-        // nginx looks for the location after the steps of the server, however they end.
+        // nginx chooses the location after the server's steps, however they end.
         Ok(Flow::End) => changed && snippet.of_host,
         Ok(Flow::Done(_)) | Err(_) => false,
     };
@@ -229,7 +229,7 @@ impl<'s, 'a, F: Fields<'a>> Run<'_, 's, 'a, F> {
             }
             _ => return Err(Failure::Rewritten),
         }
-        // The query is written by now, and the received one counts no more.
+        // The query is in the URL by now; the received one no longer counts.
         let mut escaped = Vec::new();
         if let Some(query) = &query {
             escape(query, &mut escaped);
@@ -305,7 +305,7 @@ impl<'s, 'a, F: Fields<'a>> Run<'_, 's, 'a, F> {
         Ok((path, query))
     }
 
-    /// Appends a value that is known before a response. The reader of snippets lets no other variable in.
+    /// Appends a value that is known before there is a response. The parser of snippets accepts no other variables.
     fn variable(&self, variable: &Variable, out: &mut Vec<u8>) -> Result<(), TooLong> {
         let Received { head, arrival, .. } = self.received;
         let client = &self.scratch.client;
@@ -357,7 +357,7 @@ impl<'s, 'a, F: Fields<'a>> Run<'_, 's, 'a, F> {
             Variable::Scheme => put(client.scheme().as_str().as_bytes()),
             Variable::Https if client.scheme() == crate::Scheme::Https => put(b"on"),
             Variable::Host => {
-                // As in nginx: the request's own, whatever a trusted peer says, and without the final dot that routing ignores too.
+                // As in nginx, the request's own, whatever a trusted peer says, without the final dot, which routing ignores too.
                 let own = head.authority.map_or(client.host(), |authority| authority.text);
                 let host = target::without_port(own);
                 put(&host.strip_suffix(b".").unwrap_or(host).to_ascii_lowercase())
@@ -437,7 +437,7 @@ pub fn is_early(variable: &Variable) -> bool {
     )
 }
 
-/// Appends text for a URI: every byte that none may have is percent-encoded.
+/// Appends text for a URI, with every byte that a URI may not contain percent-encoded.
 fn escape(text: &[u8], out: &mut Vec<u8>) {
     for &byte in text {
         if byte <= b' ' || byte >= 0x7f || b"\"<>\\^`{|}".contains(&byte) {

@@ -36,7 +36,7 @@ pub(super) fn replace(
     send_to(limit, scratch)
 }
 
-/// Makes the expanded path the one to send and to go on with.
+/// Makes the expanded path the one to send and to match from now on.
 fn send_to(limit: usize, scratch: &mut Scratch) -> Result<(), Failure> {
     let Scratch { path, matched, target, expanded, .. } = scratch;
     target.clear();
@@ -53,8 +53,7 @@ fn send_to(limit: usize, scratch: &mut Scratch) -> Result<(), Failure> {
     }
 }
 
-/// Appends the path as replaced: the matched prefix without the slash at its end gives way to the value without the slash
-/// at its end, and the rest keeps its slash.
+/// Appends the replaced path: the value replaces the matched prefix, both without a trailing slash, and the rest keeps its slash.
 fn replaced(replacement: &PathReplacement, route: &Route, matched: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     match (replacement, &route.path) {

@@ -52,7 +52,7 @@ struct Decided {
 
 fn ask(snapshot: &Snapshot, path: &str, query: Option<&str>, fields: &[(&str, &str)], length: Option<u64>) -> Decided {
     let lines: Vec<_> = fields.iter().map(|(name, value)| FieldLine::new(name.as_bytes(), value.as_bytes())).collect();
-    // No method is sent as a field, so this can stand for one.
+    // No real field has this name, so it can stand for the method.
     let method = fields.iter().find(|(name, _)| *name == "(method)").map_or("GET", |(_, method)| method);
     let head = RequestView {
         method: method.as_bytes(),

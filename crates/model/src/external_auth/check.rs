@@ -1,12 +1,12 @@
-//! What an answer of ext_authz means (`envoy.service.auth.v3.CheckResponse`).
+//! Interprets an answer of ext_authz (`envoy.service.auth.v3.CheckResponse`).
 //!
-//! Invariant: whatever is no plain yes denies, and so does a yes that can't be carried out as it was said.
+//! Invariant: anything but a plain yes denies, and so does a yes that can't be carried out exactly.
 
 use super::{AuthGiven, GivenField};
 use crate::field::is_same_field;
 use crate::{Body, ConfiguredName, KnownField, KnownSet, Respond};
 
-/// Fields that an answer of the proxy has of itself.
+/// Fields that every response of the proxy has.
 const OWN: [&str; 2] = ["Date", "Server"];
 
 /// An answer as it was sent.
@@ -14,13 +14,13 @@ const OWN: [&str; 2] = ["Date", "Server"];
 pub struct CheckAnswer {
     /// The code of its status, if it has a status.
     pub code: Option<i32>,
-    /// What belongs to a yes.
+    /// The details of a yes.
     pub allowed: Option<CheckAllowed>,
-    /// What belongs to a no.
+    /// The details of a no.
     pub denied: Option<CheckDenied>,
 }
 
-/// What belongs to a yes.
+/// The details of a yes.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct CheckAllowed {
     /// Fields for the backend.
@@ -33,7 +33,7 @@ pub struct CheckAllowed {
     pub edits_query: bool,
 }
 
-/// What belongs to a no.
+/// The details of a no.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct CheckDenied {
     /// The status for the client; 0 for none.
@@ -51,11 +51,11 @@ pub struct CheckField {
     pub name: String,
     /// Its value.
     pub value: Vec<u8>,
-    /// What becomes of those that are there already; `None` if nobody knows.
+    /// What happens to existing fields; `None` if that is unknown.
     pub change: Option<CheckChange>,
 }
 
-/// What becomes of the fields with the same name that are there already.
+/// What happens to existing fields with the same name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum CheckChange {
     /// They stay.
@@ -69,8 +69,8 @@ pub enum CheckChange {
 }
 
 impl CheckChange {
-    /// The change by the fields `append` and `append_action` of a `HeaderValueOption`. Without either the old ones are replaced: that is
-    /// the default for this service, whatever it is elsewhere, so that no client's field stands beside one of the service.
+    /// The change by the fields `append` and `append_action` of a `HeaderValueOption`. Without either, the old fields are replaced:
+    /// whatever the default is elsewhere, it is so for this service, so that no field of the client stands beside one of the service.
     pub fn of(append: Option<bool>, action: i32) -> Option<Self> {
         match (append, action) {
             (Some(true), _) => Some(Self::Append),
@@ -89,7 +89,7 @@ pub enum CheckVerdict {
     Allowed(AuthGiven),
     /// The client gets this.
     Denied(Respond),
-    /// Nothing that could be carried out.
+    /// The answer can't be carried out.
     Failed,
 }
 
@@ -97,7 +97,7 @@ impl CheckAnswer {
     /// How many fields an answer may edit, of request and response together.
     pub const EDITS: usize = 128;
 
-    /// What it means for a request of which the backend `has` these fields of the client's.
+    /// What it means for a request. `has` tells which fields of the client the backend gets.
     pub fn judge(self, has: impl Fn(&[u8]) -> bool) -> CheckVerdict {
         match (self.code, self.allowed, self.denied) {
             (Some(0), allowed, None) => {
@@ -110,16 +110,16 @@ impl CheckAnswer {
     }
 }
 
-/// What becomes of one field of a request.
+/// The changes to one field of a request.
 struct Edited {
     name: ConfiguredName,
-    /// Whether the client's own does not pass.
+    /// Whether the client's own is dropped.
     replaces: bool,
     lines: Vec<Box<[u8]>>,
 }
 
 impl CheckAllowed {
-    /// What is done to the request and its response; `None` if something of it can't be done.
+    /// The changes to the request and its response; `None` if one of them is impossible.
     fn given(self, has: impl Fn(&[u8]) -> bool) -> Option<AuthGiven> {
         if self.edits_query || self.fields.len() + self.removed.len() + self.response.len() > CheckAnswer::EDITS {
             return None;
@@ -152,7 +152,7 @@ impl CheckAllowed {
         let mut given = AuthGiven::default();
         for name in self.removed {
             all.retain(|one| !is_same_field(one.name.as_str().as_bytes(), name.as_bytes()));
-            // What can't be removed stays, as the protocol says of Host and of pseudo-fields.
+            // Fields that can't be removed stay, as the protocol says of Host and pseudo-fields.
             let removable = !KnownSet::STRUCTURAL.contains(KnownField::classify(name.as_bytes()));
             given.removed.extend(ConfiguredName::try_from(name.as_str()).ok().filter(|_| removable));
         }
@@ -174,10 +174,10 @@ impl CheckAllowed {
 }
 
 impl AuthGiven {
-    /// Adds a field of the response; `None` if that can't be done.
+    /// Adds a field of the response; `None` if that is impossible.
     fn push_response(&mut self, field: CheckField) -> Option<()> {
         let Some((name, text)) = field.about_response()? else { return Some(()) };
-        // Each cookie has a field of its own, and stands for itself.
+        // Each cookie has a field of its own, independent of the others.
         let is_cookie = KnownField::classify(field.name.as_bytes()) == KnownField::SetCookie;
         let (replaces, only_with) = match field.change? {
             CheckChange::Append => (false, None),
@@ -196,8 +196,8 @@ impl AuthGiven {
 }
 
 impl CheckField {
-    /// Name and value of a field of a request; `Some(None)` for one that is the connection's or frames the message, and is not changed.
-    /// `None` if it can't be sent: one that would change what the request is for must not be passed over.
+    /// Name and value of a field of a request; `Some(None)` for one that belongs to the connection or frames the message, which is left
+    /// unchanged. `None` if it can't be sent: a field that would change what the request is for must not be skipped silently.
     fn about_request(&self) -> Option<Option<(ConfiguredName, Box<[u8]>)>> {
         let name = ConfiguredName::try_from(self.name.as_str()).ok()?;
         match KnownField::classify(self.name.as_bytes()) {
@@ -207,7 +207,7 @@ impl CheckField {
         }
     }
 
-    /// The same for a response, which has some fields from the proxy itself.
+    /// Like [`about_request`](Self::about_request), for a response, which has some fields from the proxy itself.
     fn about_response(&self) -> Option<Option<(ConfiguredName, Box<str>)>> {
         let name = ConfiguredName::try_from(self.name.as_str()).ok()?;
         let text = std::str::from_utf8(self.sendable()?).ok()?;
@@ -217,7 +217,7 @@ impl CheckField {
         Some((!is_kept).then(|| (name, text.into())))
     }
 
-    /// The value without the blanks around it, if a field may have it (RFC 9110 5.5).
+    /// The value without surrounding whitespace, if a field may have it (RFC 9110 5.5).
     fn sendable(&self) -> Option<&[u8]> {
         let is_text = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~' | 0x80..);
         self.value.iter().all(is_text).then(|| self.value.trim_ascii())
@@ -225,8 +225,8 @@ impl CheckField {
 }
 
 impl CheckDenied {
-    /// The answer for the client. A status that could be taken for another verdict is none, and what can't be sent is left out: it is a
-    /// no in any case.
+    /// The response for the client. A status that could be taken for another verdict counts as none, and what can't be sent is left out:
+    /// the answer is a no in any case.
     pub fn respond(self) -> Respond {
         let is_answer = |status: &u16| matches!(status, 301 | 302 | 303 | 307 | 308 | 400..=599);
         let status = u16::try_from(self.status).ok().filter(is_answer).unwrap_or(403);
@@ -247,7 +247,7 @@ impl CheckDenied {
             match change {
                 CheckChange::AddIfAbsent if is_there => continue,
                 CheckChange::ReplaceIfPresent if !is_there => continue,
-                // There is nothing to replace but other fields of this answer, and they are all meant.
+                // There is nothing to replace but other fields of this answer, all of which are intended.
                 CheckChange::Append | CheckChange::AddIfAbsent | CheckChange::Replace => {}
                 CheckChange::ReplaceIfPresent => fields.retain(|other| !is_same(other)),
             }

@@ -20,7 +20,7 @@ fn has(name: &[u8]) -> bool {
     [&b"x-there"[..], b"authorization"].iter().any(|own| is_same_field(own, name))
 }
 
-/// What an answer does to the fields of a request: `=` in place of the client's, `+` beside them, `-` without them.
+/// What an answer does to the fields of a request: `=` replaces the client's, `+` adds to them, `-` removes them.
 fn request(fields: Vec<CheckField>, removed: &[&str]) -> Option<Vec<String>> {
     let removed = removed.iter().map(|&name| name.to_owned()).collect();
     let CheckVerdict::Allowed(given) = allows(CheckAllowed { fields, removed, ..CheckAllowed::default() }).judge(has)
@@ -86,7 +86,7 @@ fn fields_of_a_request_are_edited_in_order() {
     ];
     assert_eq!(request(edits, &[]).unwrap(), ["X-A=2", "X-A=3", "X-There=6"]);
     assert_eq!(request(vec![set("X-There", "")], &[]).unwrap(), ["X-There-"]);
-    // What is removed is removed, whatever was said before.
+    // Removal wins, whatever was set before.
     assert_eq!(request(vec![set("X-A", "1")], &["x-a", "Authorization"]).unwrap(), ["x-a-", "Authorization-"]);
 }
 
