@@ -20,7 +20,7 @@ pub struct ChunkLimits {
     pub extensions: u32,
     /// The trailer section. Default 8 KiB.
     pub trailers: u32,
-    /// Which names trailers may have; others are dropped. Default [`NameRules::Plain`], as for requests.
+    /// Accepted names of trailers; others are dropped. Default [`NameRules::Plain`], as for requests.
     pub names: NameRules,
 }
 
@@ -40,7 +40,7 @@ impl Default for ChunkLimits {
 pub struct DecodedPiece {
     /// Bytes to drop from the front of the input, those of the event included.
     pub consumed: usize,
-    /// What those bytes were.
+    /// What those bytes are.
     pub event: Event,
 }
 
@@ -67,7 +67,7 @@ pub enum Event {
 pub struct ChunkDecoder {
     state: State,
     limits: ChunkLimits,
-    // Narrow: several of these are in each connection.
+    // Narrow types: each connection has several of these.
     extensions: u32,
     trailers: u32,
 }
@@ -250,7 +250,7 @@ impl ChunkRelay {
                     }
                     at += taken;
                 }
-                // Everything before the fault is sent first; the next call runs into it again.
+                // Everything before the fault is sent first; the next call meets the fault again.
                 Err(_) if at > 0 => {
                     self.decoder.state = before;
                     break;
@@ -368,8 +368,8 @@ fn line(
     }
 }
 
-/// The size, and how many bytes of the line are its digits. The rest must be an extension, or spaces, with which some old servers
-/// pad the line; both are dropped.
+/// The size, and the number of its digits. The rest of the line must be an extension, or spaces with which some old servers pad the line;
+/// both are dropped.
 fn chunk_size(line: &[u8]) -> Result<(u64, usize), BodyError> {
     let mut size = 0_u64;
     let mut digits = 0;

@@ -3,7 +3,7 @@
 use super::chunk::{ChunkDecoder, ChunkLimits, DecodedPiece, Event};
 use crate::http::{BodyError, Framing};
 
-/// Decodes one body by its [`Framing`]. A connection may be reused only if [`BodyDecoder::is_done`] before it closed.
+/// Decodes one body by its [`Framing`]. A connection may be reused only if [`BodyDecoder::is_done`] was true before it closed.
 #[derive(Clone, Debug)]
 pub struct BodyDecoder {
     kind: BodyKind,

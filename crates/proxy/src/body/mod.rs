@@ -1,7 +1,7 @@
 //! Bodies, in the one form in which both versions of HTTP hold them: data with a length, or the chunked coding, which has an end and
-//! trailers. And the request of a client, whose body lies behind its head in the same buffer.
+//! trailers. Also the request of a client, whose body follows its head in the same buffer.
 //!
-//! Invariant: a body is read to its exact end, and no byte after it belongs to it.
+//! Invariant: a body is read exactly to its end, and no byte after it is taken for part of it.
 
 mod chunk;
 mod decoder;

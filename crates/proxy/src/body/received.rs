@@ -1,4 +1,4 @@
-//! The request of a client, in the form of HTTP/1 whatever the version: its head in the buffer, and its body behind it.
+//! The request of a client, in the form of HTTP/1 whatever the version: its head in the buffer, followed by its body.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -11,12 +11,12 @@ use crate::http::{BodyError, BodyForm, Framing, Method, RequestHead, Spanned};
 use crate::spool::SpoolFile;
 use crate::work::{LARGE, Store};
 
-/// How far a body has arrived that is read before it is sent.
+/// How much has arrived of a body that is read before it is sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Ahead {
-    /// More of it is to come.
+    /// More is to come.
     Partial,
-    /// All of it is there.
+    /// All of it has arrived.
     Whole,
 }
 
@@ -24,30 +24,30 @@ pub(crate) enum Ahead {
 #[derive(Debug)]
 struct Lookahead {
     decoder: BodyDecoder,
-    /// Bytes that were decoded.
+    /// Bytes decoded so far.
     seen: usize,
     has_trailers: bool,
 }
 
-/// A body of which a file has the first part, or all.
+/// A body whose first part, or all of it, is in a file.
 #[derive(Debug)]
 struct SpooledBody {
     file: SpoolFile,
-    /// What was received after what the file has: the rest of the body, as far as it has come, or requests after it.
+    /// What was received after the part in the file: the rest of the body that has arrived, or requests after it.
     rest: Vec<u8>,
     stage: SpoolStage,
 }
 
-/// What happens with such a body.
+/// The stages of such a body.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum SpoolStage {
-    /// It is received and written.
+    /// It is being received and written.
     Filling,
-    /// It is read again.
+    /// It is being read back.
     Reading,
-    /// All of it was read again, and the rest is in the buffer.
+    /// All of the file has been read back, and the rest is in the buffer.
     Through,
-    /// More was received since, which is nowhere else.
+    /// More has been received since, which is kept nowhere else.
     Streamed,
 }
 
@@ -66,14 +66,14 @@ pub(crate) struct ReceivedRequest<'a> {
     form: BodyForm,
     /// Boxed because most requests have none.
     ahead: Option<Box<Lookahead>>,
-    /// Boxed because hardly any request has one.
+    /// Boxed because very few requests have one.
     spooled: Option<Box<SpooledBody>>,
     /// The length of a body for which the client gave none.
     measured: Option<u64>,
 }
 
 impl<'a> ReceivedRequest<'a> {
-    /// Starts with what was received so far. The head counts once [`begin`](Self::begin) reports that it was accepted.
+    /// Starts with what was received so far. The head is valid once [`begin`](Self::begin) reports that it was accepted.
     pub(crate) fn new(received: &'a mut Buffer, head: &'a RequestHead) -> Self {
         Self {
             head,
@@ -106,7 +106,7 @@ impl<'a> ReceivedRequest<'a> {
         self.parsed.then(|| Spanned { parsed: self.head, bytes: self.source.buffer.held() })
     }
 
-    /// The first line of a head that was refused, as far as it was received.
+    /// What was received of the first line of a refused head.
     pub(crate) fn broken_line(&self) -> &[u8] {
         if self.parsed {
             return &[];
@@ -135,22 +135,22 @@ impl<'a> ReceivedRequest<'a> {
         self.source.body.has_ended()
     }
 
-    /// Bytes received and consumed, the head without compression.
+    /// Bytes received and consumed, counting the head uncompressed.
     pub(crate) fn received(&self) -> u64 {
         self.head_len + self.source.body.data_len().max(self.data_ahead())
     }
 
-    /// Bytes of the body that were read before it is sent.
+    /// Bytes of the body that have been read before it is sent.
     pub(crate) fn data_ahead(&self) -> u64 {
         self.ahead.as_ref().map_or(0, |ahead| ahead.decoder.data_len())
     }
 
-    /// Bytes that are held besides the head.
+    /// Bytes held besides the head.
     pub(crate) fn held_ahead(&self) -> usize {
         self.source.buffer.filled().len()
     }
 
-    /// How the end of the body is found in the buffer; no body before the head was accepted.
+    /// How the end of the body is found in the buffer; no body before the head is accepted.
     pub(crate) fn framing(&self) -> Framing {
         match self.measured {
             Some(length) => Framing::Length(length),
@@ -164,7 +164,7 @@ impl<'a> ReceivedRequest<'a> {
         self.measured
     }
 
-    /// Looks at what has arrived of the body, without taking it.
+    /// Decodes what has arrived of the body without consuming it.
     ///
     /// # Errors
     /// The body is malformed.
@@ -185,7 +185,8 @@ impl<'a> ReceivedRequest<'a> {
         Ok(Ahead::Whole)
     }
 
-    /// Removes the chunked coding of a body of which all has arrived, so that it has a length. One with trailers keeps it: they need it.
+    /// Removes the chunked coding of a body that has arrived completely, so that it has a length. A body with trailers keeps the coding,
+    /// which they need.
     pub(crate) fn measure(&mut self) {
         let whole = self.ahead.as_ref().filter(|ahead| ahead.decoder.is_done() && !ahead.has_trailers);
         let Some(length) = whole.map(|ahead| ahead.decoder.data_len()) else { return };
@@ -194,12 +195,12 @@ impl<'a> ReceivedRequest<'a> {
         }
         self.measured = Some(length);
         if self.spooled.is_some() {
-            // The coding is removed when it is read again.
+            // The coding is removed when the body is read back.
             return;
         }
         let mut decoder = BodyDecoder::new(Framing::Chunked, ChunkLimits::default());
         self.source.buffer.squeeze(|rest| {
-            // It was decoded once without an error.
+            // It has already been decoded once without an error.
             let piece = if decoder.is_done() { None } else { decoder.decode(rest).ok() }?;
             let data = if let Event::Data(data) = piece.event { data } else { 0..0 };
             Some((piece.consumed, data))
@@ -207,31 +208,31 @@ impl<'a> ReceivedRequest<'a> {
         self.source.body = self.whole_body();
     }
 
-    /// Bytes that were looked at and are still in the buffer.
+    /// Decoded bytes that are still in the buffer.
     pub(crate) fn seen_ahead(&self) -> usize {
         self.ahead.as_ref().map_or(0, |ahead| ahead.seen)
     }
 
-    /// Whether some of the body is in a file, or on its way there.
+    /// Whether some of the body is in a file or being written to one.
     pub(crate) fn is_spooled(&self) -> bool {
         self.spooled.is_some()
     }
 
-    /// Lets a file take the body.
+    /// Starts to write the body to a file.
     pub(crate) fn begin_spooling(&mut self, file: SpoolFile) {
         self.spooled = Some(Box::new(SpooledBody { file, rest: Vec::new(), stage: SpoolStage::Filling }));
     }
 
-    /// Begins to write what was looked at; `false` if there is no space.
+    /// Begins to write the decoded bytes; `false` if there is no space.
     pub(crate) fn spool(&mut self) -> bool {
         let seen = self.seen_ahead();
         self.spooled.as_mut().is_some_and(|spooled| spooled.file.write(&self.source.buffer.filled()[..seen]))
     }
 
-    /// Waits until it is written.
+    /// Waits until they are written.
     ///
     /// # Errors
-    /// It can't be written, and is still in the buffer.
+    /// They can't be written, and are still in the buffer.
     pub(crate) fn poll_spooled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let (Some(spooled), Some(ahead)) = (&mut self.spooled, &mut self.ahead) {
             let written = ready!(spooled.file.poll_written(cx))?;
@@ -241,7 +242,7 @@ impl<'a> ReceivedRequest<'a> {
         Poll::Ready(Ok(()))
     }
 
-    /// Ends that: from now on the body is read again, first what the file has.
+    /// Ends writing. From now on the body is read back, starting with the file.
     pub(crate) fn end_spooling(&mut self) {
         if self.spooled.as_ref().is_some_and(|spooled| spooled.file.written() == 0) {
             self.spooled = None;
@@ -254,7 +255,7 @@ impl<'a> ReceivedRequest<'a> {
         }
     }
 
-    /// Reads more of the body from its file; `None` if there is none, or nothing more in it.
+    /// Reads more of the body from its file; `None` if there is no file or nothing more in it.
     pub(crate) fn poll_read_again(&mut self, cx: &mut Context<'_>, store: &Store) -> Option<Poll<io::Result<()>>> {
         let spooled = self.spooled.as_mut()?;
         match spooled.stage {
@@ -275,7 +276,7 @@ impl<'a> ReceivedRequest<'a> {
         Some(read)
     }
 
-    /// The data of the body, if all of it is there.
+    /// The data of the body, if all of it has arrived.
     pub(crate) fn whole_data(&self) -> Option<Vec<u8>> {
         let mut decoder = BodyDecoder::new(self.framing(), ChunkLimits::default());
         let mut rest = self.source.buffer.filled();
@@ -292,7 +293,7 @@ impl<'a> ReceivedRequest<'a> {
         Some(data)
     }
 
-    /// Sets how the endpoint learns where the body ends, for the tries to come.
+    /// Sets how the endpoint learns where the body ends, for the next tries.
     pub(crate) fn set_form(&mut self, form: BodyForm) {
         self.form = form;
     }
@@ -318,14 +319,14 @@ impl<'a> ReceivedRequest<'a> {
         self.source.body = self.whole_body();
     }
 
-    /// Whether the client waits for permission to send its body, of which nothing has arrived. It waits only once.
+    /// Whether the client waits for `100 Continue` and nothing of its body has arrived. True only once.
     pub(crate) fn takes_permission(&mut self) -> bool {
         std::mem::take(&mut self.expects_continue) && self.source.buffer.is_empty()
     }
 
     fn whole_body(&self) -> RelayedBody {
         match (&self.spooled, self.form) {
-            // What was measured still has its coding in the file.
+            // A measured body still has its coding in the file.
             (Some(_), BodyForm::Chunks) if self.measured.is_some() => {
                 RelayedBody::new(Framing::Chunked, BodyForm::Close)
             }

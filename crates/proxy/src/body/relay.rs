@@ -1,7 +1,7 @@
-//! Bodies on their way from one side to the other: what to write next, and how the framing changes.
+//! Bodies in transit from one side to the other: what to write next, and how the framing changes.
 //!
-//! Data is written from the buffer that received it. Small pieces are copied after the head, because one `write` of a contiguous
-//! block is cheapest.
+//! Data is written from the buffer that received it. Small pieces are copied after the head, because one `write` of a contiguous block is
+//! cheapest.
 
 use std::ops::Range;
 
@@ -66,7 +66,7 @@ impl<'a> BodySource<'a> {
 }
 
 impl BodySource<'_> {
-    /// Takes the next data of a body for frames, at most `most` bytes; `false` if there is none yet.
+    /// Takes the next data of a body that is sent in frames, at most `most` bytes; `false` if there is none yet.
     ///
     /// # Errors
     /// The body is malformed.
@@ -189,7 +189,7 @@ impl RelayedBody {
         Ok(())
     }
 
-    /// Decodes from the front of `input`, for a recipient that frames data itself ([`BodyForm::Frames`]).
+    /// Decodes from the front of `input`, for a recipient whose protocol has frames ([`BodyForm::Frames`]).
     ///
     /// # Errors
     /// The body is malformed.

@@ -1,8 +1,8 @@
-//! The start of TLS on a client's connection: the client hello is read and checked before anything is sent.
+//! The start of TLS on a client's connection: the ClientHello is read and checked before anything is sent.
 //!
-//! The hello decides the reply: an invalid server name is refused with the alert for it (RFC 6066 3), and a client that offers
-//! only unknown application protocols is served without one, as in nginx, rather than refused (as RFC 7301 3.2 requires). If it
-//! names a host whose TLS passes through, it is left to an endpoint to reply.
+//! The ClientHello decides the reply. An invalid server name is refused with the alert for it (RFC 6066 3). A client that offers only
+//! unknown application protocols is served without one, as in nginx, not refused as RFC 7301 3.2 requires. If the ClientHello names a host
+//! whose TLS passes through, an endpoint replies to it.
 
 use std::future::poll_fn;
 use std::io;
@@ -25,17 +25,17 @@ const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 /// A fatal `decode_error`.
 const DECODE_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 50];
 
-/// Bytes read at a time: most hellos come in one piece.
-// No limit: a batch. rustls refuses a hello that is larger than 64 KiB.
+/// Bytes read at a time: most ClientHellos arrive in one piece.
+// No limit: a batch. rustls refuses a ClientHello that is larger than 64 KiB.
 const PIECE: usize = 2048;
 
 /// Why TLS could not be established on the connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HandshakeError {
-    /// The client's part is invalid, or nothing that it offers is acceptable.
+    /// The client's messages are invalid, or nothing that it offers is acceptable.
     #[error(transparent)]
     Tls(#[from] Error),
-    /// The connection failed, or the client refused our part.
+    /// The connection failed, or the client refused the proxy's messages.
     #[error(transparent)]
     Io(#[from] io::Error),
     /// The server name is not a host name: an IP address, for example.
@@ -46,34 +46,34 @@ pub(super) enum HandshakeError {
     UnknownName,
 }
 
-/// What became of a connection once its client's hello was read.
+/// What happens to a connection after its ClientHello.
 pub(super) enum Greeted {
-    /// TLS ends here. If the host that the client names asks for client certificates, what the client has shown comes along.
+    /// TLS ends here. With the client's certificate, if the named host asks for one, and with the listener that the server name chose.
     Accepted(Box<ServerTls>, Option<Box<Asked>>, Option<Arc<str>>),
-    /// It leads to a backend, and no request is read.
+    /// It goes to a backend, and no request is read.
     Passing(Leaving),
 }
 
-/// A connection that leads to a backend.
+/// A connection that goes to a backend.
 pub(super) struct Leaving {
-    /// The connection: without TLS if that passes through, and then nothing has been sent on it.
+    /// The connection. If TLS passes through, this is the plain connection, and nothing has been sent on it.
     pub(super) client: Downstream,
     /// Everything that was received on it, unless TLS ends here.
     pub(super) received: Vec<u8>,
     /// The host that the client names, in canonical form.
     pub(super) server_name: Box<str>,
-    /// Where it leads.
+    /// Where the connection goes.
     pub(super) passthrough: Arc<Passthrough>,
 }
 
-/// A hello that is not acceptable.
+/// A ClientHello that is not acceptable.
 struct Refused {
     error: HandshakeError,
     /// The records to send.
     alert: Vec<u8>,
 }
 
-/// Accepts TLS on a connection, unless the host that the client names has it passed through as it is; `http2` says whether HTTP/2 is offered.
+/// Accepts TLS on a connection, unless TLS passes through for the host that the client names. `http2` says whether HTTP/2 is offered.
 ///
 /// # Errors
 /// See [`HandshakeError`]; the client has already received the alert.
@@ -115,13 +115,13 @@ pub(super) async fn accept(
     let chosen = if server_name.is_empty() { None } else { configs.listener(server_name.as_bytes()) };
     let configs = of_host.as_ref().map_or(configs, |own| &own.configs);
     if let Some(passthrough) = passthrough {
-        // Only requests are judged by the certificates of their clients.
+        // Client certificates are enforced on each request, and the proxy sees no requests here.
         if of_host.as_ref().is_some_and(|own| own.policy.is_some()) {
             stream.write_all(&UNRECOGNIZED_NAME).await?;
             return Err(HandshakeError::UnknownName);
         }
         let server_name = server_name.into();
-        // What the backend speaks is not known, so no protocol is agreed on.
+        // The backend's protocol is unknown, so none is negotiated.
         let config = configs.without_protocol(&hello.client_hello()).clone();
         let tls = Box::new(ServerTls::accept(stream, config, hello.client_hello().server_name(), received).await?);
         let client = Downstream::Tls(tls);
@@ -136,7 +136,7 @@ pub(super) async fn accept(
     Ok(Greeted::Accepted(stream, asked, chosen))
 }
 
-/// Reads the hello; everything read is appended to `received`.
+/// Reads the ClientHello; everything read is appended to `received`.
 ///
 /// # Errors
 /// The connection failed.
@@ -150,7 +150,7 @@ async fn read_hello(stream: &mut TcpStream, received: &mut Vec<u8>) -> io::Resul
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         received.extend_from_slice(&piece[..count]);
-        // A piece is read whole, so that nothing after the hello is lost: rustls takes 4 KiB at a time.
+        // All of a piece is fed in, so that nothing after the ClientHello is lost: rustls takes 4 KiB at a time.
         let mut unread = &piece[..count];
         while !unread.is_empty() {
             acceptor.read_tls(&mut unread)?;
@@ -169,7 +169,7 @@ async fn read_hello(stream: &mut TcpStream, received: &mut Vec<u8>) -> io::Resul
                     let mut alert = Vec::new();
                     records.write_all(&mut alert)?;
                     if alert.is_empty() {
-                        // rustls has none for a hello that is too large.
+                        // rustls has no alert for a ClientHello that is too large.
                         alert.extend(DECODE_ERROR);
                     }
                     return Ok(Err(Refused { error: error.into(), alert }));

@@ -1,10 +1,10 @@
-//! A connection of HTTP/2: one task drives it, and each of its streams is a task of its own, so that a stream that waits, or a panic in
-//! it, concerns no other.
+//! An HTTP/2 connection: one task drives it, and each stream has its own task, so a stream that waits or panics does not affect the others.
 //!
-//! The end of a connection is announced: GOAWAY with the highest possible stream, so that requests on their way are still served, a
-//! round trip later GOAWAY with the last one (RFC 9113 6.8), and the end once the streams have ended. Some clients take the first for
-//! the failure of their requests (httpx, undici, Java's HttpClient), so it waits for a moment without streams: not for long if the client
-//! begins others, which it would rather begin elsewhere, and longer if it only has some that last, such as a large download.
+//! The end of a connection is announced: first GOAWAY with the highest possible stream, so that requests in transit are still served; a
+//! round trip later GOAWAY with the last stream (RFC 9113 6.8); the connection closes once its streams have ended. Some clients (httpx,
+//! undici, Java's HttpClient) treat the first GOAWAY as a failure of their requests, so it waits for a moment without streams. The wait is
+//! short if the client keeps opening streams, which would be better off elsewhere, and longer if it only has long ones, such as a large
+//! download.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -39,7 +39,7 @@ struct SharedConnection {
     link: Rc<Link>,
 }
 
-/// One stream, counted as long as it lives.
+/// Counts one stream for as long as it lives.
 #[derive(Debug)]
 struct StreamCount(Rc<SharedConnection>);
 
@@ -56,29 +56,29 @@ impl Drop for StreamCount {
     }
 }
 
-/// How far the end of a connection has come.
+/// The stages of a connection's end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Ending {
-    /// It takes streams.
+    /// It accepts streams.
     None,
-    /// The client was told that no more are taken.
+    /// The client knows that no more are accepted.
     Announced,
-    /// The last GOAWAY is on its way, or was sent.
+    /// The last GOAWAY is queued or sent.
     Closing,
 }
 
-/// Times at which something has to be done; [`NEVER`] for none.
+/// When something has to be done; [`NEVER`] for none.
 #[derive(Clone, Copy, Debug)]
 struct Times {
     /// A connection without streams ends, or the next step of its end is due.
     idle: Millis,
-    /// The end is announced although there are streams.
+    /// The end is announced even if there are streams.
     leave: Millis,
-    /// The same if others begin.
+    /// The same if new streams begin.
     leave_early: Millis,
-    /// The client is asked, or its answer is due.
+    /// A PING is to be sent, or its answer is due.
     ping: Millis,
-    /// The client has to read.
+    /// The client must have read something.
     write: Millis,
     /// The rest of a head is due.
     head: Millis,
@@ -88,7 +88,7 @@ impl Times {
     const NONE: Self = Self { idle: NEVER, leave: NEVER, leave_early: NEVER, ping: NEVER, write: NEVER, head: NEVER };
 }
 
-/// A stream with a request.
+/// A new stream with its request.
 pub(super) struct NewStream {
     count: StreamCount,
     request: Request<RecvStream>,
@@ -101,21 +101,21 @@ struct Driver {
     runners: Rc<Runners>,
     connection: Connection<Http2Io<ServerTls>, Block>,
     pings: Option<PingPong>,
-    /// Whether the client was asked and has sent nothing since.
+    /// Whether a PING was sent and the client has sent nothing since.
     asked: bool,
-    /// Whether the answer to a PING was not taken yet.
+    /// Whether the answer to a PING has not been taken yet.
     pinged: bool,
     deadline: Deadline,
     admission: Admission,
     ending: Ending,
     busy: bool,
-    /// Bytes read, and bytes written when writing was blocked, at the last look.
+    /// At the last check: the bytes read, and the bytes written when writing was blocked.
     seen: (u64, Option<u64>),
     times: Times,
 }
 
-/// Serves a connection of which `early` was read already.
-// What is large is boxed: the future is what an idle connection costs.
+/// Serves a connection of which `early` has already been read.
+// Large parts are boxed: the size of this future is the cost of an idle connection.
 pub(super) async fn serve(connection: Box<ClientConnection>, early: Vec<u8>, runners: Rc<Runners>) {
     let Some(mut driver) = Box::pin(begin(connection, early, runners)).await else { return };
     poll_fn(|cx| driver.poll(cx)).await;
@@ -201,16 +201,16 @@ impl Driver {
         }
     }
 
-    /// Whether the end is to be announced now. If not, sets the time until which it waits.
+    /// Whether the end is to be announced now. If not, sets when it will be.
     fn is_to_announce(&mut self) -> bool {
         let facts = &self.shared.facts;
         if self.ending != Ending::None || !(self.shared.link.leaves() || facts.shard.is_draining()) {
             return false;
         }
-        // The frames of streams that have ended for us may still be on their way.
+        // Frames of streams that have ended on this side may still be unsent.
         let busy = self.shared.link.is_busy() || self.connection.has_streams();
         if busy && self.times.leave == NEVER {
-            // A client that is never without streams learns of a drain while there is time to end them.
+            // A client that always has streams learns of a drain while there is time to end them.
             let time = facts.shard.running().snapshot.settings().shutdown_timeout;
             self.times.leave = facts.shard.timers.after(time / 2);
             self.times.leave_early = facts.shard.timers.after(HTTP2_ANNOUNCE_AFTER.min(time / 4));
@@ -218,7 +218,7 @@ impl Driver {
         !busy
     }
 
-    /// Announces that no more streams are taken.
+    /// Announces that no more streams are accepted.
     fn announce(&mut self) {
         self.connection.graceful_shutdown();
         self.ending = Ending::Announced;
@@ -229,7 +229,7 @@ impl Driver {
         }
     }
 
-    /// Ends the connection, and what streams it has.
+    /// Ends the connection and its streams.
     fn close(&mut self, reason: Reason) {
         self.connection.abrupt_shutdown(reason);
         self.ending = Ending::Closing;
@@ -242,7 +242,7 @@ impl Driver {
         let count = StreamCount::new(self.shared.clone());
         self.note_phase();
         self.times.leave = self.times.leave.min(self.times.leave_early);
-        // Its end is noted by the count.
+        // The count notes its end.
         let stream = NewStream { count, request, respond };
         drop(tokio::task::spawn_local(self.runners.clone().serve_stream(stream)));
     }
@@ -272,7 +272,7 @@ impl Driver {
         }
     }
 
-    /// Does what is due. Ready with whether there is something to send, or `false` when the connection is over.
+    /// Does what is due. Ready with `true` if there is something to send, with `false` if the connection is over.
     fn poll_times(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let shared = self.shared.clone();
         let (link, shard) = (&*shared.link, &shared.facts.shard);
@@ -318,7 +318,7 @@ impl Driver {
         Poll::Ready(true)
     }
 
-    /// Notes what was read and written since the last look.
+    /// Notes what was read and written since the last check.
     fn note_progress(&mut self, cx: &mut Context<'_>) {
         let shared = self.shared.clone();
         let (link, timers) = (&*shared.link, &shared.facts.shard.timers);
@@ -336,7 +336,7 @@ impl Driver {
         } else if self.times.head == NEVER {
             self.times.head = timers.after(shared.facts.shard.running().snapshot.settings().header_timeout);
         }
-        // The answer to a PING was read like anything else; taking it makes the next one possible.
+        // The answer to a PING has been read like any other frame; taking it allows the next PING.
         if self.pinged
             && let Some(pings) = &mut self.pings
         {
@@ -344,7 +344,7 @@ impl Driver {
         }
     }
 
-    /// Lets the streams end, which have lost their connection, before its place is given up.
+    /// Waits for the streams, which have lost their connection, to end before giving up its place.
     async fn end(self: Box<Self>) {
         let Self { shared, connection, deadline, admission, .. } = *self;
         drop(connection);
@@ -375,7 +375,7 @@ pub(super) async fn serve_stream(stream: NewStream) {
         [rng.bits(), rng.bits()]
     });
     drop(parts);
-    // Nothing is sent to an endpoint for a stream that was reset before its turn came.
+    // Nothing is sent to an endpoint for a stream that was reset before it was served.
     let cut = stream.was_cut();
     if !cut && let Ok(length) = head {
         work.inbound.hold(length);
@@ -397,7 +397,7 @@ pub(super) async fn serve_stream(stream: NewStream) {
     }
 }
 
-/// Reads on and drops what comes until the client has ended its request, for a limited time.
+/// Reads and discards input until the client has ended its request, for a limited time.
 async fn linger(shard: &Shard, deadline: &Deadline, stream: &mut Http2Stream) {
     let end = shard.timers.after(LINGER_TIME);
     let mut left = LINGER_BYTES;

@@ -1,7 +1,7 @@
 //! The end of a connection on which the client is still sending.
 //!
-//! If such a connection were closed at once, the kernel would answer the client's next bytes with a reset, which may overtake the
-//! response (RFC 9112 9.6). So writing is shut down first, and input is discarded for a while.
+//! If such a connection were closed at once, the kernel would answer the client's next bytes with a reset, which may overtake the response
+//! (RFC 9112 9.6). So the proxy first shuts down writing and discards input for a while.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};

@@ -1,4 +1,4 @@
-//! A client's connection, from accept to close: TLS, one request after another, the end. One that speaks HTTP/2 goes on in `http2`.
+//! A client's connection, from accept to close: TLS, one request after another, the end. HTTP/2 connections continue in `http2`.
 
 mod handshake;
 mod http2;
@@ -43,12 +43,12 @@ pub(crate) struct ClientConnection {
     stream: Downstream,
     /// The task's only deadline.
     deadline: Deadline,
-    /// When the first head is due, and before it the handshake.
+    /// When the handshake and the first head are due.
     head_due: Millis,
     admission: Admission,
 }
 
-/// A connection that was accepted.
+/// An accepted connection.
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) shard: Rc<Shard>,
@@ -59,7 +59,7 @@ pub(crate) struct Accepted {
 }
 
 /// Serves a connection to its end.
-// What is large is boxed: the future is what an idle connection costs.
+// Large parts are boxed: the size of this future is the cost of an idle connection.
 pub(crate) async fn serve(accepted: Box<Accepted>, runners: Rc<Runners>) {
     let mut connection = accepted.begin().await;
     if connection.facts.listener.accepts_proxy() && !Box::pin(connection.receive_proxy_header()).await {
@@ -131,7 +131,7 @@ async fn run(mut connection: Box<ClientConnection>, runners: &Runners) -> Option
         } else if connection.facts.shard.store.recede(&mut work) {
             waiting = Some(work);
         } else {
-            // A client must send again what it sent behind a request and got no response to (RFC 9112, 9.3.2).
+            // A client must resend pipelined requests that got no response (RFC 9112, 9.3.2).
             connection.end(work, After::Linger).await;
             return None;
         }
@@ -139,7 +139,7 @@ async fn run(mut connection: Box<ClientConnection>, runners: &Runners) -> Option
 }
 
 impl ClientConnection {
-    /// The TLS handshake, within its deadline. `None` if it failed; a client that speaks plain HTTP gets an answer that says so.
+    /// The TLS handshake, within its deadline. `None` if it failed; a client that speaks plain HTTP gets an error page.
     async fn handshake(mut self: Box<Self>) -> Option<Box<Self>> {
         let configs = self.facts.listener.tls()?.current();
         self.deadline.set(self.head_due);
@@ -157,7 +157,7 @@ impl ClientConnection {
             self.linger(&mut work).await;
             return None;
         }
-        // The handshake's memory is needed only while it lasts.
+        // Boxed so that the handshake's memory is freed after it.
         let http2 = self.facts.shard.running().snapshot.settings().http2.offered;
         let accepting = Box::pin(handshake::accept(tcp, &configs, http2));
         match hurried(&self.facts.shard, &self.admission, &self.deadline, accepting).await? {
@@ -198,7 +198,7 @@ impl ClientConnection {
         self.facts.shard.store.give_back(work);
     }
 
-    /// Whether a new connection without TLS begins as one of HTTP/2 does; `None` if it is over before that is certain.
+    /// Whether a new connection without TLS begins with the HTTP/2 preface; `None` if it is over before that is certain.
     async fn knows_http2(&mut self, work: &mut Work) -> Option<bool> {
         if !matches!(self.stream, Downstream::Plain(_)) || !self.facts.shard.running().snapshot.settings().http2.offered
         {
@@ -213,7 +213,7 @@ impl ClientConnection {
             let read = poll_fn(|cx| work.inbound.poll_fill(&mut self.stream, cx));
             match hurried(&self.facts.shard, &self.admission, &self.deadline, read).await? {
                 Ok(1..) => {}
-                // What came is a request that was cut.
+                // What has arrived is a truncated request.
                 _ => return Some(false),
             }
         }
@@ -281,7 +281,7 @@ impl ClientConnection {
         Exchange::new(&self.facts, &self.deadline, Sides::of_connection(&mut self.stream, work), live, begun, pipelined)
     }
 
-    /// Receives the rest of the head and holds it. Returns whether that took time.
+    /// Receives the rest of the head and holds it. Returns whether it had to wait.
     async fn receive_head(&mut self, work: &mut Work, live: &Live) -> Result<bool, Option<Failure>> {
         let limits = &live.prepared.request;
         let mut armed = false;
@@ -324,7 +324,7 @@ impl ClientConnection {
         }
     }
 
-    /// Whether the client has sent more than was read or served: closing at once would then reset the connection.
+    /// Whether the client has sent more than was read or served. In that case, closing at once would reset the connection.
     async fn has_unread(&mut self, work: &mut Work) -> bool {
         if !work.inbound.is_empty() {
             return true;
@@ -337,8 +337,7 @@ impl ClientConnection {
         .await
     }
 
-    /// Closes properly: over TLS the client gets `close_notify`, so that it can distinguish the end from truncation by an
-    /// attacker.
+    /// Closes cleanly: over TLS the client gets `close_notify`, so that it can tell the end from truncation by an attacker.
     async fn finish(&mut self) {
         use crate::stream::WriteFrom;
         if matches!(self.stream, Downstream::Tls(_)) {
@@ -366,7 +365,7 @@ async fn pass(facts: ConnectionFacts, admission: Admission, deadline: Deadline, 
     l4::tcp::pass(shard, admission, deadline, passed).await;
 }
 
-/// Awaits an action that is due from a client before its next request; once the worker drains, only briefly.
+/// Awaits something that the client must do before its next request; only briefly once the worker drains.
 async fn hurried<F: Future>(shard: &Shard, admission: &Admission, deadline: &Deadline, future: F) -> Option<F::Output> {
     let mut future = std::pin::pin!(future);
     let polled = poll_fn(|cx| {
@@ -379,7 +378,7 @@ async fn hurried<F: Future>(shard: &Shard, admission: &Admission, deadline: &Dea
     while_admitted(admission, deadline, polled).await
 }
 
-/// Size of a connection's future while it is idle, and with what a request under way takes besides.
+/// Sizes of a connection's future: idle, and with a request in progress.
 #[cfg(test)]
 pub(crate) fn future_sizes() -> (usize, usize) {
     fn size_of_output<A, B, F: Future>(_: impl FnOnce(A, B) -> F) -> usize {

@@ -1,7 +1,7 @@
-//! The PROXY header at the start of a client's connection, before TLS and HTTP: it names the client for which the peer speaks.
+//! The PROXY header at the start of a client's connection, before TLS and HTTP: it names the client that the peer speaks for.
 //!
-//! Only a trusted peer may name clients. A connection that begins with anything else is closed: where a header is expected, the
-//! peer's own address never counts as the client's.
+//! Only a trusted peer may name clients. A connection that begins with anything else is closed: where a header is expected, the peer's own
+//! address never counts as the client's.
 
 use std::future::poll_fn;
 use std::io;
@@ -14,7 +14,7 @@ use crate::limit::PROXY_HEADER;
 use crate::net::proxy_protocol::{Decoded, Ends, InvalidProxyHeader, decode};
 use crate::stream::{Downstream, ReadInto};
 
-/// Why a connection has no client.
+/// Why the client of a connection is unknown.
 #[derive(Debug, thiserror::Error)]
 enum ProxyHeaderError {
     /// The connection begins with something else.
@@ -35,13 +35,13 @@ impl ClientConnection {
     /// Receives the PROXY header and takes the client from it. Returns `false` if the connection is over.
     pub(super) async fn receive_proxy_header(&mut self) -> bool {
         match self.client_ends().await {
-            // It speaks for itself, as the health check of a load balancer does.
+            // The peer speaks for itself, as a load balancer does in its health checks.
             Some(Ok(None)) => true,
             Some(Ok(Some(ends))) => {
                 self.facts.speak_for(ends);
                 self.admission.count_against(ends.source)
             }
-            // The connection had to make room.
+            // The connection had to give up its place.
             None => false,
             Some(Err(error)) => {
                 self.facts.shard.metrics.borrow_mut().connections.proxy_headers_failed += 1;

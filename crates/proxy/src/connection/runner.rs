@@ -1,6 +1,6 @@
-//! Requests under way. The state of one takes ten times the room of an idle connection, so a connection doesn't keep it: each worker
-//! has runners, futures that serve one request after another, and lends them to connections of HTTP/1 and to streams of HTTP/2. An idle
-//! connection holds none, and a busy one allocates none. What is lent is a pointer, so no request moves that state.
+//! Requests in progress. The state of a request is ten times the size of an idle connection, so a connection doesn't keep it: each worker
+//! has runners, futures that serve one request after another, and lends them to HTTP/1 connections and HTTP/2 streams. An idle connection
+//! holds none, and a busy one allocates none. A runner is lent by pointer, so no request moves its state.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -16,33 +16,33 @@ use crate::http::After;
 use crate::limit::KEPT_SETS;
 use crate::work::Work;
 
-/// A connection on its way to a runner with the first bytes of a request, or back with the outcome.
+/// A connection passed to a runner with the first bytes of a request, or back with the outcome.
 pub(super) struct Handover<T> {
     pub(super) connection: Box<ClientConnection>,
     pub(super) work: Box<Work>,
     pub(super) item: T,
 }
 
-/// Whether a request was sent before the response to the one before it.
+/// Whether a request was sent before the response to the previous one.
 pub(super) type Pipelined = bool;
 
-/// The runners of a worker that are free.
+/// The free runners of a worker.
 #[derive(Default)]
 pub(crate) struct Runners {
     requests: Free<Handover<Pipelined>, Handover<After>>,
     streams: Free<NewStream, ()>,
 }
 
-/// Free runners that turn the one into the other.
+/// Free runners that turn an `I` into an `O`.
 struct Free<I, O>(RefCell<Vec<Runner<I, O>>>);
 
-/// Serves requests one after the other, for as long as it exists.
+/// Serves one request after another, for as long as it exists.
 struct Runner<I, O> {
     slots: Rc<Slots<I, O>>,
     requests: Pin<Box<dyn Future<Output = Infallible>>>,
 }
 
-/// Where a request is put, and what comes of it is found.
+/// Where a request is put and its outcome is found.
 struct Slots<I, O> {
     waiting: Cell<Option<I>>,
     served: Cell<Option<O>>,
@@ -56,7 +56,7 @@ impl fmt::Debug for Runners {
 }
 
 impl Runners {
-    /// Serves one request. If that panics, or the task ends, the runner and the connection are gone.
+    /// Serves one request. If that panics or the task ends, the runner and the connection are lost.
     pub(super) async fn serve(&self, request: Handover<Pipelined>) -> Handover<After> {
         let mut runner = self.requests.lend(request, |slots| Box::pin(serve_requests(slots)));
         let served = poll_fn(|cx| runner.poll(cx)).await;
@@ -64,7 +64,7 @@ impl Runners {
         served
     }
 
-    /// Serves one stream. The same holds.
+    /// Serves one stream. A panic or the end of the task loses the runner here too.
     pub(super) fn serve_stream(self: Rc<Self>, stream: NewStream) -> impl Future<Output = ()> {
         let mut runner = self.streams.lend(stream, |slots| Box::pin(serve_streams(slots)));
         async move {
@@ -133,7 +133,7 @@ async fn serve_streams(slots: Rc<Slots<NewStream, ()>>) -> Infallible {
     }
 }
 
-/// Size of what a runner holds.
+/// Size of the state that a runner holds.
 #[cfg(test)]
 pub(super) fn runner_size() -> usize {
     fn size_of_output<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {

@@ -51,7 +51,7 @@ impl Authority {
 
 const UPPER: u8 = 1;
 const DOT: u8 = 2;
-/// It and what is above it occur in no name.
+/// This class and those above it do not occur in names.
 const COLON: u8 = 4;
 const OTHER: u8 = 8;
 

@@ -6,7 +6,7 @@ pub(crate) const UNDERSCORE: u8 = 1;
 pub(crate) const ODD_TOKEN: u8 = 2;
 /// A visible byte or obs-text that is not allowed in a token.
 pub(crate) const NOT_TOKEN: u8 = 4;
-/// The colon that ends a field name. It and what is above it occur in no name.
+/// The colon that ends a field name. This class and those above it do not occur in names.
 pub(crate) const COLON: u8 = 8;
 /// White space, a control byte, DEL: never allowed in a name.
 pub(crate) const FATAL: u8 = 16;
@@ -72,12 +72,12 @@ const EACH: u64 = 0x0101_0101_0101_0101;
 // No limit: a pattern of bits.
 const TOP: u64 = 0x8080_8080_8080_8080;
 
-/// Non-zero exactly if a byte of `word` is below `limit`, which is at most 128 (Anderson, "Bit Twiddling Hacks", hasless).
+/// Non-zero if and only if a byte of `word` is below `limit`, which is at most 128 (Anderson, "Bit Twiddling Hacks", hasless).
 const fn below(word: u64, limit: u8) -> u64 {
     word.wrapping_sub(EACH * limit as u64) & !word & TOP
 }
 
-/// Non-zero exactly if a byte of `word` is `byte`, which is below 128.
+/// Non-zero if and only if a byte of `word` is `byte`, which is below 128.
 const fn equal(word: u64, byte: u8) -> u64 {
     below(word ^ (EACH * byte as u64), 1)
 }

@@ -7,7 +7,7 @@ use super::byte_class::trim;
 pub struct ConnectionOptions {
     /// The sender allows the connection to be reused: HTTP/1.1 without `close`, or HTTP/1.0 with `keep-alive`.
     pub keep_alive: bool,
-    /// Protocol change that is requested or accepted.
+    /// Protocol switch that is requested or accepted.
     pub upgrade: Upgrade,
     /// `TE: trailers` was sent.
     pub te_trailers: bool,
@@ -27,7 +27,7 @@ pub enum Upgrade {
 }
 
 impl Upgrade {
-    /// Protocols that carry requests past all request rules, or hide them: HTTP in any version, and TLS.
+    /// Protocols that carry requests past all request rules or hide them: HTTP in any version, and TLS.
     pub const NEVER: [&'static [u8]; 7] = [b"h2c", b"h2", b"h3", b"http", b"https", b"tls", b"ssl"];
 
     /// Whether the protocol `agreed` on by an endpoint is one of those that the client `asked` for.
@@ -43,8 +43,8 @@ pub(crate) enum After {
     Keep,
     /// It is closed.
     Close,
-    /// It is closed for writing and read for a while: closing it while the client still sends would make the kernel reset it, and
-    /// the client might never see the response.
+    /// It is closed for writing and read for a while. Closing it while the client is still sending would make the kernel reset it, and the
+    /// client might never see the response.
     Linger,
     /// It is closed with a reset, so that a response that ends with its connection is not mistaken for complete.
     Reset,

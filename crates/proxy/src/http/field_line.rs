@@ -18,7 +18,7 @@ pub(crate) fn parse_line(buf: &[u8], start: usize, rules: NameRules) -> Result<O
         seen |= class;
         name_len += 1;
     }
-    // What ends it is anything else, or there is no colon.
+    // The name ends in something else, or there is no colon.
     if end != COLON || name_len == 0 {
         let folded = name_len == 0 && matches!(line.first(), Some(b' ' | b'\t'));
         return Err(if folded { HeadError::ObsoleteFold } else { HeadError::InvalidFieldName });

@@ -18,8 +18,8 @@ pub struct HeadLimits {
     pub fields: usize,
     /// Names of request fields. Those of a response may be any token.
     pub names: NameRules,
-    /// Names, besides [`KnownSet::NOT_REMOVABLE`](super::KnownSet::NOT_REMOVABLE), that a `Connection` option can't remove, in
-    /// any case.
+    /// Names, compared without case, that a `Connection` option can't remove, besides
+    /// [`KnownSet::NOT_REMOVABLE`](super::KnownSet::NOT_REMOVABLE).
     pub guarded: Vec<Box<[u8]>>,
 }
 
@@ -49,7 +49,7 @@ pub enum NameRules {
 }
 
 impl NameRules {
-    /// What a received name means, in whose bytes these classes were `seen`; `None` if its field is dropped.
+    /// The meaning of a received name, whose bytes are of the classes `seen`; `None` if its field is dropped.
     #[inline]
     pub(crate) fn admit(self, name: &[u8], seen: u8) -> Result<Option<KnownField>, HeadError> {
         let known = KnownField::classify(name);
@@ -107,7 +107,7 @@ pub enum Parsed {
 pub(crate) struct Progress {
     /// Start of the first incomplete line.
     pub(crate) line: usize,
-    /// How far the search for its end has come.
+    /// Where the search for its end resumes.
     pub(crate) searched: usize,
     /// The part of the head that is being parsed.
     pub(crate) part: HeadPart,

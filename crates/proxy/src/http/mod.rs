@@ -1,5 +1,5 @@
-//! What all versions of HTTP have in common: received heads, the words in them, and heads as text, which is also how the proxy holds
-//! those of HTTP/2. Reading them from a connection is up to each version.
+//! What all versions of HTTP have in common: received heads, the words in them, and heads as text, the form in which the proxy also holds
+//! HTTP/2 heads. Each version reads them from its connections in its own way.
 //!
 //! A head consists of ranges of its receive buffer; nothing is copied, and a reused head allocates nothing.
 

@@ -117,7 +117,7 @@ impl RequestHead {
         self.version
     }
 
-    /// The same as text.
+    /// The protocol version as text.
     pub const fn protocol(&self) -> &'static str {
         match self.version {
             Version::Http10 => "HTTP/1.0",
@@ -143,7 +143,7 @@ impl RequestHead {
             (TargetForm::Absolute { .. }, _) if !self.path.is_empty() => Span::new(self.path.range().start, whole.end),
             (TargetForm::Absolute { .. }, Some(query)) => Span::new(query.range().start - 1, whole.end),
             (TargetForm::Absolute { https }, None) => {
-                // A slash of the scheme stands for the one that is missing, as in nginx.
+                // A slash of the scheme serves as the missing path, as in nginx.
                 let slash = whole.start + if https { "https:/" } else { "http:/" }.len();
                 Span::new(slash, slash + 1)
             }

@@ -38,9 +38,9 @@ pub(crate) enum ResponsePart {
 /// The line ends seen so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LineEnds {
-    /// Of the last line; CRLF before there is one.
+    /// The end of the last line; CRLF before the first.
     pub(crate) last: LineEnd,
-    /// Whether there were both.
+    /// Whether both kinds have occurred.
     pub(crate) mixed: bool,
     /// LF alone delimits a framing or connection field.
     pub(crate) around_structure: bool,
@@ -74,8 +74,8 @@ impl ResponseHead {
         self.status < 200 && self.status != 101
     }
 
-    /// The framing of the body in response to a request with `method` (RFC 9112 6.3). A 101 has no body: the bytes after it
-    /// belong to the new protocol. (`CONNECT` needs no rule, as it is never sent.)
+    /// The framing of the body in response to a request with `method` (RFC 9112 6.3). A 101 has no body: the bytes after it belong to the
+    /// new protocol. (`CONNECT` needs no rule because it is never sent.)
     pub const fn framing(&self, method: Method) -> Framing {
         if matches!(method, Method::Head) || self.is_bodiless() {
             return Framing::None;

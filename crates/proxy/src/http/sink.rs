@@ -7,7 +7,7 @@ use super::write::{HeadWriter, PreparedField};
 
 /// Received fields that a head can forward.
 pub(crate) trait Forwarded {
-    /// Writes them, as [`FieldSink::forward`] says.
+    /// Writes them as [`FieldSink::forward`] specifies.
     fn forward_to(self, head: &mut HeadWriter<'_>, drop: KnownSet, drop_also: impl FnMut(KnownField, &[u8]) -> bool);
 }
 

@@ -14,7 +14,7 @@ pub(crate) fn accept(key: &[u8]) -> [u8; 28] {
     base64(hash.as_ref())
 }
 
-/// A `Sec-WebSocket-Key` of random bits: base64 of 16 bytes. It proves nothing but that it was read, so any random bits do.
+/// A `Sec-WebSocket-Key` of random bits: base64 of 16 bytes. It only proves that the endpoint has read it, so any random bits do.
 pub(crate) fn key(bits: [u64; 2]) -> [u8; 24] {
     base64(bits.map(u64::to_ne_bytes).as_flattened())
 }

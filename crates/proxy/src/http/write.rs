@@ -1,5 +1,5 @@
-//! Serialises heads. Written values can't change the structure of the message: names, values and start lines are checked here,
-//! whatever their source.
+//! Serialises heads. Written values can't change the structure of a message: names, values and start lines are checked here, whatever their
+//! source.
 
 use fairway_model::{FieldName, KnownSet};
 
@@ -42,8 +42,8 @@ impl PreparedField {
     }
 }
 
-/// Appends one head to a buffer: a start line, fields, [`HeadWriter::finish`]. If dropped before that, it removes what it wrote,
-/// so that half a head is never sent.
+/// Appends one head to a buffer: a start line, fields, [`HeadWriter::finish`]. If dropped before that, it removes what it wrote, so that a
+/// partial head is never sent.
 #[derive(Debug)]
 pub struct HeadWriter<'o> {
     out: &'o mut Vec<u8>,
@@ -97,7 +97,7 @@ impl<'o> HeadWriter<'o> {
     /// Writes the status line of a response from upstream, with its reason phrase, as HTTP/1.1.
     pub fn forward_status_line(&mut self, head: &ResponseHead, buf: &[u8]) {
         const VERSION: &[u8] = b"HTTP/1.1";
-        // The line comes first in the head and was checked when that was parsed: only the version may be another one.
+        // The line comes first in the head and was checked when the head was parsed; only the version may differ.
         let rest = &buf[VERSION.len()..head.reason().range().end];
         // The space before an empty reason may be missing.
         let end: &[u8] = if rest.len() == " 200".len() { b" \r\n" } else { b"\r\n" };
@@ -169,12 +169,12 @@ impl<'o> HeadWriter<'o> {
         self.out.extend_from_slice(b"\r\n");
     }
 
-    /// Writes the field Date, with a value as [`DateClock`](crate::respond::DateClock) makes it.
+    /// Writes the field Date, with a value from [`DateClock`](crate::respond::DateClock).
     pub(crate) fn date(&mut self, value: &[u8; 29]) {
         self.parts(&[b"Date: ", value, b"\r\n"]);
     }
 
-    /// Writes one field that was checked before.
+    /// Writes a prepared field, which was checked earlier.
     pub fn prepared(&mut self, field: &PreparedField) {
         self.out.extend_from_slice(&field.0);
     }

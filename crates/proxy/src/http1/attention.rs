@@ -1,8 +1,8 @@
 //! Detects a client that is gone while it waits for its response.
 //!
-//! A client that shuts down its sending side after a request has only said that no other request follows: it gets its response,
-//! as RFC 9112 9.6 requires. A client that closed the connection looks the same until something is sent to it; its kernel then
-//! answers with a reset. So an end of input is no reason to give up; a reset, a failed write or an unanswered probe is.
+//! A client that shuts down its sending side after a request only announces that no other request follows: it gets its response, as RFC
+//! 9112 9.6 requires. A client that closed the connection looks the same until something is sent to it; its kernel then answers with a
+//! reset. So the end of input is no reason to give up, but a reset, a failed write or an unanswered probe is.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -18,7 +18,7 @@ use crate::timer::{Millis, NEVER, Timers};
 pub(super) struct Attention {
     /// The client sends nothing more.
     ended: bool,
-    /// Nobody reads the body for now, so that reading it would not show that the client is gone.
+    /// The body is left unread for now, so no read shows that the client is gone.
     pub(super) leaves_body: bool,
     /// When to check again; [`NEVER`] while a read would show that the client is gone.
     pub(super) look: Millis,
@@ -50,12 +50,12 @@ impl Attention {
             match ready!(source.buffer.poll_fill(stream, cx)) {
                 Ok(1..) => {}
                 Ok(0) => self.end(stream),
-                // An end without TLS `close_notify`: the request was complete, so nothing of it is missing.
+                // An end without TLS `close_notify`: the request was already complete, so nothing is missing.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => self.end(stream),
                 Err(_) => return Poll::Ready(Failure::ClientGone),
             }
         }
-        // Nothing can be read any more, so only the socket's error shows a reset.
+        // Nothing more can be read, so only the socket's error shows a reset.
         if stream.has_failed() {
             return Poll::Ready(Failure::ClientGone);
         }
@@ -63,7 +63,7 @@ impl Attention {
         Poll::Pending
     }
 
-    /// The same without reading: its kernel has to say that it is gone.
+    /// The same without reading: only the client's kernel can show that it is gone.
     pub(super) fn poll_reset(&mut self, stream: &Downstream, timers: &Timers) -> Poll<Failure> {
         if self.look == NEVER {
             stream.probe();

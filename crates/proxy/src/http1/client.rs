@@ -32,7 +32,7 @@ pub(crate) struct Http1Client<'a> {
     /// Bytes sent, and how many of them belong to the head.
     sent: u64,
     sent_head: u64,
-    /// Whether any byte of a response (even an interim one) was handed to the connection.
+    /// Whether any byte of a response, even an interim one, was handed to the connection.
     answered: bool,
     /// Where the response begins: in the output, and counted over all bytes sent.
     begins: (usize, u64),
@@ -41,7 +41,7 @@ pub(crate) struct Http1Client<'a> {
 }
 
 impl<'a> Http1Client<'a> {
-    /// Starts with what the client has sent so far. The head counts once [`begin`](Self::begin) reports that it was parsed.
+    /// Starts with what the client has sent so far. The head is valid once [`begin`](Self::begin) reports that it was parsed.
     pub(crate) fn new(
         stream: &'a mut Downstream,
         received: &'a mut Buffer,
@@ -68,7 +68,7 @@ impl<'a> Http1Client<'a> {
         self.after = if may_keep && self.request.head.connection().keep_alive { After::Keep } else { After::Close };
     }
 
-    /// Lets a client that waits for permission send its body. Returns `true` if there is something to write.
+    /// Tells a client that expects `100 Continue` to send its body. Returns `true` if there is something to write.
     pub(crate) fn write_continue(&mut self) -> bool {
         let waits = self.request.takes_permission() && !self.answered;
         if waits {
@@ -95,7 +95,7 @@ impl<'a> Http1Client<'a> {
     /// Completes when the client is gone. Bytes that it sends meanwhile are kept for later.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>, timers: &Timers) -> Poll<Failure> {
         if self.request.is_spooled() {
-            // What it sends now belongs behind a body that is being read from a file.
+            // The body is being read from a file, and what the client sends now comes after it.
             return self.attention.poll_reset(self.stream, timers);
         }
         self.attention.poll_gone(cx, &mut self.request.source, self.stream, timers)
@@ -158,15 +158,15 @@ impl<'a> Http1Client<'a> {
     /// Forwards an interim response, if the client's version has them.
     pub(crate) fn write_interim(&mut self, response: Spanned<'_, ResponseHead>) {
         let Spanned { parsed, bytes } = response;
-        // A 100 was the proxy's to send: the expectation was not forwarded.
+        // Only the proxy sends 100: the expectation was not forwarded.
         if parsed.status() == 100 || (parsed.status() == 103 && !self.navigates()) {
             return;
         }
         self.answered |= compose::write_interim(parsed, bytes, self.request.head.version(), &mut self.out.lead);
     }
 
-    /// Whether a browser asks for a page. Only these act on early hints, and programs may take them for the response, as Python's
-    /// http.client does (RFC 8297 2 and 3 leave them out for such clients).
+    /// Whether a browser asks for a page. Only browsers act on early hints, and other programs may take them for the response, as Python's
+    /// http.client does (RFC 8297 2 and 3 allow leaving them out for such clients).
     fn navigates(&self) -> bool {
         let asked = |head: Spanned<'_, RequestHead>| {
             head.parsed.fields().named(b"sec-fetch-mode", head.bytes).any(|mode| mode == b"navigate")
@@ -190,7 +190,7 @@ impl<'a> Http1Client<'a> {
             self.keep_no_longer(After::Close);
         }
         if !self.request.source.body.has_ended() {
-            // The client still sends, and the rest may never be read.
+            // The client is still sending, and the rest may never be read.
             self.keep_no_longer(After::Linger);
         }
         self.close_behind_last();
@@ -212,7 +212,7 @@ impl<'a> Http1Client<'a> {
         self.ends_with_connection = announced == Framing::UntilClose;
     }
 
-    /// Takes back a response that was not written at all; `false` if part of it was.
+    /// Takes back a response of which nothing was written; `false` if part of it was.
     pub(crate) fn take_back(&mut self) -> bool {
         let (ahead, before) = self.begins;
         let whole = self.sent <= before;
@@ -222,7 +222,7 @@ impl<'a> Http1Client<'a> {
         whole
     }
 
-    /// Writes an answer of the proxy's own and returns its status.
+    /// Writes one of the proxy's own answers and returns its status.
     pub(crate) fn write_answer(
         &mut self,
         answer: Answer<'_>,
@@ -243,8 +243,8 @@ impl<'a> Http1Client<'a> {
         status
     }
 
-    /// Drops the received part of the request body. `unsent` says whether some of it waits to be sent to the endpoint. If the
-    /// body has not ended, the connection can carry no other request.
+    /// Drops the received part of the request body. `unsent` says whether some of it waits to be sent to the endpoint. If the body has not
+    /// ended, the connection can't carry another request.
     pub(crate) fn skip_body(&mut self, unsent: bool) {
         if !self.skipped_body(unsent) {
             self.after = After::Linger;
@@ -322,7 +322,7 @@ impl<'a> Http1Client<'a> {
         self.out.is_empty()
     }
 
-    /// Gives up the memory for output, if all of it was written.
+    /// Frees the memory for output, if everything was written.
     pub(crate) fn release_output(&mut self) {
         self.out.release();
     }
@@ -338,7 +338,7 @@ impl<'a> Http1Client<'a> {
         }
     }
 
-    /// Once a client has sent its last request, the connection has no further use.
+    /// Closes the connection if the client has sent its last request.
     fn close_behind_last(&mut self) {
         if self.attention.has_ended() && self.request.source.buffer.is_empty() {
             self.keep_no_longer(After::Close);

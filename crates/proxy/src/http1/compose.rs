@@ -104,7 +104,7 @@ impl ClientResponse<'_> {
         }
         let dropped = if self.framing_kept { KnownSet::EMPTY } else { KnownSet::EMPTY.with(KnownField::ContentLength) };
         let fields = FieldsView { fields: head.fields(), bytes };
-        // The values were made within the limit, so none of them is too long.
+        // The values were created within the limit, so none is too long.
         let _ = edits.write(fields, dropped, &mut writer, value, &mut context.values.reader());
         if self.framing == Framing::Chunked {
             writer.framing(Framing::Chunked);

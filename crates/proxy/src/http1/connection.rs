@@ -8,7 +8,7 @@ use crate::http::{ConnectionOptions, Fields, HeadError, Span, Upgrade, Version};
 use crate::limit::CONNECTION_OPTIONS;
 
 impl ConnectionOptions {
-    /// Reads the fields and removes those that `Connection` lists. Options that name a field which the proxy depends on
+    /// Reads the fields and removes those that `Connection` lists. Options that name a field that the proxy depends on
     /// ([`KnownSet::NOT_REMOVABLE`] and `guarded`) are ignored.
     pub(super) fn take(
         fields: &mut Fields,

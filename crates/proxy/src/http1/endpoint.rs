@@ -39,7 +39,7 @@ pub(crate) struct Http1Endpoint<'a> {
     received: u64,
     /// Interim responses so far.
     interim: u32,
-    /// The received bytes were parsed and are not enough.
+    /// The received bytes have been parsed and are not enough.
     starved: bool,
 }
 
@@ -80,7 +80,7 @@ impl<'a> Http1Endpoint<'a> {
         self.connection = None;
     }
 
-    /// The connection, if it can carry another request after the complete response to a whole request with `method`.
+    /// The connection, if it can carry another request after the complete response to a complete request with `method`.
     pub(crate) fn take_reusable(&mut self, method: Method) -> Option<Box<UpstreamConnection>> {
         let reusable = self.head.allows_reuse(method) && self.source.buffer.is_empty();
         self.connection.take().filter(|_| reusable)
@@ -172,7 +172,7 @@ impl<'a> Http1Endpoint<'a> {
             Poll::Ready(Ok(true))
         };
         if read.is_pending() && self.source.buffer.used() == 0 {
-            // Others use the memory until there is something to put into it.
+            // Other requests use the memory until there is something to put into it.
             store.reclaim(self.source.buffer);
         }
         if !ready!(read)? {
@@ -262,7 +262,7 @@ impl<'a> Http1Endpoint<'a> {
         self.poll_read(cx, store, self.source.to_come(), largest)
     }
 
-    /// Whether a 101 switches to a protocol that the client asked for. Otherwise an endpoint that understood nothing could pass
+    /// Whether a 101 switches to a protocol that the client asked for. Otherwise an endpoint that did not understand the upgrade could pass
     /// for a tunnel, and its next bytes would belong to another request.
     pub(crate) fn agrees_to_switch(&self, request: Spanned<'_, RequestHead>) -> bool {
         let Spanned { parsed: response, bytes } = self.response();
@@ -294,7 +294,7 @@ impl<'a> Http1Endpoint<'a> {
         Direction::with_buffer(self.source.buffer.split_rest())
     }
 
-    /// Gives up the memory for output, if all of it was written.
+    /// Frees the memory for output, if everything was written.
     pub(crate) fn release_output(&mut self) {
         self.out.release();
     }

@@ -43,8 +43,8 @@ fn content_length(value: &[u8]) -> Result<u64, HeadError> {
     if i64::try_from(length).is_err() { Err(HeadError::InvalidContentLength) } else { Ok(length) }
 }
 
-/// Distinguishes a coding that the proxy doesn't support (501) from a value meant to be read in two ways (400). The first is a
-/// list of tokens of which none resembles `chunked`, or which ends in exactly that.
+/// Distinguishes a coding that the proxy doesn't support (501) from a value crafted to be read in two ways (400). The first is a list of
+/// tokens of which none resembles `chunked`, except that the last may be exactly that.
 fn refused_coding(value: &[u8]) -> HeadError {
     let resembles_chunked = |coding: &[u8]| coding.windows(5).any(|part| part.eq_ignore_ascii_case(b"chunk"));
     let mut codings = value.split(|&byte| byte == b',').map(trim);

@@ -1,11 +1,11 @@
-//! HTTP/1.0 and 1.1: the codec, which does no I/O, and on top of it the two sides of an exchange (`client`, `endpoint`). Nothing else
-//! in the proxy names it.
+//! HTTP/1.0 and 1.1: the codec, which does no I/O, and on top of it the two sides of an exchange (`client`, `endpoint`). Nothing else in
+//! the proxy names this version.
 //!
 //! Heads are parsed into ranges of the receive buffer and edited while they are serialised. One framing decision, taken from the
 //! message alone, delimits each body.
 //!
 //! Invariants that the rest of the proxy relies on:
-//! - Ambiguous messages are refused, never repaired (RFC 9112 2.2, 5, 6): lines of a request end in CRLF only, there is no folding, no
+//! - Ambiguous messages are refused, never repaired (RFC 9112 2.2, 5, 6): lines of a request end only in CRLF, and there is no folding, no
 //!   space before a colon, no control byte in a value, and at most one `Content-Length` or one `Transfer-Encoding: chunked`.
 //! - A field that the rules remove (invalid names, names listed in `Connection`) is no longer in [`Fields`] when parsing
 //!   completes, so matching, authorisation and forwarding see the same message.

@@ -123,7 +123,7 @@ impl RequestHead {
         Ok(())
     }
 
-    /// Concludes what follows from all fields together.
+    /// Decides what depends on all fields together.
     fn conclude(&mut self, buf: &[u8], guarded: &[Box<[u8]>]) -> Result<(), HeadError> {
         self.framing = Framing::from_fields(&self.fields, self.version, buf)?;
         self.host(buf)?;

@@ -28,8 +28,8 @@ impl LineEnds {
 }
 
 impl ResponseHead {
-    /// Parses the head at the start of `buf`; resumes like [`RequestHead::parse`](crate::http::RequestHead::parse). No empty line
-    /// is allowed before the status line: it would be left over from the previous response.
+    /// Parses the head at the start of `buf`; resumes like [`RequestHead::parse`](crate::http::RequestHead::parse). No empty line is
+    /// allowed before the status line, because it would be left over from the previous response.
     ///
     /// # Errors
     /// The reason why the response is refused. The client gets 502 and the upstream connection is closed.

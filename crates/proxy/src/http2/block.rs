@@ -1,4 +1,4 @@
-//! Memory for data on its way to a client: `h2` owns it until it is written, then it is used again.
+//! Memory for data to send: `h2` owns it until it is written, then it is reused.
 
 use std::cell::RefCell;
 use std::rc::Rc;

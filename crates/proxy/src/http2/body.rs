@@ -1,5 +1,5 @@
-//! Bodies in frames, the same for both sides: [`BodySending`] hands data over to `h2` as far as the peer's window allows, [`BodyReceiving`]
-//! puts it into a buffer in the form of HTTP/1, and opens the peer's window again only for what was passed on.
+//! Bodies in frames, the same for both sides. [`BodySending`] hands data to `h2` as far as the peer's window allows. [`BodyReceiving`] puts
+//! it into a buffer in the form of HTTP/1, and reopens the peer's window only for what was passed on.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -20,16 +20,16 @@ use crate::limit::{HTTP2_BLOCK, TRAILERS};
 // No limit: part of the coding.
 const CHUNK_OVERHEAD: usize = 12;
 
-/// A body on its way out.
+/// A body that is being sent.
 #[derive(Debug, Default)]
 pub(super) struct BodySending {
     /// Data to send, from `at` on.
     data: Vec<u8>,
     at: usize,
     trailers: HeaderMap,
-    /// What the trailers say of a call of gRPC.
+    /// The gRPC status in the trailers.
     grpc_status: Option<u16>,
-    /// Whether nothing follows the data but the trailers.
+    /// Whether only the trailers follow the data.
     ends: bool,
     /// Whether the end was handed over.
     finished: bool,
@@ -71,7 +71,7 @@ impl BodySending {
         Ok(())
     }
 
-    /// The status of gRPC in the trailers, as far as they have come.
+    /// The gRPC status in the trailers that have arrived.
     pub(super) fn grpc_status(&self) -> Option<u16> {
         self.grpc_status
     }
@@ -84,17 +84,17 @@ impl BodySending {
         &mut self.data
     }
 
-    /// Lets nothing follow.
+    /// Ends the body after the data that it has.
     pub(super) fn end(&mut self) {
         self.ends = true;
     }
 
-    /// Whether the head that goes before it is all there is.
+    /// Whether there is nothing to send after the head.
     pub(super) fn is_void(&self) -> bool {
         self.ends && self.at == self.data.len() && self.trailers.is_empty()
     }
 
-    /// Reports that the end was handed over, by whatever was sent last.
+    /// Reports that the end was handed over with whatever was sent last.
     pub(super) fn finish(&mut self) {
         self.finished = true;
     }
@@ -167,7 +167,7 @@ impl BodySending {
 pub(super) enum Filled {
     /// Data.
     Data,
-    /// The end, with the trailers if the body has the chunked coding there.
+    /// The end, with the trailers if the body is chunked in the buffer.
     End,
 }
 
@@ -180,18 +180,18 @@ pub(super) enum ReceiveError {
     Trailers,
 }
 
-/// A body on its way in.
+/// A body that is being received.
 #[derive(Debug)]
 pub(super) struct BodyReceiving {
     stream: RecvStream,
-    /// Data that was received and finds no room in the buffer.
+    /// Received data that does not fit in the buffer.
     rest: Bytes,
-    /// Bytes in the buffer for which the peer's window was not opened again.
+    /// Bytes in the buffer for which the peer's window has not been reopened.
     unreleased: usize,
 }
 
 impl BodyReceiving {
-    /// A body of which nothing was read.
+    /// A body of which nothing has been read.
     pub(super) fn new(stream: RecvStream) -> Self {
         Self { stream, rest: Bytes::new(), unreleased: 0 }
     }
@@ -206,7 +206,7 @@ impl BodyReceiving {
         self.rest.is_empty()
     }
 
-    /// Drops data; `None` at the end of it.
+    /// Discards data; `None` at the end of the body.
     pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Option<u64>> {
         self.rest = Bytes::new();
         let held = self.stream.flow_control().used_capacity();
@@ -215,8 +215,7 @@ impl BodyReceiving {
         Poll::Ready(data.and_then(Result::ok).map(|data| data.len() as u64))
     }
 
-    /// Puts more of the body into a buffer that has room, in the chunked coding if it has no length there. `memory` is for the
-    /// trailers.
+    /// Puts more of the body into a buffer that has room, in the chunked coding if `chunked`. `memory` is for the trailers.
     pub(super) fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
@@ -241,7 +240,7 @@ impl BodyReceiving {
         Poll::Ready(Ok(Filled::Data))
     }
 
-    /// Puts data into plain memory; 0 at the end of it.
+    /// Copies data into `room`; 0 at the end of the body.
     pub(super) fn poll_copy(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<Result<usize, h2::Error>> {
         if !ready!(self.poll_data(cx))? {
             return Poll::Ready(Ok(0));
@@ -252,7 +251,7 @@ impl BodyReceiving {
         Poll::Ready(Ok(count))
     }
 
-    /// Receives data if there is none left; `false` at the end of the body. An empty frame is no data.
+    /// Receives data if none is left; `false` at the end of the body. Empty frames are skipped.
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, h2::Error>> {
         while self.rest.is_empty() {
             match ready!(self.stream.poll_data(cx)) {
@@ -287,17 +286,17 @@ impl BodyReceiving {
         Poll::Ready(Ok(Filled::End))
     }
 
-    /// Opens the peer's window for what was passed on. More is received only when all of it was.
+    /// Reopens the peer's window for what was passed on. More is received only once all of it has been.
     pub(super) fn release(&mut self) {
         if self.unreleased > 0 {
-            // An error says that the stream is gone, which the next read says as well.
+            // An error means that the stream is gone, which the next read reports too.
             let _ = self.stream.flow_control().release_capacity(self.unreleased);
             self.unreleased = 0;
         }
     }
 }
 
-/// Room for data in the peer's windows, of which `wanted` bytes are enough.
+/// Room for data in the peer's windows; `wanted` bytes are enough.
 pub(super) fn poll_room(send: &mut SendStream<Block>, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
     send.reserve_capacity(wanted);
     let room = send.capacity();
@@ -315,7 +314,7 @@ pub(super) fn gone() -> io::Error {
     io::ErrorKind::BrokenPipe.into()
 }
 
-/// The line before a chunk of so many bytes.
+/// The size line of a chunk of `count` bytes.
 fn size_line(count: usize, memory: &mut [u8; CHUNK_OVERHEAD]) -> &[u8] {
     use std::io::Write;
     let mut rest = &mut memory[..];

@@ -24,12 +24,12 @@ use crate::stream::{ReadInto, WriteFrom};
 use crate::timer::{Millis, NEVER, Timers};
 use crate::work::{LARGE, Store};
 
-/// A stream of a connection, both ways, and what waits on it.
+/// A stream of a connection, in both directions, and the data that waits on it.
 #[derive(Debug)]
 pub(crate) struct Http2Stream {
     received: BodyReceiving,
     respond: SendResponse<Block>,
-    /// Present once the head of the response was sent.
+    /// Present once the head of the response has been sent.
     send: Option<SendStream<Block>>,
     /// The head of the response, until it is sent.
     response: Option<Head>,
@@ -59,18 +59,18 @@ impl Http2Stream {
         self.received.has_all()
     }
 
-    /// Whether the client, or `h2` for a fault of the client, has reset the stream before the end of the response.
+    /// Whether the client, or `h2` because of the client's fault, has reset the stream before the end of the response.
     pub(crate) fn was_cut(&mut self) -> bool {
         !self.body.is_finished() && self.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
-    /// Whether the client still sends although it has the whole response. Some clients lose the response when their stream is
-    /// reset then, with NO_ERROR as well (httpx, Java's HttpClient), so their data is read for a while.
+    /// Whether the client is still sending although it has the whole response. Some clients (httpx, Java's HttpClient) lose the response if
+    /// their stream is then reset, even with NO_ERROR, so their data is read for a while.
     pub(crate) fn lingers(&self) -> bool {
         self.body.is_finished() && !self.has_all()
     }
 
-    /// Drops data; `None` at the end of it.
+    /// Discards data; `None` at the end of the body.
     pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Option<u64>> {
         self.received.poll_discard(cx)
     }
@@ -104,7 +104,7 @@ pub(crate) struct Http2Client<'a> {
 }
 
 impl<'a> Http2Client<'a> {
-    /// Starts with a head that was written to the front of `received`. It counts once [`begin`](Self::begin) reports that it was
+    /// Starts with a head that was written to the front of `received`. The head is valid once [`begin`](Self::begin) reports that it was
     /// accepted.
     pub(crate) fn new(
         link: &'a Link,
@@ -125,26 +125,26 @@ impl<'a> Http2Client<'a> {
         }
     }
 
-    /// Whether a final response with a status would pass for an agreement to switch: a client that asked for a protocol takes any
-    /// 2xx for one (RFC 8441 5).
+    /// Whether a final response with this status would pass for an agreement to switch: a client that asked for a protocol takes any 2xx
+    /// for one (RFC 8441 5).
     pub(crate) fn would_switch_at(&self, status: u16) -> bool {
         (200..300).contains(&status) && self.request.asked_protocols().is_some()
     }
 
-    /// The status that the client gets for one of an endpoint.
+    /// The status that the client gets for an endpoint's status.
     pub(crate) fn status_for(&self, status: u16) -> u16 {
         if status == 101 { 200 } else { status }
     }
 
-    /// Lets a client that waits for permission send its body.
+    /// Tells a client that expects `100 Continue` to send its body.
     pub(crate) fn write_continue(&mut self) -> bool {
         if self.request.takes_permission() && self.stream.received.is_drained() && !self.stream.answered {
             let mut interim = ::http::Response::new(());
             *interim.status_mut() = ::http::StatusCode::CONTINUE;
-            // One that the client has reset is noticed when its body is read.
+            // Reading the body will show if the client has reset the stream.
             let _ = self.stream.respond.send_informational(interim);
         }
-        // It needs no writing of ours.
+        // `h2` writes it, so there is nothing to write here.
         false
     }
 
@@ -159,7 +159,7 @@ impl<'a> Http2Client<'a> {
         store.make_room(self.request.source.buffer, self.request.source.to_come(), LARGE);
         let filled = self.stream.received.poll_fill(cx, self.request.source.buffer, chunked, &mut self.out.lead);
         Poll::Ready(match ready!(filled) {
-            // `h2` compares the length of the body with what was announced.
+            // `h2` compares the length of the body with the announced one.
             Ok(Filled::End) if !chunked => Err(Failure::RequestBody(BodyError::InvalidFrames)),
             Ok(_) => Ok(()),
             Err(ReceiveError::Gone(error)) => Err(failure(&error)),
@@ -171,7 +171,7 @@ impl<'a> Http2Client<'a> {
         self.stream.received.release();
     }
 
-    /// Completes when the client has reset the stream, or is gone.
+    /// Completes when the client has reset the stream or is gone.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>, _: &Timers) -> Poll<Failure> {
         if self.request.source.body.has_ended() {
             self.release();
@@ -179,7 +179,7 @@ impl<'a> Http2Client<'a> {
         self.stream.poll_reset(cx).map(|()| Failure::ClientGone)
     }
 
-    /// The latest time for the next call of [`poll_gone`](Self::poll_gone): its task is woken.
+    /// The latest time for the next call of [`poll_gone`](Self::poll_gone): never, because its task is woken.
     pub(crate) fn next_look(&self) -> Millis {
         NEVER
     }
@@ -220,12 +220,12 @@ impl<'a> Http2Client<'a> {
         body.poll_write(cx, send, self.link, sent)
     }
 
-    /// Bytes of the response that were handed over, its head without compression.
+    /// Bytes of the response that were handed over, counting its head uncompressed.
     pub(crate) fn sent(&self) -> u64 {
         self.stream.sent
     }
 
-    /// The status of gRPC in the trailers of the response.
+    /// The gRPC status in the trailers of the response.
     pub(crate) fn grpc_status(&self) -> Option<u16> {
         self.stream.body.grpc_status()
     }
@@ -247,7 +247,7 @@ impl<'a> Http2Client<'a> {
 
     /// Forwards an interim response.
     pub(crate) fn write_interim(&mut self, response: Spanned<'_, ResponseHead>) {
-        // A 100 was the proxy's to send: the expectation was not forwarded.
+        // Only the proxy sends 100: the expectation was not forwarded.
         if response.parsed.status() != 100 {
             let (head, size) = compose::interim(response, FieldGatherer::new(&mut self.out.lead, self.lines));
             self.out.lead.clear();
@@ -258,7 +258,7 @@ impl<'a> Http2Client<'a> {
         }
     }
 
-    /// Writes the head of the response with all edits applied. `whole` says that the body has the length that is announced.
+    /// Writes the head of the response with all edits applied. `whole` says that the body has the announced length.
     pub(crate) fn write_response(
         &mut self,
         response: Spanned<'_, ResponseHead>,
@@ -273,7 +273,7 @@ impl<'a> Http2Client<'a> {
         self.stream.answered = true;
     }
 
-    /// Takes back a response that was not sent; `false` if part of it was.
+    /// Takes back a response of which nothing was sent; `false` if part of it was.
     pub(crate) fn take_back(&mut self) -> bool {
         let whole = self.stream.response.is_some();
         if whole {
@@ -287,7 +287,7 @@ impl<'a> Http2Client<'a> {
         self.stream.body.clear();
     }
 
-    /// Writes an answer of the proxy's own and returns its status.
+    /// Writes one of the proxy's own answers and returns its status.
     pub(crate) fn write_answer(
         &mut self,
         answer: Answer<'_>,
@@ -307,7 +307,7 @@ impl<'a> Http2Client<'a> {
         status
     }
 
-    /// Ends the connection after the streams that it has.
+    /// Ends the connection after its present streams.
     pub(crate) fn close(&self) {
         self.link.leave();
     }
@@ -322,12 +322,12 @@ impl<'a> Http2Client<'a> {
         self.stream.reset(if to_blame { Reason::CANCEL } else { Reason::INTERNAL_ERROR });
     }
 
-    /// How the connection continues, which is not up to one stream.
+    /// How the connection continues, which one stream does not decide.
     pub(crate) fn after(&self) -> After {
         After::Keep
     }
 
-    /// Splits off what a tunnel needs.
+    /// Splits off the bytes of a tunnel that have already arrived.
     pub(crate) fn split_tunnel(&mut self) -> Direction {
         Direction::with_buffer(self.request.source.buffer.split_rest())
     }
@@ -337,7 +337,7 @@ impl<'a> Http2Client<'a> {
         self.stream.response.is_none() && self.stream.body.is_empty()
     }
 
-    /// Gives up the memory for output, if all of it was written.
+    /// Frees the memory for output, if everything was written.
     pub(crate) fn release_output(&mut self) {
         self.out.release();
     }
@@ -398,7 +398,7 @@ impl WriteFrom for Http2Client<'_> {
     }
 }
 
-/// Why a request body ended early: `h2` found a fault in it, or the client has gone or has cancelled it.
+/// Why a request body ended early: `h2` found a fault in it, or the client has gone or cancelled it.
 fn failure(error: &h2::Error) -> Failure {
     let faulty = error.is_library() && error.reason() == Some(Reason::PROTOCOL_ERROR);
     if faulty { Failure::RequestBody(BodyError::InvalidFrames) } else { Failure::ClientGone }

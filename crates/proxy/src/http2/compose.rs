@@ -1,6 +1,6 @@
 //! The heads that clients and endpoints get over HTTP/2. The model decides which fields they have.
 //!
-//! `h2` takes a map of fields that it owns, so one is made for each head; all values are slices of one copy.
+//! `h2` takes ownership of a map of fields, so each head needs a new one; all its values are slices of one copy.
 
 use std::convert::Infallible;
 use std::ops::Range;
@@ -18,13 +18,13 @@ use crate::http::{FieldsView, ResponseHead, Spanned, is_field_value};
 use crate::message::{ResponseContext, UpstreamRequest};
 use crate::respond::{Answer, Page};
 
-/// One field: its name, and where its value is in the text of all values.
+/// One field: its name, and the position of its value in the text of all values.
 pub(crate) type GatheredField = (HeaderName, Range<usize>);
 
 const DATE: FieldName<'_> = FieldName::from_static("Date");
 const CONTENT_LENGTH: FieldName<'_> = FieldName::from_static("Content-Length");
 
-/// Gathers fields in memory that is used again.
+/// Gathers fields in reused memory.
 #[derive(Debug)]
 pub(super) struct FieldGatherer<'a> {
     text: &'a mut Vec<u8>,
@@ -39,7 +39,7 @@ impl<'a> FieldGatherer<'a> {
         Self { text, lines, size: 0 }
     }
 
-    /// Adds a field, unless its name or value is none, or it is about the connection (RFC 9113 8.2.2).
+    /// Adds a field, unless its name or value is invalid, or it is connection-specific (RFC 9113 8.2.2).
     pub(super) fn add(&mut self, name: &[u8], value: &[u8]) {
         let Some(name) = name_in_head(name).filter(|_| is_field_value(value)) else { return };
         let start = self.text.len();
@@ -52,8 +52,8 @@ impl<'a> FieldGatherer<'a> {
         context.clock.read(|date| self.add(DATE.as_bytes(), date));
     }
 
-    /// The fields, and their size without compression; `None` if there are more than a map can hold. Those that are `sensitive` stay
-    /// out of the table that the messages of a connection share.
+    /// The fields, and their size without compression; `None` if there are more than a map can hold. `sensitive` fields stay out of the
+    /// table that the messages of a connection share.
     fn finish(self, sensitive: impl Fn(&HeaderName) -> bool) -> Option<(HeaderMap, u64)> {
         let mut map = HeaderMap::try_with_capacity(self.lines.len()).ok()?;
         let text = Bytes::copy_from_slice(self.text);
@@ -67,7 +67,7 @@ impl<'a> FieldGatherer<'a> {
         Some((map, self.size))
     }
 
-    /// Appends the fields as HTTP/1 has them, for the log.
+    /// Appends the fields in the form of HTTP/1, for the log.
     fn tell(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"HTTP/2.0\r\n");
         for (name, range) in self.lines.iter() {
@@ -112,10 +112,10 @@ impl FieldGatherer<'_> {
     }
 }
 
-/// Gathers the fields of a request. The host is no field there, but a pseudo-header.
+/// Gathers the fields of a request, in which the host is a pseudo-header, not a field.
 struct RequestGatherer<'a> {
     fields: FieldGatherer<'a>,
-    /// Where the host is in the text.
+    /// The position of the host in the text.
     host: Range<usize>,
 }
 
@@ -145,7 +145,7 @@ impl<'f, F: Fields<'f>> FieldSink<F> for RequestGatherer<'_> {
     }
 }
 
-/// A request that waits to be sent, and its size without compression.
+/// A request that waits to be sent, and its uncompressed size.
 pub(crate) type RequestTo = (Request<()>, u64);
 
 /// The head of a request for an endpoint.
@@ -181,17 +181,17 @@ pub(super) fn request(
     *head.uri_mut() = Uri::from_parts(uri).map_err(|_| unwritable)?;
     *head.version_mut() = version;
     let (mut fields, fields_size) = fields.finish(is_poison).ok_or(unwritable)?;
-    // Trailers always find their way to the client, or to its end of the connection. Some servers of gRPC insist.
+    // Trailers always reach the client, or its side of the exchange. Some gRPC servers insist on this field.
     fields.try_append(TE, HeaderValue::from_static("trailers")).map_err(|_| unwritable)?;
     *head.headers_mut() = fields;
-    // What the pseudo-headers take.
+    // Adds the size of the pseudo-headers.
     Ok((head, size as u64 + fields_size + 40))
 }
 
-/// The head of a call of gRPC that the proxy makes itself.
+/// The head of a gRPC call that the proxy itself makes.
 ///
 /// # Errors
-/// If the host is none.
+/// If the host is invalid.
 pub(super) fn call(authority: &str, path: &'static str, secure: bool) -> Result<RequestTo, Failure> {
     let scheme = if secure { Scheme::HTTPS } else { Scheme::HTTP };
     let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
@@ -201,17 +201,17 @@ pub(super) fn call(authority: &str, path: &'static str, secure: bool) -> Result<
     *head.version_mut() = Version::HTTP_2;
     head.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     head.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
-    // With what the fields and the pseudo-headers take.
+    // Adds the size of the fields and pseudo-headers.
     Ok((head, (authority.len() + path.len() + 100) as u64))
 }
 
-/// Whether one client's value of a field of a request can harm others on the same connection: gRPC's C core keeps a failure to read it in
-/// the connection's table of fields, and fails other calls by it.
+/// Whether one client's value of this request field can harm others on the same connection: gRPC's C core caches a failure to parse it in
+/// the connection's field table and then fails other calls.
 fn is_poison(name: &HeaderName) -> bool {
     name == "grpc-timeout" || name.as_str().ends_with("-bin")
 }
 
-/// The target of a request. The bytes that no URI may have, which HTTP/1 lets pass, are encoded.
+/// The target of a request. Bytes that HTTP/1 lets pass but no URI may contain are encoded.
 fn path_and_query(target: &[u8]) -> Option<PathAndQuery> {
     if let Ok(path) = PathAndQuery::try_from(target) {
         return Some(path);
@@ -228,21 +228,21 @@ fn path_and_query(target: &[u8]) -> Option<PathAndQuery> {
     PathAndQuery::try_from(&encoded[..]).ok()
 }
 
-/// A head that waits to be sent, and its size without compression.
+/// A head that waits to be sent, and its uncompressed size.
 pub(super) type Head = (Response<()>, u64);
 
 fn head(status: u16, gathered: FieldGatherer<'_>) -> Head {
     let mut response = Response::new(());
     *response.version_mut() = Version::HTTP_2;
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    // The number of fields of a response has a limit far below.
+    // The limit on the number of fields in a response is far below that of a map.
     let (fields, size) = gathered.finish(|_| false).unwrap_or_default();
     *response.headers_mut() = fields;
-    // What `:status` takes.
+    // Adds the size of `:status`.
     (response, size + 10)
 }
 
-/// The head of an endpoint's response. `whole` says that the body has the length that is announced.
+/// The head of an endpoint's response. `whole` says that the body has the announced length.
 pub(super) fn response(
     endpoint: Spanned<'_, ResponseHead>,
     status: u16,
@@ -256,14 +256,14 @@ pub(super) fn response(
     if !parsed.fields().present().contains(KnownField::Date) && !edits.replaces(KnownField::Date) {
         gathered.date(context);
     }
-    // What an HTTP/1 endpoint proves to a client of HTTP/1, and the length of a body that cannot be.
+    // Drops an HTTP/1 endpoint's proof that it speaks WebSocket, and the length of a body that is absent or has changed.
     let dropped = match status {
         _ if parsed.status() == 101 => KnownSet::of(&[KnownField::SecWebSocketAccept, KnownField::ContentLength]),
         status if status == 204 || !whole => KnownSet::EMPTY.with(KnownField::ContentLength),
         _ => KnownSet::EMPTY,
     };
     let fields = FieldsView { fields: parsed.fields(), bytes };
-    // The values were made within the limit, so none of them is too long.
+    // The values were created within the limit, so none is too long.
     let _ = edits.write(fields, dropped, &mut gathered, value, &mut context.values.reader());
     if context.live.prepared.log_tells_response {
         gathered.tell(context.sent_head);
@@ -305,7 +305,7 @@ pub(super) fn answer(
     }
     let lines = answer.lines(content_type);
     let _ = edits.write(lines.as_slice(), KnownSet::EMPTY, &mut gathered, value, &mut context.values.reader());
-    // An answer of gRPC is a head alone.
+    // A gRPC answer consists of a head only.
     if answer.status != 204 && answer.grpc.is_none() {
         gathered.add_number(CONTENT_LENGTH, text.len() as u64);
     }

@@ -1,10 +1,10 @@
-//! The task that drives an HTTP/2 connection to an endpoint: it opens and ends with this task, whatever happens to the requests on it.
+//! The task that drives an HTTP/2 connection to an endpoint. The connection lives as long as this task, whatever happens to its requests.
 //!
-//! An endpoint that sends nothing while requests wait is asked with PING whether it is still there. The second PING of a silence
-//! comes late: grpc-go closes a connection on which PINGs are more frequent than its data.
+//! If an endpoint sends nothing while requests wait, a PING asks whether it is still there. The second PING during a silence comes late,
+//! because grpc-go closes a connection on which PINGs are more frequent than its data.
 //!
-//! A connection without requests ends when its endpoint announces that it takes no more (GOAWAY), after its idle time, and when a worker
-//! has too many of them.
+//! A connection without requests ends when its endpoint announces that it takes no more (GOAWAY), after its idle time, or when the worker
+//! has too many idle connections.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -30,7 +30,7 @@ use crate::stream::Upstream;
 use crate::timer::{Deadline, Millis, NEVER, Timers, within};
 use crate::upstream::Target;
 
-/// Bytes of the answer to a PING: a header and what the PING carried.
+/// Bytes of the answer to a PING: a header and the payload of the PING.
 // No limit: part of the protocol.
 const PONG: u64 = 17;
 
@@ -39,7 +39,7 @@ const PONG: u64 = 17;
 pub(crate) struct NewConnection {
     /// The endpoint.
     pub(crate) target: Target,
-    /// The connection, after the handshake of TLS if there is one.
+    /// The connection, after any TLS handshake.
     pub(crate) stream: Upstream,
     /// Time for the endpoint's first SETTINGS.
     pub(crate) timeout: Duration,
@@ -47,9 +47,9 @@ pub(crate) struct NewConnection {
     pub(crate) limits: PoolLimits,
 }
 
-/// Begins HTTP/2 on a connection and drives it from now on. What comes of it is reported to those who wait for it.
+/// Begins HTTP/2 on a connection and drives it from now on. Requests that wait for the connection learn the outcome.
 pub(crate) fn start(new: NewConnection, duty: OpeningDuty, timers: Rc<Timers>, blocks: Rc<Blocks>) {
-    // Its end is noted in the pool.
+    // The pool notes its end.
     drop(tokio::task::spawn_local(drive(new, duty, timers, blocks)));
 }
 
@@ -60,16 +60,16 @@ struct EndpointDriver {
     pings: Option<PingPong>,
     timers: Rc<Timers>,
     deadline: Deadline,
-    /// Whether the endpoint was asked and has sent nothing since.
+    /// Whether a PING was sent and the endpoint has sent nothing since.
     asked: bool,
-    /// Whether the answer to a PING was not taken yet.
+    /// Whether the answer to a PING has not been taken yet.
     pinged: bool,
-    /// Bytes read at the last look.
+    /// Bytes read at the last check.
     read: u64,
     busy: bool,
     /// When the connection has been idle for too long.
     idle: Millis,
-    /// When the endpoint is asked, or its answer is due.
+    /// When a PING is to be sent, or its answer is due.
     ping: Millis,
 }
 
@@ -100,7 +100,7 @@ async fn drive(new: NewConnection, duty: OpeningDuty, timers: Rc<Timers>, blocks
     }
     let pool = duty.pool();
     let shared = Rc::new(EndpointConnection::new(target, secure, requests, link, timers.now(), limits));
-    // An endpoint with too much to do (RFC 9113 5.1.2): more connections would not help it.
+    // An overloaded endpoint (RFC 9113 5.1.2): more connections would not help.
     if shared.admitted() == 0 {
         return duty.fail(Failure::Unprocessed);
     }
@@ -162,7 +162,7 @@ impl EndpointDriver {
         }
     }
 
-    /// Does what is due. Ready with whether there is something to send, or `false` when the connection is to end.
+    /// Does what is due. Ready with `true` if there is something to send, with `false` if the connection is to end.
     fn poll_times(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let link = self.shared.link.clone();
         let busy = link.is_busy();
@@ -201,7 +201,7 @@ impl EndpointDriver {
         Poll::Ready(true)
     }
 
-    /// Notes what was read since the last look.
+    /// Notes what was read since the last check.
     fn note_progress(&mut self, cx: &mut Context<'_>) {
         let read = self.shared.link.read();
         let mut answered = false;
@@ -220,7 +220,7 @@ impl EndpointDriver {
     }
 }
 
-/// When a connection that becomes idle now ends. Those who waited for it have a moment to use it.
+/// When a connection that becomes idle now ends. Requests that waited for it have a moment to use it.
 fn idle_end(timers: &Timers, limits: &PoolLimits) -> Millis {
     timers.now().saturating_add(limits.idle.max(1000))
 }

@@ -1,6 +1,6 @@
-//! The endpoint's side of an exchange over HTTP/2: one stream of a connection that many share.
+//! The endpoint's side of an exchange over HTTP/2: one stream of a shared connection.
 //!
-//! The head of a response is written as HTTP/1 has it, into the buffer of the response, and parsed there, so that it passes the same
+//! The head of a response is written in the form of HTTP/1 into the buffer of the response and parsed there, so that it passes the same
 //! checks and limits. Dropping the side before its end resets the stream.
 
 use std::cell::RefCell;
@@ -34,20 +34,20 @@ struct Call {
     /// Declared before the place, so that the stream ends first.
     stream: CallStream,
     body: BodySending,
-    /// What was read when the request was sent.
+    /// Bytes that the connection had read when the try began.
     read_before: u64,
     place: StreamPlace,
 }
 
 #[derive(Debug)]
 enum CallStream {
-    /// The request was not sent.
+    /// The request has not been sent.
     None,
-    /// The response has not come.
+    /// The response has not arrived.
     Asked(ResponseFuture, SendStream<Block>),
     /// It has begun.
     Answered(BodyReceiving, SendStream<Block>),
-    /// There is none.
+    /// There is no response.
     Failed(Failure),
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct Http2Endpoint<'a> {
     sent: u64,
     received: u64,
     interim: u32,
-    /// When the time that the client gives the request has passed.
+    /// When the client's timeout for the request expires.
     pub(crate) until: Millis,
 }
 
@@ -105,7 +105,7 @@ impl<'a> Http2Endpoint<'a> {
         self.call = Some(Call { stream: CallStream::None, body: BodySending::default(), read_before, place });
     }
 
-    /// Ends the try. If it is not over, the endpoint's stream is reset.
+    /// Ends the try. An unfinished stream is reset.
     pub(crate) fn disconnect(&mut self) {
         self.request = None;
         if let Some(Call { mut body, place, stream, .. }) = self.call.take() {
@@ -114,8 +114,8 @@ impl<'a> Http2Endpoint<'a> {
         }
     }
 
-    /// Notes that the endpoint was waited for too long. If nothing at all has come from it meanwhile, its connection gets no more
-    /// requests: it may be dead.
+    /// Notes that the endpoint took too long. If it has sent nothing at all meanwhile, its connection gets no more requests: it may be
+    /// dead.
     pub(crate) fn suspect(&self) {
         if let Some(call) = &self.call
             && call.place.connection.link.read() == call.read_before
@@ -129,7 +129,7 @@ impl<'a> Http2Endpoint<'a> {
         std::mem::take(self.text)
     }
 
-    /// Makes the head of a request.
+    /// Composes the head of a request.
     ///
     /// # Errors
     /// If a configured value makes the head invalid.
@@ -150,10 +150,10 @@ impl<'a> Http2Endpoint<'a> {
         self.request = request;
     }
 
-    /// Makes the request a call of gRPC by the proxy itself, with a body that is at hand.
+    /// Makes the request a gRPC call by the proxy itself, with a body that is already complete.
     ///
     /// # Errors
-    /// If there is no connection, or the host is none.
+    /// If there is no connection, or the host is invalid.
     pub(crate) fn begin_call(&mut self, authority: &str, path: &'static str, body: &[u8]) -> Result<(), Failure> {
         let Some(Call { body: sending, place, .. }) = &mut self.call else { return Err(Failure::UpstreamClosed) };
         self.request = Some(Box::new(compose::call(authority, path, place.connection.secure)?));
@@ -210,12 +210,12 @@ impl<'a> Http2Endpoint<'a> {
         }
     }
 
-    /// Bytes sent in this try, the head without compression.
+    /// Bytes sent in this try, counting the head uncompressed.
     pub(crate) fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// Bytes received in this try, heads without compression.
+    /// Bytes received in this try, counting heads uncompressed.
     pub(crate) fn received(&self) -> u64 {
         self.received
     }
@@ -245,7 +245,7 @@ impl<'a> Http2Endpoint<'a> {
                 return Poll::Ready(Err(Failure::InterimResponses));
             }
             self.hold(&parts, store, limits)?;
-            // HTTP/2 has no 101 (RFC 9113 8.6); to a client of HTTP/1.1 it would look like a change of protocols.
+            // HTTP/2 has no 101 (RFC 9113 8.6); to an HTTP/1.1 client it would look like a protocol switch.
             let part = if self.head.is_interim() { Ok(ResponsePart::Interim) } else { Err(Failure::InvalidFrames) };
             return Poll::Ready(part);
         }
@@ -258,7 +258,7 @@ impl<'a> Http2Endpoint<'a> {
         Poll::Ready(Ok(ResponsePart::Head))
     }
 
-    /// Writes a head in the form of HTTP/1, and holds it.
+    /// Writes a head in the form of HTTP/1 and holds it.
     fn hold(&mut self, parts: &Parts, store: &Store, limits: &HeadLimits) -> Result<(), Failure> {
         let text = &mut *self.text;
         text.clear();
@@ -283,7 +283,7 @@ impl<'a> Http2Endpoint<'a> {
         self.received += text.len() as u64;
         match self.head.parse(buffer.filled(), limits).map_err(Failure::ResponseHead)? {
             Parsed::Complete { len } => buffer.hold(len),
-            // An empty line ends it.
+            // Can't happen: the text ends with an empty line.
             Parsed::Partial { .. } => return Err(Failure::ResponseHead(HeadError::HeadTooLong)),
         }
         Ok(())
@@ -304,8 +304,8 @@ impl<'a> Http2Endpoint<'a> {
         self.head.status()
     }
 
-    /// Starts the body after the head of the response. For a recipient that frames data itself, it has the chunked coding here even
-    /// if its length is known, because trailers may follow.
+    /// Starts the body after the head of the response. For a recipient whose protocol has frames, the body is chunked here even if its
+    /// length is known, because trailers may follow.
     pub(crate) fn begin_body(&mut self, method: Method, form: BodyForm) {
         let over =
             matches!(&self.call, Some(Call { stream: CallStream::Answered(received, _), .. }) if received.has_all());
@@ -328,7 +328,7 @@ impl<'a> Http2Endpoint<'a> {
         &mut self.source
     }
 
-    /// Receives more of the body; `false` if it has ended and no length or coding shows that.
+    /// Receives more of the body; `false` if it has ended without a length or coding that shows it.
     pub(crate) fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
@@ -354,7 +354,7 @@ impl<'a> Http2Endpoint<'a> {
 }
 
 impl Call {
-    /// Goes on with a response.
+    /// Continues with a response.
     fn answer(&mut self, received: RecvStream) {
         self.stream = match std::mem::replace(&mut self.stream, CallStream::None) {
             CallStream::Asked(_, send) => CallStream::Answered(BodyReceiving::new(received), send),
@@ -371,7 +371,7 @@ impl Drop for Http2Endpoint<'_> {
 
 /// Why a stream has ended early.
 fn failure(error: &h2::Error) -> Failure {
-    // GOAWAY reaches only streams that the endpoint has not looked at (RFC 9113 6.8).
+    // GOAWAY ends only streams that the endpoint has not processed (RFC 9113 6.8).
     if error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM)) {
         return Failure::Unprocessed;
     }

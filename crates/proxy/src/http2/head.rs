@@ -1,7 +1,7 @@
-//! Writes the head of a request as HTTP/1 has it, into the buffer of the request, and reads it there.
+//! Writes the head of a request in the form of HTTP/1 into the buffer of the request, and parses it there.
 //!
-//! `h2` has refused connection-specific fields, pseudo-headers that are missing, doubled, unknown or late, names that aren't lower
-//! case, and a `Content-Length` that doesn't fit the frames. All else is checked here, as strictly as in HTTP/1.
+//! `h2` has already refused connection-specific fields, pseudo-headers that are missing, duplicate, unknown or late, names that aren't
+//! lower case, and a `Content-Length` that doesn't fit the frames. Everything else is checked here, as strictly as in HTTP/1.
 
 use ::http::header::{COOKIE, HOST};
 use ::http::request::Parts;
@@ -22,13 +22,13 @@ const SEPARATOR: &[u8] = b": ";
 const LINE_END: &[u8] = b"\r\n";
 const WEBSOCKET: &[u8] = b"websocket";
 
-/// Writes the head of a request at the front of `buffer` and reads it into `head`. `ended` says that no body follows; `random` is
-/// for the key of a WebSocket, which HTTP/2 doesn't have and HTTP/1 needs.
+/// Writes the head of a request at the front of `buffer` and parses it into `head`. `ended` says that no body follows; `random` is for the
+/// key of a WebSocket, which HTTP/2 doesn't have and HTTP/1 needs.
 ///
 /// Returns the length of the head.
 ///
 /// # Errors
-/// The reason why the request is refused. The beginning of the buffer tells what was asked for, if that is not what is refused.
+/// The reason why the request is refused. The buffer begins with the request line, unless that itself is refused.
 pub(crate) fn receive_head(
     request: &Parts,
     ended: bool,
@@ -149,7 +149,7 @@ impl ReceivedHead<'_> {
         Ok(())
     }
 
-    /// The host, from `:authority` or from Host; if there are both, they must be the same (RFC 9113 8.3.1).
+    /// The host, from `:authority` or from Host; if both are present, they must be equal (RFC 9113 8.3.1).
     fn host(&mut self, authority: Option<&[u8]>, fields: &HeaderMap) -> Result<(), HeadError> {
         let mut hosts = fields.get_all(HOST).iter();
         let host = hosts.next().map(HeaderValue::as_bytes);
@@ -185,9 +185,9 @@ impl ReceivedHead<'_> {
             let seen = name.iter().fold(0, |seen, &byte| seen | NAME_CLASS[usize::from(byte)]);
             let Some(known) = self.limits.names.admit(name, seen)? else { continue };
             match known {
-                // Written already.
+                // Already written.
                 KnownField::Host => {}
-                // The key for the endpoint is ours.
+                // The proxy makes the key for the endpoint.
                 KnownField::SecWebSocketKey if websocket => {}
                 KnownField::Cookie if std::mem::replace(&mut cookies, true) => {}
                 KnownField::Cookie => self.cookie(fields)?,
@@ -197,7 +197,7 @@ impl ReceivedHead<'_> {
         Ok(())
     }
 
-    /// Cookies come in crumbs, for the sake of compression; endpoints know one field (RFC 9113 8.2.3).
+    /// Joins the cookies, which clients may split for better compression, into the one field that endpoints expect (RFC 9113 8.2.3).
     fn cookie(&mut self, fields: &HeaderMap) -> Result<(), HeadError> {
         let start = self.append(b"cookie").range().start;
         let from = self.append(SEPARATOR).range().end;
@@ -215,7 +215,7 @@ impl ReceivedHead<'_> {
         Ok(())
     }
 
-    /// Appends a field, and returns where its value is.
+    /// Appends a field and returns the position of its value.
     fn field(&mut self, known: KnownField, name: &[u8], value: &[u8]) -> Span {
         let start = self.append(name).range().start;
         self.append(SEPARATOR);
@@ -230,14 +230,14 @@ impl ReceivedHead<'_> {
             start: start as u32,
             value_start: value_start as u32,
             value_len: (end - value_start) as u32,
-            // `h2` has no longer names.
+            // `h2` allows no longer names.
             name_len: (value_start - SEPARATOR.len() - start) as u16,
             known,
             verbatim: true,
         });
     }
 
-    /// What follows from all fields together.
+    /// Decides what depends on all fields together.
     fn conclude(&mut self, follows: Follows) -> Result<(), HeadError> {
         let bytes = self.buffer.filled();
         let fields = &self.head.fields;
@@ -308,7 +308,7 @@ mod tests {
         receive_with(&HeadLimits::default(), method, uri, fields, ended)
     }
 
-    /// What HTTP/1 makes of the text that was written.
+    /// The written text as parsed by HTTP/1.
     fn parsed(text: &str) -> RequestHead {
         let mut head = RequestHead::default();
         head.parse(text.replace("HTTP/2.0", "HTTP/1.1").as_bytes(), &HeadLimits::default()).unwrap();

@@ -1,5 +1,5 @@
-//! The bytes of a connection as `h2` gets them: those that were read already come first, frames are counted as they pass, and closing
-//! waits for the peer's end, as HTTP/1 does.
+//! The bytes of a connection as `h2` gets them: those already read come first, frames are counted as they pass, and closing waits for the
+//! peer to close, as in HTTP/1.
 
 use std::io;
 use std::pin::Pin;
@@ -16,22 +16,22 @@ use crate::stream::{MaybeTls, OverTcp, ReadInto, WriteFrom};
 #[derive(Debug)]
 pub(crate) struct Http2Io<S> {
     stream: MaybeTls<S>,
-    /// What was read before it was known to be HTTP/2.
+    /// What was read before the connection was known to be HTTP/2.
     early: Vec<u8>,
     link: Rc<Link>,
     finished: bool,
-    /// Bytes that are still read and dropped after our end.
+    /// Bytes still to be read and discarded after the proxy has closed its side.
     left: u64,
 }
 
 impl<S: OverTcp> Http2Io<S> {
-    /// A connection of which `early` was read already.
+    /// A connection of which `early` has already been read.
     pub(crate) fn new(stream: MaybeTls<S>, early: Vec<u8>, link: Rc<Link>) -> Self {
         Self { stream, early, link, finished: false, left: LINGER_BYTES }
     }
 
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // Not read by anyone.
+        // Its content is never used.
         let mut room = [0; 512];
         loop {
             match ready!(self.stream.poll_read_into(cx, &mut room)) {

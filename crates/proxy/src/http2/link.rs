@@ -1,4 +1,4 @@
-//! What the streams of a connection and the task that drives it tell each other.
+//! The state that the streams of a connection share with the task that drives it.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -12,12 +12,12 @@ use crate::record::TlsView;
 use crate::stream::ServerTls;
 use crate::timer::Millis;
 
-/// What a stream that its client resets before it has the response costs: the request was sent to an endpoint for nothing (rapid
-/// reset, CVE-2023-44487).
-// No limit: a price, the limit is on the sum.
+/// The cost of a stream that its client resets before it has the response: the request went to an endpoint for nothing (rapid reset,
+/// CVE-2023-44487).
+// No limit: a cost; the limit is on the sum.
 const RESET: u32 = 5;
 
-/// The log's view of the TLS session, kept because `h2` has the connection.
+/// The log's view of the TLS session, kept because `h2` owns the connection.
 #[derive(Debug)]
 pub(crate) struct TlsFacts {
     protocol: &'static str,
@@ -49,11 +49,11 @@ pub(crate) struct Link {
     tls: Option<TlsFacts>,
     pub(super) blocks: Rc<Blocks>,
     meter: RefCell<Meter>,
-    /// Frames and resets that led to nothing, less what was done since.
+    /// The cost of frames and resets that led to nothing, less the credit since.
     debt: Cell<u32>,
-    /// Until when the debt was forgiven.
+    /// When the debt was last reduced for elapsed time.
     forgiven: Cell<Millis>,
-    /// Whether the connection is to take no more streams.
+    /// Whether the connection is to accept no more streams.
     leaves: Cell<bool>,
     streams: Cell<u32>,
     /// Wakes the task that drives the connection.
@@ -97,7 +97,7 @@ impl Link {
         self.tls.as_ref().map(TlsFacts::view)
     }
 
-    /// Makes the current task the one that is woken.
+    /// Makes the current task the one to wake.
     pub(crate) fn drive(&self, cx: &Context<'_>) {
         let mut driver = self.driver.borrow_mut();
         if !driver.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
@@ -135,12 +135,12 @@ impl Link {
         }
     }
 
-    /// Whether it is to end.
+    /// Whether the connection is to end.
     pub(crate) fn leaves(&self) -> bool {
         self.leaves.get()
     }
 
-    /// Charges for a stream that its client has reset too early.
+    /// Charges for a stream that its client reset too early.
     pub(crate) fn charge_reset(&self) {
         self.charge(RESET);
         if self.is_abused() {
@@ -148,13 +148,13 @@ impl Link {
         }
     }
 
-    /// Notes that so many bytes of a message were passed on, in a frame: its receiver may answer it with a few frames of its own.
+    /// Credits a frame that passed on `bytes` of a message: its receiver may answer with a few frames of its own.
     pub(super) fn credit(&self, bytes: usize) {
         let worth = 2 + u32::try_from(bytes / 2048).unwrap_or(u32::MAX);
         self.debt.set(self.debt.get().saturating_sub(worth));
     }
 
-    /// Forgives what time makes good.
+    /// Reduces the debt for the time that has passed.
     pub(crate) fn forgive(&self, now: Millis) {
         let seconds = now.saturating_sub(self.forgiven.get()) / 1000;
         if seconds > 0 {
@@ -164,7 +164,7 @@ impl Link {
         }
     }
 
-    /// Whether the client makes more work than a client needs to.
+    /// Whether the peer causes more work than a peer needs to.
     pub(crate) fn is_abused(&self) -> bool {
         self.debt.get() > HTTP2_DEBT
     }
@@ -173,7 +173,7 @@ impl Link {
         self.debt.set(self.debt.get().saturating_add(cost));
     }
 
-    /// Whether the peer's first SETTINGS have come.
+    /// Whether the peer's first SETTINGS have arrived.
     pub(crate) fn is_settled(&self) -> bool {
         self.meter.borrow().is_settled()
     }
@@ -199,13 +199,13 @@ impl Link {
         }
     }
 
-    /// Notes what was written, or that nothing can be now.
+    /// Notes what was written, or that nothing can be written now.
     pub(super) fn has_written(&self, count: Option<usize>) {
         self.blocked.set(count.is_none());
         self.written.set(self.written.get() + count.unwrap_or(0) as u64);
     }
 
-    /// Notes that our side is closed and that only the client's end is waited for.
+    /// Notes that the proxy has closed its side and only waits for the client to close.
     pub(super) fn linger(&self) {
         self.lingers.set(true);
     }
@@ -215,7 +215,7 @@ impl Link {
         self.read.get()
     }
 
-    /// Bytes written so far, if the kernel takes no more of them at the moment.
+    /// Bytes written so far, if the kernel takes no more at the moment.
     pub(crate) fn blocked_at(&self) -> Option<u64> {
         self.blocked.get().then(|| self.written.get())
     }
@@ -225,7 +225,7 @@ impl Link {
         self.meter.borrow().in_head()
     }
 
-    /// Whether only the client's end is waited for.
+    /// Whether the proxy only waits for the client to close.
     pub(crate) fn lingers(&self) -> bool {
         self.lingers.get()
     }

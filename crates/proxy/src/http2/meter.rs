@@ -1,7 +1,7 @@
-//! Reads the headers of frames as they pass, to count those that cost work and lead to nothing.
+//! Reads frame headers as they pass, to count frames that cost work and lead to nothing.
 //!
-//! `h2` answers a PING or SETTINGS, takes a PRIORITY or WINDOW_UPDATE, and skips unknown frames, as many as come. No connection needs
-//! many more of them than it has responses.
+//! `h2` answers any number of PING and SETTINGS frames, takes any number of PRIORITY and WINDOW_UPDATE frames, and skips unknown ones. No
+//! connection needs many more of these than it has responses.
 
 /// Length of a frame's header (RFC 9113 4.1).
 // No limit: part of the protocol.
@@ -15,48 +15,48 @@ pub(super) struct FrameHeader {
     flags: u8,
 }
 
-/// What reads on.
+/// The state of reading.
 #[derive(Debug)]
 pub(super) struct Meter {
     /// Bytes until the next header.
     skip: u32,
-    /// The header of a frame of data whose length of padding comes next.
+    /// The header of a DATA frame whose padding length comes next.
     padded: Option<FrameHeader>,
     header: [u8; HEADER],
     filled: u8,
-    /// Whether the frames of a head have begun and not ended.
+    /// Whether the frames of a head have begun but not ended.
     in_head: bool,
-    /// Whether SETTINGS have come, whole or in part.
+    /// Whether SETTINGS have arrived, in whole or in part.
     settles: bool,
     settled: bool,
-    /// Whether a GOAWAY has begun to come.
+    /// Whether a GOAWAY has begun to arrive.
     leaves: bool,
 }
 
 impl FrameHeader {
-    /// What a frame costs that brings no request, no data and no response on. A SETTINGS may make every window be computed anew.
+    /// The cost of a frame that advances no request, data or response. A SETTINGS may change every window.
     pub(super) fn cost(self) -> u32 {
         match self.kind {
             DATA if self.length == 0 => self.empty(),
             DATA | HEADERS => 0,
             SETTINGS | PING if self.flags & ACK != 0 => 0,
             SETTINGS => 10,
-            // Those that `h2` skips can be as large as any.
+            // Frames that `h2` skips can be of any size.
             _ => 1 + self.length / 1024,
         }
     }
 
-    /// What DATA without data costs.
+    /// The cost of DATA without data.
     fn empty(self) -> u32 {
         u32::from(self.flags & END_STREAM == 0)
     }
 
-    /// Whether the length of padding follows.
+    /// Whether a padding length follows.
     fn is_padded_data(self) -> bool {
         self.kind == DATA && self.flags & PADDED != 0 && self.length > 0
     }
 
-    /// The header of a frame with a head, or with more of one, and whether that ends it.
+    /// For a frame with a head or a part of one, whether the head ends there.
     fn head(self) -> Option<bool> {
         matches!(self.kind, HEADERS | CONTINUATION).then_some(self.flags & END_HEADERS != 0)
     }
@@ -74,12 +74,12 @@ const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 impl Meter {
-    /// A meter for bytes that begin with the preface.
+    /// A meter for a client's bytes, which begin with the preface.
     pub(super) fn new() -> Self {
         Self { skip: super::PREFACE.len() as u32, ..Self::of_server() }
     }
 
-    /// A meter for the bytes of a server, which has no preface but its SETTINGS.
+    /// A meter for a server's bytes, whose only preface is its SETTINGS.
     pub(super) fn of_server() -> Self {
         Self {
             skip: 0,
@@ -93,12 +93,12 @@ impl Meter {
         }
     }
 
-    /// Reads on, and returns what the frames in `bytes` cost.
+    /// Reads `bytes` and returns the cost of the frames in them.
     pub(super) fn read(&mut self, mut bytes: &[u8]) -> u32 {
         let mut cost = 0u32;
         loop {
             if let (Some(header), [padding, ..]) = (self.padded, bytes) {
-                // Padding alone is no data (RFC 9113 6.1).
+                // Padding alone is not data (RFC 9113 6.1).
                 if u32::from(*padding) + 1 >= header.length {
                     cost = cost.saturating_add(header.empty());
                 }
@@ -133,7 +133,7 @@ impl Meter {
         }
     }
 
-    /// Whether the peer's first SETTINGS have come whole.
+    /// Whether the peer's first SETTINGS have arrived completely.
     pub(super) fn is_settled(&self) -> bool {
         self.settled
     }
@@ -143,7 +143,7 @@ impl Meter {
         self.leaves
     }
 
-    /// Whether a frame of a head, or the rest of a head, is still to come.
+    /// Whether part of a head is still to come.
     pub(super) fn in_head(&self) -> bool {
         self.in_head || (self.skip > 0 && matches!(self.header[3], HEADERS | CONTINUATION))
     }

@@ -1,15 +1,15 @@
 //! HTTP/2 (RFC 9113) over the crate `h2`: both sides of an exchange, what a connection and its streams share, and the connections to
 //! endpoints ([`Http2Pool`]). The task that drives a client's connection is in `connection/http2.rs`.
 //!
-//! `h2` has the frames, HPACK, flow control, the state of streams, and the rules for pseudo-headers. What it doesn't bound is bounded
-//! here ([`Link`]). A request head is written once, as HTTP/1 has it, into the buffer of the request, so that everything after it
-//! reads one form of heads; a body without a length is held in the chunked coding, the one form that has an end and trailers. Heads
-//! of responses are made anew from the fields that the model writes: `h2` wants a map of them.
+//! `h2` handles frames, HPACK, flow control, the state of streams, and the rules for pseudo-headers. What it doesn't bound is bounded here
+//! ([`Link`]). A request head is written once, in the form of HTTP/1, into the buffer of the request, so all later code reads one form of
+//! heads. A body without a length is held in the chunked coding, the one form that has an end and trailers. Response heads are built from
+//! the fields that the model writes, because `h2` takes a map of them.
 //!
 //! Invariants:
-//! - A head passes the same checks and limits as one of HTTP/1, and no byte of it is written before they passed.
-//! - The window of a stream is opened again only by what its exchange has passed on: an endpoint that reads slowly makes the client
-//!   wait, a client that reads slowly the endpoint, and no other stream waits.
+//! - A head passes the same checks and limits as an HTTP/1 head, and no byte of it is forwarded before that.
+//! - The window of a stream is reopened only by what its exchange has passed on: a slow endpoint makes the client wait, a slow client makes
+//!   the endpoint wait, and no other stream waits.
 //! - Data is given to `h2` only as far as the client's window and [`HTTP2_SEND_BUFFER`](crate::limit::HTTP2_SEND_BUFFER) allow.
 
 mod block;
@@ -38,14 +38,14 @@ pub(crate) use self::pool::{Http2Pool, StreamChoice, StreamPlace};
 /// What a client that speaks HTTP/2 sends first (RFC 9113 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How the first bytes of a connection compare to those of HTTP/2.
+/// How the first bytes of a connection compare to the HTTP/2 preface.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Preface {
     /// They are something else.
     None,
-    /// They may become it.
+    /// They may become the preface.
     Partial,
-    /// They are it.
+    /// They are the preface.
     Complete,
 }
 

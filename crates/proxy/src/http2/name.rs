@@ -1,5 +1,5 @@
-//! Names of fields in the form of the library for HTTP/2. Those that most messages have are ready made: reading a name takes longer than
-//! writing its field, and one that the library does not know takes memory.
+//! Field names as values of the `http` crate. Names that most messages have are prepared: parsing a name takes longer than writing its
+//! field, and a name that the crate does not know takes memory.
 
 use ::http::HeaderName;
 use ::http::header::{
@@ -22,12 +22,12 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_SCHEME: HeaderName = HeaderName::from_static("x-scheme");
 
-/// The name of a field of a message; `None` if it is no name.
+/// The name of a field of a message; `None` if it is invalid.
 pub(super) fn name_of(name: &[u8]) -> Option<HeaderName> {
     ready_made(name).or_else(|| HeaderName::from_bytes(name).ok())
 }
 
-/// The same for a head: nor is there one for a field about the connection (RFC 9113 8.2.2).
+/// The same for a head; also `None` for a connection-specific field (RFC 9113 8.2.2).
 pub(super) fn name_in_head(name: &[u8]) -> Option<HeaderName> {
     ready_made(name).or_else(|| HeaderName::from_bytes(name).ok().filter(|name| !is_about_connection(name)))
 }
@@ -41,7 +41,7 @@ fn is_about_connection(name: &HeaderName) -> bool {
         || name == "proxy-connection"
 }
 
-/// A name in its usual spelling, or in that of HTTP/2. None of these is about the connection.
+/// A prepared name, from its usual spelling or that of HTTP/2. None of these is connection-specific.
 fn ready_made(name: &[u8]) -> Option<HeaderName> {
     Some(match name {
         b"Date" | b"date" => DATE,

@@ -1,10 +1,10 @@
 //! One worker's HTTP/2 connections to endpoints, by [`Target`]. Many requests share one.
 //!
-//! A connection is used as long as the endpoint admits more streams on it; only then is another one made. Requests that come while
-//! one is being made wait for it, as many as it will most likely carry. Invariant: a connection is handed out only after its
-//! endpoint has shown that it speaks HTTP/2, and how many streams it admits: at least one.
+//! A connection is used as long as the endpoint admits more streams on it; only then is another one opened. Requests that arrive while a
+//! connection is being opened wait for it, as many as it will most likely carry. Invariant: a connection is handed out only after its
+//! endpoint has shown that it speaks HTTP/2 and how many streams it admits, at least one.
 //!
-//! As many may be idle as over HTTP/1; the one that was idle for longest ends for another.
+//! As many connections may be idle as over HTTP/1; beyond that, the one that has been idle longest ends.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -33,7 +33,7 @@ pub(crate) struct EndpointConnection {
     pub(super) opened: Millis,
     pub(super) limits: PoolLimits,
     served: Cell<u64>,
-    /// Since when it has had no requests; [`NEVER`] while it has some, and before its first.
+    /// When it last became idle; [`NEVER`] while it has requests, and before its first.
     idle_since: Cell<Millis>,
     /// Whether it takes no more requests.
     retired: Cell<bool>,
@@ -61,14 +61,14 @@ impl EndpointConnection {
         }
     }
 
-    /// Lets it take no more requests. It ends after those that it has.
+    /// Stops it from taking more requests. It ends after its present ones.
     pub(super) fn retire(&self) {
         if !self.retired.replace(true) {
             self.link.wake();
         }
     }
 
-    /// Whether it is kept without requests.
+    /// Whether it is kept open without requests.
     fn is_idle(&self) -> bool {
         !self.link.is_busy() && !self.is_retired()
     }
@@ -117,17 +117,17 @@ impl Drop for StreamPlace {
     }
 }
 
-/// A connection that is being made, and those who wait for it.
+/// A connection that is being opened, and the requests that wait for it.
 #[derive(Debug, Default)]
 pub(crate) struct Opening {
     waiting: Cell<u32>,
-    /// By the number of the one who waits.
+    /// Each with the number of its request.
     wakers: RefCell<Vec<(u32, Waker)>>,
     last: Cell<u32>,
     outcome: RefCell<Option<Opened>>,
 }
 
-/// What became of it: a connection, or why there is none. Without a reason, whoever was to make it has left.
+/// The outcome: a connection, or why there is none. No reason means that the request that was opening it has gone.
 type Opened = Result<Rc<EndpointConnection>, Option<Failure>>;
 
 impl Opening {
@@ -142,7 +142,7 @@ impl Opening {
         OpeningWait { opening: self.clone(), number: self.last.get() }
     }
 
-    /// Waits for the outcome. An error without a reason says that the connection is no longer being made.
+    /// Waits for the outcome. An error without a reason means that the connection is no longer being opened.
     fn poll(&self, cx: &Context<'_>, number: u32) -> Poll<Opened> {
         if let Some(outcome) = &*self.outcome.borrow() {
             return Poll::Ready(outcome.clone());
@@ -155,7 +155,7 @@ impl Opening {
     }
 }
 
-/// One of those who wait for a connection, counted until it is dropped.
+/// A request's wait for a connection, counted until it is dropped.
 #[derive(Debug)]
 pub(crate) struct OpeningWait {
     opening: Rc<Opening>,
@@ -176,7 +176,7 @@ impl Drop for OpeningWait {
     }
 }
 
-/// The duty to make a connection. Unless it is fulfilled, those who wait for it look for another way.
+/// The duty to open a connection. If it is dropped unfulfilled, the waiting requests look for another connection.
 #[derive(Debug)]
 pub(crate) struct OpeningDuty {
     pool: Rc<Http2Pool>,
@@ -185,7 +185,7 @@ pub(crate) struct OpeningDuty {
 }
 
 impl OpeningDuty {
-    /// What this and other requests wait for.
+    /// A place among the requests that wait for the outcome.
     pub(crate) fn wait(&self) -> OpeningWait {
         self.opening.wait()
     }
@@ -195,7 +195,7 @@ impl OpeningDuty {
         self.opening.finish(Err(Some(failure)));
     }
 
-    /// Reports that there is one.
+    /// Reports that there is a connection.
     pub(super) fn fulfil(self, connection: Rc<EndpointConnection>) {
         if let Some(known) = self.pool.targets.borrow_mut().get_mut(&self.target) {
             known.admitted = connection.admitted();
@@ -204,7 +204,7 @@ impl OpeningDuty {
         self.opening.finish(Ok(connection));
     }
 
-    /// The pool that it is for.
+    /// The pool that the connection is for.
     pub(super) fn pool(&self) -> Rc<Http2Pool> {
         self.pool.clone()
     }
@@ -224,9 +224,9 @@ impl Drop for OpeningDuty {
 pub(crate) enum StreamChoice {
     /// On a connection.
     Stream(StreamPlace),
-    /// On one that is being made.
+    /// On a connection that is being opened.
     Wait(OpeningWait),
-    /// On one that the caller has to make.
+    /// On a connection that the caller has to open.
     Open(OpeningDuty),
 }
 
@@ -253,7 +253,7 @@ pub(crate) struct Http2Pool {
 }
 
 impl Http2Pool {
-    /// Finds the place for a request. With `fresh`, no connection is used that exists already.
+    /// Finds the place for a request. With `fresh`, existing connections are not used.
     pub(crate) fn place(
         self: &Rc<Self>,
         target: &Target,
@@ -264,12 +264,12 @@ impl Http2Pool {
         let mut targets = self.targets.borrow_mut();
         let known = targets.entry(*target).or_default();
         if !fresh {
-            // The first one that has room: so the last ones become idle and end when there are fewer requests.
+            // The first that has room, so that the last ones become idle and end when there are fewer requests.
             if let Some(place) = known.open.iter().find_map(|connection| connection.take(now)) {
                 return StreamChoice::Stream(place);
             }
         }
-        // Without keep-alive, each request has a connection of its own.
+        // Without keep-alive, each request has its own connection.
         let admitted = if limits.connections == 0 { 1 } else { known.admitted };
         if let Some(opening) = known.opening.iter().find(|opening| opening.waiting.get() < admitted) {
             return StreamChoice::Wait(opening.wait());
@@ -279,12 +279,12 @@ impl Http2Pool {
         StreamChoice::Open(OpeningDuty { pool: self.clone(), target: *target, opening })
     }
 
-    /// A stream on a connection that has just been made, if there still is room.
+    /// A stream on a connection that has just been opened, if there is still room.
     pub(crate) fn take(&self, connection: &Rc<EndpointConnection>, now: Millis) -> Option<StreamPlace> {
         connection.take(now)
     }
 
-    /// Lets all connections end after the requests that they have.
+    /// Lets all connections end after their present requests.
     pub(crate) fn clear(&self) {
         self.targets.borrow().values().flat_map(|known| &known.open).for_each(|connection| connection.retire());
     }
@@ -305,7 +305,7 @@ impl Http2Pool {
         self.idle.get()
     }
 
-    /// Notes that a connection has no requests any more, and lets the one end that was idle for longest if there are too many.
+    /// Notes that a connection has become idle. If there are too many, ends the one that has been idle longest.
     pub(super) fn note_idle(&self, connection: &EndpointConnection, now: Millis) {
         if connection.is_retired() {
             return;
@@ -321,7 +321,7 @@ impl Http2Pool {
         }
     }
 
-    /// Notes that a connection has requests, or is over.
+    /// Notes that a connection has requests or is over.
     pub(super) fn note_busy(&self, connection: &EndpointConnection) {
         if connection.idle_since.replace(NEVER) != NEVER {
             self.idle.set(self.idle.get() - 1);

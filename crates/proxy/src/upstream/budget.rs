@@ -1,5 +1,5 @@
-//! The retry budget: tries after a failure may only be a share of a backend's requests. Without it, a backend that is too slow
-//! for its load gets a multiple of that load, and can't recover.
+//! The retry budget: tries after a failure may only be a share of a backend's requests. Without it, a backend that is too slow for its load
+//! would get a multiple of that load and could not recover.
 //!
 //! Each worker keeps the budget of its own requests.
 
@@ -14,9 +14,9 @@ use crate::timer::Millis;
 /// Requests and retries of the current period and the one before it.
 #[derive(Debug)]
 pub(crate) struct RetryBudget {
-    /// What the backend itself says; `None` for what the settings say.
+    /// The backend's own budget; `None` for that of the settings.
     constraint: Cell<Option<RetryConstraint>>,
-    /// How long a period is.
+    /// Length of a period.
     length: Cell<Millis>,
     /// Number of the current period.
     period: Cell<Millis>,
@@ -46,7 +46,7 @@ impl RetryBudget {
         }
     }
 
-    /// Applies a change of the backend. With another length of the periods, counting begins anew.
+    /// Applies a change of the backend. If the length of periods changes, counting starts over.
     pub(super) fn update(&self, backend: &Backend) {
         let before = self.constraint.replace(backend.retry);
         if before != backend.retry {
@@ -57,7 +57,7 @@ impl RetryBudget {
         }
     }
 
-    /// Whether the backend itself says how many retries it may get.
+    /// Whether the backend has a budget of its own.
     pub(crate) fn is_constrained(&self) -> bool {
         self.constraint.get().is_some()
     }
@@ -69,8 +69,8 @@ impl RetryBudget {
         self.current.set(PeriodCounts { requests: requests.saturating_add(1), retries });
     }
 
-    /// Takes a retry out of the budget; `false` if it is used up. Unless the backend has a budget of its own, that is `percent` of the requests
-    /// and a small reserve, or endless.
+    /// Takes a retry out of the budget; `false` if it is used up. Unless the backend has its own, the budget is `percent` of the requests
+    /// plus a small reserve; without `percent` it is unlimited.
     pub(crate) fn take(&self, now: Millis, percent: Option<u32>) -> bool {
         let constraint = self.constraint.get();
         let (percent, least, reserve) = match (constraint, percent) {
@@ -99,7 +99,7 @@ impl RetryBudget {
     }
 }
 
-/// How long a period is. What has happened before the interval must not count, so two of them are as long as the interval.
+/// How long a period is. Events before the interval must not count, so two periods are as long as the interval.
 fn length(constraint: Option<RetryConstraint>) -> Millis {
     let length = constraint.map_or(RETRY_PERIOD, |own| own.interval / 2);
     Millis::try_from(length.as_millis()).unwrap_or(Millis::MAX).max(1)

@@ -1,9 +1,9 @@
-//! Health of endpoints. Passive: an endpoint that fails several times in a row is passed over for a while, so that requests do not
-//! pay for a try that is bound to fail. Active: so is one that health checks (`health_check/`) have found unhealthy, as long as they do.
+//! Health of endpoints. Passive: an endpoint that fails several times in a row is passed over for a while, so that requests do not pay for
+//! a try that is bound to fail. Active: an endpoint is passed over as long as health checks (`health_check/`) find it unhealthy.
 //!
-//! It is known per Service port, by all routes that lead there and by all workers. A worker reads one number per choice; only a
-//! failed try, or the first success after one, takes a lock. Invariant: health never leaves a request without an endpoint. It
-//! orders endpoints, and the balancer ignores it where every endpoint is failing.
+//! It is kept per Service port and shared by all routes to it and all workers. A worker reads one number per choice; only a failed try, or
+//! the first success after one, takes a lock. Invariant: health never leaves a request without an endpoint. It orders endpoints, and the
+//! balancer ignores it where every endpoint is failing.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use crate::limit::{EJECTION_FAILURES, EJECTION_FIRST, EJECTION_LONGEST};
 pub(crate) struct HealthBoard(Mutex<HashMap<BackendName, Weak<SharedHealth>>>);
 
 impl HealthBoard {
-    /// The health of one backend's endpoints. Forgotten once no worker uses it.
+    /// The health of one backend's endpoints, dropped once no worker uses it.
     pub(crate) fn of(&self, name: &BackendName) -> Arc<SharedHealth> {
         let mut board = locked(&self.0);
         if let Some(shared) = board.get(name).and_then(Weak::upgrade) {
@@ -39,16 +39,16 @@ impl HealthBoard {
 /// What all workers know of the endpoints of one backend.
 #[derive(Debug, Default)]
 pub(crate) struct SharedHealth {
-    /// Changes with the lists.
+    /// Incremented with each change of the lists.
     version: AtomicU64,
     lists: Mutex<HealthLists>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct HealthLists {
-    /// Those whose last try failed.
+    /// Endpoints whose last try failed.
     failing: Vec<Suspect>,
-    /// Those that health checks have found unhealthy, in order.
+    /// Endpoints that health checks have found unhealthy, sorted.
     unhealthy: Vec<SocketAddr>,
 }
 
@@ -72,7 +72,7 @@ struct Suspect {
     failures: u32,
     /// How long it was passed over last.
     pause: Duration,
-    /// Until when it is passed over; `None` below the limit of failures.
+    /// The end of that time; `None` below the limit of failures.
     until: Option<Instant>,
 }
 
@@ -84,7 +84,7 @@ impl Suspect {
     /// Counts a failure; returns whether the endpoint is passed over from now on.
     fn count(&mut self, now: Instant) -> bool {
         self.failures = self.failures.saturating_add(1);
-        // Requests that were under way when it was ejected say nothing new.
+        // Requests that were in progress when it was ejected say nothing new.
         if self.failures < EJECTION_FAILURES || self.until.is_some_and(|until| now < until) {
             return false;
         }
@@ -100,9 +100,9 @@ pub(crate) struct Health {
     shared: Arc<SharedHealth>,
     version: u64,
     lists: HealthLists,
-    /// Addresses to pass over, in order: many may fail, and every choice looks them up.
+    /// Addresses to pass over, sorted: many may fail, and every choice looks them up.
     ejected: Vec<SocketAddr>,
-    /// Until when these are right, if nothing changes; `None` if they are not.
+    /// How long `ejected` stays valid if nothing changes; `None` if it is not valid.
     lasts: Option<Instant>,
 }
 
@@ -112,7 +112,7 @@ impl Health {
         Self { shared: board.of(name), version: 0, lists: HealthLists::default(), ejected: Vec::new(), lasts: None }
     }
 
-    /// The endpoints to pass over, and those of them that health checks call unhealthy; each in order.
+    /// The endpoints to pass over, and those among them that health checks call unhealthy; both sorted.
     pub(crate) fn avoided(&mut self, now: Instant) -> (&[SocketAddr], &[SocketAddr]) {
         self.refresh();
         let HealthLists { failing, unhealthy } = &self.lists;
@@ -126,7 +126,7 @@ impl Health {
             self.ejected.extend(passed_over().map(|(address, _)| address));
             self.ejected.extend_from_slice(unhealthy);
             self.ejected.sort_unstable();
-            // Without any, until one is added, which is a change.
+            // If there are none, this holds until one is added, which is a change.
             self.lasts = Some(passed_over().map(|(_, until)| until).min().unwrap_or(now + EJECTION_LONGEST));
         }
         (&self.ejected, unhealthy)
@@ -137,8 +137,8 @@ impl Health {
         self.avoided(now).0
     }
 
-    /// Notes which endpoint was chosen. If its time is over, this request is a trial: until it ends, this worker sends no other
-    /// request there.
+    /// Notes which endpoint was chosen. If its time of being passed over has ended, this request is a trial: until it ends, this worker
+    /// sends no other request there.
     pub(crate) fn chosen(&mut self, address: SocketAddr, now: Instant) {
         if let Some(one) = self.find(address)
             && one.until.is_some_and(|until| until <= now)

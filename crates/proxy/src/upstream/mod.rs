@@ -34,7 +34,7 @@ pub(crate) use self::tls::{InvalidTls, TlsWay, UpstreamVersion, apart, fault};
 pub(crate) struct Upstreams {
     /// Idle connections.
     pub(crate) pool: RefCell<Pool>,
-    /// The ways in which connections are made.
+    /// The ways in which connections are opened.
     pub(crate) ways: Ways,
     /// The health of endpoints, shared by all workers.
     health: Arc<HealthBoard>,
@@ -42,7 +42,7 @@ pub(crate) struct Upstreams {
 }
 
 impl Upstreams {
-    /// The endpoints of a worker that shares what it knows of their health.
+    /// The endpoints of a worker, which shares their health with the others.
     pub(crate) fn new(health: Arc<HealthBoard>) -> Self {
         Self { health, ..Self::default() }
     }
@@ -50,8 +50,8 @@ impl Upstreams {
     /// The state of a backend, created on first use and updated when the snapshot is newer. `None` if the snapshot does not
     /// contain the backend.
     ///
-    /// All requests share one state, so a request's endpoints may be newer than the snapshot that its route comes from: a request
-    /// that began before a change is not sent to a pod that is already gone.
+    /// All requests share one state, so a request's endpoints may be newer than the snapshot of its route: a request that began before a
+    /// change is not sent to a pod that is already gone.
     pub(crate) fn service(&self, live: &Live, name: &BackendName, rng: &RefCell<Rng>) -> Option<Rc<Service>> {
         let mut services = self.services.borrow_mut();
         if let Some(service) = services.get(name) {

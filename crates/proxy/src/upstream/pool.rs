@@ -17,13 +17,13 @@ use crate::prepared::PoolLimits;
 use crate::stream::{ReadInto, Upstream};
 use crate::timer::Millis;
 
-/// A connection to an endpoint. It is boxed, because each request takes one from the pool and gives it back.
+/// A connection to an endpoint. Boxed in use, because each request takes one from the pool and gives it back.
 #[derive(Debug)]
 pub(crate) struct UpstreamConnection {
     pub(crate) stream: Upstream,
-    /// The address it connects to, and how it was made.
+    /// The address that it connects to, and how it was opened.
     pub(crate) target: Target,
-    /// When it was made.
+    /// When it was opened.
     pub(crate) opened: Millis,
     /// Requests sent on it.
     pub(crate) requests: u64,
@@ -41,11 +41,11 @@ impl UpstreamConnection {
     fn is_stale(&mut self) -> bool {
         let mut byte = [0; 1];
         match &mut self.stream {
-            // Asks the kernel only if the event loop has seen something. That may be left over from the last response.
+            // Asks the kernel only if the event loop has seen an event, which may be left over from the last response.
             Upstream::Plain(tcp) => {
                 !matches!(tcp.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
             }
-            // TLS's own messages, such as tickets, are consumed; any data byte or the end shows up.
+            // This consumes TLS's own messages, such as tickets, and reveals any data byte or the end.
             tls @ Upstream::Tls(_) => tls.poll_read_into(&mut Context::from_waker(Waker::noop()), &mut byte).is_ready(),
         }
     }
@@ -82,7 +82,7 @@ impl Pool {
         loop {
             let head = self.heads.get_mut(target).filter(|head| **head != NONE)?;
             let slot = *head;
-            // If it is empty now, it is kept because it will be needed again; `sweep` removes it.
+            // A list that is now empty is kept because it will be needed again; `sweep` removes it.
             *head = self.slots[slot as usize].below;
             let mut connection = self.unlink(slot)?;
             if !connection.is_stale() {
@@ -109,7 +109,7 @@ impl Pool {
         self.insert(connection, now);
     }
 
-    /// Closes connections that were idle too long, are too old, or were closed by the endpoint.
+    /// Closes connections that have been idle too long, are too old, or were closed by the endpoint.
     pub(crate) fn sweep(&mut self, now: Millis, limits: &PoolLimits) {
         for slot in 0..self.slots.len() as u32 {
             let PoolSlot { connection, since, .. } = &mut self.slots[slot as usize];
@@ -179,7 +179,7 @@ impl Pool {
         self.unlink(slot)
     }
 
-    /// Takes a connection out of both lists, of which the second may begin with it no longer.
+    /// Takes a connection out of both lists. The caller has to make sure that its target's list no longer begins with it.
     fn unlink(&mut self, slot: u32) -> Option<Box<UpstreamConnection>> {
         let entry = &mut self.slots[slot as usize];
         let connection = entry.connection.take()?;

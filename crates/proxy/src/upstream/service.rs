@@ -16,7 +16,7 @@ use crate::balance::{self, Ask, Balancer, InProgress, Pick, TryOutcome, rule};
 use crate::live::Live;
 use crate::random::Rng;
 
-/// Copies of requests under way.
+/// Copies of requests in flight.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Copies {
     count: usize,
@@ -25,23 +25,23 @@ pub(crate) struct Copies {
 }
 
 impl Copies {
-    /// Whether another one with so many bytes is within bounds.
+    /// Whether another copy of this many bytes is within bounds.
     pub(crate) fn admits(self, bytes: usize, most: usize, most_bytes: usize) -> bool {
         self.count < most && self.held + bytes <= most_bytes
     }
 
-    /// One more.
+    /// With one more copy.
     pub(crate) fn with(self, bytes: usize) -> Self {
         Self { count: self.count + 1, held: self.held + bytes }
     }
 
-    /// One less.
+    /// With one copy less.
     pub(crate) fn without(self, bytes: usize) -> Self {
         Self { count: self.count - 1, held: self.held - bytes }
     }
 }
 
-/// A backend, as of the newest snapshot that any request has brought.
+/// A backend, as of the newest snapshot that any request has used.
 #[derive(Debug)]
 pub(crate) struct Service {
     version: Cell<u64>,
@@ -57,7 +57,7 @@ pub(crate) struct Service {
     pub(crate) budget: RetryBudget,
     /// Whether one of its responses had X-Accel-Redirect.
     accel_redirect: Cell<bool>,
-    /// Copies of requests that it is sent.
+    /// Copies of requests in flight to it.
     pub(crate) copies: Cell<Copies>,
 }
 
@@ -108,7 +108,7 @@ impl Service {
         true
     }
 
-    /// Applies what has changed since the requesting exchange began.
+    /// Applies what has changed since the calling exchange began.
     pub(crate) fn refresh(&self, newest: &Live) {
         if !self.is_current(newest) {
             let name = self.backend.borrow().name.clone();
@@ -116,8 +116,8 @@ impl Service {
         }
     }
 
-    /// Ties clients to endpoints as another backend does, unless the backend has an affinity of its own: for the alternative of that
-    /// one. Holds until the next change of the configuration.
+    /// Takes over another backend's affinity, unless this one has its own: for the alternative of that backend. Holds until the next change
+    /// of the configuration.
     pub(crate) fn adopt(&self, affinity: &Affinity, live: &Live) {
         let mut backend = self.backend.borrow_mut();
         if backend.affinity.is_none() {
@@ -126,7 +126,7 @@ impl Service {
         }
     }
 
-    /// Whether an endpoint is gone, as of the newest snapshot, which is applied.
+    /// Applies the newest snapshot and returns whether an endpoint is gone from it.
     pub(crate) fn has_lost(&self, newest: &Live, address: SocketAddr) -> bool {
         self.refresh(newest);
         !self.knows(newest, address)
@@ -174,7 +174,7 @@ impl Service {
         Some(pick)
     }
 
-    /// The same for a rule with sessions; `ask` has what the request carries.
+    /// The same for a rule with sessions; `ask` has the session that the request carries.
     pub(crate) fn pick_in_rule(&self, ask: Ask<'_>) -> Option<Pick> {
         let mut health = self.health.borrow_mut();
         let now = ask.now;
@@ -189,7 +189,7 @@ impl Service {
         rule::backend(session) == Some(&self.key) && self.balancer.borrow_mut().keeps(session)
     }
 
-    /// Chooses an endpoint for a copy of a request, which is no trial of one that was failing.
+    /// Chooses an endpoint for a copy of a request. A copy is never the trial of an endpoint that was failing.
     pub(crate) fn pick_for_copy(&self, ask: &Ask<'_>) -> Option<Pick> {
         let mut health = self.health.borrow_mut();
         let now = ask.now;
@@ -254,7 +254,7 @@ impl EndpointSource {
         }
     }
 
-    /// The usable endpoints. Resolved addresses were already checked when they were resolved.
+    /// The usable endpoints. Resolved addresses were checked when they were resolved.
     fn list(&self, live: &Live) -> Cow<'_, [Endpoint]> {
         match self {
             Self::None => Cow::Borrowed(&[]),

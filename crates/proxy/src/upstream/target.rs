@@ -1,4 +1,4 @@
-//! What makes two connections to endpoints different. The pool is keyed by it, so that no request uses a connection made in
+//! What makes two connections to endpoints different. The pool is keyed by it, so that no request uses a connection that was opened in
 //! another way than its route requires.
 
 use std::cell::{Cell, RefCell};
@@ -16,16 +16,16 @@ use super::service::Service;
 use super::tls::{InvalidTls, TlsWay, UpstreamVersion, WayNumber};
 use crate::live::Live;
 
-/// The address a connection leads to, and how it was made.
+/// The address that a connection leads to, and how it was opened.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Target {
     /// The address.
     pub(crate) address: SocketAddr,
-    /// How it was made.
+    /// How it was opened.
     pub(crate) way: WayNumber,
 }
 
-/// Hashes the numbers that nearly all targets differ in, as few words: the derived form takes the address byte by byte.
+/// Hashes the numbers in which nearly all targets differ, as a few words: the derived form takes the address byte by byte.
 impl Hash for Target {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let WayNumber(way) = self.way;
@@ -37,7 +37,7 @@ impl Hash for Target {
     }
 }
 
-/// How connections are made, apart from the address.
+/// How connections are opened, apart from the address.
 #[derive(Clone, Debug)]
 pub(crate) enum Way {
     Plain(UpstreamVersion),
@@ -64,7 +64,7 @@ impl Way {
     }
 }
 
-/// Everything that a way over TLS is made from.
+/// Everything that determines a way over TLS.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct Ingredients {
     version: UpstreamVersion,
@@ -93,10 +93,10 @@ impl Hash for Shown {
 /// One worker's ways over TLS.
 #[derive(Debug)]
 pub(crate) struct Ways {
-    /// By the address of the policy's value, and the version. The weak reference keeps other values from getting that address: a
-    /// request looks here and compares nothing else.
+    /// By the address of the policy's value, and the version. The weak reference keeps other values from getting that address, so a request
+    /// has nothing else to compare.
     known: RefCell<HashMap<(usize, UpstreamVersion), Known, RandomState>>,
-    /// By their ingredients: a route that was translated again keeps using its connections.
+    /// By their ingredients, so that a route that is translated again keeps its connections.
     made: RefCell<HashMap<Ingredients, Made, RandomState>>,
     last: Cell<u32>,
 }
@@ -115,8 +115,8 @@ struct Made {
     unused: u32,
 }
 
-/// How many times a way may be found unused before it is removed; checked once a second. By then a change of configuration, and
-/// the idle time of most connections, is over.
+/// How many times a way may be found unused before it is removed; checked once a second. By then a change of configuration is over, and so
+/// is the idle time of most connections.
 // No limit: it decides when unused memory is freed.
 const UNUSED: u32 = 60;
 
@@ -130,7 +130,7 @@ impl Ways {
     /// The way of clients' requests to a service.
     ///
     /// # Errors
-    /// If it can't be built: something that it refers to is missing or unusable.
+    /// If it can't be built because something that it refers to is missing or unusable.
     pub(crate) fn for_request(
         &self,
         live: &Live,
@@ -155,7 +155,7 @@ impl Ways {
         self.find(live, UpstreamVersion::Http1, service.with_backend(|backend| forwarding.tls(backend)))
     }
 
-    /// The way of connections that are passed on unread. No protocol is offered in the handshake: which one they carry is not known.
+    /// The way of connections that are passed on unread. The handshake offers no protocol, because it is unknown which one they carry.
     ///
     /// # Errors
     /// See [`for_request`](Self::for_request).

@@ -19,10 +19,10 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::net::tls::restrict;
 
-/// The name that nginx verifies if none is configured: that of the upstream in the configuration written by ingress-nginx.
+/// The name that nginx verifies if none is configured: the name of the upstream in the configuration that ingress-nginx writes.
 const NAMELESS: &str = "upstream_balancer";
 
-/// Why no connection can be made as a policy requires.
+/// Why no connection can be opened as a policy requires.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub(crate) enum InvalidTls {
     /// The snapshot doesn't contain the client certificate.
@@ -39,8 +39,7 @@ pub(crate) enum InvalidTls {
     Name,
 }
 
-/// Identifies one way in one worker. Different ways have different numbers, and no number is reused, so comparing them is cheap
-/// however much a way consists of.
+/// Identifies one way in one worker. Different ways have different numbers, and no number is reused, so ways are cheap to compare.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct WayNumber(pub(super) u32);
 
@@ -62,7 +61,7 @@ pub(crate) struct TlsWay {
     pub(crate) version: UpstreamVersion,
 }
 
-/// The version of HTTP that endpoints are spoken to in.
+/// The version of HTTP that the proxy speaks to endpoints.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum UpstreamVersion {
     Http1,
@@ -125,7 +124,7 @@ impl TlsWay {
         };
         config.enable_sni = tls.sni && tls.name.is_some();
         if version == UpstreamVersion::Http2 {
-            // An endpoint that ignores the offer is spoken to all the same, as nginx does.
+            // HTTP/2 is spoken even to an endpoint that ignores the offer, as in nginx.
             config.alpn_protocols = vec![b"h2".to_vec()];
         }
         let name = tls.name.as_deref().unwrap_or(NAMELESS).to_owned();
@@ -134,7 +133,7 @@ impl TlsWay {
     }
 }
 
-/// TLS for a connection of the proxy's own that no pool holds.
+/// TLS for one of the proxy's own connections that no pool holds.
 ///
 /// # Errors
 /// See [`InvalidTls`].
@@ -143,12 +142,12 @@ pub(crate) fn apart(
     tls: &UpstreamTls,
     certificate: Option<&Certificate>,
 ) -> Result<(Arc<ClientConfig>, ServerName<'static>), InvalidTls> {
-    // Its number is of no use outside of a pool.
+    // The number has no use outside a pool.
     let TlsWay { config, name, .. } = TlsWay::new(WayNumber::PLAIN, version, tls, certificate)?;
     Ok((config, name))
 }
 
-/// What an operator reads about a handshake that failed.
+/// The operator's description of a failed handshake.
 pub(crate) fn fault(error: &io::Error) -> &'static str {
     let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) else {
         return "the endpoint ended the connection during the handshake";
@@ -193,7 +192,7 @@ pub(crate) fn fault(error: &io::Error) -> &'static str {
     }
 }
 
-/// The authorities that count. Those of the machine are read once: a change of them takes effect with a new process.
+/// The trusted authorities. Those of the machine are read once, so a change to them takes effect only in a new process.
 fn roots(trust: &Trust) -> Arc<RootCertStore> {
     static SYSTEM: OnceLock<Arc<RootCertStore>> = OnceLock::new();
     let store = |authorities: &mut dyn Iterator<Item = CertificateDer<'static>>| {
@@ -216,7 +215,7 @@ fn roots(trust: &Trust) -> Arc<RootCertStore> {
     }
 }
 
-/// TLS to any certificate, with these protocols offered.
+/// TLS that accepts any certificate and offers these protocols.
 pub fn unverified_tls(protocols: &[&[u8]]) -> ClientConfig {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(rustls::ALL_VERSIONS);
@@ -227,7 +226,7 @@ pub fn unverified_tls(protocols: &[&[u8]]) -> ClientConfig {
     config
 }
 
-/// Accepts certificates of the authorities that have one of these names. The name that is sent does not count.
+/// Accepts certificates of these authorities that have one of these names. The name that is sent is not checked.
 #[derive(Debug)]
 struct Named {
     names: Vec<AlternativeName>,
@@ -294,8 +293,8 @@ impl ServerCertVerifier for Named {
     }
 }
 
-/// Accepts every certificate. It doesn't even check that the endpoint has the key of its certificate: any certificate is accepted
-/// anyway, and old ones that the library can't parse are in use behind ingress-nginx.
+/// Accepts every certificate. It doesn't even check that the endpoint has the key of its certificate: any certificate would do anyway, and
+/// old ones that the library can't parse are in use behind ingress-nginx.
 #[derive(Debug)]
 struct Anyone(Arc<CryptoProvider>);
 

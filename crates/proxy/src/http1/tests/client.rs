@@ -1,4 +1,4 @@
-//! Which statements about the client are trusted, tested with received heads.
+//! Tests with received heads which statements about the client are trusted.
 
 use std::net::IpAddr;
 
@@ -39,7 +39,7 @@ fn decided(fields: &str, arrival: &Arrival, settings: &Settings) -> ClientView {
     let parsed = head.parse(bytes.as_bytes(), &limits).unwrap();
     assert!(matches!(parsed, Parsed::Complete { .. }));
     let mut view = ClientView::default();
-    // Used twice, as on a connection: nothing of the first request may be left.
+    // Used twice, as on a connection: nothing of the first request may remain.
     view.decide(arrival, &head.view(bytes.as_bytes()), settings, || Rng::from_seed(8).bits());
     view.decide(arrival, &head.view(bytes.as_bytes()), settings, || Rng::from_seed(8).bits());
     view

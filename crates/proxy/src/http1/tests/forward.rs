@@ -1,4 +1,4 @@
-//! The head that is written for a head that was read.
+//! Tests the head that is written for a received head.
 
 use super::{request_within, response};
 use crate::http1::{FieldName, HeadLimits, HeadWriter, KnownField, KnownSet, NameRules};

@@ -1,4 +1,4 @@
-//! Arbitrary input: nothing panics, splitting the bytes never matters, and written heads read back as they were meant.
+//! Arbitrary input: nothing panics, splitting the bytes never matters, and written heads read back as intended.
 
 use proptest::prelude::*;
 
@@ -276,7 +276,7 @@ proptest! {
 
 #[test]
 fn a_head_sent_byte_by_byte_costs_one_search_of_each_byte() {
-    // Without remembering how far the search came, this would read 128 GiB.
+    // Without remembering the position of the search, this would read 128 GiB.
     let mut bytes = b"GET / HTTP/1.1\r\nHost: a\r\nX: ".to_vec();
     let limits = HeadLimits { field_line: 1 << 20, total: 1 << 20, ..HeadLimits::default() };
     let mut head = RequestHead::default();
