@@ -1,4 +1,4 @@
-//! `cargo xtask alerts`: the rules and the dashboard of the chart, in the programs that use them.
+//! `cargo xtask alerts`: checks the chart's rules and dashboard with the programs that use them.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -16,7 +16,7 @@ const QUESTIONS: [(&[&str], &str); 2] = [
     (&["test", "rules"], "tests/alerts.yaml"),
 ];
 
-/// Has promtool check and test the rules, and a Prometheus that scrapes a Fairway answer every query.
+/// Runs promtool's checks and tests of the rules, and lets a Prometheus that scrapes a Fairway answer every query.
 pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let built = tools::build_for_alerts(workspace)?;
     if built.failure.is_some() {
@@ -34,7 +34,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
             return Ok(Outcome { failure: Some(finished.output), ..Outcome::default() });
         }
     }
-    // With the whole workspace: dependencies built for one package alone have other features, and would be built twice.
+    // Built with the whole workspace: dependencies built for one package alone have other features, and would be built twice.
     let mut command = workspace.cargo();
     command.args(["test", "--locked", "--workspace", "--test", "prometheus"]);
     let finished = shell::run(&workspace.console, &mut command, |line| line.starts_with("test "))?;

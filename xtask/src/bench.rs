@@ -1,4 +1,4 @@
-//! Benchmarks that count instructions, so that they give the same result on a busy machine, and fail when a cost grows.
+//! Benchmarks that count instructions, so that results don't depend on how busy the machine is, and that fail when a cost grows.
 
 use std::path::{Path, PathBuf};
 
@@ -13,12 +13,11 @@ mod request;
 /// Package and benchmark.
 const COUNTED: &[(&str, &str)] = &[("fairway-model", "lookup")];
 
-/// Counts everything: pure code with the benchmarks of its crate, a request with the binary of the image, which is
-/// built if missing.
+/// Counts everything: pure code with the benchmarks of its crate, a request with the image's binary, which is built if missing.
 pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
     for (package, bench) in COUNTED {
         let mut command = workspace.cargo();
-        // Quiet: only the table that the benchmark prints remains.
+        // Quiet: only the benchmark's table remains.
         command.args(["bench", "--quiet", "--locked", "--package", package, "--bench", bench]);
         let finished = shell::run(&workspace.console, &mut command, |_| true)?;
         if !finished.success {

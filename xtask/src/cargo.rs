@@ -24,7 +24,7 @@ pub(crate) fn fmt(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome::default())
 }
 
-/// `--all-targets` omits the tests that `cargo test` omits, also if they are named beside it.
+/// `--all-targets` omits the tests that `cargo test` omits, even if they are named beside it.
 pub(crate) fn clippy(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let omitted: &[&str] = &["--test", "e2e", "--test", "image", "--test", "prometheus"];
     for targets in [&["--all-targets"], omitted] {
@@ -38,7 +38,7 @@ pub(crate) fn clippy(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome::default())
 }
 
-/// The build of the README's first command: without the feature `cluster` nothing may be unused, and what is missing must be said.
+/// The build from the README's first command: without the feature `cluster` nothing may be unused, and missing commands must say so.
 pub(crate) fn quick_start(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let of_fairway = ["--package", "fairway", "--no-default-features", "--locked"];
     let mut command = workspace.cargo();
@@ -68,7 +68,7 @@ pub(crate) fn test(workspace: &Workspace) -> anyhow::Result<Outcome> {
     })?;
     let mut totals = Totals::sum(&finished.output);
     if !finished.success && totals.failed == 0 {
-        // A binary that was not built or that died prints no counts; the totals must not look clean.
+        // A binary that wasn't built or that crashed prints no counts; the totals must not look clean.
         totals.failed = 1;
     }
     let failure = if !finished.success {

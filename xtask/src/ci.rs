@@ -1,4 +1,4 @@
-//! Runs the CI steps in order: the quick ones first.
+//! Runs the CI steps in order, quick ones first.
 
 use std::time::{Duration, Instant};
 

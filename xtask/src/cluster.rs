@@ -28,13 +28,13 @@ pub(crate) fn run(workspace: &Workspace, words: &[&str]) -> anyhow::Result<bool>
         }
     }
     workspace.console.clear();
-    // In the caller's folder: `exec` runs its command there.
+    // In the caller's folder, where `exec` runs its command.
     let error = Command::new(&binary).args(words).exec();
     Err(error).with_context(|| format!("starting {}", binary.display()))
 }
 
-/// Builds `fairway-cluster` with the whole workspace: dependencies built for one package alone have other features and
-/// would be built twice.
+/// Builds `fairway-cluster` with the whole workspace: dependencies built for one package alone have other features and would be built
+/// twice.
 pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let mut command = workspace.cargo();
     command.args(["build", "--locked", "--workspace", "--bin", "fairway-cluster"]);

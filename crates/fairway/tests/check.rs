@@ -80,7 +80,7 @@ fn every_finding_names_file_line_object_field_and_value() {
     assert!(report.contains("(1 object of other kinds ignored)"), "{report}");
 }
 
-/// `fairway dev` has its echo; in a cluster nothing answers.
+/// `fairway dev` starts its echo; in a cluster nothing answers.
 #[test]
 fn a_service_that_the_files_do_not_hold_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
@@ -382,7 +382,7 @@ stringData: {tls.crt: x}
     ] {
         assert!(report.lines().any(|line| line.contains(expected)), "{expected} in\n{report}");
     }
-    // What is wrong besides is found in the same run, and the same field isn't reported twice.
+    // Other faults are found in the same run, and no field is reported twice.
     assert!(report.contains("rewrite-targt  unknown"), "{report}");
     assert_eq!(report.matches("spec.rules[0].host:").count(), 1, "{report}");
 }

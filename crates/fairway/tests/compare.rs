@@ -1,5 +1,5 @@
-//! `fairway compare` between two addresses, as its user runs it: fakes for what it must never do, and a real nginx, configured as
-//! ingress-nginx's template has it, beside `fairway dev`.
+//! `fairway compare` between two addresses, as its user runs it: fakes for requests that it must never send, and a real nginx, configured
+//! as ingress-nginx's template does, beside `fairway dev`.
 
 mod support;
 
@@ -13,13 +13,13 @@ use serde_json::Value;
 use support::nginx::Nginx;
 use support::{Dev, run, text};
 
-/// Runs it to its end. Origins and the proxy need the other threads meanwhile.
+/// Runs the command to its end. Origins and the proxy need the other threads meanwhile.
 async fn compare(args: &[&str]) -> Output {
     let args: Vec<_> = std::iter::once("compare").chain(args.iter().copied()).map(str::to_owned).collect();
     tokio::task::spawn_blocking(move || run(args)).await.expect("it runs")
 }
 
-/// The report for programs, which conforms to its schema, and the exit status.
+/// The JSON report, which conforms to its schema, and the exit status.
 async fn report(args: &[&str]) -> (Value, Option<i32>) {
     let output = compare(&[args, &["--output", "json", "--rate", "1000"]].concat()).await;
     let report: Value = serde_json::from_str(&text(&output)).unwrap_or_else(|_| panic!("{output:?}"));
@@ -68,7 +68,7 @@ async fn equal_answers_are_no_difference_and_one_connection_is_kept() {
         assert_eq!(seen, ["GET /x?y", "HEAD /z"]);
         let request = &origin.seen()[0];
         assert_eq!((request.header("host"), request.header("accept")), (Some("a.example"), Some("a/b")));
-        // One for the question whether anything listens, one for the requests.
+        // One connection for the probe, one for the requests.
         assert_eq!(origin.connections(), 2);
     }
     assert_eq!(
@@ -204,11 +204,11 @@ fn ingress(name: &str, annotations: &[(&str, &str)], tls: bool, paths: &[(&str, 
 
 const SERVICE: &str =
     "---\napiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\nspec: {ports: [{port: 80}]}\n";
-/// In locations only: what a server answers before has no such field.
+/// In locations only: responses sent before a location is chosen lack the field.
 const HSTS: &str = "add_header Strict-Transport-Security $hsts always;";
 const ANY: &str = "ImplementationSpecific";
 
-/// Ingresses that both serve in the same way.
+/// Ingresses that both proxies serve in the same way.
 fn sound() -> String {
     [
         ingress("plain", &[], false, &[("/", "Prefix"), ("/order", "Prefix"), ("/exact", "Exact")]),
@@ -223,8 +223,7 @@ fn sound() -> String {
     .concat()
 }
 
-/// The servers of these Ingresses in nginx, as ingress-nginx's template writes them. What its Lua code does stands there as the
-/// directive with the same effect.
+/// The servers of these Ingresses in nginx, as ingress-nginx's template writes them. Directives with the same effect replace its Lua code.
 fn servers(edit: impl Fn(&str) -> String) -> String {
     let proxy = "proxy_set_header Host $http_host; proxy_set_header X-Forwarded-Host $http_host; proxy_pass http://upstream_balancer; \
                  proxy_redirect off;";
@@ -251,7 +250,7 @@ fn servers(edit: impl Fn(&str) -> String) -> String {
     edit(&all.concat())
 }
 
-/// The backend of all of them: it shows what it was asked, as far as both proxies must agree.
+/// The backend of all Ingresses: its response shows the parts of the request on which both proxies must agree.
 fn backend() -> Origin {
     let answer = |request: &fairway_testkit::Request| {
         let seen = format!("{} {} {:?}", request.method, request.target, request.header("host"));
@@ -317,7 +316,7 @@ async fn nginx_and_fairway_answer_the_same_for_sound_ingresses() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_differs_is_found_and_belongs_to_its_ingress_and_annotation() {
-    // nginx stands for the wish, and the Ingresses have lost some of it.
+    // nginx represents the intended behaviour, which the Ingresses have partly lost.
     let servers = servers(|text| {
         let (plain, others) = text.split_once("server_name part.example").expect("the second server");
         format!(

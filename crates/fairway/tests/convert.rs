@@ -1,4 +1,4 @@
-//! `fairway convert`: what can't be said in whole is left as it is and named, and nothing becomes wider than it was.
+//! `fairway convert`: an Ingress that can't be converted in full is left unchanged and named, and no access becomes wider.
 
 mod support;
 
@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use support::run;
 
-/// What the command says: status, report and standard error.
+/// The result of the command: status, report and standard error.
 struct Said {
     code: Option<i32>,
     report: Value,
@@ -27,7 +27,7 @@ impl Said {
         own.map(|note| format!("{} {}: {}\n", note["verdict"], note["about"], note["text"])).collect()
     }
 
-    /// Asserts that an Ingress is left as it is, and that the reason has this text.
+    /// Asserts that an Ingress is left unchanged, for a reason that contains this text.
     #[track_caller]
     fn is_left(&self, ingress: &str, why: &str) {
         let notes = self.notes(ingress);
@@ -117,7 +117,7 @@ fn what_the_configmap_restricts_is_written_or_named() {
         let said = convert(&(ingress("one", &[], ROOT, "") + &settings(key, value)), BY_SETTINGS);
         said.is_left("one", key);
     }
-    // An Ingress with a service of its own isn't guarded by that of all, nor is one that asks for none.
+    // The global service doesn't guard an Ingress that has its own, nor one that opts out.
     let free = ingress("one", &[("enable-global-auth", "false")], ROOT, "");
     let said = convert(&(free + &settings("global-auth-url", "http://auth.example/check")), BY_SETTINGS);
     assert_eq!(said.code, Some(0), "{:#}", said.report);
@@ -173,7 +173,7 @@ fn app_root_takes_no_path_of_another_service() {
         rule.map(|rule| rule["backendRefs"][0]["name"].clone())
     };
     assert_eq!((of("/one"), of("/two"), of("/")), (Some("web".into()), Some("other".into()), None), "{rules:#?}");
-    // It is named, and counts.
+    // The annotation is named, and counts.
     assert!(said.notes("one").contains("app-root"), "{}", said.notes("one"));
     assert_eq!(said.code, Some(1));
 }
@@ -223,7 +223,7 @@ fn an_entry_without_a_secret_is_for_the_default_certificate() {
         let listener = &said.of("Gateway")[0]["spec"]["listeners"][1];
         let certificate = &listener["tls"]["certificateRefs"][0];
         assert_eq!((&certificate["namespace"], &certificate["name"]), (&"edge".into(), &"usual".into()), "{listener}");
-        // Nobody sends a password in the clear.
+        // No route lets a password be sent in the clear.
         let plain = |route: &&&Value| {
             route["spec"]["parentRefs"].as_array().into_iter().flatten().any(|one| one["sectionName"] == "http")
         };
@@ -308,7 +308,7 @@ fn what_observes_a_change_stays_and_tracing_has_another_place() {
 
 #[test]
 fn only_what_counts_is_named_as_lost() {
-    // A host without TLS is as it was, and so is what has no effect.
+    // A host without TLS is converted as it was, and annotations without effect don't matter.
     let said = convert(&ingress("one", &[("auth-keepalive", "10"), ("enable-rewrite-log", "true")], ROOT, ""), &[]);
     assert_eq!((said.code, said.notes("one")), (Some(0), String::new()), "{:#}", said.report);
     for name in ["mirror-target", "cert-manager.io/cluster-issuer", "external-dns.alpha.kubernetes.io/ttl"] {
@@ -335,7 +335,7 @@ fn an_annotation_that_denies_is_named() {
 
 #[test]
 fn what_an_ingress_that_stays_guards_is_opened_by_no_route() {
-    // Both hold for the whole host.
+    // Both apply to the whole host.
     for (stays, flags, more) in [
         (ingress("one", &[("auth-tls-secret", "ns/ca")], ROOT, TLS), &[][..], String::new()),
         (
@@ -381,7 +381,7 @@ fn no_two_objects_and_no_two_listeners_share_a_name() {
     let listeners = &said.of("Gateway")[0]["spec"]["listeners"];
     let names: BTreeSet<_> = listeners.as_array().into_iter().flatten().map(|one| one["name"].as_str()).collect();
     assert_eq!(names.len(), 3, "{listeners:#}");
-    // So many routes that they take a second policy, whose name another Ingress has.
+    // Too many routes for one policy; the name of the second one belongs to another Ingress.
     let rules: Vec<_> = (0..20)
         .map(|at| {
             format!("{{host: h{at}.example, http: {{paths: [{{path: /p{at}, pathType: Prefix, backend: {{service: {{name: web, port: {{number: 80}}}}}}}}]}}}}")
@@ -422,22 +422,22 @@ fn patterns_whose_order_counts_stay_in_order() {
     let wide = |name, path| ingress(name, &[REGEX], &[(path, "ImplementationSpecific", "web")], "");
     let guarded =
         ingress("two", &[REGEX, LIST], &[("/files/[0-9]+/invoice[.]pdf", "ImplementationSpecific", "web")], "");
-    // The older route would take what the longer pattern restricts.
+    // The older route would take requests that the longer pattern restricts.
     let said = convert(&(wide("one", "/files") + &guarded), &[]);
     said.is_left("one", "may take the same requests");
     said.is_left("two", "Ingress ns/one");
-    // Others don't matter.
+    // Other paths don't matter.
     let said = convert(&(wide("one", "/images") + &guarded), &[]);
     assert_eq!((said.code, said.of("HTTPRoute").len()), (Some(0), 2), "{:#}", said.report);
-    // An Ingress that stays goes before routes, as the older object.
+    // An Ingress that stays takes precedence over routes, as the older object.
     let stays = ingress("one", &[REGEX, ("backend-protocol", "HTTPS")], ROOT, "");
     let said = convert(&(stays + &guarded), &[]);
     said.is_left("two", "Ingress ns/one");
-    // So do all other paths of its host.
+    // It also takes all other paths of its host.
     let stays = [REGEX, ("backend-protocol", "HTTPS")];
     let stays = ingress("one", &stays, &[("/d", "ImplementationSpecific", "web")], "");
     convert(&(stays + &ingress("two", &[], ROOT, "")), &[]).is_left("two", "Ingress ns/one");
-    // Within an Ingress the order is that of rules, as long as there is one route.
+    // Within an Ingress, the order of rules decides as long as there is only one route.
     let both = [("/files", "ImplementationSpecific", "web"), ("/files/[0-9]+/x", "ImplementationSpecific", "other")];
     let said = convert(&ingress("one", &[REGEX], &both, ""), &[]);
     let values: Vec<_> = paths(&said).into_iter().map(|(_, value)| value).collect();
@@ -449,7 +449,7 @@ fn patterns_whose_order_counts_stay_in_order() {
 
 #[test]
 fn a_prefix_stays_before_a_pattern_that_takes_the_same() {
-    // A prefix with a slash at its end is a pattern for routes.
+    // A prefix with a trailing slash becomes a pattern in routes.
     let both = [("/a/b", "Prefix", "other"), ("/a/", "Prefix", "web"), ("/c", "Prefix", "web")];
     let said = convert(&ingress("one", &[("preserve-trailing-slash", "true")], &both, ""), &[]);
     let differences = said.report["differences"].to_string();
@@ -457,7 +457,7 @@ fn a_prefix_stays_before_a_pattern_that_takes_the_same() {
     let values = paths(&said);
     assert!(values.contains(&("RegularExpression".to_owned(), "/a/b(/.*)?".to_owned())), "{values:?}");
     assert!(values.contains(&("PathPrefix".to_owned(), "/c".to_owned())), "{values:?}");
-    // What replaces a prefix comes after patterns too.
+    // A route that replaces a prefix also comes after patterns.
     let rewritten = [REGEX, ("rewrite-target", "/$2")];
     let with = ingress("one", &rewritten, &[("/app/v2(/|$)(.*)", "ImplementationSpecific", "web")], "");
     let said = convert(&(with + &ingress("two", &[], &[("/app", "Prefix", "other")], "")), &[]);
@@ -468,7 +468,7 @@ fn a_prefix_stays_before_a_pattern_that_takes_the_same() {
 fn a_path_in_capitals_gets_past_no_address_list() {
     let rewritten = [REGEX, LIST, ("rewrite-target", "/$2")];
     let guarded = ingress("one", &rewritten, &[("/app(/|$)(.*)", "ImplementationSpecific", "web")], "");
-    // Where nobody else has the path, a prefix is as good, and what it lacks is said.
+    // If no other route has the path, a prefix is as good, and the report names the difference.
     let said = convert(&guarded, &[]);
     assert!(paths(&said).contains(&("PathPrefix".to_owned(), "/app".to_owned())), "{:#}", said.report);
     assert!(said.notes("one").contains("case of letters"), "{}", said.notes("one"));
@@ -483,7 +483,7 @@ fn a_path_in_capitals_gets_past_no_address_list() {
 
 #[test]
 fn a_path_goes_to_no_ingress_that_stays() {
-    // The API server takes such a path for Ingresses only.
+    // The API server accepts such a path for Ingresses only.
     let stays = ingress("two", &[], &[("/", "Prefix", "other"), ("/[x]", "ImplementationSpecific", "other")], "");
     let said = convert(&(ingress("one", &[], ROOT, "") + &stays), &[]);
     said.is_left("two", "the API server would refuse");
@@ -507,7 +507,7 @@ fn a_default_backend_beside_rules_is_for_their_hosts() {
     }
     assert!(paths(&said).contains(&("PathPrefix".to_owned(), "/".to_owned())), "{routes:#?}");
     assert_eq!(said.code, Some(0), "{:#}", said.report);
-    // Without rules it is for all.
+    // Without rules, the backend applies to all hosts.
     let alone = ingress("one", &[], &[], backend).replace("rules: [{host: a.example, http: {paths: []}}], ", "");
     let said = convert(&alone, &[]);
     assert!(said.of("HTTPRoute")[0]["spec"]["hostnames"].is_null(), "{:#}", said.report);
@@ -530,7 +530,7 @@ fn a_difference_says_for_how_many_requests_it_stands() {
     assert!(listed.iter().any(|one| one["requests"].as_u64() > Some(1)), "{:#}", said.report);
     let said = convert_as("yaml", &redirected, &[]);
     assert!(said.stderr.contains("from other clients or with other methods"), "{}", said.stderr);
-    // None is left out of the sum.
+    // The total includes every Ingress.
     let total: u64 = listed.iter().filter_map(|one| one["requests"].as_u64()).sum();
     let all = said.stderr.lines().last().and_then(|line| {
         let words: Vec<_> = line.split_once("; ")?.1.split(' ').collect();
@@ -552,7 +552,7 @@ fn references_to_other_namespaces_are_granted_as_the_api_server_takes_it() {
     assert_eq!(said.code, Some(0), "{:#}", said.report);
 }
 
-/// What a Gateway would give to a wider host.
+/// A Gateway would send these requests to a wider host.
 #[test]
 fn a_name_with_an_ingress_of_its_own_gets_no_requests_of_wider_hosts() {
     let only: &[(&str, &str, &str)] = &[("/only", "Prefix", "web")];
@@ -565,7 +565,7 @@ fn a_name_with_an_ingress_of_its_own_gets_no_requests_of_wider_hosts() {
         assert!(!differences.contains("http://a.example/"), "{differences}");
         let listeners = said.of("Gateway")[0]["spec"]["listeners"].to_string();
         assert!(listeners.contains(r#""hostname":"a.example","name":"http-a.example","port":80"#), "{listeners}");
-        // Nothing is left for a wider host.
+        // No path is left for a wider host.
         let said = convert(&all.replace("/only", "/"), &[]);
         assert_eq!(said.of("Gateway")[0]["spec"]["listeners"].as_array().map(Vec::len), Some(1), "{:#}", said.report);
     }

@@ -34,7 +34,7 @@ async fn a_saved_edit_is_live_and_told() {
     assert!(added.contains("shop/api:80 (echo)"), "{added}");
     assert_eq!(dev.service("b.example", "/").await, "shop/api:80");
 
-    // As editors do: a new file is renamed over the old one.
+    // As editors do: rename a new file over the old one.
     write(folder.path(), ".a.yaml.new", &ingress("api", "b.example", ""));
     fs::rename(folder.path().join(".a.yaml.new"), folder.path().join("a.yaml")).unwrap();
     dev.line_with("- a.example/");
@@ -183,7 +183,7 @@ async fn the_global_configmap_and_flags_are_looked_up_in_the_files() {
     assert_eq!(Dev::start([folder.path()]).get("a.example", "/").await.status, 200);
     let dev = Dev::start([folder.path().as_os_str(), "--configmap=ops/global".as_ref()]);
     assert_eq!(dev.get("a.example", "/").await.status, 308);
-    // One that isn't there is named, and used once it is.
+    // A missing ConfigMap is reported, and used once it exists.
     let mut dev = Dev::start([folder.path().as_os_str(), "--configmap=ops/other".as_ref()]);
     assert!(dev.greeting.contains("warning: ConfigMap ops/other: --configmap: "), "{}", dev.greeting);
     write(folder.path(), "b.yaml", &settings.replace("name: global", "name: other"));
@@ -279,7 +279,7 @@ async fn it_ends_when_it_is_told_to_and_finishes_what_runs() {
     let mut client = Client::connect(dev.http).await;
     assert_eq!(client.get("a.example", "/").await.status, 200);
     let http = dev.http;
-    // They would end a process that doesn't know them.
+    // These signals would end a process that doesn't handle them.
     ["-HUP", "-USR1", "-USR2"].iter().for_each(|name| dev.signal(name));
     assert!(dev.terminate().success());
     eventually("the port is free", || async { Client::try_connect(http).await.is_err() }).await;

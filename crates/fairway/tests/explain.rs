@@ -1,4 +1,4 @@
-//! `fairway explain`: the answer and why, which route is chosen, which others match, what happens on the way.
+//! `fairway explain`: the response and its reasons, the chosen route, other routes that match, and the steps in between.
 //! `explain::differential` in the binary shows that it agrees with the proxy.
 
 mod support;
@@ -244,7 +244,7 @@ const ROUTES: &str = "\
 fn a_rule_without_a_valid_backend_names_what_is_missing() {
     for (url, status, reason) in [
         ("http://gone.example/", 500, "there is no Service default/gone"),
-        // The target port is none of the Service.
+        // The Service doesn't have the target port.
         ("http://a.port.example/x", 500, "there is no port 8080: Service default/web has 80"),
     ] {
         let account = of(ROUTES, &["GET", url]);

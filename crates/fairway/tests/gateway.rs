@@ -1,4 +1,4 @@
-//! The Gateway API from files: what `check` says, what `dev` serves, what `explain` shows.
+//! The Gateway API from files: the output of `check`, the responses of `dev` and the explanations of `explain`.
 
 mod support;
 
@@ -58,7 +58,7 @@ metadata: {name: api, namespace: shop}
 spec: {ports: [{port: 80}]}
 ";
 
-/// Manifests in a folder of their own, and what the commands make of them.
+/// Manifests in a folder of their own, and the results of the commands for them.
 struct Files(tempfile::TempDir);
 
 impl Files {
@@ -106,13 +106,13 @@ async fn routes_of_files_are_served_beside_ingresses() {
     dev.line_with("for port 8081 of Gateways");
     assert_eq!(dev.service("a.example", "/").await, "shop/web:80/gateway");
     assert_eq!(dev.service("a.example", "/api").await, "shop/api:80");
-    // Only its other listener has this name.
+    // Only the Gateway's other listener has this name.
     assert_eq!(dev.service("unknown.example", "/").await, "404");
     let rewritten = dev.get("a.example", "/old/x?y=z").await.text();
     assert!(rewritten.contains("/new/x?y=z"), "{rewritten}");
     let moved = dev.get("a.example", "/moved/x").await;
     assert_eq!(moved.status, 301);
-    // The port that stands for 443 here.
+    // The port that represents 443 here.
     let secure = dev.get("a.example", "/secure/x").await;
     assert_eq!(secure.header("location"), Some(&*format!("https://a.example:{}/secure/x", dev.https.port())));
 
@@ -164,7 +164,7 @@ fn explain_shows_the_route_of_either_kind_and_what_it_beat() {
     assert!(report.contains("HTTPRoute shop/web"), "{report}");
 }
 
-/// A Gateway with a TLS listener, an HTTP listener and a TCP listener, whose routes lead to one Service that is spoken to over TLS.
+/// A Gateway with a TLS listener, an HTTP listener and a TCP listener, whose routes lead to one Service that expects TLS.
 const SECURED: &str = "\
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
@@ -214,7 +214,7 @@ fn object(kind: &str, name: &str, data: &[(&str, String)]) -> String {
     out
 }
 
-/// What a client of the HTTPRoute and one of the TLSRoute get.
+/// The results for a client of the HTTPRoute and for one of the TLSRoute.
 async fn through_both(dev: &Dev, ca: &Ca) -> (u16, Option<String>) {
     let http = dev.get("web.example", "/").await.status;
     let Ok(mut client) = TlsClient::new(ca, "tls.example").try_connect(dev.https).await else { return (http, None) };
@@ -362,7 +362,7 @@ async fn a_host_outside_of_the_cluster_is_reached_over_tls_as_its_xbackend_says(
     files.write("ca.yaml", object("ConfigMap", "ca", &[("ca.crt", ca.pem())]));
     files.write("other.yaml", object("ConfigMap", "other", &[("ca.crt", other.pem())]));
     files.write("outside.yaml", outside("ca", mutual));
-    // What leads back to the machine is refused, unless a flag allows it.
+    // Addresses that lead back to this machine are refused, unless a flag allows them.
     let refused = text(&files.check());
     assert!(refused.contains("XBackend shop/web"), "{refused}");
     assert!(refused.contains("localhost may not be a backend"), "{refused}");
@@ -388,7 +388,7 @@ async fn a_host_outside_of_the_cluster_is_reached_over_tls_as_its_xbackend_says(
     expect("no certificate to show", 502).await;
     files.write("outside.yaml", outside("ca", mutual));
     expect("all is well again", 200).await;
-    // The XBackend says itself how it is spoken to, so that a policy for it is never applied.
+    // The XBackend itself says which protocol it expects, so a policy for it is never applied.
     let policy = policy("hostname: api.example, wellKnownCACertificates: System");
     files.write(
         "policy.yaml",
@@ -445,7 +445,7 @@ async fn what_the_crd_of_xbackends_refuses_is_not_served_and_pods_have_sessions(
     assert_eq!(dev.get("web.example", "/").await.status, 500);
 }
 
-/// What restricts `/old` of the route.
+/// The policy that restricts `/old` of the route.
 const POLICY: &str = "\
 ---
 apiVersion: fairway.dev/v1alpha1
@@ -471,7 +471,7 @@ async fn a_policy_restricts_the_rule_that_it_is_for() {
     dev.line_with("for port 8081 of Gateways");
     assert_eq!(dev.service("a.example", "/").await, "shop/web:80/gateway");
     assert_eq!(dev.get("a.example", "/old").await.status, 401);
-    // Without its Secret nobody gets in.
+    // Without its Secret, access is denied to all.
     let broken = POLICY.replace("secretRef: {name: staff}", "secretRef: {name: none}");
     files.write("a.yaml", format!("{objects}{broken}"));
     dev.line_with("there is no Secret shop/none");
@@ -481,12 +481,12 @@ async fn a_policy_restricts_the_rule_that_it_is_for() {
     for line in ["RoutePolicy shop/staff", "at edge: ResolvedRefs=False/InvalidSecretRef"] {
         assert!(report.contains(line), "{line:?} in\n{report}");
     }
-    // It is named with what it decides about, and only where it does.
+    // The policy is named with what it decides, and only where it applies.
     let report = files.explain(&["GET", "http://a.example/old"]);
     let told = report.lines().find(|line| line.contains("basicAuth of RoutePolicy shop/staff ("));
     assert!(told.is_some_and(|line| line.trim_start().starts_with("Policy")), "{report}");
     assert!(!files.explain(&["GET", "http://a.example/"]).contains("RoutePolicy"));
-    // And without the policy everybody does.
+    // Without the policy, access is open to all.
     files.write("a.yaml", &objects);
     dev.line_with("~");
     assert_eq!(dev.service("a.example", "/old").await, "shop/web:80/gateway");
@@ -514,10 +514,10 @@ async fn a_service_is_asked_by_a_filter_of_a_route() {
     assert!(echoed.contains("/new/x?y=z") && echoed.contains("X-User: ann"), "{echoed}");
     let asked = guard.seen().pop().expect("the service was asked");
     assert_eq!((asked.target.as_str(), asked.header("host")), ("/check/old/x?y=z", Some("a.example")));
-    // The other rules ask nobody.
+    // The other rules call no service.
     assert_eq!(dev.service("a.example", "/").await, "shop/web:80/gateway");
     assert!(guard.seen().len() == 1, "{:?}", guard.seen());
-    // One that speaks HTTP/1 only can't be called.
+    // A service that speaks only HTTP/1 can't be called over gRPC.
     let grpc = asking
         .replace("protocol: HTTP\n        backendRef", "protocol: GRPC\n        backendRef")
         .replace("http: {path: /check, allowedResponseHeaders: [X-User]}", "grpc: {allowedHeaders: [X-User]}");
@@ -528,7 +528,7 @@ async fn a_service_is_asked_by_a_filter_of_a_route() {
     assert!(report.contains("with a call of ext_authz about the request with the fields X-User;"), "{report}");
     let report = text(&files.check());
     assert!(report.contains("experimental channel") && !report.contains("it has no effect"), "{report}");
-    // Without the service nobody gets in.
+    // Without the service, access is denied to all.
     files.write("a.yaml", asking.replace("name: guard", "name: gone"));
     dev.line_with("there is no Service shop/gone");
     assert_eq!(dev.get("a.example", "/old/x").await.status, 500);
@@ -556,7 +556,7 @@ async fn a_rule_begins_sessions_as_its_route_says() {
     let begun = dev.get("a.example", "/").await;
     let cookie = begun.header("set-cookie").unwrap_or_default();
     assert!(cookie.starts_with("sid=") && cookie.contains("; Max-Age=3600; Path=/; HttpOnly"), "{cookie}");
-    // What the CRDs refuse says so, and is not served without sessions.
+    // A route that the CRDs refuse is reported, and is not served without sessions.
     files.write("a.yaml", sessions("{cookie: {lifetimeType: Permanent}}"));
     dev.line_with("a permanent cookie needs it");
     assert_eq!(dev.get("a.example", "/").await.status, 500);
@@ -565,7 +565,7 @@ async fn a_rule_begins_sessions_as_its_route_says() {
     assert!(report.contains("it has no effect in a cluster without the CRDs of that channel"), "{report}");
 }
 
-/// A value of the wrong type, beside a list that restricts.
+/// A policy with a value of the wrong type, beside a list that restricts.
 #[tokio::test]
 async fn a_policy_that_cannot_be_read_denies() {
     let policy = "---\napiVersion: fairway.dev/v1alpha1\nkind: RoutePolicy\nmetadata: {name: p, namespace: shop}\nspec:\n  targetRefs:\n  \

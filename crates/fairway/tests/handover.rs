@@ -1,4 +1,4 @@
-//! One process after the other takes the sockets over, under load, and whoever is connected notices nothing.
+//! Processes take over the sockets from each other, under load, and connected clients notice nothing.
 
 mod support;
 
@@ -20,17 +20,17 @@ use tokio::task::JoinHandle;
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// A controller, and how proxies that follow each other are started.
+/// A controller, and how to start proxies that succeed each other.
 struct Setting {
     folder: tempfile::TempDir,
-    /// Where processes meet.
+    /// Where processes find each other.
     place: PathBuf,
     _api: Origin,
     _origin: Origin,
     _controller: Run,
     admin: u16,
     http: SocketAddr,
-    /// Of a TCP service, and of a UDP service.
+    /// The addresses of a TCP service and of a UDP service.
     stream: SocketAddr,
     datagrams: SocketAddr,
     endpoints: [JoinHandle<()>; 2],
@@ -77,7 +77,7 @@ impl Setting {
         }
     }
 
-    /// Returns when it has the port of health, and so is the only one that serves.
+    /// Returns once the process holds the health port, and so is the only one that serves.
     fn proxy(&self, workers: usize, more: &[&str]) -> Run {
         let flags = [
             format!("--healthz-port={}", self.admin),
@@ -120,7 +120,7 @@ impl Drop for Setting {
     }
 }
 
-/// A Service for calls of gRPC, with an Ingress, and one for datagrams.
+/// A Service for gRPC calls with an Ingress, and one for datagrams.
 fn more(plural: &str, calls: u16, names: u16) -> Vec<Value> {
     let metadata = |name: &str| {
         json!({"namespace": "shop", "name": name, "uid": name, "resourceVersion": "1",
@@ -151,7 +151,7 @@ fn more(plural: &str, calls: u16, names: u16) -> Vec<Value> {
     }
 }
 
-/// An endpoint of gRPC that sends each message back. Returns its port.
+/// A gRPC endpoint that sends each message back. Returns its port.
 fn serve_calls() -> (u16, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("its address").port();
@@ -197,7 +197,7 @@ fn serve_names() -> (u16, JoinHandle<()>) {
     (port, serving)
 }
 
-/// A call on a connection of its own, whose messages come back one by one.
+/// A call on its own connection, whose messages come back one by one.
 struct StreamingCall {
     send: SendStream<Bytes>,
     body: RecvStream,
@@ -217,7 +217,7 @@ impl StreamingCall {
         let sent: (ResponseFuture, SendStream<Bytes>) =
             client.send_request(request.expect("a request"), false).expect("a stream");
         let (response, mut send) = sent;
-        // The answer may begin with the first message only.
+        // The response may begin only after the first message.
         send.send_data(message(0), false).expect("a message");
         let response = within("an answer", response).await.expect("an answer");
         assert_eq!(response.status(), 200);
@@ -226,7 +226,7 @@ impl StreamingCall {
         call
     }
 
-    /// Says a number, and hears it.
+    /// Sends a number, and waits for the echo.
     async fn says(&mut self, number: u32) {
         self.send.send_data(message(number), false).expect("the stream is open");
         self.hears(number).await;
@@ -252,7 +252,7 @@ impl StreamingCall {
     }
 }
 
-/// A message of gRPC.
+/// A gRPC message.
 fn message(number: u32) -> Bytes {
     [&[0, 0, 0, 0, 4][..], &number.to_be_bytes()].concat().into()
 }
@@ -267,13 +267,13 @@ impl Drop for Spawned {
     }
 }
 
-/// Ports that nobody else has now.
+/// Ports that are free at the moment.
 fn ports<const N: usize>() -> [u16; N] {
     let sockets = [(); N].map(|()| TcpListener::bind("0.0.0.0:0").expect("a port"));
     sockets.map(|socket| socket.local_addr().expect("its address").port())
 }
 
-/// Requests without a pause until it is told to stop.
+/// Sends requests without a pause until stopped.
 struct Load {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicU32>,
@@ -302,7 +302,7 @@ impl Load {
                 }))
             });
         let calling = tokio::spawn(calls(setting.http, stop.clone()));
-        // One that keeps its port, and one with another for each datagram.
+        // One client that keeps its port, and one that uses another port for each datagram.
         let asking = [false, true].map(|anew| tokio::spawn(datagrams(setting.datagrams, anew, stop.clone())));
         Self { stop, answered, clients: clients.into_iter().chain([calling]).chain(asking).collect() }
     }
@@ -323,14 +323,14 @@ impl Load {
     }
 }
 
-/// Calls on a new connection each, until it is told to stop.
+/// Makes calls, each on a new connection, until stopped.
 async fn calls(address: SocketAddr, stop: Arc<AtomicBool>) {
     while !stop.load(Ordering::Relaxed) {
         StreamingCall::start(address).await.end().await;
     }
 }
 
-/// Datagrams that are sent once, and each of which is answered, until it is told to stop.
+/// Sends datagrams, each once, and expects an answer to each, until stopped.
 async fn datagrams(address: SocketAddr, anew: bool, stop: Arc<AtomicBool>) {
     let bind = || UdpSocket::bind("127.0.0.1:0");
     let mut socket = bind().await.expect("a port");
@@ -352,7 +352,7 @@ async fn datagrams(address: SocketAddr, anew: bool, stop: Arc<AtomicBool>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn twenty_upgrades_under_load_lose_nothing() {
     let mut setting = Setting::new();
-    // As the chart has it: a name needs no folder that two pods share.
+    // As in the chart: an abstract name needs no folder that two pods share.
     setting.place = format!("@fairway-test-{}", setting.admin).into();
     let mut process = setting.proxy(2, &[]);
     process.serving();
@@ -365,7 +365,7 @@ async fn twenty_upgrades_under_load_lose_nothing() {
     let load = Load::start(&setting);
     let mut before = Vec::new();
     for upgrade in 0..20_u32 {
-        // Fewer workers, as many, and more.
+        // Fewer workers, the same number, and more.
         let next = setting.proxy(1 + (upgrade as usize * 3) % 4, &[]);
         assert_eq!(setting.ready().await, 200);
         process.signal("-TERM");
@@ -378,7 +378,7 @@ async fn twenty_upgrades_under_load_lose_nothing() {
     for mut ended in before {
         assert_eq!(ended.ended().code(), Some(0));
     }
-    // Its streams have the time that is set for them.
+    // Its streams keep the time that is configured for them.
     socket.send("still here").await;
     assert_eq!(socket.read_exact(10).await, b"still here");
     call.says(20).await;
@@ -400,7 +400,7 @@ async fn a_process_that_dies_before_it_serves_leaves_the_one_before_serving() {
         command.arg(format!("--healthz-port={}", setting.admin));
         command.arg("--handover-socket").arg(&setting.place);
         let next = Spawned(command.stderr(std::process::Stdio::null()).spawn().expect("the binary runs"));
-        // Health is asked for at one port: nobody may take this one's for that of the next.
+        // Both processes share the health port: the readiness of one must not be taken for that of the next.
         eventually("the next process", || async { setting.ready().await == 503 }).await;
         load.goes_on().await;
         drop(next);
@@ -424,7 +424,7 @@ async fn a_process_serves_again_when_the_next_one_is_gone() {
     eventually("it listens", || setting.answers()).await;
     assert_eq!(kept.get("a.example", "/").await.status, 200);
     eventually("its health", || async { setting.ready().await == 200 }).await;
-    // And hands over once more.
+    // It hands over once more.
     let _third = setting.proxy(2, &[]);
     assert!(setting.answers().await);
 }

@@ -27,7 +27,7 @@ async fn it_is_not_ready_before_http_and_https_are_open() {
     assert_eq!(Client::connect(http).await.get("a.example", "/").await.status, 200);
     assert_eq!((run.status_of("/readyz").await, run.status_of("/healthz").await), (200, 200));
 
-    // From then on a mistake leaves open listeners open.
+    // From now on, a mistake leaves open listeners open.
     config.change();
     run.line_with("can't listen");
     assert_eq!(Client::connect(http).await.get("a.example", "/").await.status, 200);
@@ -61,7 +61,7 @@ async fn a_port_that_somebody_else_has_keeps_nobody_from_being_served() {
     assert_eq!(Client::connect(http).await.get("a.example", "/").await.status, 200);
     assert_eq!(run.status_of("/readyz").await, 200);
 
-    // This is logged once, and so is its end.
+    // The refusal is logged once, and so is its end.
     config.change();
     run.line_with(" published ");
     drop(taken);

@@ -1,6 +1,6 @@
-//! Snippets here and in the real nginx: random combinations of directives, the same requests to both, the same answers.
+//! Compares snippets here and in the real nginx: random combinations of directives must give the same responses to the same requests.
 //!
-//! Not compared are the pages of errors, fields about the connection and the server, and Expires, which `expires` removes here.
+//! Error pages, fields about the connection and the server, and Expires, which `expires` removes here, are not compared.
 
 mod support;
 
@@ -19,7 +19,7 @@ const HEADERS_MORE: &str = "/usr/lib/nginx/modules/ngx_http_headers_more_filter_
 /// Combinations that are compared.
 const SNIPPETS: usize = 320;
 
-/// What a location may have, each at most once.
+/// Directives of a location, each used at most once.
 const LOCATION: &[&str] = &[
     "more_set_headers \"X-Frame-Options: DENY\";",
     "more_set_headers -s '404 500' 'X-Error: $status';",
@@ -85,7 +85,7 @@ const LOCATION: &[&str] = &[
     "# a comment ; { \" '\n\tmore_set_headers\n  'X-Lines: \\'quoted\\''  ;",
 ];
 
-/// What a server may have, each at most once.
+/// Directives of a server, each used at most once.
 const SERVER: &[&str] = &[
     "add_header X-Server 1;",
     "more_set_headers 'X-More-Server: 1';",
@@ -112,7 +112,7 @@ const SERVER: &[&str] = &[
     "location /again/ { rewrite ^/again/(.*)$ /old/$1 last; }",
 ];
 
-/// A request: its method, target and fields.
+/// A request, with its method, target and fields.
 #[derive(Debug)]
 struct Asked(&'static str, &'static str, &'static [(&'static str, &'static str)]);
 
@@ -143,7 +143,7 @@ const IGNORED: &[&str] = &[
     "allow",
 ];
 
-/// A generator with a fixed seed (Knuth's MMIX), so that a failure can be repeated.
+/// A generator with a fixed seed (Knuth's MMIX), so that failures can be reproduced.
 struct Dice(u64);
 
 impl Dice {
@@ -152,7 +152,7 @@ impl Dice {
         ((self.0 >> 33) as usize) % bound
     }
 
-    /// Up to `most` different entries, in random order. No two of them set the same thing that nginx allows once.
+    /// Up to `most` different entries, in random order. No two of them set something that nginx allows only once.
     fn choose(&mut self, from: &[&str], most: usize) -> String {
         let count = self.below(most + 1);
         let (mut chosen, mut once) = (String::new(), BTreeSet::new());
@@ -178,7 +178,7 @@ impl Dice {
     }
 }
 
-/// The same with the variables that they use: for nginx it is enough that any server sets them.
+/// Adds the variables that the snippets use: for nginx it is enough that any server sets them.
 fn declared(server: String, location: String) -> (String, String) {
     let uses = |name| server.contains(name) || location.contains(name);
     let sets = ["$flag", "$beta"].into_iter().filter(|name| uses(*name)).map(|name| format!("set {name} '';\n"));
@@ -279,7 +279,7 @@ fn manifests(snippets: &[(String, String)]) -> String {
     out
 }
 
-/// A page that tells what the backend got.
+/// A page that shows what the backend received.
 fn page(request: &Request) -> Reply {
     let told = ["x-tenant", "x-beta", "x-flag", "x-input", "accept-encoding", "host"];
     let mut body = format!("<html><head></HEAD>page Page {} {}", request.method, request.target);
@@ -298,7 +298,7 @@ fn page(request: &Request) -> Reply {
         .body(body)
 }
 
-/// What is compared of an answer.
+/// The compared parts of a response.
 async fn answer(address: SocketAddr, host: &str, request: &Asked) -> (u16, Vec<String>, String) {
     let Asked(method, target, fields) = *request;
     let fields: Vec<(&str, &str)> = [("Host", host), ("Connection", "close")].iter().chain(fields).copied().collect();
@@ -310,9 +310,9 @@ async fn answer(address: SocketAddr, host: &str, request: &Asked) -> (u16, Vec<S
         .iter()
         .map(|(name, value)| (name.to_ascii_lowercase(), value))
         .filter(|(name, _)| !IGNORED.contains(&name.as_str()))
-        // headers-more 0.34 sends an empty Cache-Control where it clears one that isn't there.
+        // headers-more 0.34 sends an empty Cache-Control when it clears one that doesn't exist.
         .filter(|(_, value)| !value.is_empty())
-        // nginx puts what it has decoded into Location as it is; here it is encoded again.
+        // nginx writes decoded text into Location unchanged; here it is encoded again.
         .map(|(name, value)| {
             format!("{name}: {}", if name == "location" { value.replace(' ', "%20") } else { value.to_owned() })
         })

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use support::run::{ConfigMap, Run, api_server, api_server_with, signal};
 use support::{fairway, text};
 
-/// A free place for a socket.
+/// A free path for a socket.
 fn socket() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("control.sock");
@@ -30,7 +30,7 @@ async fn channel(run: &Run) -> Value {
     serde_json::from_str(&run.body_of("/debug/channel").await).expect("JSON")
 }
 
-/// A figure of the channel.
+/// A metric of the channel.
 async fn figure(run: &Run, name: &str) -> f64 {
     let metrics = run.body_of("/metrics").await;
     let line = metrics.lines().find(|line| line.starts_with(&format!("fairway_channel_{name}{{")));
@@ -59,7 +59,7 @@ async fn a_proxy_is_ready_once_it_serves_what_the_controller_says() {
     assert_eq!(of_controller["proxies"][0]["current"], true);
     assert_eq!(of_controller["proxies"][0]["resources"], of_proxy["resources"]);
     assert_eq!(figure(&proxy, "age_seconds").await, 0.0);
-    // No alert goes by what only a proxy can know.
+    // No alert depends on metrics that only a proxy can have.
     let metrics = controller.body_of("/metrics").await;
     let success =
         metrics.lines().find(|line| line.starts_with("nginx_ingress_controller_config_last_reload_successful{"));
@@ -84,7 +84,7 @@ async fn a_change_reaches_the_proxy() {
     assert!(client.get("a.example", "/").await.headers().get("server").is_some());
 }
 
-/// The controller is killed in the middle of a load, and comes back: no request notices, and nothing is sent again.
+/// The controller is killed under load, and comes back: no request is affected, and nothing is sent again.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_fails_while_there_is_no_controller() {
     let (_folder, socket) = socket();
@@ -128,7 +128,7 @@ async fn no_request_fails_while_there_is_no_controller() {
     load.await.unwrap();
 }
 
-/// In a pod, its container doesn't end, so the pod stays ready.
+/// In a pod, the controller's container doesn't end, so the pod stays ready.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_controller_that_fails_is_started_again_by_its_parent() {
     let (_folder, socket) = socket();
@@ -152,7 +152,7 @@ async fn a_controller_that_fails_is_started_again_by_its_parent() {
     parent.signal("-TERM");
     assert_eq!(parent.ended().code(), Some(0));
     assert!(!std::path::Path::new(&format!("/proc/{second}")).exists(), "the child ends first");
-    // What will fail in the same way each time is not tried again.
+    // A failure that would recur each time is not retried.
     let refused = fairway().args(["controller", "--restart-on-failure", "--configmap=one/two/three"]).output().unwrap();
     assert_eq!(refused.status.code(), Some(2), "{}", String::from_utf8_lossy(&refused.stderr));
 }
@@ -174,7 +174,7 @@ async fn a_proxy_that_restarts_gets_everything_at_once() {
     eventually("one proxy", || async { figure(&controller, "proxies").await == 1.0 }).await;
 }
 
-/// Kubernetes tells both containers of a pod at the same time that they shall end.
+/// Kubernetes tells both containers of a pod to stop at the same time.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_controller_ends_after_the_proxy_has_drained() {
     let (_folder, socket) = socket();
@@ -190,7 +190,7 @@ async fn the_controller_ends_after_the_proxy_has_drained() {
     proxy.signal("-TERM");
     controller.line_with("asked to end");
     proxy.line_with("draining");
-    // It still knows its proxy.
+    // The controller still knows its proxy.
     assert_eq!(figure(&controller, "current_proxies").await, 1.0);
     held.release();
     assert_eq!(client.read_response().await.status, 200);
@@ -257,7 +257,7 @@ async fn a_proxy_starts_from_its_file_while_there_is_no_controller() {
         run.signal("-KILL");
         run.ended();
     }
-    // That was seven hours ago, by the clock of the machine.
+    // Pretend, by the machine's clock, that this was seven hours ago.
     let away = Duration::from_secs(7 * 3600);
     let opened = File::options().write(true).open(&file).expect("the file");
     opened.set_modified(SystemTime::now() - away).expect("a time");
@@ -278,14 +278,14 @@ async fn a_proxy_starts_from_its_file_while_there_is_no_controller() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains(" stale "), "{}", text(&output));
 
-    // A controller has the same, and sends none of it again.
+    // A controller has the same configuration, and sends none of it again.
     let controller = Run::controller(api.address(), &socket, &[]);
     eventually("the controller", || async { channel(&proxy).await["current"] == true }).await;
     assert_eq!((figure(&controller, "sent_resources_total").await, figure(&proxy, "from_file").await), (0.0, 0.0));
     assert_eq!((figure(&controller, "rounds_total").await, figure(&proxy, "age_seconds").await), (1.0, 0.0));
     drop((proxy, controller));
 
-    // With another key the file is none, and the proxy waits.
+    // With another key the file is unusable, and the proxy waits.
     std::fs::write(&key, [8; 32]).expect("a key");
     let mut proxy = Run::proxy(&socket, &flags);
     assert!(proxy.line_with("is ignored").contains("another key"));
@@ -312,7 +312,7 @@ async fn the_time_that_a_change_takes_is_measured() {
     assert!(metrics.contains("fairway_channel_slowest_proxy_seconds{"), "{metrics}");
 }
 
-/// What somebody who takes the proxy's process over would find.
+/// What an attacker who takes over the proxy's process would find.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_proxy_has_no_credentials_and_may_not_get_any() {
     let (_folder, socket) = socket();
@@ -340,13 +340,13 @@ async fn the_proxy_has_no_credentials_and_may_not_get_any() {
     let status = of(&proxy, "status");
     let has = |line: &str| status.lines().any(|found| found.split_whitespace().eq(line.split_whitespace()));
     assert!(has("Seccomp: 2") && has("NoNewPrivs: 1"), "{status}");
-    // A container runtime may have put a filter in place too.
+    // A container runtime may have installed a filter too.
     let filters = |status: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix("Seccomp_filters:"));
         line.and_then(|number| number.trim().parse::<u32>().ok()).unwrap_or_else(|| panic!("no number: {status}"))
     };
     assert_eq!(filters(&status), filters(&of(&controller, "status")) + 1);
-    // No file of the kernel says what Landlock does to a process, but the proxy knows.
+    // No kernel file shows what Landlock does to a process, but the proxy knows.
     let without = proxy.log().lines().find(|line| line.contains("may use whatever files"));
     assert!(without.is_none_or(|line| line.contains("this kernel has no Landlock")), "{without:?}");
     assert!(!proxy.log().contains("may make all system calls"), "{}", proxy.log());

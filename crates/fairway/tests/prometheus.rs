@@ -1,5 +1,5 @@
-//! The rules and the dashboard of the chart in a real Prometheus that scrapes a Fairway with traffic: each query finds something.
-//! `cargo xtask alerts` runs this.
+//! The chart's rules and dashboard in a real Prometheus that scrapes a Fairway under traffic: each query finds something. `cargo xtask
+//! alerts` runs this.
 
 mod support;
 
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 /// The host for each kind of outcome, which also names its Ingress and its Service.
 const HOSTS: [&str; 3] = ["good", "refused", "missing"];
 
-/// Rules that at least become pending through the traffic here.
+/// Rules that become at least pending because of the traffic here.
 const WAITING: [&str; 5] = [
     "FairwayBackendUnreachable",
     "FairwayIngressErrors",
@@ -50,7 +50,7 @@ async fn every_query_of_the_dashboard_and_the_rules_finds_something() {
     command.env("POD_NAME", "fairway-0").env("POD_NAMESPACE", "edge");
     let mut run = Run::start_as(command, api.address(), &["--tcp-services-configmap=edge/tcp"]);
     let http = run.serving();
-    // What is about controllers and proxies has two processes.
+    // Metrics of controllers and proxies need two processes.
     let folder = tempfile::tempdir().expect("a folder");
     let socket = folder.path().join("control.sock");
     let _controller = Run::controller(api.address(), &socket, &[]);
@@ -75,7 +75,7 @@ async fn every_query_of_the_dashboard_and_the_rules_finds_something() {
     for rule in &rules {
         queries.extend(metrics(text(rule, "query")).map(str::to_owned));
     }
-    // Series need a second scrape before there is a rate.
+    // A rate needs a second scrape of each series.
     let end = std::time::Instant::now() + fairway_testkit::DEADLINE;
     while !queries.is_empty() {
         traffic().await;
@@ -113,7 +113,7 @@ async fn every_query_of_the_dashboard_and_the_rules_finds_something() {
     }
 }
 
-/// Prometheus asks for protobuf then, and keeps native buckets beside the classic ones.
+/// Prometheus requests protobuf in this mode, and keeps native buckets beside the classic ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn prometheus_reads_native_histograms() {
     let (good, refused) = (Origin::start("good"), Origin::new("refused").fault(Fault::Refuse).start());
@@ -137,13 +137,13 @@ async fn prometheus_reads_native_histograms() {
     assert!((1..=4).contains(&buckets.len()), "{histogram}");
     let number = |value: &Value| value.as_str().and_then(|text| text.parse::<f64>().ok()).expect("a number");
     assert_eq!(buckets.iter().map(|bucket| number(&bucket[3])).sum::<f64>(), 20.0, "{histogram}");
-    // What it says is within the bounds of the classic one, which is there too.
+    // The value lies within the bounds of the classic histogram, which exists too.
     let classic = series(format!("{name}_bucket{{ingress=\"good\",le=\"+Inf\"}}")).await.expect("classic buckets");
     assert_eq!(classic[0]["value"][1], "20");
     let quantile = series(format!("histogram_quantile(1, {name}{{ingress=\"good\"}})")).await.expect("a quantile");
     let (quantile, sum) = (number(&quantile[0]["value"][1]), number(&histogram["sum"]));
     assert!(quantile >= sum / 20.0 && quantile < 5.0, "{quantile} of {histogram}");
-    // All others arrive in that format as well.
+    // All other metrics arrive in that format too.
     for other in ["nginx_ingress_controller_requests", "fairway_hosts", "fairway_upstream_connections_total"] {
         assert!(series(other.to_owned()).await.is_some(), "{other}");
     }
@@ -154,7 +154,7 @@ fn free_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port")
 }
 
-/// An API server with an Ingress for each outcome: one that is served, also over TLS, one whose endpoint refuses, one without
+/// An API server with an Ingress for each outcome: one that is served, also over TLS; one whose endpoint refuses connections; one without a
 /// Service.
 fn api_server(good: SocketAddr, refused: SocketAddr, stream: SocketAddr) -> Origin {
     let leaf = Ca::new("prometheus").leaf(&["good.example"]);
@@ -242,13 +242,13 @@ fn dashboard() -> BTreeSet<String> {
     queries
 }
 
-/// The metrics that a rule reads. Its comparisons find nothing while all is well; the metrics exist nevertheless.
+/// The metrics that a rule reads. Its comparisons match nothing while all is well; the metrics exist nevertheless.
 fn metrics(rule: &str) -> impl Iterator<Item = &str> {
     let words = rule.split(|char: char| !(char.is_ascii_alphanumeric() || char == '_'));
     words.filter(|word| word.starts_with("fairway_") || word.starts_with("nginx_ingress_controller_"))
 }
 
-/// The labels by which a rule groups, except that of the namespace, which has one of two names.
+/// The labels by which a rule groups, except the namespace label, which has one of two names.
 fn labels(rule: &str) -> BTreeSet<&str> {
     let after = |word: &str| rule.match_indices(word).map(|(at, _)| at + word.len()).collect::<Vec<_>>();
     let lists = after("by (").into_iter().chain(after("on (")).filter_map(|at| rule[at..].split(')').next());
@@ -259,7 +259,7 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or_else(|| panic!("{value} has no {field}"))
 }
 
-/// A Prometheus with the rules of the chart. Ends when dropped.
+/// A Prometheus with the chart's rules. Ends when dropped.
 struct Prometheus {
     address: SocketAddr,
     process: Child,

@@ -1,4 +1,4 @@
-//! `fairway run` under an orchestrator: how it starts, when it reports that it is ready, and how it ends.
+//! `fairway run` under an orchestrator: how it starts, when it reports readiness, and how it stops.
 
 mod support;
 
@@ -18,7 +18,7 @@ fn run_to_its_end(args: &[&str]) -> Output {
     command.arg("run").args(args).output().expect("the binary runs")
 }
 
-/// Its complaints, and its exit status.
+/// The error output and exit status of the command.
 fn complaint(args: &[&str]) -> (String, Option<i32>) {
     let output = run_to_its_end(args);
     (String::from_utf8(output.stderr).expect("the log is text"), output.status.code())
@@ -97,7 +97,7 @@ async fn a_second_signal_ends_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_server_that_is_away_is_waited_for() {
-    // A port that was free a moment ago may be another test's by now.
+    // A port that was free a moment ago may belong to another test by now.
     let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
     let mut run = Run::start(nobody, &[]);
     run.line_with("watch interrupted");
@@ -106,7 +106,7 @@ async fn an_api_server_that_is_away_is_waited_for() {
     assert_eq!(run.ended().code(), Some(0));
 }
 
-/// Container runtimes set 1024 by default; each connection takes one.
+/// Container runtimes set 1024 by default, and each connection takes one.
 #[test]
 fn it_takes_all_the_files_that_it_may_have() {
     let nobody = SocketAddr::from(([127, 0, 0, 1], 9));

@@ -1,5 +1,5 @@
-//! Limits for clients over four proxies and their controller, most of them by a clock that the test turns: what deals and what counts is
-//! real, and between them the test delays messages. The last one is about real processes.
+//! Client limits across four proxies and their controller, mostly with a simulated clock: the code that deals and counts is real, and the
+//! test delays the messages between them. The last test uses real processes.
 
 mod support;
 
@@ -52,17 +52,17 @@ fn per_minute(requests: u32, burst: u32) -> ClientLimits {
 #[derive(Default)]
 struct Proxy {
     ledger: Arc<ClientLedger>,
-    /// Its number at the controller, while connected.
+    /// Its id at the controller, while connected.
     id: Option<u64>,
     reports: Vec<(Duration, u64, DemandReport)>,
     deals: Vec<(Duration, ShareDeal)>,
     ticked: Duration,
-    /// Requests that are due, as a fraction.
+    /// Due requests, including a fraction.
     due: f64,
     open: Vec<OpenRequest>,
-    /// Whether no deal arrives here, and no report at the controller.
+    /// Whether deals to this proxy are held up, and reports to the controller.
     cut: [bool; 2],
-    /// Which of eight reports in turn are lost.
+    /// Which of eight consecutive reports are lost.
     lost: u8,
 }
 
@@ -73,7 +73,7 @@ struct Cluster {
     next: u64,
     now: Duration,
     delay: Duration,
-    /// What each let through, by second.
+    /// Requests that each proxy let through, by second.
     admitted: BTreeMap<u64, [u32; PROXIES]>,
     times: Vec<Duration>,
 }
@@ -115,7 +115,7 @@ impl Cluster {
         proxy.reports.clear();
     }
 
-    /// What the session of a proxy does.
+    /// Does the work of a proxy's session.
     fn tell(&mut self, id: u64) {
         while let Some(proxy) = self.proxies.iter_mut().find(|proxy| proxy.id == Some(id))
             && let Some(deal) = self.dealer.deal(id, self.now)
@@ -129,7 +129,7 @@ impl Cluster {
         ids.into_iter().for_each(|id| self.tell(id));
     }
 
-    /// Lets what is on the way arrive.
+    /// Delivers the messages that are due.
     fn exchange(&mut self) {
         for at in 0..PROXIES {
             let (now, delay) = (self.now, self.delay);
@@ -169,7 +169,7 @@ impl Cluster {
         }
     }
 
-    /// Lets time pass, while so many requests in a second come to each proxy.
+    /// Lets time pass while requests arrive at each proxy at these rates per second.
     fn run(&mut self, time: Duration, rates: [f64; PROXIES]) {
         let end = self.now + time;
         while self.now < end {
@@ -193,7 +193,7 @@ impl Cluster {
         self.run(Duration::from_secs(seconds), rates);
     }
 
-    /// What each proxy let through in the last whole seconds, for each second.
+    /// The rate that each proxy let through over the last whole seconds.
     fn last(&self, seconds: u64) -> [f64; PROXIES] {
         let now = self.now.as_secs();
         let mut sums = [0.0; PROXIES];
@@ -205,12 +205,12 @@ impl Cluster {
         sums
     }
 
-    /// The most that all let through in any span of time, above what the rate of the limit is for it.
+    /// The most that all proxies let through in any period, beyond the limit's rate.
     fn excess(&self, rate: f64) -> f64 {
         let mut least = f64::INFINITY;
         let mut most = 0.0_f64;
         for (number, time) in self.times.iter().enumerate() {
-            // The first of the span counts as well.
+            // The first request of a period counts too.
             least = least.min(number as f64 - rate * time.as_secs_f64());
             most = most.max(number as f64 + 1.0 - rate * time.as_secs_f64() - least);
         }
@@ -288,7 +288,7 @@ fn after_a_pause_all_shares_are_even_and_nothing_is_reported() {
     cluster.seconds(8, [0.0; PROXIES]);
     assert_eq!(cluster.dealer.limits(), 0);
     assert!(cluster.proxies.iter().all(|proxy| !proxy.ledger.is_watching()));
-    // Each has the whole burst of its even share again, and no more.
+    // Each proxy has the whole burst of its even share again, and no more.
     let mut passed = 0;
     for proxy in &cluster.proxies {
         while proxy.ledger.enter(&cluster.limits, client(), REPLICAS, cluster.now).is_ok() {
@@ -306,7 +306,7 @@ fn a_client_far_below_its_limit_is_not_reported() {
 }
 
 impl Cluster {
-    /// Begins a request at a proxy that goes on.
+    /// Begins a request that stays open at a proxy.
     fn open(&mut self, at: usize) -> bool {
         let entered = self.proxies[at].ledger.enter(&self.limits, client(), REPLICAS, self.now);
         let Ok(Some(open)) = entered else { return false };
@@ -314,7 +314,7 @@ impl Cluster {
         true
     }
 
-    /// Tries to begin one every 20 ms. Returns how many went on in the end.
+    /// Tries to begin a request every 20 ms. Returns how many are open in the end.
     fn insist(&mut self, at: usize, time: Duration) -> usize {
         let end = self.now + time;
         while self.now < end {
@@ -332,9 +332,9 @@ fn requests_in_progress_at_one_proxy_have_the_whole_limit_and_move_with_the_clie
     let before = (0..60).filter(|_| cluster.open(0)).count();
     assert_eq!(before, 10, "the even share");
     assert_eq!(cluster.insist(0, 2 * SECOND), 40);
-    // Those that go on count: elsewhere only one is let through, and no more than the limit and one for each proxy are open.
+    // Open requests count: each other proxy lets only one through, so at most the limit plus one for each proxy are open.
     assert_eq!((1..PROXIES).map(|at| cluster.insist(at, 2 * SECOND)).collect::<Vec<_>>(), [1, 1, 1]);
-    // What ends at one can begin at another, within a second.
+    // A request that ends at one proxy makes room at another within a second.
     cluster.proxies[0].open.truncate(5);
     assert!(cluster.insist(1, 2 * SECOND) >= 30, "{}", cluster.proxies[1].open.len());
     let open: usize = cluster.proxies.iter().map(|proxy| proxy.open.len()).sum();
@@ -388,7 +388,7 @@ fn a_client_with_one_request_at_a_time_is_not_reported_however_low_the_limit_is(
         cluster.proxies[0].open.clear();
         cluster.run(Duration::from_millis(700), [0.0; PROXIES]);
     }
-    // A second one beside it is refused, and then it has the whole limit.
+    // A second request beside it is refused; after that the proxy has the whole limit.
     assert_eq!(cluster.insist(0, Duration::from_secs(4)), PROXIES);
 }
 
@@ -421,7 +421,7 @@ fn a_proxy_that_nothing_reaches_has_its_even_share_and_the_others_the_rest() {
     let [a, b, ..] = cluster.last(3);
     assert!((24.0..=26.0).contains(&b) && (72.0..=75.5).contains(&a), "{a} and {b}");
     assert!(cluster.excess(100.0) <= 12.0 + PROXIES as f64, "{}", cluster.excess(100.0));
-    // And when it is back, it takes part.
+    // Once it is back, it takes part again.
     cluster.proxies[1].cut = [false; 2];
     cluster.seconds(4, [200.0, 200.0, 0.0, 0.0]);
     let [a, b, ..] = cluster.last(2);
@@ -431,8 +431,8 @@ fn a_proxy_that_nothing_reaches_has_its_even_share_and_the_others_the_rest() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever is sent where, however late messages are, and whoever is cut off or loses the connection: over any time, all proxies together let through what the
-    /// limit allows and at most one request more for each of them.
+    /// Whatever is sent where, however late messages are, and whichever proxy is cut off or reconnects: in any period, all proxies together
+    /// let through at most what the limit allows and one more request each.
     #[test]
     fn all_proxies_together_keep_the_limit(
         rate in 5_u32..200,
@@ -451,7 +451,7 @@ proptest! {
             if connection == 0 {
                 cluster.connect(at);
             }
-            // What is cut off is late, but not lost.
+            // Messages that are cut off arrive late, but are not lost.
             cluster.proxies[at].cut = cut.map(|cut| cut == 0);
             let rates = loads.map(|load| f64::from(load * load * rate) / 3.0);
             cluster.run(Duration::from_millis(time), rates);
@@ -462,7 +462,7 @@ proptest! {
 }
 
 impl Cluster {
-    /// Lets time pass, while at each proxy so many requests are begun every 50 ms, and about so many parts of a hundred end.
+    /// Lets time pass while each proxy begins this many requests every 50 ms, and about this percentage of open ones ends.
     fn run_long(&mut self, time: Duration, begun: [u32; PROXIES], ends: usize) -> usize {
         let (end, mut most) = (self.now + time, 0);
         while self.now < end {
@@ -479,7 +479,7 @@ impl Cluster {
         most
     }
 
-    /// The requests in progress that the shares in force allow all proxies together. Those that go on end.
+    /// The requests in progress that the shares in force allow all proxies together. Open requests end.
     fn allowed(&mut self) -> usize {
         let count = |at: usize| {
             self.proxies[at].open.clear();
@@ -518,7 +518,7 @@ fn what_a_silent_proxy_has_in_progress_stays_its_own_and_the_rest_is_dealt() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// However late messages are, and although some reports are lost: at any time, no more requests are in progress than the limit allows, and one
+    /// However late messages are, and although some reports are lost: at any time, the requests in progress don't exceed the limit and one
     /// more for each proxy.
     #[test]
     fn requests_in_progress_stay_within_the_limit(
@@ -537,8 +537,8 @@ proptest! {
         }
     }
 
-    /// Whoever comes and goes, is cut off or falls silent: what proxies may have in progress by their shares is the limit, and one more for
-    /// each of them.
+    /// Whichever proxy comes and goes, is cut off or falls silent: the shares in force allow at most the limit and one more request for
+    /// each proxy.
     #[test]
     fn shares_in_force_are_never_more_than_the_limit(
         limit in 1_u32..120,
@@ -567,7 +567,7 @@ proptest! {
         prop_assert!(allowed <= limit as usize + PROXIES, "{allowed} of {limit}");
     }
 
-    /// The proxies of two controllers, which know nothing of each other: each deals what its own proxies have together in an even division.
+    /// The proxies of two controllers that don't know each other: each controller deals its proxies' part of an even division.
     #[test]
     fn two_controllers_keep_one_limit(
         rate in 5_u32..200,
@@ -595,7 +595,7 @@ proptest! {
     }
 }
 
-/// Requests to a proxy that go on, one after the other until there are so many at the origin.
+/// Opens requests to a proxy one after another, until this many have arrived at the origin.
 async fn begin(http: std::net::SocketAddr, origin: &Origin, path: &str, count: usize) -> Vec<Client> {
     let at_origin = || origin.seen().iter().filter(|request| request.target == path).count();
     let mut clients = Vec::new();
@@ -604,7 +604,7 @@ async fn begin(http: std::net::SocketAddr, origin: &Origin, path: &str, count: u
             let mut client = Client::connect(http).await;
             let before = at_origin();
             client.send(format!("GET {path} HTTP/1.1\r\nHost: b.example\r\n\r\n")).await;
-            // Either it is refused, or it arrives.
+            // The request is either refused, or it arrives.
             tokio::select! {
                 head = client.read_head() => assert!(head.start.contains(" 503 "), "{}", head.start),
                 () = async { while at_origin() == before { tokio::time::sleep(Duration::from_millis(5)).await } } => clients.push(client),
@@ -659,12 +659,12 @@ async fn real_proxies_let_a_client_have_the_whole_limit_at_any_of_them() {
     let metrics = controller.body_of("/metrics").await;
     let shared = metrics.lines().find(|line| line.starts_with("fairway_channel_shared_limits{"));
     assert!(shared.is_some_and(|line| line.ends_with(" 1")), "{metrics}");
-    // All of it is in use, and elsewhere there is the one that a proxy always lets through.
+    // All of the limit is in use; elsewhere a proxy still lets one request through.
     let elsewhere = begin(https[1], &origin, "/second", 1).await;
     for http in [https[0], https[1]] {
         assert_eq!(Client::connect(http).await.get("b.example", "/third").await.status, 503);
     }
-    // When the client has left there, it has the whole limit here.
+    // Once the client has left there, it has the whole limit here.
     first.release();
     drop(at_first);
     let more = begin(https[1], &origin, "/second", LIMIT).await;

@@ -1,5 +1,5 @@
-//! Signing in through a service as Authelia is one: it redirects strangers to its portal, which gives them a cookie, and tells the backend
-//! who they are.
+//! Signing in through a service that behaves like Authelia: it redirects strangers to its portal, which sets a cookie, and it tells the
+//! backend who the user is.
 
 mod support;
 
@@ -43,7 +43,7 @@ spec:
 
 const COOKIE: &str = "authelia_session=kX3";
 
-/// The portal at `/`, and the endpoint that judges requests by their cookie, their method and their URL.
+/// The portal at `/`, and the endpoint that decides on requests by their cookie, method and URL.
 fn authelia(request: &Request) -> Reply {
     let field = |name: &str| request.headers().get(name).unwrap_or_default().to_owned();
     if !request.target.starts_with("/api/authz/auth-request") {

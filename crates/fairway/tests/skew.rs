@@ -1,5 +1,5 @@
-//! A controller of a newer release and a proxy of this one, as two processes. The newer release is played by who stands between them, at the
-//! socket: it writes what this release does not know into what the controller sends.
+//! A controller of a newer release and a proxy of this one, as two processes. An intermediary at the socket simulates the newer release: it
+//! adds things unknown to this release to the controller's messages.
 
 mod support;
 
@@ -19,18 +19,18 @@ use tokio::task::JoinHandle;
 /// The host that a newer release restricts in its own way.
 const HOST: &str = "pay.example";
 
-/// What only that release has.
+/// A member that only the newer release has.
 const MEMBER: &str = "only_on_mondays";
 
-/// Stands between a proxy and a controller. Ends when dropped.
+/// An intermediary between a proxy and a controller. Ends when dropped.
 struct Between {
     accepting: JoinHandle<()>,
-    /// Whether the controller is of the newer release.
+    /// Whether it simulates a newer controller.
     newer: Arc<AtomicBool>,
 }
 
 impl Between {
-    /// For proxies at `socket`, of the controller at `behind`.
+    /// Serves proxies at `socket`, and connects to the controller at `behind`.
     fn start(socket: &Path, behind: PathBuf) -> Self {
         let listener = UnixListener::bind(socket).expect("a free place");
         let newer = Arc::new(AtomicBool::new(false));
@@ -38,7 +38,7 @@ impl Between {
         let accepting = tokio::spawn(async move {
             while let Ok((proxy, _)) = listener.accept().await {
                 let (behind, newer) = (behind.clone(), is_newer.clone());
-                // A connection ends when either side has ended it.
+                // A connection ends when either side closes it.
                 tokio::spawn(async move { join(proxy, &behind, newer).await.ok() });
             }
         });
@@ -101,7 +101,7 @@ async fn stream(
     .await
 }
 
-/// Copies messages of gRPC.
+/// Copies gRPC messages.
 async fn copy(
     mut from: RecvStream,
     mut to: SendStream<Bytes>,
@@ -129,7 +129,7 @@ async fn copy(
     }
 }
 
-/// An API server with the Ingress `shop/pay` for a path of the host, and with `shop/other` for a host of its own.
+/// An API server with the Ingress `shop/pay` for a path of the host, and `shop/other` for another host.
 fn api(origin: &Origin, version: &'static str, path: &'static str, other: &'static str) -> Origin {
     let config = ConfigMap::new([json!({})]);
     api_server_and(origin, &config, move |plural| {
@@ -177,7 +177,7 @@ async fn what_only_a_newer_controller_knows_is_refused_the_last_good_form_stays_
     assert_eq!((status(http, HOST, "/old").await, status(http, HOST, "/new").await), (200, 404));
     drop(controller);
 
-    // The next release: it has another form of the host, and says about it what this one does not know.
+    // The next release has a changed form of the host, and adds a member that this release doesn't know.
     between.newer.store(true, Ordering::SeqCst);
     let after = api(&origin, "2", "/new", "second.example");
     let mut controller = Run::controller(after.address(), &behind, &[]);
@@ -198,7 +198,7 @@ async fn what_only_a_newer_controller_knows_is_refused_the_last_good_form_stays_
     assert!(text.contains(MEMBER) && text.contains("last good form stays"), "{text}");
     drop(controller);
 
-    // The release of before comes back, and is understood.
+    // The previous release comes back, and is understood.
     between.newer.store(false, Ordering::SeqCst);
     let _controller = Run::controller(after.address(), &behind, &[]);
     eventually("the new form", || async { status(http, HOST, "/new").await == 200 }).await;

@@ -1,4 +1,4 @@
-//! The admission webhook of `fairway run`, asked as the API server asks.
+//! The admission webhook of `fairway run`, called as the API server calls it.
 
 mod support;
 
@@ -28,7 +28,7 @@ fn write(folder: &Path, leaf: &Leaf) {
     std::fs::write(folder.join("key"), leaf.key_pem()).expect("the file can be written");
 }
 
-/// Starts it; lists of the API server wait for the gate.
+/// Starts the process; lists from the API server wait for the gate.
 fn start(client_authority: Option<&Ca>) -> Asked {
     let (folder, ca, lists) = (tempfile::tempdir().expect("a folder"), Ca::new("webhook"), Gate::new());
     write(folder.path(), &ca.leaf(&[NAME]));
@@ -107,7 +107,7 @@ async fn the_api_server_gets_the_answers_of_ingress_nginx() {
     assert_eq!(asked.ask(Value::Null).await["allowed"], true);
     assert_eq!(asked.ask(json!({"spec": 7})).await["status"]["code"], 400);
 
-    // What is no such question.
+    // Requests that are not admission reviews.
     assert_eq!(asked.post(b"{").await.0, 400);
     let mut other = review(Value::Null);
     other["request"]["kind"]["version"] = json!("v1beta1");
@@ -121,7 +121,7 @@ async fn the_api_server_gets_the_answers_of_ingress_nginx() {
     assert_eq!(client.read_response().await.status, 413);
 }
 
-/// Nothing is known about other Ingresses before that: the failure policy decides.
+/// Before that, nothing is known about other Ingresses: the failure policy decides.
 #[tokio::test(flavor = "multi_thread")]
 async fn before_the_first_configuration_there_is_no_answer_but_soon() {
     let mut asked = start(None);
@@ -174,7 +174,7 @@ async fn a_renewed_certificate_is_used_and_a_broken_one_is_not() {
     eventually("the new certificate", async || shown().await == *renewed.der()).await;
 }
 
-/// Traffic doesn't depend on it.
+/// Traffic doesn't depend on the webhook.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_certificate_the_process_serves_all_the_same() {
     let (origin, lists) = (Origin::start("web"), Gate::new());

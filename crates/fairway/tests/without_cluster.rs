@@ -1,4 +1,5 @@
-//! The build of the README's first command has no Kubernetes client and no channel between processes. `cargo xtask quick-start` runs this file and that of the examples.
+//! The build from the README's first command, without Kubernetes client or channel. `cargo xtask quick-start` runs this file and the
+//! examples.
 
 #![cfg(not(feature = "cluster"))]
 

@@ -1,4 +1,4 @@
-//! Clients of the benchmark: each sends the same request again and again on one connection, byte for byte the same.
+//! Benchmark clients: each repeats one request on one connection, byte for byte the same.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
-/// Time limit for the first response of the binary, under callgrind on a busy machine.
+/// Time limit for the binary's first response, under callgrind on a busy machine.
 const START: Duration = Duration::from_secs(120);
 
 /// A request to `bench.example.com` with the two fields that every client sends.
@@ -23,11 +23,11 @@ pub(super) struct Asked {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Version {
     Http1,
-    /// By prior knowledge.
+    /// With prior knowledge.
     Http2,
 }
 
-/// One kept connection.
+/// A persistent connection.
 pub(super) struct Client {
     stream: TcpStream,
     asked: Asked,
@@ -123,7 +123,7 @@ fn http1_request(path: &str) -> Vec<u8> {
     head.into_bytes()
 }
 
-// No other types of frames occur here, or they need no answer (RFC 9113 6).
+// No other frame types occur here, or they need no reply (RFC 9113 6).
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
@@ -134,26 +134,26 @@ fn stream_id(request: u32) -> u32 {
     2 * request + 1
 }
 
-/// The frames of a request, after `before` others with the same fields. As real clients do, the first one adds its fields to the table of
-/// HPACK, and the others name their places there.
+/// The frames of a request, after `before` others with the same fields. As with real clients, the first request adds its fields to the
+/// HPACK table, and later ones refer to their indexes there.
 fn http2_request(path: &str, before: u32) -> Vec<u8> {
     let mut out = Vec::new();
     if before == 0 {
         out.extend_from_slice(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         out.extend_from_slice(&[0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]);
-        // A window for all responses: WINDOW_UPDATE of the connection.
+        // A window that is large enough for all responses: WINDOW_UPDATE of the connection.
         out.extend_from_slice(&[0, 0, 4, 8, 0, 0, 0, 0, 0, 0x3f, 0, 0, 0]);
     }
     // `:method: GET`, `:scheme: http`.
     let mut block = vec![0x82, 0x86];
     if before == 0 {
-        // Places of the names `:path`, `:authority`, `user-agent` and `accept` in the static table (RFC 7541, appendix A).
+        // Indexes of the names `:path`, `:authority`, `user-agent` and `accept` in the static table (RFC 7541, appendix A).
         for (name, value) in [(4, path), (1, "bench.example.com"), (58, "bench/1"), (19, "*/*")] {
             block.extend_from_slice(&[0x40 | name, value.len() as u8]);
             block.extend_from_slice(value.as_bytes());
         }
     } else {
-        // The newest entry is 62.
+        // The newest entry has index 62.
         block.extend_from_slice(&[0x80 | 65, 0x80 | 64, 0x80 | 63, 0x80 | 62]);
     }
     // END_STREAM and END_HEADERS.
@@ -172,7 +172,7 @@ struct Frame<'b> {
 }
 
 impl<'b> Frame<'b> {
-    /// The frame at the start of the bytes, and how many it takes; `None` if it is not complete.
+    /// The first frame, and its length in bytes; `None` if it is incomplete.
     fn first(bytes: &'b [u8]) -> Option<(Self, usize)> {
         let (head, rest) = bytes.split_first_chunk::<9>()?;
         let len = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;

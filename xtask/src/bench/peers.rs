@@ -1,8 +1,8 @@
-//! `cargo xtask bench --peers`: the processor time of a request, beside other proxies that do the same work.
+//! `cargo xtask bench --peers`: the processor time per request, compared with other proxies that do the same work.
 //!
 //! Each proxy has one worker, on core 0; load and backend run on core 1. The proxies take turns, and the medians of the rounds are
-//! compared: on a machine that does anything else, ratios say more than times. Four more tables are about something else than a comparison
-//! with other proxies: the modules `latency`, `memory`, `pair` and `workers`.
+//! compared: on a machine that isn't idle, ratios say more than times. Four more tables don't compare proxies in this way: the modules
+//! `latency`, `memory`, `pair` and `workers`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -30,7 +30,7 @@ mod workers;
 use config::{Origin, Setup};
 use scenario::{Proxy, SCENARIOS, Scenario, Side};
 
-/// What to compare, and how long.
+/// What to compare, and for how long.
 #[derive(Debug)]
 pub(crate) struct PeerOptions {
     scenarios: Vec<&'static Scenario>,
@@ -42,11 +42,11 @@ pub(crate) struct PeerOptions {
     envoy: Option<PathBuf>,
 }
 
-/// A table that is no scenario.
+/// A table that isn't a scenario.
 #[derive(Debug)]
 struct Table {
     name: &'static str,
-    /// Measures, and returns its lines.
+    /// Measures, and returns the table's lines.
     measure: fn(&Bench<'_>, &Workspace) -> anyhow::Result<Vec<String>>,
 }
 
@@ -63,13 +63,13 @@ const PROXY: &str = "0";
 /// The core of load and backend.
 const LOAD: &str = "1";
 
-/// Time for a program to listen.
+/// Time for a program to start listening.
 const START: Duration = Duration::from_secs(30);
 
-/// The first part of a run, which isn't counted: connections are opened, caches filled.
+/// The first part of a run, in seconds, which isn't counted: it opens connections and fills caches.
 const WARM_UP: u64 = 1;
 
-/// What one side needed in one round.
+/// The cost of one side in one round.
 struct Cost {
     /// Microseconds of processor time for each request.
     time: f64,
@@ -122,7 +122,7 @@ impl PeerOptions {
     }
 }
 
-/// Runs the scenarios and prints a table of each. It never fails because of a figure: whether one is good enough depends on the machine.
+/// Runs the scenarios and prints a table for each. It never fails because of a figure: whether that is good enough depends on the machine.
 pub(crate) fn run(workspace: &Workspace, options: &PeerOptions) -> anyhow::Result<Outcome> {
     ensure!(thread::available_parallelism()?.get() >= 2, "this needs two cores: one for the proxy, one for the load");
     let binary = match &options.binary {
@@ -168,7 +168,7 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Runs all rounds of one scenario. Returns the lines of its table.
+    /// Runs all rounds of a scenario. Returns the table's lines.
     fn compare(&self, workspace: &Workspace, scenario: &Scenario) -> anyhow::Result<Vec<String>> {
         let _origin = self.origin(scenario.origin, LOAD)?;
         let sides: Vec<_> = scenario
@@ -199,7 +199,7 @@ impl Bench<'_> {
         Ok(lines)
     }
 
-    /// Starts one proxy, loads it, and counts.
+    /// Starts a proxy, loads it, and measures its cost.
     fn cost(&self, scenario: &Scenario, side: &Side) -> anyhow::Result<Cost> {
         let setup = &self.setup;
         let mut command = match side.proxy {
@@ -233,7 +233,7 @@ impl Bench<'_> {
         self.load(vec![program], |seconds| scenario.load.run(setup, seconds))
     }
 
-    /// Loads a proxy that was started, and counts what all of its programs need.
+    /// Loads a proxy that has been started, and adds up the cost of all its programs.
     fn load(&self, mut programs: Vec<Program>, run: impl Fn(u64) -> anyhow::Result<u64>) -> anyhow::Result<Cost> {
         let ids: Vec<u32> = programs.iter().map(Program::id).collect();
         let time = || ids.iter().map(|id| processor_time(*id)).sum::<anyhow::Result<Duration>>();
@@ -266,7 +266,7 @@ impl Bench<'_> {
         command
     }
 
-    /// Starts what the proxies forward to, and what authenticates.
+    /// Starts what the proxies forward to, and the authentication service.
     fn origin(&self, origin: Origin, cores: &str) -> anyhow::Result<Vec<Program>> {
         let setup = &self.setup;
         let mut command = pinned(cores, &setup.nginx);
@@ -281,7 +281,7 @@ impl Bench<'_> {
     }
 }
 
-/// The one in the middle.
+/// The median.
 fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_unstable_by(f64::total_cmp);
@@ -300,7 +300,7 @@ fn silent(command: &mut Command) -> &mut Command {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
 }
 
-/// What a process with all its threads has used so far. The scheduler counts nanoseconds; the times of `stat` have ticks of 10 ms.
+/// Processor time of a process, all threads included. The scheduler counts nanoseconds; the times in `stat` have ticks of 10 ms.
 fn processor_time(id: u32) -> anyhow::Result<Duration> {
     let mut sum = 0;
     for thread in fs::read_dir(format!("/proc/{id}/task"))? {
@@ -318,7 +318,7 @@ fn memory(id: u32) -> anyhow::Result<f64> {
     Ok(number.parse::<f64>()? / 1024.0)
 }
 
-/// Text in a file of the folder.
+/// Writes a text to a file.
 fn write(path: PathBuf, text: &str) -> anyhow::Result<PathBuf> {
     fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
     Ok(path)

@@ -1,10 +1,8 @@
-//! Counts the instructions that one request costs in the binary of the image, from its first byte to the last byte of
-//! the response.
+//! Counts the instructions that one request costs in the image's binary, from its first byte to the last byte of the response.
 //!
-//! The binary runs under callgrind with one worker, in front of an origin that responds at once. Its counters are read out
-//! before and after the counted requests, for each thread, so that neither starting and stopping nor what other threads do is in
-//! the count. Runs of one binary differ by less than a thousandth, also on a busy machine; counts change with the compiler and with
-//! the dependencies.
+//! The binary runs under callgrind with one worker, in front of an origin that responds at once. Its counters are read before and after the
+//! counted requests, for each thread, which excludes starting, stopping and other threads. Runs of one binary differ by less than a
+//! thousandth, even on a busy machine; counts change with the compiler and with the dependencies.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -19,7 +17,7 @@ use super::client::{Asked, Client, Version};
 use crate::console::Console;
 use crate::serving::free_address;
 
-/// Requests before the counted ones, all on one connection, which takes 1,000 by default (`keep-alive-requests`).
+/// Requests before the counted ones, all on one connection, which allows 1,000 by default (`keep-alive-requests`).
 const WARM_UP: usize = 300;
 /// Counted requests.
 const COUNTED: usize = 600;
@@ -29,7 +27,7 @@ const TOLERANCE: f64 = 1.03;
 struct RequestKind {
     name: &'static str,
     asked: Asked,
-    /// The number of instructions it may need.
+    /// The number of instructions that it may need.
     allowed: f64,
 }
 
@@ -151,7 +149,7 @@ fn count(binary: &Path, folder: &Path, origin: SocketAddr, kind: &RequestKind) -
     counters.busiest_thread(2)
 }
 
-/// The files in which callgrind writes its counters, one for each thread, each time that they are read out; then they start at 0.
+/// The files to which callgrind writes its counters, one for each thread and reading; each reading resets them.
 struct Counters(PathBuf);
 
 impl Counters {
@@ -167,7 +165,7 @@ impl Counters {
         format!("--callgrind-out-file={}", self.0.join("out").display())
     }
 
-    /// The count of the busiest thread, which is the worker, at this reading, the first being 1.
+    /// The count of the busiest thread, which is the worker, at this reading; readings count from 1.
     fn busiest_thread(&self, reading: u32) -> anyhow::Result<u64> {
         let prefix = format!("out.{reading}-");
         let mut most = None;
@@ -182,7 +180,7 @@ impl Counters {
     }
 }
 
-/// The total in a file of callgrind's.
+/// The total in a callgrind file.
 fn total(text: &str) -> Option<u64> {
     text.lines().rev().find_map(|line| line.strip_prefix("totals: "))?.trim().parse().ok()
 }
@@ -191,7 +189,7 @@ fn total(text: &str) -> Option<u64> {
 struct Running(Child);
 
 impl Running {
-    /// Has callgrind write its counters.
+    /// Makes callgrind write its counters.
     fn read_out(&self) -> anyhow::Result<()> {
         let told = Command::new("vgdb").arg(format!("--pid={}", self.0.id())).arg("dump").output().context("vgdb")?;
         let trouble = String::from_utf8_lossy(&told.stderr);

@@ -1,6 +1,6 @@
-//! The rules for Prometheus and the dashboard for Grafana: what the chart makes of them, and that the documentation knows them.
+//! The rules for Prometheus and the dashboard for Grafana: the chart renders them, and the documentation covers them.
 //!
-//! Whether they find anything in a real Prometheus is for `cargo xtask alerts`.
+//! `cargo xtask alerts` checks whether they find anything in a real Prometheus.
 
 use serde_json::{Value as Json, json};
 
@@ -10,7 +10,7 @@ use super::helm::objects;
 const RULES: &str = include_str!("../../../deploy/helm/fairway/files/alerts.yaml");
 const DASHBOARD: &str = include_str!("../../../deploy/helm/fairway/files/dashboard.json");
 
-/// The chart renders just these files.
+/// The chart renders exactly these files.
 pub(super) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let mut complaints = Vec::new();
     let mut expect = |what: &str, found: &Json, wanted: &Json| {
@@ -46,7 +46,7 @@ pub(super) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     Ok(complaints)
 }
 
-/// The object of a kind that there is with these values of the metrics; of ConfigMaps the one of the dashboard.
+/// The rendered object of a kind for these values of the metrics; among ConfigMaps, the one with the dashboard.
 fn rendered(helm: &Helm, metrics: &Json, kind: &str) -> anyhow::Result<Json> {
     let mut values = metrics.clone();
     values["enabled"] = json!(true);
@@ -71,7 +71,7 @@ mod tests {
         file["groups"].as_array().unwrap().iter().flat_map(|group| group["rules"].as_array().unwrap().clone()).collect()
     }
 
-    /// Names of metrics that an expression reads, without what a histogram appends.
+    /// Names of metrics that an expression reads, without the suffixes of histograms.
     fn metrics(text: &str) -> BTreeSet<String> {
         let words = text.split(|char: char| !(char.is_ascii_alphanumeric() || char == '_'));
         let ours = words.filter(|word| word.starts_with("fairway_") || word.starts_with("nginx_ingress_controller_"));

@@ -46,7 +46,7 @@ const CONTEXTS: &[(&str, &str)] = &[
     ("controller.metrics.dashboard.", r#"{"controller":{"metrics":{"dashboard":{"enabled":true}}}}"#),
     ("controller.hostPort.ports.", r#"{"controller":{"hostPort":{"enabled":true}}}"#),
     ("controller.reportNodeInternalIp", r#"{"controller":{"hostNetwork":true}}"#),
-    // With a Secret of the user: what helm makes differs each time.
+    // With a Secret of the user: helm generates a different one each time.
     (
         "controller.validatingWebhook.",
         r#"{"controller":{"validatingWebhook":{"enabled":true,"certificateSecret":"a","caBundle":"b"}}}"#,
@@ -69,7 +69,7 @@ const CONTEXTS: &[(&str, &str)] = &[
 
 /// Values whose defaults differ from those of the ingress-nginx chart; their notes explain how.
 const OTHER_DEFAULTS: &[&str] = &[
-    // That chart has a map where Kubernetes wants text.
+    // That chart has a map where Kubernetes expects text.
     "controller.hostname",
     "controller.image.readOnlyRootFilesystem",
     "controller.lifecycle.preStop.exec.command",
@@ -105,7 +105,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome::from_complaints(format!("{} values, {} values files", values.len(), files.len()), &complaints))
 }
 
-/// The chart has the version that it installs.
+/// The chart has the same version as the program that it installs.
 fn identity(workspace: &Workspace) -> anyhow::Result<Option<String>> {
     let chart: Json = yaml(&workspace.root.join(FOLDER).join("Chart.yaml"))?;
     let version = env!("CARGO_PKG_VERSION");
@@ -182,7 +182,7 @@ fn harmless(helm: &Helm, values: &[Value]) -> anyhow::Result<Option<String>> {
     Ok((!same).then(|| "a harmless value changes the rendered output".to_owned()))
 }
 
-/// An empty text in place of a list or map has the effect of none, where the ingress-nginx chart has it. Text is refused.
+/// An empty text in place of a list or map counts as unset where the ingress-nginx chart does so. Other text is refused.
 fn empty(helm: &Helm, values: &[Value]) -> anyhow::Result<Vec<String>> {
     let mut complaints = Vec::new();
     // Maps and the values in them need separate turns.
@@ -243,7 +243,7 @@ fn not_honoured(helm: &Helm, values: &[Value]) -> anyhow::Result<Vec<String>> {
     Ok(complaints)
 }
 
-/// An unknown name has no effect, as in the ingress-nginx chart, and is listed with the name it probably stands for.
+/// An unknown name has no effect, as in the ingress-nginx chart, and is listed with the name that was probably meant.
 fn misspelt(helm: &Helm, values: &[Value]) -> anyhow::Result<Vec<String>> {
     let mut complaints = Vec::new();
     let of =
@@ -278,7 +278,7 @@ fn misspelt(helm: &Helm, values: &[Value]) -> anyhow::Result<Vec<String>> {
             complaints.push(format!("{set}: the line does not name {meant:?}: {line:?}"));
         }
     }
-    // Maps of users, and values passed by charts that include this one.
+    // Users' maps, and values passed by charts that include this one.
     let others = json!({
         "enabled": true, "global": {"a": {"b": 1}}, "commonLabels": {"a": "b"},
         "controller": {
@@ -299,7 +299,7 @@ fn invalid_combinations(helm: &Helm) -> anyhow::Result<Option<String>> {
     Ok((!refused).then(|| "rbac.scope without controller.scope.enabled is accepted".to_owned()))
 }
 
-/// Values files of users: those in the folder of the end-to-end tests.
+/// Users' values files: those in the folder of the end-to-end tests.
 fn files(workspace: &Workspace) -> anyhow::Result<Vec<PathBuf>> {
     let folder = workspace.root.join(FILES);
     let entries = fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
@@ -332,7 +332,7 @@ fn all(values: &[Value], verdict: Verdict) -> Json {
     all
 }
 
-/// What must be enabled for this value.
+/// The settings without which this value has no effect.
 fn context(name: &str) -> Json {
     let mut context = Json::Object(Map::new());
     for (pattern, values) in CONTEXTS {

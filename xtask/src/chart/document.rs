@@ -1,4 +1,4 @@
-//! Generates the texts that users read about the values.
+//! Generates the texts that users read about the chart's values.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

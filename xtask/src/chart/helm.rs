@@ -34,7 +34,7 @@ impl Helm {
     /// The manifests of release `release` in namespace `namespace`, or an error.
     pub(crate) fn template(&self, release: &str, namespace: &str, files: &[&Path]) -> anyhow::Result<String> {
         let mut command = self.command(&["template", release]);
-        // The output stays the same whatever Kubernetes version helm is built for.
+        // The output is the same for every Kubernetes version that helm may be built for.
         command.args(["--namespace", namespace, "--kube-version", KUBERNETES]).args(values(files));
         run(&mut command)
     }
@@ -73,7 +73,7 @@ impl Helm {
     }
 }
 
-/// The oldest version that has all fields that the chart uses without a check, plus those in the values' samples.
+/// The oldest version with all fields that the chart uses without a check, and those in the values' samples.
 const KUBERNETES: &str = "1.33.0";
 
 fn values<'a>(files: &[&'a Path]) -> impl Iterator<Item = &'a std::ffi::OsStr> {

@@ -31,7 +31,7 @@ pub(crate) fn files(workspace: &Workspace) -> anyhow::Result<Vec<(PathBuf, Vec<u
 }
 
 fn manifest(name: &str, purpose: &str, rendered: &str) -> String {
-    // Labels that refer to helm would be false without it.
+    // Labels that refer to helm would be wrong without it.
     let of_helm = ["helm.sh/chart:", "app.kubernetes.io/managed-by:", "# Source:"];
     let lines = rendered.lines().filter(|line| !of_helm.iter().any(|word| line.trim_start().starts_with(word)));
     let mut text = format!(

@@ -1,5 +1,5 @@
-//! Values that the ingress-nginx chart passes to its process, in the ConfigMap, as arguments or in the environment, are
-//! passed by ours as well: a lost value may have been a restriction.
+//! Values that the ingress-nginx chart passes to its process (in the ConfigMap, as arguments or in the environment) are also passed by
+//! ours: a lost value may have been a restriction.
 
 use std::collections::BTreeMap;
 
@@ -49,7 +49,7 @@ const PASSED: &[(&str, &str, Place)] = &[
     ("controller.configMapNamespace", r#""other""#, Flag("configmap", "other/ingress-nginx-controller")),
     ("controller.scope.enabled", "true", Flag("watch-namespace", "$(POD_NAMESPACE)")),
     ("controller.scope.namespaceSelector", r#""a=b""#, Flag("watch-namespace-selector", "a=b")),
-    // For a webhook that our own values turn on.
+    // Only for a webhook, which our own values enable.
     ("controller.admissionWebhooks.port", "9443", Nowhere),
     ("controller.admissionWebhooks.certificate", r#""/cert""#, Nowhere),
     ("controller.admissionWebhooks.key", r#""/key""#, Nowhere),
@@ -68,7 +68,7 @@ const PASSED: &[(&str, &str, Place)] = &[
     ("controller.enableMimalloc", "false", Nowhere),
 ];
 
-/// Complains about each value that gets lost or ends up elsewhere.
+/// Complains about each value that is lost or ends up elsewhere.
 pub(crate) fn check(helm: &Helm, flags: &[Name], keys: &[Name]) -> anyhow::Result<Vec<String>> {
     let mut complaints = Vec::new();
     for (name, value, place) in PASSED {
@@ -152,7 +152,7 @@ fn precedence(helm: &Helm) -> anyhow::Result<Vec<String>> {
     Ok(complaints)
 }
 
-/// What reaches the process.
+/// The settings that reach the process.
 struct Rendered {
     keys: BTreeMap<String, String>,
     flags: BTreeMap<String, String>,

@@ -31,7 +31,7 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
             "",
             json!({
                 "runAsNonRoot": true, "runAsUser": 101, "runAsGroup": 82, "readOnlyRootFilesystem": true,
-                // There, the file capability is the only way to low ports.
+                // There, the file capability is the only way to open low ports.
                 "allowPrivilegeEscalation": on_host,
                 "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]},
                 "seccompProfile": {"type": "RuntimeDefault"},
@@ -44,7 +44,7 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
         let strategy = if on_host { json!({"maxUnavailable": 1}) } else { json!({"maxUnavailable": 0, "maxSurge": 1}) };
         let field = if on_host { "/spec/updateStrategy/rollingUpdate" } else { "/spec/strategy/rollingUpdate" };
         expect(what, &workload, field, strategy);
-        // A constraint on zones would make the scheduler ignore both where nodes have none.
+        // A constraint on zones would make the scheduler ignore both constraints if nodes have no zones.
         let spread = "/spec/template/spec/topologySpreadConstraints";
         let zones = "/spec/template/spec/affinity/podAntiAffinity/preferredDuringSchedulingIgnoredDuringExecution";
         let node = if on_host { Json::Null } else { json!("kubernetes.io/hostname") };
@@ -64,7 +64,7 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
         );
     }
 
-    // Users who set the placement of the pods set all of it.
+    // Users who set the placement of pods set all of it.
     let placed = workload(helm, &json!({"controller": {"affinity": {"nodeAffinity": {}}}}))?;
     expect("own affinity", &placed, "/spec/template/spec/topologySpreadConstraints", Json::Null);
     let placed = workload(helm, &json!({"controller": {"topologySpreadConstraints": [{"topologyKey": "a"}]}}))?;
@@ -88,18 +88,17 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let of_kind = |kind: &str| all.iter().find(|object| object["kind"] == kind).with_context(|| format!("no {kind}"));
     let ports = of_kind("Deployment")?.pointer("/spec/template/spec/containers/1/ports").unwrap_or(&Json::Null);
     expect("metrics", ports, "/2", json!({"name": "metrics", "containerPort": 10255, "protocol": "TCP"}));
-    // The controller beside the proxy gives way.
+    // The controller beside the proxy uses another port.
     let deployment = of_kind("Deployment")?;
     expect("metrics", deployment, "/spec/template/spec/containers/0/ports/0/containerPort", json!(10265));
     let own = flag_of(0, deployment, "healthz-port");
     expect("metrics", &json!(own), "", json!("10265"));
-    // Its parent sees to it, not Kubernetes: a container that ends makes the pod unready.
+    // Its parent process checks this instead of Kubernetes: a container that ends makes the pod unready.
     expect("metrics", &json!(flag_of(0, deployment, "restart-on-failure")), "", json!(""));
     expect("metrics", deployment, "/spec/template/spec/containers/0/livenessProbe", Json::Null);
     let allowed = of_kind("NetworkPolicy")?;
     expect("metrics", allowed, "/spec/ingress/0/ports/2", json!({"protocol": "TCP", "port": 10255}));
-    // Values of that chart set one path for all probes. This one is for readiness, and succeeds until no connection is
-    // accepted.
+    // That chart's values set one path for all probes. It is the path for readiness, and succeeds until no connection is accepted.
     let same =
         json!({"controller": {"readinessProbe": {"httpGet": {"path": "/healthz"}}, "healthCheckPath": "/alive"}});
     let readiness = "/spec/template/spec/containers/1/readinessProbe/httpGet/path";
@@ -132,7 +131,7 @@ pub(crate) fn check(helm: &Helm) -> anyhow::Result<Vec<String>> {
     Ok(complaints)
 }
 
-/// With two containers, the one that serves has no token, and the other one no port of clients.
+/// With two containers, the one that serves has no token, and the other one has no port for clients.
 fn pair(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let mut complaints = Vec::new();
     let values = json!({"controller": {
@@ -179,7 +178,7 @@ fn pair(helm: &Helm) -> anyhow::Result<Vec<String>> {
     Ok(complaints)
 }
 
-/// With pods of their own, what stands before proxies selects them, and the token for the API server is elsewhere.
+/// With separate pods, Services select the proxies, and only controllers have a token for the API server.
 fn split(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let mut complaints = Vec::new();
     let values = json!({"controller": {
@@ -255,7 +254,7 @@ fn split(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let budget = named("PodDisruptionBudget", "ingress-nginx-control")?;
     expect("the budget of controllers", budget["spec"]["maxUnavailable"].clone(), json!(1));
 
-    // Among pods with addresses of their own, only proxies reach controllers.
+    // Of all pods with addresses of their own, only proxies may reach controllers.
     let values = json!({"controller": {"mode": "split", "networkPolicy": {"enabled": true}}});
     let all = objects(&helm.render("split", &values)?)?;
     let policy =
@@ -271,7 +270,7 @@ fn split(helm: &Helm) -> anyhow::Result<Vec<String>> {
     Ok(complaints)
 }
 
-/// A file of what is served is a matter of the proxy alone, and its key is where that can't read it again.
+/// Only the proxy has a file of its configuration, and its key is where the running proxy can't read it again.
 fn kept(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let mut complaints = Vec::new();
     let names = |list: &Json| -> Vec<String> {
@@ -322,7 +321,7 @@ fn kept(helm: &Helm) -> anyhow::Result<Vec<String>> {
     Ok(complaints)
 }
 
-/// Two pods of a node are there at the same time, and nothing keeps the scheduler from putting the second one there.
+/// Two pods of a node run at the same time, and nothing prevents scheduling the second one there.
 fn handed_over(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let mut complaints = Vec::new();
     let on_host = |more: Json| {
@@ -376,7 +375,7 @@ fn handed_over(helm: &Helm) -> anyhow::Result<Vec<String>> {
     Ok(complaints)
 }
 
-/// Objects have the names of ingress-nginx's, whatever the release name, unless it is ours.
+/// Objects have the same names as ingress-nginx's, whatever the release name, unless the release has our name.
 fn names(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let mut complaints = Vec::new();
     let cases = [
@@ -413,7 +412,7 @@ fn flag(workload: &Json, name: &str) -> Option<String> {
     flag_of(1, workload, name)
 }
 
-/// The same of the container with this index.
+/// The same for the container with this index.
 fn flag_of(container: usize, workload: &Json, name: &str) -> Option<String> {
     let arguments = workload.pointer(&format!("/spec/template/spec/containers/{container}/args"))?.as_array()?;
     arguments.iter().find_map(|argument| {

@@ -1,5 +1,4 @@
-//! The rights that the chart grants the controller at the API server, in full, so that an added right shows up in
-//! review.
+//! The complete list of rights that the chart grants the controller at the API server, so that an added right shows up in review.
 
 use serde_json::{Value as Json, json};
 
@@ -14,7 +13,7 @@ const OWN: [&str; 4] = [
     "ingress-nginx: get list pods",
 ];
 
-/// Rights in every namespace that is served.
+/// Rights in every served namespace.
 const SERVED: [&str; 7] = [
     "create events",
     "list watch configmaps",
@@ -25,10 +24,10 @@ const SERVED: [&str; 7] = [
     "patch ingresses/status",
 ];
 
-/// Rights about pods that wait for the proxies.
+/// Rights on pods that wait for the proxies.
 const GATE: [&str; 2] = ["list watch pods", "patch pods/status"];
 
-/// Rights about the Gateway API in every namespace that is served.
+/// Rights on the Gateway API in every served namespace.
 const GATEWAYS: [&str; 25] = [
     "list watch backendtlspolicies",
     "list watch gateways",
@@ -57,15 +56,15 @@ const GATEWAYS: [&str; 25] = [
     "patch xtelemetrypolicies/status",
 ];
 
-/// Rights about routes that show who has observed them.
+/// Rights on routes, to show who has observed them.
 const OBSERVED: [&str; 5] =
     ["patch grpcroutes", "patch httproutes", "patch tcproutes", "patch tlsroutes", "patch udproutes"];
 
-/// Rights about the Services of Gateways with an address of their own.
+/// Rights on the Services of Gateways with addresses of their own.
 const ADDRESSES: [&str; 3] =
     ["create patch delete endpointslices", "create patch delete services", "list watch gatewayparameters"];
 
-/// Rights about its classes.
+/// Rights on GatewayClasses.
 const CLASSES: [&str; 2] = ["list watch gatewayclasses", "patch gatewayclasses/status"];
 
 /// Complains about rights that differ from this list.

@@ -6,8 +6,7 @@ use serde_json::{Map, Value as Json, json};
 use super::names::{Name, OWN_FLAGS};
 use super::table::{Value, Verdict};
 
-/// Maps of which we know some keys, and whose others, at any depth, belong to the user, to Kubernetes or to something
-/// absent here.
+/// Maps of which we know some keys. Other keys, at any depth, belong to the user, to Kubernetes or to features absent here.
 pub(crate) const OPEN: &[&str] = &[
     "global",
     "controller.admissionWebhooks",
@@ -61,8 +60,8 @@ const NUMBER_OR_NOTHING: &str = "^[0-9]*$";
 /// which takes that text for true, so the schema rejects it. The text `true` means the same in both.
 const PRINTED: &[&str] = &["controller.allowSnippetAnnotations"];
 
-/// Lists and maps for which an empty text is a wrong type in the ingress-nginx chart too: it prints them, or goes over them, without a
-/// test. It tests all others with `if` or `with`, so an empty text counts as unset.
+/// Lists and maps for which an empty text is a wrong type in the ingress-nginx chart too: its templates print them, or iterate over them,
+/// without a test. They test all others with `if` or `with`, so an empty text counts as unset.
 const NEVER_EMPTY: &[&str] = &[
     "controller.config",
     "controller.extraArgs",
@@ -155,12 +154,12 @@ fn is_collection(value: &Value) -> bool {
         && value.name != "controller.hostname"
 }
 
-/// Whether this map, at any depth of a map in [`OPEN`], may have other keys.
+/// Whether this map may have unknown keys: it is in [`OPEN`], or within a map there.
 pub(crate) fn is_open(path: &str) -> bool {
     OPEN.iter().any(|map| path.strip_prefix(map).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
 }
 
-/// A value. YAML does not separate text, numbers and text that looks like a number, so neither does the schema.
+/// A value. YAML doesn't separate text, numbers and text that looks like a number, so neither does the schema.
 fn leaf(value: &Value) -> Json {
     let types: &[&str] = match value.default.as_ref().unwrap_or(&value.sample) {
         _ if value.name == "controller.hostname" => &["string", "object", "null"],
@@ -204,7 +203,7 @@ fn leaf(value: &Value) -> Json {
     Json::Object(leaf)
 }
 
-/// Whether only a whole number makes sense, which may be text.
+/// Whether only a whole number makes sense, which may be written as text.
 fn is_number(value: &Value) -> bool {
     let last = value.keys().last().copied().unwrap_or_default();
     value.verdict == Verdict::Honoured

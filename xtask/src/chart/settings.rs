@@ -103,7 +103,7 @@ fn warnings(helm: &Helm) -> anyhow::Result<Vec<String>> {
             vec!["controller.shareProcessNamespace"],
         ),
         (json!({"controller": {"scope": {"enabled": true}}}), vec![]),
-        // Addresses of nodes aren't in any namespace.
+        // Nodes' addresses don't belong to a namespace.
         (without_service(json!({}), true), vec!["rbac.scope", "controller.publishService.enabled"]),
         (without_service(json!({}), false), vec![]),
         (without_service(json!({"publish-status-address": "192.0.2.1"}), true), vec!["rbac.scope"]),
@@ -114,7 +114,7 @@ fn warnings(helm: &Helm) -> anyhow::Result<Vec<String>> {
         (both(json!({"minAvailable": "50%"})), vec!["controller.minAvailable"]),
         (hook(json!(["/bin/sh", "-c", "sleep 30"])), vec!["controller.lifecycle.preStop"]),
         (hook(json!(["/fairway", "--version"])), vec![]),
-        // It comes with a volume.
+        // The program comes with a volume.
         (
             json!({"controller": {
                 "lifecycle": {"preStop": {"exec": {"command": ["/tools/sh", "-c", "sleep 30"]}}},
@@ -123,7 +123,7 @@ fn warnings(helm: &Helm) -> anyhow::Result<Vec<String>> {
             vec![],
         ),
         (json!({"controller": {"lifecycle": {"preStop": {"sleep": {"seconds": 30}}}}}), vec![]),
-        // The pattern of load balancers that terminate TLS.
+        // The pattern for load balancers that terminate TLS.
         (
             json!({"controller": {"containerPort": {"tohttps": 2443}, "service": {"targetPorts": {"http": "tohttps", "https": "http"}}}}),
             vec!["controller.containerPort.tohttps", "controller.service.targetPorts.http"],
@@ -186,7 +186,7 @@ fn hook(command: Json) -> Json {
     json!({"controller": {"lifecycle": {"preStop": {"exec": {"command": command}}}}})
 }
 
-/// The Ingress in the NOTES is one that is served.
+/// The example Ingress in the NOTES is one that is served.
 fn example(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let (field, annotation) = ("ingressClassName: nginx", "kubernetes.io/ingress.class: nginx");
     let mut complaints = Vec::new();
@@ -291,8 +291,8 @@ fn both(mut controller: Json) -> Json {
     json!({"controller": controller})
 }
 
-/// A Deployment that is scaled automatically sets no number of replicas, even beside a DaemonSet, and gets a budget if
-/// at least two replicas remain.
+/// A Deployment that is scaled automatically doesn't set a number of replicas, even beside a DaemonSet, and gets a budget if at least two
+/// replicas remain.
 fn scaled(helm: &Helm) -> anyhow::Result<Vec<String>> {
     let scaling = ["HorizontalPodAutoscaler", "ScaledObject", "PodDisruptionBudget"];
     let by =
@@ -308,7 +308,7 @@ fn scaled(helm: &Helm) -> anyhow::Result<Vec<String>> {
         (json!({"controller": {"replicaCount": 2, "minAvailable": "50%"}}), vec![scaling[2]]),
     ];
     let mut complaints = Vec::new();
-    // Left to others, which would get a conflict with each upgrade (server-side apply).
+    // Others set the replicas: setting them too would conflict with each upgrade (server-side apply).
     let left = [
         json!({"replicaCount": null}),
         json!({"replicaCount": null, "kind": "Both"}),

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 /// The reference list that users' values files were written for.
 const REFERENCE: &str = include_str!("reference.tsv");
 
-/// Our verdict on each of them, on those missing in the list because they have no default, and on our own values.
+/// Our verdict on each value in the list, on those missing from it because they have no default, and on our own values.
 const VERDICTS: &str = include_str!("verdicts.tsv");
 
 /// Maps at the start of a name whose keys are the user's, dots included.
@@ -155,7 +155,7 @@ mod tests {
         }
     }
 
-    /// Implementing a flag requires an update of its value in this table, too.
+    /// Implementing a flag also requires updating its value in this table.
     #[test]
     fn values_that_are_flags_have_the_verdict_of_the_flag() {
         let flags = include_str!("../../../docs/flags.md");

@@ -1,4 +1,4 @@
-//! Runs the real binary: `fairway dev` until the test ends, the other commands to their end.
+//! Runs the real binary: `fairway dev` until the test ends, other commands to their end.
 
 #![allow(dead_code, reason = "each test file uses its part of it")]
 
@@ -20,7 +20,7 @@ use fairway_testkit::{Client, DEADLINE, Response};
 pub(crate) struct Dev {
     child: Child,
     lines: Receiver<String>,
-    /// The output until everything listened.
+    /// The output up to the point where all listeners are open.
     pub(crate) greeting: String,
     pub(crate) http: SocketAddr,
     pub(crate) https: SocketAddr,
@@ -32,7 +32,7 @@ pub(crate) fn example(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name)
 }
 
-/// The binary, in a state that doesn't depend on the user who runs the tests.
+/// The binary, in an environment that doesn't depend on the user who runs the tests.
 pub(crate) fn fairway() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fairway"));
     command.env_remove("RUST_LOG").env("NO_COLOR", "1");
@@ -50,12 +50,12 @@ pub(crate) fn text(output: &Output) -> String {
 }
 
 impl Dev {
-    /// Starts and waits until it listens.
+    /// Starts the binary and waits until it listens.
     pub(crate) fn start(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         Self::start_with(args, &[])
     }
 
-    /// The same, with these variables in its environment.
+    /// The same, with these environment variables.
     pub(crate) fn start_with(
         args: impl IntoIterator<Item = impl AsRef<OsStr>>,
         environment: &[(&str, &OsStr)],
@@ -65,7 +65,7 @@ impl Dev {
         Self::start_as(command, args)
     }
 
-    /// The same in a folder, to which paths are relative.
+    /// The same in a folder to which paths are relative.
     pub(crate) fn start_in(folder: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         let mut command = fairway();
         command.current_dir(folder);
@@ -122,11 +122,11 @@ impl Dev {
 
     /// One GET on a new connection.
     pub(crate) async fn get(&self, host: &str, target: &str) -> Response {
-        // Boxed: the state of a client is large, and a test that asks often would have many of them on its stack.
+        // Boxed: the state of a client is large, and a test with many requests would hold many of them on its stack.
         Box::pin(async { Client::connect(self.http).await.get(host, target).await }).await
     }
 
-    /// The first line of a response, which the echo begins with the name of the Service.
+    /// The first line of a response, which the echo begins with the Service's name.
     pub(crate) async fn service(&self, host: &str, target: &str) -> String {
         let response = self.get(host, target).await;
         match response.text().lines().next().and_then(|line| line.strip_prefix("Service ")) {
@@ -135,13 +135,13 @@ impl Dev {
         }
     }
 
-    /// Sends it a signal.
+    /// Sends the process a signal.
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status().expect("kill runs");
         assert!(sent.success());
     }
 
-    /// Asks it to end, as Ctrl-C and the kubelet do, and waits until it has ended.
+    /// Asks the process to stop, as Ctrl-C and the kubelet do, and waits until it has ended.
     pub(crate) fn terminate(mut self) -> ExitStatus {
         self.signal("-TERM");
         let end = Instant::now() + DEADLINE;

@@ -1,4 +1,4 @@
-//! A real nginx, Debian's package, with the frame of a configuration that ingress-nginx's template writes.
+//! A real nginx (Debian's package) with the surrounding configuration that ingress-nginx's template writes.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use fairway_testkit::{DEADLINE, Leaf};
 
-/// Where Debian has it; the search path of users has no sbin.
+/// Debian's path; users' search paths lack sbin.
 const PROGRAM: &str = "/usr/sbin/nginx";
 
 /// A running nginx. Ends when dropped.
@@ -19,14 +19,14 @@ pub(crate) struct Nginx {
 }
 
 impl Nginx {
-    /// Starts it with these `server` blocks, in which `LISTEN` stands for the ports and the certificate, and waits until it
-    /// listens. `upstream_balancer` leads to the backend.
+    /// Starts nginx with these `server` blocks, in which `LISTEN` is replaced by the ports and the certificate, and waits until it listens.
+    /// `upstream_balancer` leads to the backend.
     pub(crate) fn start(folder: &Path, servers: &str, backend: SocketAddr, leaf: &Leaf) -> Self {
         assert!(Path::new(PROGRAM).exists(), "{PROGRAM} is missing: `cargo xtask needs` installs it");
         let write = |name: &str, text: &str| fs::write(folder.join(name), text).expect("the file can be written");
         write("tls.crt", &leaf.certificate_pem());
         write("tls.key", &leaf.key_pem());
-        // Another process may take a port between its choice and its use.
+        // Another process may take a port between choosing and using it.
         for _ in 0..10 {
             let (http, https) = (free(), free());
             write("nginx.conf", &configuration(folder, servers, backend, [http, https]));
@@ -57,7 +57,7 @@ fn free() -> SocketAddr {
     listener.local_addr().expect("its address")
 }
 
-/// Waits until it listens; false if it has ended.
+/// Waits until nginx listens; false if it has ended.
 fn listens(child: &mut Child, address: SocketAddr) -> bool {
     let end = Instant::now() + DEADLINE;
     while Instant::now() < end {

@@ -25,7 +25,7 @@ pub(crate) struct Run {
     _folder: Option<TempDir>,
 }
 
-/// Flags of all roles: any port of this machine, and endpoints on it.
+/// Flags for all roles: free ports of this machine, and endpoints on it.
 const COMMON: [&str; 6] = [
     "--healthz-host=127.0.0.1",
     "--healthz-port=0",
@@ -36,7 +36,7 @@ const COMMON: [&str; 6] = [
 ];
 
 impl Run {
-    /// Starts it with the API server at this address, and without a pod: no leader election takes place, and no status is written.
+    /// Starts it with the API server at this address, and without a pod: there is no leader election, and no status is written.
     pub(crate) fn start(api: SocketAddr, args: &[&str]) -> Self {
         Self::start_as(fairway(), api, args)
     }
@@ -54,7 +54,7 @@ impl Run {
         Self::spawn(command, Some(folder))
     }
 
-    /// `fairway controller` against a fake API server, with proxies at this socket.
+    /// Starts `fairway controller` against a fake API server, with proxies at this socket.
     pub(crate) fn controller(api: SocketAddr, socket: &Path, args: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut command = fairway();
@@ -70,7 +70,7 @@ impl Run {
         Self::spawn(command, Some(folder))
     }
 
-    /// `fairway proxy` of the controller at this socket.
+    /// Starts `fairway proxy` with the controller at this socket.
     pub(crate) fn proxy(socket: &Path, args: &[&str]) -> Self {
         let mut command = fairway();
         Self::spawn(command.arg("proxy").args(COMMON).arg("--control-socket").arg(socket).args(args), None)
@@ -110,12 +110,12 @@ impl Run {
         }
     }
 
-    /// The log, as far as it was read.
+    /// The part of the log that was read.
     pub(crate) fn log(&self) -> &str {
         &self.seen
     }
 
-    /// Waits until it serves. Returns the address of plain HTTP.
+    /// Waits until it serves. Returns the address for plain HTTP.
     pub(crate) fn serving(&mut self) -> SocketAddr {
         self.serving_at("0.0.0.0")
     }
@@ -129,7 +129,7 @@ impl Run {
         SocketAddr::from(([127, 0, 0, 1], port))
     }
 
-    /// The address of health and metrics.
+    /// The address for health and metrics.
     pub(crate) fn admin(&self) -> SocketAddr {
         self.admin
     }
@@ -139,7 +139,7 @@ impl Run {
         Box::pin(async { Client::connect(self.admin).await.get("localhost", path).await.status }).await
     }
 
-    /// The body of an answer of the admin server.
+    /// The body of a response of the admin server.
     pub(crate) async fn body_of(&self, path: &str) -> String {
         Box::pin(async { Client::connect(self.admin).await.get("localhost", path).await.text() }).await
     }
@@ -148,7 +148,7 @@ impl Run {
         signal(self.child.id(), name);
     }
 
-    /// Waits until it has ended.
+    /// Waits until the process has ended.
     pub(crate) fn ended(&mut self) -> ExitStatus {
         let end = Instant::now() + DEADLINE;
         loop {

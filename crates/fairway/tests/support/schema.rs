@@ -1,8 +1,8 @@
-//! The part of JSON Schema that our schemas use; an unknown keyword fails, so that none is ignored.
+//! The part of JSON Schema that our schemas use; an unknown keyword fails, so none is ignored.
 
 use serde_json::{Map, Value};
 
-/// Checks a value; the error names the location and what was expected there.
+/// Checks a value; the error names the location and the expectation.
 pub(crate) fn validate(schema: &Value, value: &Value) -> Result<(), String> {
     Validator { root: schema }.check(schema, value, "$")
 }

@@ -1,4 +1,4 @@
-//! As much of an API server as a controller needs to begin: it lists objects, and its watches stay silent.
+//! The minimum of an API server that a controller needs to start: it lists objects, and its watches stay silent.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
@@ -10,7 +10,7 @@ use anyhow::Context;
 
 use super::config::host_of;
 
-/// A running one. Its threads end with the process.
+/// A running API server. Its threads end with the process.
 pub(super) struct Api {
     address: SocketAddr,
 }
@@ -21,7 +21,7 @@ struct Objects {
 }
 
 impl Api {
-    /// With Ingresses of one host each, all for one Service with this endpoint.
+    /// Starts it with Ingresses of one host each, all for one Service with this endpoint.
     pub(super) fn start(endpoint: SocketAddr, ingresses: usize) -> anyhow::Result<Self> {
         let mut items = String::new();
         for number in 0..ingresses {
@@ -40,14 +40,14 @@ impl Api {
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let objects = objects.clone();
-                // A connection that fails is made again by the controller.
+                // If a connection fails, the controller opens another one.
                 thread::spawn(move || objects.serve(stream));
             }
         });
         Ok(Self { address })
     }
 
-    /// How to reach it.
+    /// A kubeconfig for this API server.
     pub(super) fn kubeconfig(&self) -> String {
         let address = self.address;
         format!(
@@ -62,7 +62,7 @@ impl Objects {
     fn serve(&self, mut stream: TcpStream) -> anyhow::Result<()> {
         let mut lines = BufReader::new(stream.try_clone()?).lines();
         while let Some(first) = lines.next().transpose()? {
-            // The lines of a body are read as requests of their own, and answered too: to the controller that makes no difference.
+            // The lines of a body are read as requests of their own, and answered too: the controller doesn't care.
             while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
             let mut words = first.split(' ');
             let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());

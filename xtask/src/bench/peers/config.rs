@@ -15,7 +15,7 @@ pub(super) const LOG_FORMAT: &str = "$remote_addr - $remote_user [$time_local] \
      \"$http_user_agent\" $request_length $request_time $upstream_addr $upstream_response_length $upstream_response_time \
      $upstream_status $request_id";
 
-/// What every configuration of nginx begins with: one process, and no files outside of the folder.
+/// The start of every nginx configuration: one process, and no files outside of the folder.
 const NGINX: &str = "worker_processes 1; daemon off; master_process off; error_log stderr crit; pid FOLDER/NAME.pid;
 events { worker_connections 8192; }
 http {
@@ -30,7 +30,7 @@ const FIELDS: &str = "SET Host $host; SET X-Request-ID $request_id; SET X-Real-I
       SET X-Forwarded-For $remote_addr; SET X-Forwarded-Host $host; SET X-Forwarded-Port $server_port;
       SET X-Forwarded-Proto $scheme; SET X-Forwarded-Scheme $scheme; SET X-Scheme $scheme;";
 
-/// What the proxies forward to.
+/// The server to which the proxies forward.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Origin {
     /// nginx over HTTP/1.1.
@@ -41,12 +41,12 @@ pub(super) enum Origin {
     Grpc,
 }
 
-/// The host of one of many routes.
+/// The host of one of the routes.
 pub(super) fn host_of(number: usize) -> String {
     format!("host-{number}.bench.example")
 }
 
-/// Where everything is.
+/// Addresses and files of all programs.
 pub(super) struct Setup {
     pub(super) folder: PathBuf,
     pub(super) nginx: PathBuf,

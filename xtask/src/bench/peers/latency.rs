@@ -1,5 +1,5 @@
-//! How long requests take while a proxy has much to do, but not all that it could: at 70 % of the rate that nginx reaches at most on the
-//! same core. The load is open: a request that takes long delays none of those that follow (`xtask/peers/load.go`).
+//! Request latency while a proxy is busy but not saturated: at 70 % of the highest rate that nginx reaches on the same core. The load is
+//! open: a slow request doesn't delay those that follow (`xtask/peers/load.go`).
 
 use std::process::{Command, Stdio};
 
@@ -13,10 +13,10 @@ use crate::serving::{Program, wait_for};
 use crate::shell;
 use crate::workspace::Workspace;
 
-/// The part of nginx's highest rate.
+/// The fraction of nginx's highest rate.
 const PART: f64 = 0.7;
 
-/// Measures, and returns the lines of a table.
+/// Measures, and returns the table's lines.
 pub(super) fn measure(bench: &Bench<'_>, workspace: &Workspace) -> anyhow::Result<Vec<String>> {
     let (setup, seconds) = (&bench.setup, bench.options.seconds);
     let _origin = bench.origin(Origin::Plain, LOAD)?;

@@ -1,4 +1,4 @@
-//! The programs that send requests.
+//! The programs that generate load.
 
 use std::path::Path;
 
@@ -11,11 +11,11 @@ use crate::shell;
 /// The kinds of load.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Load {
-    /// wrk: [`CONNECTIONS`] kept ones of HTTP/1.1, one request after the other on each.
+    /// wrk: [`CONNECTIONS`] persistent HTTP/1.1 connections, one request after another on each.
     Http1 { tls: bool, path: &'static str, field: &'static str },
-    /// h2load: 8 connections of HTTP/2 with 8 streams each; a call is a unary one of gRPC, with a message of 100 bytes in the response.
+    /// h2load: 8 HTTP/2 connections with 8 streams each; a call is a unary gRPC one, with a message of 100 bytes in the response.
     Http2 { tls: bool, call: bool },
-    /// openssl: one connection after the other, with a request each.
+    /// openssl: one connection after another, with one request each.
     Handshake { resumed: bool },
 }
 
@@ -44,7 +44,7 @@ impl Load {
     /// Sends requests for some seconds. Returns how many were answered.
     ///
     /// # Errors
-    /// If one was answered with an error.
+    /// If any response is an error.
     pub(super) fn run(self, setup: &Setup, seconds: u64) -> anyhow::Result<u64> {
         self.run_on(LOAD, CONNECTIONS, setup, seconds)
     }
@@ -96,7 +96,7 @@ impl Load {
     }
 }
 
-/// The last number before a text. The last one, since openssl prints two, and the second one counts whole seconds.
+/// The last number before a text: openssl prints two, and the second one counts whole seconds.
 pub(super) fn number_before(printed: &str, text: &str) -> anyhow::Result<u64> {
     let before = printed.rsplit_once(text).map(|(before, _)| before);
     let word = before.and_then(|before| before.rsplit(|byte: char| !byte.is_ascii_digit()).next());

@@ -1,5 +1,5 @@
 //! Resident memory with many routes and idle connections: of nginx, of `fairway proxy`, and of the `fairway controller` beside it, which
-//! has the objects from an API server that never changes any (the module `api`).
+//! gets the objects from an API server without changes (the module `api`).
 
 use std::fs;
 use std::io::{Read, Write};
@@ -19,13 +19,13 @@ use crate::workspace::Workspace;
 /// Each has a host of its own.
 const ROUTES: usize = 5000;
 
-/// Each has had a response.
+/// Each has received a response.
 const CONNECTIONS: usize = 1000;
 
-/// How long the memory has to stay the same.
+/// How long the memory must stay the same.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// Measures, and returns the lines of a table.
+/// Measures, and returns the table's lines.
 pub(super) fn measure(bench: &Bench<'_>, workspace: &Workspace) -> anyhow::Result<Vec<String>> {
     let setup = &bench.setup;
     let _origin = bench.origin(Origin::Plain, LOAD)?;
@@ -71,7 +71,7 @@ pub(super) fn measure(bench: &Bench<'_>, workspace: &Workspace) -> anyhow::Resul
     Ok(lines)
 }
 
-/// Measures once the last route is served, and once there are idle connections.
+/// Measures once the last route is served, and again once there are idle connections.
 fn with_connections<T>(to: SocketAddr, measure: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<[T; 2]> {
     wait_for(to, START)?;
     let begin = Instant::now();
@@ -86,14 +86,14 @@ fn with_connections<T>(to: SocketAddr, measure: impl Fn() -> anyhow::Result<T>) 
     Ok([before, after])
 }
 
-/// A connection that has had a response.
+/// A connection that has received a response.
 fn ask(to: SocketAddr, route: usize) -> anyhow::Result<TcpStream> {
     let mut stream = TcpStream::connect(to).context("connecting")?;
     stream.set_read_timeout(Some(START))?;
     stream.write_all(format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", host_of(route)).as_bytes())?;
     let mut answer = Vec::new();
     let mut room = [0; 4096];
-    // So the body of the origin ends.
+    // The end of the origin's body.
     while !answer.ends_with(b"end\n") {
         let count = stream.read(&mut room)?;
         ensure!(count > 0, "the connection was closed");

@@ -1,5 +1,5 @@
-//! What a request costs where controller and proxy are two processes that a Unix socket joins (`mode: pair`), beside one process of both (`mode:
-//! single`): the processor time of all processes counts. The objects come from an API server that never changes any (the module `api`).
+//! Processor time per request, over all processes, with controller and proxy as two processes joined by a Unix socket (`mode: pair`) and as
+//! one (`mode: single`). The objects come from an API server without changes (the module `api`).
 
 use std::fs;
 use std::process::Command;
@@ -19,7 +19,7 @@ const ROUTES: usize = 100;
 /// One of them (`config::host_of`).
 const HOST: &str = "Host: host-0.bench.example";
 
-/// Measures, and returns the lines of a table.
+/// Measures, and returns the table's lines.
 pub(super) fn measure(bench: &Bench<'_>, workspace: &Workspace) -> anyhow::Result<Vec<String>> {
     let setup = &bench.setup;
     let _origin = bench.origin(Origin::Plain, LOAD)?;
@@ -48,7 +48,7 @@ pub(super) fn measure(bench: &Bench<'_>, workspace: &Workspace) -> anyhow::Resul
     let sides: [(&str, &[&str]); 2] = [("single", &["run"]), ("pair", &["controller", "proxy"])];
     let mut costs: [Vec<Cost>; 2] = Default::default();
     for round in 0..bench.options.rounds {
-        // Which one is first changes: on a busy machine, the second one may be luckier every time.
+        // The order alternates: on a busy machine, the second side may be luckier every time.
         for side in [round % 2, 1 - round % 2] {
             let (name, roles) = sides[side];
             workspace.console.progress(&format!("pair round {}: {name}", round + 1));

@@ -1,4 +1,4 @@
-//! What is compared: a load, what answers behind the proxies, and how each proxy is told to do the same work.
+//! The scenarios: a load, the servers behind the proxies, and how each proxy is configured to do the same work.
 
 use std::fmt::Write as _;
 
@@ -11,9 +11,9 @@ pub(super) struct Scenario {
     pub(super) name: &'static str,
     pub(super) load: Load,
     pub(super) origin: Origin,
-    /// Whether every proxy writes an access log, to a file, as ingress-nginx writes it.
+    /// Whether every proxy writes an access log to a file, in ingress-nginx's format.
     pub(super) log: bool,
-    /// The first one is what the others are compared with.
+    /// The others are compared with the first one.
     pub(super) sides: &'static [Side],
 }
 
@@ -27,15 +27,15 @@ pub(super) struct Side {
 #[derive(Debug)]
 pub(super) enum Proxy {
     Fairway {
-        /// What leads to the Services, as YAML documents.
+        /// The objects that lead to the Services, as YAML documents.
         objects: fn() -> String,
-        /// Of the ConfigMap, as members of a YAML map.
+        /// ConfigMap entries, as members of a YAML map.
         settings: &'static str,
     },
     Nginx {
         /// Directives of the `http` block.
         http: fn(&Setup) -> String,
-        /// Directives of the location, besides those that set the fields that Fairway sets.
+        /// Directives of the location, besides those for the fields that Fairway sets.
         location: fn() -> String,
     },
     Envoy,
@@ -217,7 +217,7 @@ const fn authenticated(name: &'static str, kept: bool) -> Scenario {
 
 const AUTH_URL: &str = "nginx.ingress.kubernetes.io/auth-url: http://auth.bench.svc.cluster.local/allowed";
 
-/// A route with two filters that edit fields, and two backends with weights.
+/// A route with two filters that edit fields, and two weighted backends.
 const HTTP_ROUTE: &str = "---
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
@@ -239,7 +239,7 @@ spec:
     backendRefs: [{name: app, port: 80, weight: 70}, {name: other, port: 80, weight: 30}]
 ";
 
-/// Ten filters of a route.
+/// Ten filters for a route.
 fn filters() -> String {
     r#"nginx.ingress.kubernetes.io/enable-cors: "true",
        nginx.ingress.kubernetes.io/whitelist-source-range: "127.0.0.0/8,10.0.0.0/8",
@@ -254,7 +254,7 @@ fn filters() -> String {
         .to_owned()
 }
 
-/// 1,000 networks, of which the last one has the client.
+/// 1,000 networks, of which the last one contains the client.
 fn networks(each: impl Fn(String) -> String) -> String {
     (0..999)
         .map(|at| each(format!("10.{}.{}.0/24", at / 250, at % 250)))

@@ -1,6 +1,6 @@
-//! What a request costs with two workers, beside one: they share nothing that is written for each request, so it should be the same. A
-//! proxy of two workers fills both cores of a small machine, where load and backend need their part, so requests per second of a core can't be
-//! seen there; the processor time of a request can. All programs may run on both cores, with one worker as with two.
+//! The cost of a request with two workers, compared with one: they share nothing that is written for each request, so it should be the
+//! same. A proxy with two workers fills both cores of a small machine, where load and backend need their part, so requests per second and
+//! core can't show that; the processor time of a request can. All programs may run on both cores, with one worker and with two.
 
 use std::process::Stdio;
 
@@ -13,7 +13,7 @@ use crate::workspace::Workspace;
 
 const BOTH: &str = "0,1";
 
-/// Measures, and returns the lines of a table.
+/// Measures, and returns the table's lines.
 pub(super) fn measure(bench: &Bench<'_>, workspace: &Workspace) -> anyhow::Result<Vec<String>> {
     let setup = &bench.setup;
     let _origin = bench.origin(Origin::Plain, BOTH)?;
