@@ -1,4 +1,4 @@
-//! What 10,000 Ingresses of one host each cost: the first translation, and then one change of each kind.
+//! The cost of 10,000 Ingresses of one host each: the first translation, and then one change of each kind.
 //!
 //! `cargo bench -p fairway-translate`. Times are wall clock and noisy; look at their order of magnitude.
 
@@ -35,7 +35,7 @@ fn main() {
     }
 }
 
-/// Resident memory in KiB, of objects and translation together; 0 where that can't be read.
+/// Resident memory in KiB, of objects and translation together; 0 if it can't be read.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

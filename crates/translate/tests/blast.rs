@@ -1,5 +1,6 @@
-//! Whatever one tenant does to its objects, valid or not, changes nothing of others: what a controller sends of their hosts, backends,
-//! endpoints, certificates and listeners is the same bytes as without that tenant, in the same step, and so are their statuses and findings.
+//! Whatever one tenant does to its objects, valid or not, changes nothing for others: their hosts, backends, endpoints, certificates and
+//! listeners, as a controller sends them, have the same bytes as without that tenant, in the same step, and so have their statuses and
+//! findings.
 //!
 //! Two translations get the same changes of two tenants. One of them also gets those of a third.
 
@@ -21,7 +22,7 @@ use self::objects::{Tenant, of_operator, text_of};
 
 const NOW: i64 = 1_767_225_600;
 
-/// The tenants to whom nothing may happen, and the one that does things.
+/// The tenants that must not be affected, and the one that acts.
 const X: Tenant = Tenant { namespace: "x", reach: &["x"], claims: &["x"], any_host: false, born: (0, 5), leaves: true };
 const Y: Tenant = Tenant { namespace: "y", reach: &["y"], claims: &["y"], ..X };
 const M: Tenant =
@@ -31,7 +32,7 @@ fn options() -> Options {
     Options { ssl_passthrough: true, configmap: Some(("infra".into(), "global".into())), ..Options::default() }
 }
 
-/// Some hundreds of cases, the same each time; `PROPTEST_CASES` is another number, of others each time.
+/// Some hundreds of cases, the same each time; `PROPTEST_CASES` sets another number, with different cases each time.
 fn config(cases: u32) -> ProptestConfig {
     let usual = ProptestConfig::default();
     if std::env::var_os("PROPTEST_CASES").is_some() {
@@ -41,7 +42,7 @@ fn config(cases: u32) -> ProptestConfig {
     }
 }
 
-/// What happens at once: changes of others, and of the one tenant.
+/// Simultaneous changes, of others and of the one tenant.
 #[derive(Clone)]
 struct Step {
     others: Vec<Change>,
@@ -50,7 +51,7 @@ struct Step {
     before: bool,
 }
 
-/// The first step has all that others begin with. `many` is how much the one tenant does in each of the others.
+/// The first step has everything that others begin with. `many` is the number of changes of the one tenant in each further step.
 fn steps(x: Tenant, y: Tenant, m: Tenant, many: Range<usize>) -> impl Strategy<Value = Vec<Step>> {
     let change = move || prop_oneof![x.change(), y.change()];
     let first = (prop::collection::vec(change(), 8..24), Just(m.beginning())).prop_map(move |(others, theirs)| {
@@ -92,18 +93,18 @@ impl Worlds {
     }
 }
 
-/// The resources of a snapshot, as they are sent, that are of the other tenants or of all.
+/// The resources of a snapshot, as they are sent, that belong to the other tenants or to all.
 fn of_others(snapshot: &Snapshot) -> BTreeMap<String, String> {
     let all = fairway_channel::bodies(snapshot).expect("every resource can be written");
     let texts = all.into_iter().map(|(name, body)| (name, String::from_utf8(body).expect("JSON")));
     texts.filter(|(name, _)| !is_theirs(name)).collect()
 }
 
-/// Whether a resource, by its name, is of the one tenant.
+/// Whether a resource, by its name, belongs to the one tenant.
 fn is_theirs(name: &str) -> bool {
     let Some((kind, name)) = name.split_once('/') else { return false };
     match kind {
-        // The host for any name is nobody's.
+        // The host for any name belongs to none of the tenants and isn't compared.
         "host" => {
             let (_, pattern) = name.split_once(' ').expect("a table and a pattern");
             !["x.example", "x\\.example", "y.example", "y\\.example"].iter().any(|others| pattern.contains(others))
@@ -112,7 +113,7 @@ fn is_theirs(name: &str) -> bool {
     }
 }
 
-/// What of `with` differs from `without`, where nothing may.
+/// The differences of `with` from `without`; there must be none.
 fn differences(without: &Snapshot, with: &Snapshot) -> Vec<String> {
     let (without, with) = (of_others(without), of_others(with));
     let mut told = Vec::new();
@@ -122,7 +123,7 @@ fn differences(without: &Snapshot, with: &Snapshot) -> Vec<String> {
             other => told.push(format!("{name}: {body}\nis {other:?}")),
         }
     }
-    // The one tenant may refer to Services and Secrets of others, and has ports of its own; but it has no host of theirs.
+    // The one tenant may refer to Services and Secrets of others and has ports of its own, but no host of theirs.
     let added = with.keys().filter(|name| name.starts_with("host/") && !without.contains_key(*name));
     told.extend(added.map(|name| format!("{name}: added")));
     told
@@ -132,7 +133,8 @@ fn is_of_others(key: &ObjectKey) -> bool {
     ["x", "y"].contains(&&*key.namespace)
 }
 
-/// What translations tell about the objects of others. A policy of a Service, and an XBackend, name the Gateways of all who may use it.
+/// The status and findings of the objects of others. Policies of Services, and XBackends, are left out: they name the Gateways of all
+/// tenants that may use them.
 fn told(of: &Translator) -> BTreeMap<ObjectKey, String> {
     let objects = of.objects().iter().map(|(key, _)| key).filter(|key| is_of_others(key));
     let objects = objects
@@ -144,13 +146,13 @@ fn told(of: &Translator) -> BTreeMap<ObjectKey, String> {
     told.collect()
 }
 
-/// What an Ingress or route says about a host stays, whoever claims the host later: its paths, and what it says about the host as a whole. What
-/// it leaves open, another may say.
+/// What an Ingress or route says about a host stays in effect, whoever claims the host later: its paths, and its settings for the host as a
+/// whole. What it leaves open may be decided by another.
 fn lost(before: &Host, after: &Host) -> Vec<String> {
     let all = |host: &Host| {
         let routes = host.tiers().flat_map(|host| host.routes().iter().cloned());
         let routes = routes.filter(|route| *route.origin.namespace == *"x");
-        // The paths of a host are patterns as soon as one of them is, and this is none.
+        // The paths of a host become patterns as soon as one of them is a pattern, and this path isn't a valid one.
         let is_broken = |route: &Route| &*route.rule == "/y(";
         routes
             .filter(|route| !route.origin.section.is_empty() && !adds_slash(route) && !is_broken(route))
@@ -158,7 +160,7 @@ fn lost(before: &Host, after: &Host) -> Vec<String> {
     };
     let filters =
         |route: &Route| route.filters.iter().filter(|filter| !is_of_host(filter)).cloned().collect::<Vec<_>>();
-    // Nothing that is refused is less restricted than before.
+    // A route that refuses is never less restricted than before.
     let refuses = |route: &Route| route.filters.iter().any(|filter| matches!(filter, Filter::Refuse(_)));
     let now = all(after);
     let stays = |route: &&Route| {
@@ -180,7 +182,7 @@ fn lost(before: &Host, after: &Host) -> Vec<String> {
             json!(host.listener()),
         ]
     };
-    // Who names a host comes before the redirect from a name with or without `www.`.
+    // An Ingress or route that names a host comes before the redirect from a name with or without `www.`.
     let is_sibling = |route: &Route| matches!(&route.action, Action::Redirect(redirect) if matches!(redirect.location, Location::OtherHost(_)));
     if before.routes().iter().all(is_sibling) {
         return lost;
@@ -191,13 +193,13 @@ fn lost(before: &Host, after: &Host) -> Vec<String> {
     lost
 }
 
-/// Whether a filter comes from what the whole host has in common, and the first that says something about it decides, as with ingress-nginx:
-/// whether it has TLS, and the snippet of the server.
+/// Whether a filter comes from settings that the whole host has in common and that the first object that has them decides, as in
+/// ingress-nginx: whether the host has TLS, and the snippet of the server.
 fn is_of_host(filter: &Filter) -> bool {
     matches!(filter, Filter::HttpsRedirect(_) | Filter::Snippet(_))
 }
 
-/// The redirect from a path without its slash, which another may have as a path.
+/// The redirect from a path without its slash, which another object may have as a path.
 fn adds_slash(route: &Route) -> bool {
     matches!(&route.action, Action::Redirect(redirect) if redirect.location == Location::AppendSlash)
 }
@@ -221,7 +223,7 @@ proptest! {
         prop_assert_eq!(fairway_channel::carried(with), Ok(with.clone()), "in another process");
     }
 
-    /// However much of one tenant is still waiting.
+    /// Even while much of one tenant's work is still waiting.
     #[test]
     fn no_change_waits_for_those_of_another_tenant(steps in steps(X, Y, M, 4..24)) {
         let Worlds { mut without, with } = Worlds::new();
@@ -247,7 +249,7 @@ proptest! {
         }
     }
 
-    /// Who claims a host first has it: what is older stays. And nobody else notices, whoever was first.
+    /// The oldest claim to a host stays, and other tenants are never affected, whichever was first.
     #[test]
     fn what_claims_the_hosts_of_others_later_takes_nothing_from_them(
         (older, steps) in any::<bool>().prop_flat_map(|older| {

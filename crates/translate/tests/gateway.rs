@@ -1,4 +1,4 @@
-//! The Gateway API, kept up to date, equals a translation anew after any sequence of changes.
+//! The Gateway API, kept up to date, equals a new translation after any sequence of changes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -84,7 +84,7 @@ fn route() -> impl Strategy<Value = Object> {
     )
         .prop_map(|((namespace, name, created, kind), hosts, parents, rules)| {
             let metadata = metadata(namespace, format!("r{name}"), created);
-            // The rules of the others have backends only.
+            // The other kinds have rules with backends only.
             let plain: Vec<_> =
                 rules.iter().flatten().map(|rule: &Value| json!({"backendRefs": rule["backendRefs"]})).collect();
             let stream = json!({"metadata": metadata, "spec": {"parentRefs": parents, "rules": plain}});
@@ -251,7 +251,7 @@ fn other() -> impl Strategy<Value = Object> {
                 "spec": {"ingressClassName": "nginx", "rules": [{"host": HOSTS[host], "http": {"paths": paths}}]},
             }))
         });
-    // What was made for a Gateway, or looks like it.
+    // Services that were created for a Gateway, or look so.
     let made = (0..2usize, 0..2u32, 20000..20003u32, any::<bool>()).prop_map(|(namespace, name, port, address)| {
         let ingress = if address { json!([{"ip": "192.0.2.1"}]) } else { json!([]) };
         read::<Service>(json!({
@@ -347,7 +347,8 @@ fn begin() -> Vec<Change> {
     classes.map(Change::Upsert).into()
 }
 
-/// The pods of an XBackend follow the slices of the Service that is made for it, whichever comes first, and however often it is made anew.
+/// The pods of an XBackend follow the slices of the Service that is created for it, whichever comes first, and however often it is created
+/// anew.
 #[test]
 fn the_pods_of_an_xbackend_are_those_of_the_service_that_is_made_for_it() {
     let options = Options { gateway_address: GatewayAddressing::Asked, ..Options::default() };
@@ -394,7 +395,7 @@ fn the_pods_of_an_xbackend_are_those_of_the_service_that_is_made_for_it() {
     assert_eq!(apply(vec![there]).0, [], "it is as it should be");
     assert!(apply(vec![slice(first, "10.2.0.1")]).1.contains("10.2.0.1:8080"));
     assert!(apply(vec![slice(first, "10.2.0.2")]).1.contains("10.2.0.2:8080"));
-    // Another one of the same name has other pods.
+    // Another XBackend of the same name has other pods.
     let (made, found) = apply(vec![xbackend("2", pods())]);
     let [(second, Make::Apply(service))] = &made[..] else { panic!("{made:?}") };
     assert_ne!(first, second);
@@ -403,7 +404,7 @@ fn the_pods_of_an_xbackend_are_those_of_the_service_that_is_made_for_it() {
     assert_eq!(apply(vec![slice(second, "10.2.0.4")]).1, "Addresses([])", "its Service is not there");
     let there = Change::Upsert(read::<Service>(Value::clone(service)));
     assert!(apply(vec![there]).1.contains("10.2.0.4:8080"));
-    // One that is about a host has none.
+    // An XBackend for a host has none.
     let host =
         json!({"type": "ExternalHostname", "externalHostname": {"hostname": "api.example"}, "port": {"number": 8080}});
     let back = xbackend("1", host);
@@ -463,7 +464,7 @@ proptest! {
         }
     }
 
-    /// A policy, whatever is wrong with it, changes only the routes that it is for.
+    /// A policy, whatever is wrong with it, changes only its target routes.
     #[test]
     fn a_policy_changes_only_its_own_targets(
         before in prop::collection::vec(change(), 1..24),
@@ -481,7 +482,7 @@ proptest! {
         let named = |kind: &str, name: &str| {
             policy.spec.target_refs.iter().any(|target| target.kind.0 == kind && target.name.0 == name)
         };
-        // The Gateway of a table is not named there, so a policy for one may change any route of its port.
+        // The Gateway of a table is not named in origins, so a policy for one may change any route of its port.
         let may_change = |origin: &fairway_model::Origin| {
             &*origin.kind != "Ingress"
                 && (policy.spec.target_refs.iter().any(|target| target.kind.0 == "Gateway")

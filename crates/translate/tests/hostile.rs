@@ -1,4 +1,4 @@
-//! Users may write anything. It causes no panic, and a fault of one object changes nothing of another.
+//! Users may write anything. No text causes a panic, and a fault of one object changes nothing of another.
 
 use std::sync::Arc;
 

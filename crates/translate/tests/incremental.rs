@@ -1,4 +1,4 @@
-//! A translation that is kept up to date equals a full one, after any sequence of changes.
+//! A translation that is kept up to date equals a full one after any sequence of changes.
 //!
 //! A full translation can't know the last good version of an object whose newest version is unacceptable. The test keeps these
 //! versions itself, by the documented rule, and passes them to the full translation.
@@ -244,8 +244,8 @@ fn change() -> impl Strategy<Value = Change> {
         .prop_map(|(object, remove)| if remove { Change::Remove(object.key()) } else { Change::Upsert(object) })
 }
 
-/// A change whose result doesn't depend on the state before it: no refused version, no end of an object that stays in effect, no age
-/// by order of arrival.
+/// A change whose result doesn't depend on the previous state: no refused version, no removal of an object that stays in effect, no age by
+/// order of arrival.
 fn sound_change() -> impl Strategy<Value = Change> {
     let sound = |change: &Change| match change {
         Change::Upsert(Object::Ingress(ingress)) => {
@@ -254,7 +254,7 @@ fn sound_change() -> impl Strategy<Value = Change> {
         }
         Change::Upsert(Object::Secret(secret)) => secret.data.as_ref() != Some(&SECRETS[2]),
         Change::Upsert(Object::ConfigMap(map)) => {
-            // Neither a risk level nor a list of words, which could refuse a version.
+            // It sets neither a risk level nor a list of words, which could refuse a version.
             !map.data.as_ref().is_some_and(|data| data.keys().any(|key| key.starts_with("annotation")))
         }
         Change::Upsert(_) => true,
@@ -263,7 +263,7 @@ fn sound_change() -> impl Strategy<Value = Change> {
     change().prop_filter("sound", sound)
 }
 
-/// The current objects, and the last good versions of those that aren't good.
+/// The current objects, and the last good versions of those that are not good now.
 #[derive(Default)]
 struct Record {
     objects: Objects,
@@ -306,7 +306,7 @@ impl Record {
                     }
                     _ => out.push(object.clone()),
                 },
-                // Those of TCP and UDP services are in effect only while they exist.
+                // The ConfigMaps of TCP and UDP services are in effect only while they exist.
                 Object::ConfigMap(_) if ["tcp", "udp"].contains(&&*object.key().name) => out.push(object.clone()),
                 Object::Secret(_) | Object::ConfigMap(_) => {}
                 _ => out.push(object.clone()),
@@ -418,7 +418,7 @@ proptest! {
             prop_assert_eq!(&published, &anew.snapshot);
             prop_assert_eq!(fairway_channel::carried(&published), Ok(published.clone()), "in another process");
             prop_assert_eq!(&served, &anew.served);
-            // Only good objects: then all findings are the same too.
+            // If all objects are good, all findings are the same too.
             let all_good = record.objects.iter().filter(|(key, _)| translator.wants(key)).count() == effective.len()
                 && effective.iter().all(|(key, object)| record.objects.get(key) == Some(object));
             if all_good {

@@ -1,8 +1,8 @@
-//! What people set in public: 837 objects with annotations of ingress-nginx, from 40 repositories, in 236 distinct sets. Each set becomes an
-//! Ingress with plausible values, and the share of objects that get all they ask for must not fall.
+//! Annotations that people set in public: 837 objects with annotations of ingress-nginx, from 40 repositories, in 236 distinct sets. Each
+//! set becomes an Ingress with plausible values, and the share of objects that get everything they ask for must not fall.
 //!
-//! `usage/sets.tsv` has a set in each line: how many objects have it, and its annotations. Values that name something are given by their kind,
-//! in angle brackets. `cargo test --test usage -- --nocapture` prints what is missing, by objects.
+//! `usage/sets.tsv` has a set in each line: how many objects have it, and its annotations. Values that name something are given by their
+//! kind, in angle brackets. `cargo test --test usage -- --nocapture` prints the missing names, by number of objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -23,7 +23,7 @@ const PREFIX: &str = "nginx.ingress.kubernetes.io";
 
 const SETS: &str = include_str!("usage/sets.tsv");
 
-/// The least number of these objects that get all they ask for. It rises as features are added.
+/// The minimum number of these objects that get everything they ask for. It rises as features are added.
 const SERVED: u32 = 833;
 
 struct Set {
@@ -44,7 +44,7 @@ fn sets() -> Vec<Set> {
     SETS.lines().map(set).collect()
 }
 
-/// A value of the kind that a set has.
+/// A value of the kind that a set names.
 fn plausible(name: &str, value: &str) -> String {
     let Some(kind) = value.strip_prefix('<').and_then(|value| value.strip_suffix('>')) else { return value.to_owned() };
     let text = match (name, kind) {
@@ -138,7 +138,7 @@ fn object(value: Value) -> Object {
     }
 }
 
-/// A Secret with a CA and a password file: all that the sets refer to.
+/// A Secret with a CA and a password file, which is all that the sets refer to.
 fn secret(name: &str, key: &str, text: &str) -> Object {
     let mut secret = Secret::default();
     secret.metadata.namespace = Some("shop".into());
@@ -165,7 +165,7 @@ fn ingress(number: usize, set: &Set) -> Value {
         "/"
     };
     let host = format!("h{number}.example");
-    // An alternative needs the Ingress that it is the alternative of.
+    // A canary needs the Ingress to which it is the alternative.
     let host = if set.annotations.contains_key("canary") { "canary.example".to_owned() } else { host };
     json!({
         "kind": "Ingress", "apiVersion": "networking.k8s.io/v1",
@@ -231,7 +231,7 @@ fn what_people_set_is_served() {
             set.annotations.iter().map(|(name, value)| (format!("{PREFIX}/{name}"), value.clone())).collect(),
         );
         let annotations = Annotations::new(&origin, PREFIX, &prefixed);
-        // Names that ingress-nginx doesn't know either ask for nothing.
+        // Names that ingress-nginx doesn't know ask for nothing either.
         let lost = set.annotations.iter().filter(|(name, value)| {
             let verdict = spec(name).map(|spec| spec.verdict_of(value, &annotations, &rules));
             matches!(verdict, Some(Verdict::NotYet(_) | Verdict::Refused { .. }))

@@ -1,7 +1,8 @@
-//! The kinds of the Gateway API that are read (`gateway.networking.k8s.io/v1`, version 1.7, and of its experimental channel what is built), as plain data.
+//! The kinds of the Gateway API that are read (`gateway.networking.k8s.io/v1`, version 1.7, and the built part of its experimental
+//! channel), as plain data.
 //!
-//! They have every field of the standard channel, so that `check` knows a misspelt one, and also those of parts that are not built
-//! yet. A status is not read here. The defaults are those of the CRDs.
+//! They have every field of the standard channel, including those of parts that are not built yet, so that `check` recognises a misspelt
+//! one. A status is not read here. The defaults are those of the CRDs.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::{ClusterResourceScope, Metadata, NamespaceResourceScope, Resource};
@@ -25,13 +26,13 @@ macro_rules! kind {
             /// What it asks for.
             #[serde(default)]
             pub spec: $spec,
-            /// `apiVersion` and `kind` of the text, which say nothing new.
+            /// `apiVersion` and `kind` of the text, which add no information.
             #[serde(default, rename = "apiVersion", skip_serializing)]
             pub api_version: Option<String>,
             /// See [`api_version`](Self::api_version).
             #[serde(default, skip_serializing)]
             pub kind: Option<String>,
-            /// Whatever controllers say about it; not compared or kept.
+            /// The status that controllers write; neither compared nor kept.
             #[serde(default, skip_serializing)]
             pub status: Option<Anything>,
         }
@@ -102,7 +103,7 @@ macro_rules! record {
     )+};
 }
 
-// Below the macro, so that they can use it.
+// They come after the macro, which they use.
 mod backend;
 mod gateway;
 mod reference;
@@ -115,18 +116,18 @@ pub use self::reference::*;
 pub use self::route::*;
 pub use self::telemetry::*;
 
-/// A value that is not read. All are equal.
+/// A value that is not read. All of them are equal.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct Anything;
 
 impl<'de> Deserialize<'de> for Anything {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Not as something to ignore: a strict reader would report it as an unknown field.
+        // This doesn't use `IgnoredAny`: a strict reader would report the value as an unknown field.
         serde_json::Value::deserialize(deserializer).map(|_| Self)
     }
 }
 
-/// Whether a value is the one of a missing field.
+/// Whether a value is that of a missing field.
 fn is_empty<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

@@ -12,7 +12,7 @@ use super::place::Place;
 use super::status::Shortcoming;
 use crate::objects::{Kind, ObjectKey, Objects};
 
-/// A listener, by name and the Gateway or ListenerSet that has it.
+/// A listener, by its name and the Gateway or ListenerSet that has it.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct ListenerId {
     pub(super) holder: ObjectKey,
@@ -33,7 +33,7 @@ pub(super) struct Attachment {
 /// The precedence of a host name, first the most specific.
 pub(super) type NameRank = Reverse<(u8, usize, u8)>;
 
-/// What attaches.
+/// A route that attaches.
 #[derive(Clone, Copy)]
 pub(super) struct Attaching<'a> {
     pub(super) kind: Kind,
@@ -133,7 +133,7 @@ pub(super) fn text(pattern: &HostPattern) -> String {
     }
 }
 
-/// The names that both patterns have: the more specific pattern, if it lies within the other one.
+/// The names that both patterns have: the more specific pattern, if it lies within the other.
 pub(super) fn intersection(one: &HostPattern, other: &HostPattern) -> Option<HostPattern> {
     if is_within(one, other) {
         Some(one.clone())
@@ -144,7 +144,7 @@ pub(super) fn intersection(one: &HostPattern, other: &HostPattern) -> Option<Hos
     }
 }
 
-/// Whether all names of a pattern belong to another one.
+/// Whether all names of a pattern also belong to another one.
 pub(super) fn is_within(inner: &HostPattern, outer: &HostPattern) -> bool {
     match (inner, outer) {
         (_, HostPattern::Any) => true,

@@ -1,7 +1,7 @@
-//! BackendTLSPolicies: how the endpoints of a Service are spoken to over TLS.
+//! BackendTLSPolicies: TLS to the endpoints of a Service.
 //!
 //! A policy that can't be applied makes its backend invalid: its share of the requests gets an error, and nothing goes there in the clear.
-//! That holds for XBackends too, which have TLS of their own: a policy for one is never applied.
+//! That holds for XBackends too, which have their own TLS: a policy for one is never applied.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::resource::certificate::authorities;
 use crate::resource::{ConfigMaps, Owner};
 
-/// Most Gateways that the status of a policy may name.
+/// The most Gateways that the status of a policy may name.
 pub(super) const ANCESTORS: usize = 16;
 
-/// TLS to a backend, or why it can't be had.
+/// TLS to a backend, or why it is impossible.
 pub(super) type PolicyTls = Result<Arc<UpstreamTls>, String>;
 
 /// All policies, by the Services and XBackends that they are for.
@@ -51,14 +51,14 @@ struct PolicyPart {
     unresolved: Option<Shortcoming>,
 }
 
-/// What a policy is for.
+/// A target of a policy.
 #[derive(Debug)]
 struct PolicyFor {
     /// Its place in the list.
     at: usize,
     /// A Service, or an XBackend.
     object: ObjectKey,
-    /// The name of a port; all ports without it.
+    /// The name of a port; `None` for all ports.
     section: Option<Arc<str>>,
 }
 
@@ -68,7 +68,7 @@ impl BackendPolicies {
         dirty.backend_policies.extend(self.config_maps.get(key).into_iter().flatten().cloned());
     }
 
-    /// Why an XBackend is not reached: a policy is for it.
+    /// Why an XBackend is not used: a policy is for it.
     pub(super) fn refuses(&self, xbackend: &ObjectKey) -> Option<String> {
         let policy = self.for_service(xbackend).next()?;
         Some(format!("{policy} is for it: {}", of_its_own(xbackend)))
@@ -79,14 +79,14 @@ impl BackendPolicies {
         self.targets.get(object).into_iter().flatten().map(RouteAge::key)
     }
 
-    /// How a port of a Service is spoken to; `None` if no policy is for it. One for the port comes before one for the whole Service.
+    /// TLS to a port of a Service; `None` if no policy is for it. A policy for the port comes before one for the whole Service.
     pub(super) fn tls(&self, service: &ObjectKey, port: Option<&str>) -> Option<&PolicyTls> {
         let port = port.filter(|name| !name.is_empty());
         let winner = port.and_then(|_| self.winner(service, port)).or_else(|| self.winner(service, None))?;
         Some(&winner.tls)
     }
 
-    /// The oldest of the policies for exactly this.
+    /// The oldest of the policies for exactly this target.
     fn winner(&self, service: &ObjectKey, section: Option<&str>) -> Option<&PolicyPart> {
         let is_for = |part: &&PolicyPart| {
             part.targets.iter().any(|target| target.object == *service && target.section.as_deref() == section)
@@ -94,7 +94,7 @@ impl BackendPolicies {
         self.for_service(service).filter_map(|key| self.policies.get(key)).find(is_for)
     }
 
-    /// Reads a policy again. Returns the Services and XBackends that it was or is for.
+    /// Reads a policy again. Returns the Services and XBackends that it was for or is for now.
     pub(super) fn read(
         &mut self,
         key: &ObjectKey,
@@ -168,8 +168,8 @@ impl BackendPolicies {
         }
     }
 
-    /// The status of a policy at the Gateways through which its Services are reached, and the findings about it. `reached` says
-    /// through which Gateways a Service is.
+    /// The status of a policy at the Gateways through which its Services are reached, and the findings about it. `reached` returns the
+    /// Gateways for a Service.
     pub(super) fn status(
         &self,
         key: &ObjectKey,
@@ -188,7 +188,7 @@ impl BackendPolicies {
         for target in &part.targets {
             let of_part = part.fault.clone().filter(|_| target.object.kind == Kind::Service);
             let fault = match self.fault_at(part, target, objects) {
-                // It is applied to nothing there, whatever else is wrong with it.
+                // A missing target decides, whatever else is wrong with the policy: it is applied to nothing there.
                 Some(missing) if missing.reason == "TargetNotFound" => Some(missing),
                 fault => of_part.or(fault),
             };
@@ -204,7 +204,7 @@ impl BackendPolicies {
             }
             note(&mut found, reached(&target.object), fault.as_ref());
         }
-        // What only another implementation knows is for that to judge, unless the policy concerns us too.
+        // Kinds that only another implementation knows are for that one to judge, unless the policy concerns us too.
         for (at, what) in part.others.iter().filter(|_| !found.is_empty()) {
             let message = "expected a Service; the policy is not applied there".to_owned();
             complain(Severity::Warning, *at, what, message);
@@ -256,7 +256,7 @@ fn of_its_own(xbackend: &ObjectKey) -> String {
     )
 }
 
-/// Notes what is said at Gateways about one target of a policy. The first fault of all targets there is what its status has.
+/// Records the fault of one target of a policy at Gateways. The status at a Gateway has the first fault of all targets there.
 pub(super) fn note(
     found: &mut BTreeMap<ObjectKey, Option<Shortcoming>>,
     gateways: BTreeSet<ObjectKey>,
@@ -279,7 +279,8 @@ pub(super) fn ancestor(gateway: &ObjectKey) -> ParentReference {
     }
 }
 
-/// The authorities that an object names in a field, with the first reference that can't be followed. All ConfigMaps that it names are recorded.
+/// The authorities that an object names in a field, and the first reference that can't be followed. All ConfigMaps that it names are
+/// recorded.
 pub(super) fn trusted(
     key: &ObjectKey,
     validation: &BackendTlsValidation,
@@ -308,7 +309,7 @@ pub(super) fn trusted(
     (trusted, unresolved)
 }
 
-/// The authorities in the key `ca.crt` of a ConfigMap. What is gone is trusted no longer.
+/// The authorities in the key `ca.crt` of a ConfigMap. If it is deleted, they are no longer trusted.
 pub(super) fn of_config_map(key: &ObjectKey, objects: &Objects) -> Result<Arc<[Authority]>, String> {
     let Some(Object::ConfigMap(map)) = objects.get(key) else {
         return Err(format!("there is no ConfigMap {}/{}", key.namespace, key.name));
@@ -318,10 +319,10 @@ pub(super) fn of_config_map(key: &ObjectKey, objects: &Objects) -> Result<Arc<[A
     authorities(text.as_bytes()).map_err(|why| named(&why))
 }
 
-/// TLS as that field says.
+/// The TLS that the field describes.
 ///
 /// # Errors
-/// Why it can't be had.
+/// Why it is impossible.
 pub(super) fn built(
     validation: &BackendTlsValidation,
     field: &str,
@@ -363,13 +364,13 @@ pub(super) fn built(
     Ok(UpstreamTls { name: Some(name.as_str().into()), sni: true, trust, alternative_names, ..UpstreamTls::default() })
 }
 
-/// The same TLS with a certificate of the proxy's own, for endpoints that ask for one. An XBackend may have one of its own.
+/// The same TLS with a certificate of the proxy's own, for endpoints that request one. An XBackend may have its own.
 pub(super) fn showing(tls: &UpstreamTls, certificate: &CertificateName) -> Arc<UpstreamTls> {
     let own = tls.client_certificate.clone().unwrap_or_else(|| certificate.clone());
     Arc::new(UpstreamTls { client_certificate: Some(own), ..tls.clone() })
 }
 
-/// Takes a value out of a list of values.
+/// Removes a value from a set of values.
 pub(super) fn remove<K: Ord, V: Ord>(of: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {
     if let Some(values) = of.get_mut(key) {
         values.remove(value);

@@ -1,4 +1,4 @@
-//! TLS of a whole Gateway: the client certificates that its HTTPS listeners ask for, and the one that it shows to backends.
+//! TLS of a whole Gateway: the client certificates that its HTTPS listeners demand, and the certificate that it presents to backends.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use super::grant;
 use super::status::Shortcoming;
 use crate::objects::{Kind, ObjectKey, Objects};
 
-/// What the HTTPS listeners on a port ask clients for.
+/// What the HTTPS listeners on a port demand of clients.
 #[derive(Default)]
 pub(super) struct Frontend {
     pub(super) auth: Option<Arc<ClientAuth>>,
     /// The first reference that can't be followed.
     pub(super) unresolved: Option<Shortcoming>,
-    /// Why no client can be let in; `auth` refuses all of them then.
+    /// Why no client can be admitted; `auth` then refuses all of them.
     pub(super) fault: Option<Shortcoming>,
 }
 
-/// Reads what the listeners on a port ask for.
+/// Reads what the listeners on a port demand.
 pub(super) fn frontend(gateway: &Gateway, port: i32, objects: &Objects) -> Frontend {
     let mut read = Frontend::default();
     let Some((field, validation)) = validation(gateway, port) else { return read };
@@ -54,7 +54,7 @@ pub(super) fn frontend(gateway: &Gateway, port: i32, objects: &Objects) -> Front
         let message = format!("{field}: no certificate of an authority can be used, so no client could be let in");
         read.fault = Some(Shortcoming::new("NoValidCACertificate", message));
     }
-    // Without an authority no certificate is good.
+    // Without an authority no certificate is valid.
     let mode = if authorities.is_empty() { ClientAuthMode::Required } else { mode };
     read.auth = Some(Arc::new(ClientAuth {
         mode,
@@ -69,20 +69,20 @@ pub(super) fn frontend(gateway: &Gateway, port: i32, objects: &Objects) -> Front
     read
 }
 
-/// Whether clients without a good certificate are let in on some port.
+/// Whether clients without a valid certificate are admitted on some port.
 pub(super) fn is_insecure(gateway: &Gateway) -> bool {
     let is_insecure =
         |(_, validation): (String, &FrontendValidation)| validation.mode.as_deref() == Some("AllowInsecureFallback");
     all(gateway).into_iter().any(is_insecure)
 }
 
-/// The ConfigMaps that a Gateway names, and may.
+/// The ConfigMaps that a Gateway names and may refer to.
 pub(super) fn config_maps(gateway: &Gateway, objects: &Objects) -> BTreeSet<ObjectKey> {
     let references = all(gateway).into_iter().flat_map(|(_, validation)| &validation.ca_certificate_refs);
     references.filter_map(|one| config_map(gateway, one, objects).ok()).collect()
 }
 
-/// The Secret with the certificate that is shown to backends.
+/// The Secret with the certificate to present to backends.
 pub(super) fn client_certificate(gateway: &Gateway, objects: &Objects) -> Option<Result<ObjectKey, Shortcoming>> {
     let reference = gateway.spec.tls.as_ref()?.backend.as_ref()?.client_certificate_ref.as_ref()?;
     let field = "spec.tls.backend.clientCertificateRef";
@@ -107,7 +107,7 @@ pub(super) fn client_certificate(gateway: &Gateway, objects: &Objects) -> Option
     })
 }
 
-/// What counts on a port, and where it is written: what is said for the port replaces what is said for all.
+/// The validation for a port, and its field: an entry for the port replaces the default for all ports.
 fn validation(gateway: &Gateway, port: i32) -> Option<(String, &FrontendValidation)> {
     let frontend = gateway.spec.tls.as_ref()?.frontend.as_ref()?;
     match frontend.per_port.iter().position(|one| one.port == port) {
@@ -123,7 +123,7 @@ fn validation(gateway: &Gateway, port: i32) -> Option<(String, &FrontendValidati
 
 fn all(gateway: &Gateway) -> Vec<(String, &FrontendValidation)> {
     let ports = gateway.spec.tls.iter().flat_map(|tls| &tls.frontend).flat_map(|frontend| &frontend.per_port);
-    // No listener has port 0, so that it stands for the default.
+    // No listener has port 0, so it stands for the default.
     ports.map(|one| one.port).chain([0]).filter_map(|port| validation(gateway, port)).collect()
 }
 

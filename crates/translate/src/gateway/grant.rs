@@ -2,8 +2,8 @@
 
 use crate::engine::objects::{Kind, Object, ObjectKey, Objects};
 
-/// Whether an object of a kind and of one namespace may refer to an object in another one. Any pair of a `from` and a `to` of any grant
-/// permits it.
+/// Whether an object of this kind and namespace may refer to an object of another namespace. Any pair of a `from` and a `to` in any grant
+/// there permits it.
 pub(super) fn permits(objects: &Objects, (from_kind, from_namespace): (Kind, &str), to: &ObjectKey) -> bool {
     if *from_namespace == *to.namespace {
         return true;

@@ -1,4 +1,4 @@
-//! Listeners of Gateways: what each one asks for, and which of them can be told apart on the shared address.
+//! Listeners of Gateways: what each one asks for, and which ones can be told apart on the shared address.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,22 +28,22 @@ pub(super) struct GatewayPart {
     pub(super) age: Age,
     /// Its turn among all that have listeners.
     pub(super) turn: RouteAge,
-    /// Its own, then those of the ListenerSets that it admits.
+    /// The Gateway's own listeners, then those of the ListenerSets that it admits.
     pub(super) listeners: Vec<ListenerPart>,
     /// The ConfigMaps of the authorities of client certificates, and of its parameters.
     pub(super) config_maps: BTreeSet<ObjectKey>,
-    /// Whether clients without a good certificate are let in although one is asked for.
+    /// Whether it requests client certificates but also admits clients without a valid one.
     pub(super) is_insecure: bool,
-    /// The Secret with the certificate that is shown to backends.
+    /// The Secret with the certificate to present to backends.
     pub(super) client_certificate: Option<Result<ObjectKey, Shortcoming>>,
-    /// What it asks for if the shared address won't do.
+    /// What it asks for if it doesn't use the shared address.
     pub(super) own: Option<OwnAddress>,
     /// Why the Gateway as a whole is not accepted.
     pub(super) fault: Option<Shortcoming>,
 }
 
 impl GatewayPart {
-    /// Where one of its ports is.
+    /// The place of one of its ports.
     pub(super) fn place(&self, port: Port) -> Place {
         Place { gateway: self.own.as_ref().map(|_| self.key.clone()), port }
     }
@@ -54,8 +54,8 @@ impl GatewayPart {
     }
 }
 
-/// When a listener gets what it asks for: the younger of its Gateway and its ListenerSet counts, and within a Gateway its own come
-/// first, then those of its sets by age. So no new object takes anything from an older one.
+/// The order in which listeners get what they ask for: the age of the younger of Gateway and ListenerSet counts, and within a Gateway its
+/// own come first, then those of its sets by age. So no new object takes anything from an older one.
 pub(super) type ListenerTurn = (RouteAge, Option<RouteAge>);
 
 /// One listener.
@@ -66,7 +66,7 @@ pub(super) struct ListenerPart {
     pub(super) turn: ListenerTurn,
     pub(super) name: Arc<str>,
     pub(super) port: u16,
-    /// `None` for one that is not served.
+    /// `None` if it is not served.
     pub(super) protocol: Option<Protocol>,
     pub(super) hostname: HostPattern,
     /// The kinds of route that it takes.
@@ -74,25 +74,25 @@ pub(super) struct ListenerPart {
     pub(super) namespaces: Namespaces,
     /// The Secrets of its certificates that it may refer to.
     pub(super) secrets: Vec<ObjectKey>,
-    /// The client certificates that it asks for.
+    /// The client certificates that it demands.
     pub(super) client_auth: Option<Arc<ClientAuth>>,
-    /// Whether it has its port and name all the same, but refuses all clients: their certificates can't be verified.
+    /// Whether it keeps its port and name but refuses all clients, because their certificates can't be verified.
     pub(super) refuses_all: bool,
-    /// What keeps it from being accepted.
+    /// Why it is not accepted.
     pub(super) fault: Option<Shortcoming>,
     /// Whether that is a conflict with another listener.
     pub(super) conflicted: bool,
-    /// The first reference that can't be followed; those to Secrets as such are judged later.
+    /// The first reference that can't be followed; references to Secrets are judged later.
     pub(super) unresolved: Option<Shortcoming>,
 }
 
 impl ListenerPart {
-    /// Its port; `None` if it has no protocol that is served.
+    /// Its port; `None` if its protocol is not served.
     pub(super) fn at(&self) -> Option<Port> {
         Some(self.protocol?.port(self.port))
     }
 
-    /// Whether it has a port and a name, so that no other listener gets them.
+    /// Whether it takes a port and a name, so that no other listener gets them.
     pub(super) fn takes_part(&self) -> bool {
         self.fault.is_none() || self.refuses_all
     }
@@ -114,7 +114,7 @@ pub(super) enum Namespaces {
 }
 
 impl Namespaces {
-    /// What a rule says. What it doesn't say in a way that is known admits none.
+    /// The namespaces that a rule admits: none if the rule is not understood.
     pub(super) fn of(rule: Option<&RouteNamespaces>, default: &str) -> Self {
         match rule.and_then(|rule| rule.from.as_deref()).unwrap_or(default) {
             "Same" => Self::Same,
@@ -174,7 +174,7 @@ pub(super) fn read_listener(
         fault = Some(Shortcoming::new("UnsupportedValue", "tls.mode: Passthrough needs the protocol TLS"));
     }
     if listener.filters.is_some() {
-        // They may ask a service whether a request is allowed.
+        // These may ask a service whether a request is allowed.
         fault = Some(Shortcoming::new(
             "UnsupportedValue",
             "filters: a listener has none; filters of routes are carried out",
@@ -274,10 +274,10 @@ pub(super) fn pattern(name: &str) -> Option<HostPattern> {
     }
 }
 
-/// Decides conflicts, and returns the places that listeners have.
+/// Decides conflicts, and returns the places of listeners.
 ///
-/// Within a Gateway no listener wins a conflict, but what ListenerSets add comes after what was there. Between Gateways that share an
-/// address the older one wins, so that a new Gateway changes nobody's traffic. The same holds when there are too many ports.
+/// Within a Gateway no listener wins a conflict, but those that ListenerSets add yield to existing ones. Between Gateways that share an
+/// address the older one wins, so that a new Gateway doesn't change the traffic of others. The same holds when there are too many ports.
 pub(super) fn arrange(gateways: &mut [GatewayPart], options: &Options, streams: &StreamPorts) -> BTreeMap<Place, Door> {
     for gateway in gateways.iter_mut() {
         conflicts_within(gateway);
@@ -389,14 +389,14 @@ fn conflicts_within(gateway: &mut GatewayPart) {
     }
 }
 
-/// Whether a namespace has these labels. Every namespace has its name as one.
+/// Whether a namespace has these labels. Every namespace has its name as a label.
 pub(super) fn selects(selector: &LabelSelector, namespace: &str, objects: &Objects) -> bool {
     let found = match objects.get(&ObjectKey::new(Kind::Namespace, "", namespace)) {
         Some(Object::Namespace(object)) => Some(&object.metadata),
         _ => None,
     };
     let labels = found.and_then(|metadata| metadata.labels.as_ref());
-    // Of a namespace that can't be read only the name is known, so it lacks no label for certain.
+    // If a namespace can't be read, only its name is known, and no other label is certain to be missing.
     let is_known = |key: &str| found.is_some() || key == "kubernetes.io/metadata.name";
     let value = |key: &str| {
         let own = labels.and_then(|labels| labels.get(key)).map(String::as_str);

@@ -1,7 +1,7 @@
-//! ListenerSets: listeners that others add to a Gateway, as far as it lets them.
+//! ListenerSets: listeners that other objects add to a Gateway, as far as it admits them.
 //!
-//! Its own listeners come first, then those of the sets by age: of two that can't both be had, the first has it, and only the other is
-//! refused.
+//! The Gateway's own listeners come first, then those of the sets by age: of two that conflict, the first gets its place, and only the
+//! other is refused.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub(super) struct SetPart {
     pub(super) fault: Option<Shortcoming>,
 }
 
-/// What routes can attach to.
+/// The objects that routes can attach to.
 #[derive(Clone, Copy)]
 pub(super) struct Parents<'a> {
     pub(super) gateways: &'a BTreeMap<ObjectKey, GatewayPart>,
@@ -27,7 +27,7 @@ pub(super) struct Parents<'a> {
 }
 
 impl<'a> Parents<'a> {
-    /// The Gateway that has the listeners of this holder.
+    /// The Gateway that has the listeners of a holder.
     pub(super) fn gateway_of(self, holder: &ObjectKey) -> Option<&'a GatewayPart> {
         match self.sets.get(holder) {
             Some(set) => self.gateways.get(&set.gateway),
@@ -41,7 +41,7 @@ impl<'a> Parents<'a> {
     }
 }
 
-/// Reads all sets of these Gateways, and adds their listeners. `age` says how old an object is, or that it is not to be read.
+/// Reads all sets of these Gateways, and adds their listeners. `age` returns an object's age, or `None` if it is not to be read.
 pub(super) fn join(
     gateways: &mut [GatewayPart],
     objects: &Objects,

@@ -1,4 +1,4 @@
-//! The listeners of a port, found by host name: one search costs as much as the name has labels, however many listeners there are.
+//! The listeners of a port, found by host name: the cost of a search depends on the labels of the name, not on the number of listeners.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::attach::ListenerId;
 use super::stream::Protocol;
 use crate::objects::ObjectKey;
 
-/// A listener that takes part in the choice of a request's listener.
+/// A listener that may be the one for a request.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct OpenListener {
     pub(super) id: ListenerId,
@@ -17,13 +17,13 @@ pub(super) struct OpenListener {
     pub(super) gateway: ObjectKey,
     pub(super) hostname: HostPattern,
     pub(super) protocol: Protocol,
-    /// Whether its routes are served. If not, requests to it get 404, and no other listener gets them.
+    /// Whether its routes are served. If not, its requests get 404 and don't go to another listener.
     pub(super) serves: bool,
     pub(super) certificate: Option<CertificateName>,
     pub(super) alternative: Option<CertificateName>,
-    /// The client certificates that it asks for.
+    /// The client certificates that it demands.
     pub(super) client_auth: Option<Arc<ClientAuth>>,
-    /// The certificate that it shows to backends.
+    /// The certificate that it presents to backends.
     pub(super) shown: Option<CertificateName>,
 }
 
@@ -38,7 +38,7 @@ impl OpenListener {
 pub(super) struct OpenListeners {
     all: Vec<OpenListener>,
     exact: HashMap<Box<str>, usize>,
-    /// Those with `*.` and this name.
+    /// Those for `*.` and this name.
     wild: HashMap<Box<str>, usize>,
     any: Option<usize>,
 }
@@ -108,7 +108,7 @@ mod tests {
         let asked = ["x.a.example.com", "*.a.example.com", "x.example.com", "*.org", "org", "x.b.example.com", "com"];
         let asked = asked.into_iter().map(|name| pattern(name).unwrap()).chain(names.clone()).chain([HostPattern::Any]);
         let asked: Vec<HostPattern> = asked.collect();
-        // Each choice of listeners, with and without one for any name.
+        // Each subset of the listeners, with and without one for any name.
         for chosen in 0..1 << (names.len() + 1) {
             let all = names.iter().cloned().chain([HostPattern::Any]);
             let all = all.enumerate().filter(|(at, _)| chosen >> at & 1 == 1).map(|(_, name)| listener(name));

@@ -1,8 +1,8 @@
-//! What a Gateway wants of its own Service beyond addresses, labels and annotations: a GatewayParameters or a ConfigMap that its
+//! What a Gateway wants of its own Service beyond addresses, labels and annotations: the GatewayParameters or ConfigMap that its
 //! `infrastructure.parametersRef` names.
 //!
-//! A key that is unknown, or a value that means nothing, keeps the Gateway from being accepted: some of them say who may connect. Its Service
-//! stays as it is then.
+//! A Gateway with an unknown key or an invalid value is not accepted, since some of them decide who may connect. Its Service then stays as
+//! it is.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use crate::objects::{Kind, Object, ObjectKey, Objects};
 /// Fields of the spec of a Service, with their values.
 pub(super) type ServiceFields = BTreeMap<&'static str, Value>;
 
-/// A key that a ConfigMap may have, which is the name of a field of the Service too.
+/// A key that a ConfigMap may have; it is also the name of a field of the Service.
 struct Parameter {
     name: &'static str,
     expected: &'static str,
@@ -51,7 +51,7 @@ const PARAMETERS: &[Parameter] = &[
     },
 ];
 
-/// The ConfigMap that a Gateway names, if it names one.
+/// The ConfigMap that a Gateway names, if any.
 pub(super) fn config_map(gateway: &Gateway) -> Option<ObjectKey> {
     let reference = gateway.spec.infrastructure.as_ref()?.parameters_ref.as_ref()?;
     let namespace = gateway.metadata.namespace.as_deref().unwrap_or_default();
@@ -59,7 +59,7 @@ pub(super) fn config_map(gateway: &Gateway) -> Option<ObjectKey> {
         .then(|| ObjectKey::new(Kind::ConfigMap, namespace, &*reference.name))
 }
 
-/// What a Gateway wants of its Service, or why that isn't known.
+/// What a Gateway wants of its Service, or why that is unknown.
 pub(super) fn read(gateway: &Gateway, objects: &Objects) -> Result<ServiceFields, Shortcoming> {
     let reference = gateway.spec.infrastructure.as_ref().and_then(|all| all.parameters_ref.as_ref());
     let Some(reference) = reference else { return Ok(ServiceFields::new()) };
@@ -104,7 +104,7 @@ fn fields(map: &ConfigMap) -> Result<ServiceFields, String> {
     Ok(fields)
 }
 
-/// The fields of an object that has them as what they are. What a newer version added may say who may connect.
+/// The fields of an object that has them with their types. Members from a newer version may decide who may connect.
 fn typed(spec: &GatewayParametersSpec) -> Result<ServiceFields, String> {
     if let Some(newer) = spec.newer() {
         return Err(format!("{newer} is not known"));
@@ -132,13 +132,13 @@ fn one_of(text: &str, values: &[&str]) -> Option<Value> {
     values.contains(&text).then(|| text.into())
 }
 
-/// A name, perhaps with a domain before it.
+/// A name, optionally with a domain before it.
 fn class(text: &str) -> Option<Value> {
     let is_valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
     (!text.is_empty() && text.len() <= 317 && text.chars().all(is_valid)).then(|| text.into())
 }
 
-/// At least one network: none would let everybody in.
+/// At least one network, since an empty list would admit all clients.
 fn networks(text: &str) -> Option<Value> {
     let parts = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty());
     let networks: Option<Vec<String>> =

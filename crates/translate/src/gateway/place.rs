@@ -1,7 +1,7 @@
-//! Where listeners of Gateways are open: ports of the address that Gateways share, or of one that a Gateway has for itself.
+//! Where listeners of Gateways are open: ports of the address that Gateways share, or of a Gateway's own address.
 //!
-//! One proxy serves all of them. It tells the Gateways apart by the local port of a connection: a port of the shared address is a port
-//! of the process, and each port of an address of its own leads to another port of the process (see `service`).
+//! One proxy serves all of them. It tells Gateways apart by the local port of a connection: a port of the shared address is a port of the
+//! process, and each port of a Gateway's own address leads to a different port of the process (see `service`).
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,7 +15,7 @@ use crate::objects::ObjectKey;
 use crate::options::Options;
 use crate::resource::backend::Layer;
 
-/// A port, as Gateways name it, of one address.
+/// A port of one address, as Gateways name it.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Place {
     /// The Gateway whose address it is; `None` for the shared one.
@@ -31,7 +31,7 @@ pub(crate) struct Port {
     pub(super) number: u16,
 }
 
-/// Ports that TCP and UDP services of ConfigMaps have.
+/// Ports that TCP and UDP services of ConfigMaps use.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StreamPorts {
     pub(crate) tcp: BTreeSet<u16>,
@@ -39,7 +39,7 @@ pub(crate) struct StreamPorts {
 }
 
 impl Place {
-    /// The hosts that are served there.
+    /// The table of the hosts that are served there.
     pub(super) fn table(&self) -> TableName {
         self.to_string().as_str().into()
     }
@@ -60,7 +60,7 @@ impl Place {
             let message = || fault(format!("it is open for {other}, which Ingresses use there"));
             return if door == Door::Named(other) { None } else { message() };
         }
-        // On a developer's machine another port stands for it.
+        // On a developer's machine another port takes its place.
         if options.development.is_some() {
             return None;
         }
@@ -88,11 +88,11 @@ impl fmt::Display for Place {
 pub(crate) struct PortInUse {
     pub(super) place: Place,
     pub(crate) traffic: Traffic,
-    /// Where it is open; empty if it is a port of the Ingresses, which is open anyway.
+    /// Where it is open; empty for a port of the Ingresses, which is open anyway.
     pub(crate) addresses: Vec<SocketAddr>,
 }
 
-/// What arrives at a port.
+/// The traffic of a port.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Traffic {
     /// Connections whose client names a host.
@@ -107,7 +107,7 @@ pub(crate) enum Traffic {
 }
 
 impl PortInUse {
-    /// The hosts that are served there.
+    /// The table of the hosts that are served there.
     pub(crate) fn table(&self) -> TableName {
         self.place.table()
     }
@@ -117,13 +117,13 @@ impl PortInUse {
         self.place.is_of_ingresses()
     }
 
-    /// Whether its datagrams are those of UDP.
+    /// Whether it is a UDP port.
     pub(crate) fn is_udp(&self) -> bool {
         self.place.port.layer == Layer::Udp
     }
 
-    /// The name of the listener for one of its addresses, counted from 1. A port that is passed on has another name than one for
-    /// requests: both kinds of listener share their names, and one may follow the other.
+    /// The name of the listener for one of its addresses, counted from 1. A port whose traffic is passed on has a different name than one
+    /// for requests: both kinds of listener share one set of names, and one may follow the other.
     pub(crate) fn listener(&self, count: usize) -> ListenerName {
         let place = &self.place;
         let name = match (&self.traffic, self.is_udp()) {
@@ -139,14 +139,14 @@ impl PortInUse {
 }
 
 impl Port {
-    /// The scheme of a port that Ingresses have, as Gateways name it.
+    /// The scheme of the Ingresses' port that Gateways name by this number; `None` for any other port.
     fn of_ingresses(self) -> Option<Scheme> {
         let has = |scheme: &Scheme| self.layer == Layer::Tcp && scheme.default_port() == self.number;
         [Scheme::Http, Scheme::Https].into_iter().find(has)
     }
 }
 
-/// What has a port of the process, if Gateways can't.
+/// What already uses a port of the process, so that Gateways can't.
 fn taken(port: Port, options: &Options, streams: &StreamPorts) -> Option<String> {
     let Port { layer, number: port } = port;
     if let Some(flag) = options.reserved_ports.get(&port) {
@@ -160,7 +160,7 @@ fn taken(port: Port, options: &Options, streams: &StreamPorts) -> Option<String>
     streams.contains(&port).then(|| "a TCP or UDP service has it".to_owned())
 }
 
-/// The ports of the process that ports of Gateways' own addresses may lead to.
+/// The ports of the process that the ports of Gateways' own addresses may lead to.
 pub(super) fn pool<'a>(
     layer: Layer,
     options: &'a Options,
@@ -176,8 +176,8 @@ pub(super) fn everywhere(port: u16, options: &Options) -> Vec<SocketAddr> {
     hosts.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()
 }
 
-/// The port that stands for that of a Gateway on a developer's machine, where small ports need rights, and ports of other programs
-/// collide. `open` are those in use.
+/// The port that takes the place of a Gateway's port on a developer's machine, where low ports need privileges and other programs use ports
+/// too. `open` are those in use.
 pub(super) fn local(port: Port, options: &Options, open: &mut BTreeSet<Port>) -> u16 {
     let Port { layer, number: port } = port;
     // The user asked for free ports.

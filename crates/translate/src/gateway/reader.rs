@@ -1,7 +1,7 @@
-//! All objects of the Gateway API, kept up to date: which are ours, what they own, and what each is told about itself.
+//! All objects of the Gateway API, kept up to date: which ones are ours, what they own, and the status and findings of each.
 //!
-//! A changed class, Gateway, grant or namespace is rare, and everything is judged again; a changed route or Service costs only the
-//! routes concerned.
+//! Changes of classes, Gateways, grants and namespaces are rare, and after one everything is judged again; a changed route or Service costs
+//! only the routes concerned.
 
 mod made;
 mod policy;
@@ -59,18 +59,18 @@ pub(crate) struct Gateways {
     policies_of_telemetry: TelemetryPolicies,
     policies_of_routes: RoutePolicies,
     xbackends: XBackends,
-    /// Why what an XBackend needs can't be made.
+    /// Why the Services that XBackends need can't be created.
     unmade: BTreeMap<ObjectKey, Shortcoming>,
     /// How many routes each listener has taken.
     attached: BTreeMap<ListenerId, usize>,
-    /// What listeners have, and what of it is open.
+    /// The places of listeners, and which of them are open.
     places: BTreeMap<Place, Door>,
     ports: Vec<PortInUse>,
-    /// What Gateways with an address of their own have.
+    /// The own Services of Gateways.
     own: BTreeMap<ObjectKey, OwnService>,
-    /// Services that were made for Gateways, or are to be made.
+    /// Services that were or will be created for Gateways.
     services_made: BTreeSet<ObjectKey>,
-    /// What has to be done about objects that are made for Gateways.
+    /// The pending work on objects that are created for Gateways and XBackends.
     made: BTreeMap<ObjectKey, Make>,
     tables: BTreeMap<Place, PortTable>,
     policies: Shared<ForwardPolicy>,
@@ -87,11 +87,11 @@ pub(crate) struct Gateways {
 pub(crate) struct GatewayInputs<'a> {
     pub(crate) objects: &'a Objects,
     pub(crate) options: &'a Options,
-    /// Ports that TCP and UDP services have.
+    /// Ports that TCP and UDP services use.
     pub(crate) streams: &'a StreamPorts,
 }
 
-/// What its objects own.
+/// What the objects of the Gateway API own.
 pub(crate) struct GatewayOwned<'a> {
     pub(crate) backends: &'a mut Backends,
     pub(crate) secrets: &'a mut Secrets,
@@ -115,7 +115,7 @@ impl Gateways {
         dirty.gateways |= self.gateways.values().any(|part| part.config_maps.contains(key));
     }
 
-    /// What policies say about the retries of Services.
+    /// The limits on retries that policies set for Services.
     pub(crate) fn traffic_policies(&self) -> &TrafficPolicies {
         &self.policies_of_traffic
     }
@@ -146,7 +146,7 @@ impl Gateways {
         }
     }
 
-    /// Reads what is due, and updates the owners of backends and Secrets.
+    /// Reads the objects that are due, and updates the owners of backends and Secrets.
     pub(crate) fn read(
         &mut self,
         inputs: GatewayInputs<'_>,
@@ -163,11 +163,11 @@ impl Gateways {
             for kind in route::kinds() {
                 routes.extend(inputs.objects.of_kind(kind).map(|(key, _)| key.clone()));
             }
-            // Namespaces may be served now that were not, and the other way round.
+            // Namespaces may have become served, or may no longer be.
             let policies = inputs.objects.of_kind(Kind::BackendTLSPolicy);
             dirty.backend_policies.extend(policies.map(|(key, _)| key.clone()));
             dirty.route_policies.extend(inputs.objects.of_kind(Kind::RoutePolicy).map(|(key, _)| key.clone()));
-            // They may refer to Secrets by grants.
+            // XBackends may refer to Secrets by grants.
             dirty.xbackends.extend(inputs.objects.of_kind(Kind::XBackend).map(|(key, _)| key.clone()));
             let policies = inputs.objects.of_kind(Kind::XTelemetryPolicy);
             dirty.telemetry_policies.extend(policies.map(|(key, _)| key.clone()));
@@ -277,7 +277,7 @@ impl Gateways {
         }
         self.ages.remove(&key);
         self.forget(&key, dirty);
-        // They say whether their target is there.
+        // These policies report whether their target exists.
         dirty.gateway_statuses.extend(self.policies_of_routes.for_object(&key).cloned());
         let Some((part, age)) = self.judged(&key, inputs) else { return };
         for backend in unique(&part.backends) {
@@ -345,7 +345,7 @@ impl Gateways {
         }
     }
 
-    /// A route as its parents take it. `None` if none of them is ours and there is nothing to tell.
+    /// A route as its parents take it. `None` if none of them is ours and there is nothing to report.
     fn judged(&mut self, key: &ObjectKey, inputs: GatewayInputs<'_>) -> Option<(RoutePart, RouteAge)> {
         let GatewayInputs { objects, options, .. } = inputs;
         let object = objects.get(key)?;
@@ -382,7 +382,7 @@ impl Gateways {
         let (mut attachments, mut parents) = (BTreeSet::new(), Vec::new());
         for (at, parent) in text.parents().iter().enumerate() {
             let Some(attached) = judge(parent, attaching, self.parents_of_routes(), objects) else { continue };
-            // It says no, but stays where it is: its requests must not fall to another route.
+            // The attachment is refused but keeps its place: its requests must not fall through to another route.
             attachments.extend(attached.iter().flatten().cloned());
             let torn_here = self.torn(key, &rules, attached.iter().flatten());
             let of_policies = torn_here
@@ -390,7 +390,7 @@ impl Gateways {
                 .map(|(field, why)| Shortcoming::new("IncompatibleFilters", format!("Dropped Rule: {field}: {why}")));
             let faults: Vec<_> = rules.refused.iter().cloned().chain(of_policies).collect();
             torn.extend(torn_here);
-            // Nothing of it can be carried out.
+            // None of its rules can be carried out.
             let refused = faults.first().filter(|_| faults.len() >= rules.count);
             let judgement = match refused {
                 Some(fault) if attached.is_ok() => Err(fault.clone()),
@@ -435,7 +435,7 @@ impl Gateways {
         Some((part, turn(key, object, objects)))
     }
 
-    /// Judges listeners by the certificates that are there, and builds the hosts that are due. `table` is that of the Ingresses.
+    /// Judges listeners by the available certificates, and builds the hosts that are due. `table` is that of the Ingresses.
     pub(crate) fn publish(
         &mut self,
         inputs: GatewayInputs<'_>,
@@ -499,7 +499,7 @@ impl Gateways {
                 Kind::XTelemetryPolicy => self.telemetry_policy_status(&key, inputs.objects),
                 Kind::RoutePolicy => self.route_policy_status(&key, inputs.objects, secrets),
                 _ => {
-                    // The findings about a route are those from reading it.
+                    // The findings about a route were made when it was read.
                     let part = self.routes.get(&key).filter(|part| !part.parents.is_empty());
                     let status = part.map(|part| ObjectStatus::Route { parents: part.parents.to_vec() });
                     self.show(&key, status, out);
@@ -514,7 +514,7 @@ impl Gateways {
         }
     }
 
-    /// What arrives at a port.
+    /// The traffic of a port.
     fn traffic(&self, place: &Place, door: Door) -> Traffic {
         match door {
             Door::Named(scheme) => Traffic::Named(scheme),
@@ -527,7 +527,7 @@ impl Gateways {
         }
     }
 
-    /// Leads what arrives at ports to where routes say now.
+    /// Directs the traffic of ports to where routes lead now.
     fn direct(&mut self, dirty: &mut Dirty) {
         let mut ports = std::mem::take(&mut self.ports);
         for port in &mut ports {
@@ -541,7 +541,7 @@ impl Gateways {
         self.ports = ports;
     }
 
-    /// The listeners that take part in choosing one, place by place.
+    /// The listeners that may be the one for a request, place by place.
     fn open_listeners(&mut self, options: &Options, secrets: &Secrets) {
         let mut open: BTreeMap<Place, Vec<OpenListener>> = BTreeMap::new();
         let accepted = self.gateways.values().filter(|gateway| gateway.fault.is_none());
@@ -559,7 +559,7 @@ impl Gateways {
                 certificate: good.first().map(|good| good.certificate.name.clone()),
                 alternative: other.map(|good| good.certificate.name.clone()),
                 client_auth: listener.client_auth.clone(),
-                // Backends that demand a certificate that can't be had are not reached: no certificate has this name.
+                // If the certificate is unavailable, backends that demand one are not reached: no certificate has this name.
                 shown: gateway.client_certificate.as_ref().map(|found| match found {
                     Ok(secret) => certificate_name(secret),
                     Err(_) => "refused".into(),
@@ -593,7 +593,7 @@ impl Gateways {
         Parents { gateways: &self.gateways, sets: &self.sets }
     }
 
-    /// Forgets what an object was told, because it is read again.
+    /// Forgets the findings about an object, because it is read again.
     fn forget(&mut self, key: &ObjectKey, dirty: &mut Dirty) {
         self.findings.remove(key);
         dirty.reports.insert(key.clone());
@@ -629,7 +629,7 @@ fn secrets_of(part: &GatewayPart) -> impl Iterator<Item = &ObjectKey> {
     part.listeners.iter().flat_map(|listener| &listener.secrets).chain(shown)
 }
 
-/// Each backend once: an owner is attached once.
+/// Each backend once, since an owner is attached once.
 fn unique(backends: &[(BackendKey, String)]) -> BTreeSet<&BackendKey> {
     backends.iter().map(|(key, _)| key).collect()
 }
@@ -642,7 +642,7 @@ fn with_defaults(parent: &ParentReference) -> ParentReference {
     }
 }
 
-/// Whether Gateways of a class are ours. Files rarely contain the classes of a cluster: there a missing class is ours.
+/// Whether Gateways of a class are ours. Files rarely contain the classes of a cluster, so there a missing class is ours.
 fn is_ours(class: &str, objects: &Objects, options: &Options) -> bool {
     match objects.get(&ObjectKey::new(Kind::GatewayClass, "", class)) {
         Some(Object::GatewayClass(class)) => {
@@ -685,7 +685,7 @@ fn metadata(object: &Object) -> &ObjectMeta {
     }
 }
 
-/// An object as an owner that wishes nothing for its backends.
+/// An object as an owner without wishes for its backends.
 fn plain_owner(key: &ObjectKey, metadata: &ObjectMeta, objects: &Objects) -> Arc<Owner> {
     Arc::new(Owner { key: key.clone(), age: age(key, metadata, objects), wishes: Arc::new(BackendWishes::default()) })
 }
@@ -696,7 +696,7 @@ fn age(key: &ObjectKey, metadata: &ObjectMeta, objects: &Objects) -> Age {
     Age::of(key, created, sequence, metadata.deletion_timestamp.is_some())
 }
 
-/// How old it is among objects of the Gateway API.
+/// The age of an object among those of the Gateway API.
 fn turn(key: &ObjectKey, object: &Object, objects: &Objects) -> RouteAge {
     let sequence = objects.sequence(key).unwrap_or(u64::MAX);
     RouteAge::of(key, object.created(), sequence, metadata(object).deletion_timestamp.is_some())

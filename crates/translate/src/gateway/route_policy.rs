@@ -1,9 +1,9 @@
-//! RoutePolicies: what the standard can't say about routes (`fairway.dev/v1alpha1`), by attachment to a Gateway, a listener, a route or a
+//! RoutePolicies: settings for routes that the standard lacks (`fairway.dev/v1alpha1`), attached to a Gateway, a listener, a route or a
 //! rule.
 //!
-//! Each section of the spec is settled by itself: the most specific target that has it decides, and of several policies for the same
-//! target the oldest. A section becomes the filters and the policy that the annotations of an Ingress become (`crate::policy`). One that
-//! restricts access and can't be built denies.
+//! Each section of the spec is settled by itself: the most specific target that has it decides, and among policies for the same target the
+//! oldest. A section becomes the same filters and policy as the annotations of an Ingress (`crate::policy`). A section that restricts
+//! access and can't be built denies it.
 
 pub mod api;
 mod apply;
@@ -33,7 +33,7 @@ use crate::policy::wishes::wishes;
 use crate::resource::backend::{BackendKey, Layer};
 use crate::resource::{BackendWishes, Backends, Owner, Secrets};
 
-/// All policies, by what they are for.
+/// All policies, by target.
 #[derive(Debug, Default)]
 pub(super) struct RoutePolicies {
     parts: BTreeMap<ObjectKey, RoutePolicyPart>,
@@ -44,12 +44,12 @@ pub(super) struct RoutePolicies {
     forwarding: Policies,
 }
 
-/// What a policy is for.
+/// A target of policies.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Subject {
     /// A Gateway, a ListenerSet or a route.
     pub(super) object: ObjectKey,
-    /// A listener or a rule; all without it.
+    /// A listener or a rule; `None` for all of them.
     pub(super) section: Option<Arc<str>>,
 }
 
@@ -61,10 +61,10 @@ struct RoutePolicyPart {
     targets: Vec<Subject>,
     /// The place of each of them in `spec.targetRefs`.
     places: Vec<usize>,
-    /// The first target that can't be one.
+    /// The first invalid target.
     bad_target: Option<SectionFault>,
     asked: Asked,
-    /// The users of basic authentication, or why there are none; `None` before the Secret has been looked at.
+    /// The users of basic authentication, or why there are none; `None` until the Secret has been read.
     users: Option<UserAuth>,
     users_left_out: usize,
 }
@@ -85,7 +85,7 @@ pub(super) struct Site<'a> {
 }
 
 impl Site<'_> {
-    /// What policies may be for, the most specific first.
+    /// The possible targets of policies, the most specific first.
     fn levels(&self) -> impl Iterator<Item = Subject> {
         let target = |object: &ObjectKey, section: Option<&Arc<str>>| Subject {
             object: object.clone(),
@@ -100,12 +100,12 @@ impl Site<'_> {
     }
 }
 
-/// A policy that decides about something of a route.
+/// A policy that decides about a part of a route.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AppliedPolicy {
     /// The match of a rule.
     pub route: Origin,
-    /// The host on which it is served, and where.
+    /// The host on which it is served.
     pub pattern: HostPattern,
     /// The table of hosts.
     pub table: TableName,
@@ -123,7 +123,7 @@ impl<'a> Effective<'a> {
         self.0.iter().find(|(other, _)| *other == section).map(|(_, part)| *part)
     }
 
-    /// The values of all sections together, without those that are left out.
+    /// The values of all sections together, except those that are left out.
     fn annotations(&self) -> IngressAnnotations {
         let mut all = IngressAnnotations::default();
         for (section, part) in self.0.iter().filter(|(section, part)| part.fault(*section).is_none()) {
@@ -172,7 +172,7 @@ impl<'a> Effective<'a> {
 }
 
 impl RoutePolicyPart {
-    /// Why a section is not carried out, as far as the policy by itself says.
+    /// Why a section is not carried out, judging by the policy alone.
     fn fault(&self, section: Section) -> Option<&SectionFault> {
         self.asked.faults.iter().find(|fault| fault.section == section)
     }
@@ -192,7 +192,7 @@ impl RoutePolicyPart {
 }
 
 impl RoutePolicies {
-    /// Whether there are none.
+    /// Whether there are no policies.
     pub(super) fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
@@ -209,7 +209,7 @@ impl RoutePolicies {
         self.services.get(service).into_iter().flatten()
     }
 
-    /// The backends that a policy names, each with the field that does.
+    /// The backends that a policy names, each with its field.
     pub(super) fn backends(&self, key: &ObjectKey) -> Vec<(BackendKey, String)> {
         let Some(part) = self.parts.get(key) else { return Vec::new() };
         let service = part.asked.service.iter().map(|key| (key.clone(), "spec.externalAuth.url".to_owned()));
@@ -217,13 +217,13 @@ impl RoutePolicies {
         service.chain(errors).collect()
     }
 
-    /// The oldest policy for exactly this that has a section.
+    /// The oldest policy for exactly this target that has a section.
     fn winner(&self, target: &Subject, section: Section) -> Option<&RoutePolicyPart> {
         let policies = self.targets.get(target)?.iter().filter_map(|turn| self.parts.get(turn.key()));
         policies.into_iter().find(|part| part.has(section))
     }
 
-    /// What counts for a rule. `None` if nothing does.
+    /// The policies that apply to a rule; `None` if there are none.
     fn effective(&self, site: &Site<'_>) -> Option<Effective<'_>> {
         if self.parts.is_empty() {
             return None;
@@ -236,7 +236,7 @@ impl RoutePolicies {
         (!found.is_empty()).then_some(Effective(found))
     }
 
-    /// The policies that decide about something of a rule, each with what that is.
+    /// The policies that decide about a part of a rule, each with those parts.
     pub(super) fn deciding(&self, site: &Site<'_>) -> BTreeMap<&ObjectKey, Vec<&'static str>> {
         let mut found = BTreeMap::<_, Vec<_>>::new();
         for (section, part) in self.effective(site).into_iter().flat_map(|effective| effective.0) {
@@ -253,7 +253,7 @@ impl RoutePolicies {
         (*all != BackendWishes::default()).then_some(all)
     }
 
-    /// Reads a policy again. Returns what it was or is for.
+    /// Reads a policy again. Returns the targets that it had and has.
     pub(super) fn read(
         &mut self,
         key: &ObjectKey,
@@ -313,7 +313,7 @@ impl RoutePolicies {
         targets
     }
 
-    /// Looks at the users of a policy again. Returns what it is for if they have changed.
+    /// Reads the users of a policy again. Returns its targets if the users have changed.
     pub(super) fn settle_users(&mut self, key: &ObjectKey, secrets: &Secrets) -> Vec<Subject> {
         let Some(part) = self.parts.get_mut(key) else { return Vec::new() };
         let users = part.asked.secret.as_ref().map(|secret| {
@@ -329,7 +329,7 @@ impl RoutePolicies {
     }
 }
 
-/// What a policy is for, each with its place in `spec.targetRefs`, and the first target that can't be one.
+/// The targets of a policy, each with its place in `spec.targetRefs`, and the first invalid one.
 fn targets_of(key: &ObjectKey, policy: &RoutePolicy) -> (Vec<(Subject, usize)>, Option<SectionFault>) {
     let (mut targets, mut bad) = (Vec::<(Subject, usize)>::new(), None);
     for (at, one) in policy.spec.target_refs.iter().enumerate() {

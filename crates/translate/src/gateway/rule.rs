@@ -1,6 +1,6 @@
 //! One rule of a route: its matches, filters and backends, as routes of the model.
 //!
-//! A rule that can't be carried out in whole answers 500 (503 to gRPC clients, who read it as "unavailable") instead of being served
+//! A rule that can't be carried out in full answers 500 (503 to gRPC clients, which read it as "unavailable") instead of being served
 //! without a part of it.
 
 mod external_auth;
@@ -33,19 +33,19 @@ use crate::objects::{Kind, ObjectKey, Objects};
 use crate::options::{Development, Options};
 use crate::resource::backend::{BackendKey, Layer, is_external, ports};
 
-/// Stands for "no time limit": a day short of what a deadline can hold is of no use to anyone.
+/// Stands for "no time limit". No user needs more, and a deadline can hold it.
 const ENDLESS: Duration = Duration::from_secs(365 * 86_400);
 
-/// What a rule is read with.
+/// The inputs for reading a rule.
 pub(super) struct RuleReader<'a> {
     pub(super) key: &'a ObjectKey,
     pub(super) origin: &'a Origin,
     pub(super) objects: &'a Objects,
     pub(super) options: &'a Options,
-    /// How Services are spoken to over TLS.
+    /// TLS to Services, by policy.
     pub(super) tls: &'a BackendPolicies,
     pub(super) xbackends: &'a XBackends,
-    /// Most rules have the same policy.
+    /// Shared, since most rules have the same policy.
     pub(super) policies: &'a mut Shared<ForwardPolicy>,
 }
 
@@ -53,7 +53,7 @@ pub(super) struct RuleReader<'a> {
 pub(super) struct RuleText<'a> {
     pub(super) at: usize,
     pub(super) name: Option<&'a str>,
-    /// Each with its index; a missing one is that of a rule without matches.
+    /// Each match with its index; a rule without matches has one without an index.
     pub(super) matches: Vec<RuleMatch>,
     pub(super) filters: &'a [HTTPRouteFilter],
     pub(super) backends: &'a [BackendReference],
@@ -67,7 +67,7 @@ pub(super) struct RuleMatch {
     pub(super) at: Option<usize>,
     pub(super) path: PathMatch,
     pub(super) conditions: Option<Box<Conditions>>,
-    /// Whether all of it is as the rule has it. One that takes more requests answers them.
+    /// Whether all parts of the rule's match are usable. A match with a replaced part takes more requests and answers them.
     pub(super) is_usable: bool,
 }
 
@@ -86,12 +86,12 @@ pub(super) struct BuiltRule {
     pub(super) findings: Vec<Diagnostic>,
 }
 
-/// What the filters of a rule or of one of its backends come to.
+/// The combined effect of the filters of a rule or of one of its backends.
 #[derive(Default)]
 struct Effects {
     cors: Option<Cors>,
     auth: Option<Box<ExternalAuth>>,
-    /// Whether there is a service to be asked that can't be reached.
+    /// Whether an authentication service is configured that can't be reached.
     cannot_ask: bool,
     mirrors: Vec<Mirror>,
     request: Vec<FieldEdit>,
@@ -106,11 +106,11 @@ pub(super) struct ValidBackend {
     pub(super) key: BackendKey,
     weight: u32,
     http2: bool,
-    /// TLS to it, or why it can't be had: then it is as good as invalid.
+    /// TLS to it, or why it is impossible, which makes the backend as good as invalid.
     pub(super) tls: Result<Option<Arc<UpstreamTls>>, String>,
-    /// The sessions with its endpoints, if it has some of its own.
+    /// The sessions with its endpoints, if it has its own.
     session: Option<Arc<Session>>,
-    /// What is done with the requests that go there, if there are others.
+    /// The effect of its filters on the requests that go there, if the rule has other backends too.
     effects: Effects,
 }
 
@@ -156,7 +156,7 @@ impl RuleReader<'_> {
         built
     }
 
-    /// A prefix can be replaced only where there is one.
+    /// A prefix can be replaced only if all matches have one.
     fn check_prefixes(&self, rule: &RuleText<'_>, field: &str, built: &mut BuiltRule) {
         if !rule.matches.iter().all(|one| matches!(one.path, PathMatch::Prefix(_))) {
             let fault = Shortcoming::new("UnsupportedValue", "ReplacePrefixMatch needs matches of the type PathPrefix");
@@ -164,7 +164,7 @@ impl RuleReader<'_> {
         }
     }
 
-    /// The status in place of what can't be served.
+    /// The status of rules that can't be served.
     pub(super) fn failure(&self) -> u16 {
         if self.key.kind == Kind::GRPCRoute { 503 } else { 500 }
     }
@@ -221,7 +221,7 @@ impl RuleReader<'_> {
         }
     }
 
-    /// A mirror without a valid backend gets nothing, and the requests are served.
+    /// A mirror without a valid backend gets no copies; the requests are served all the same.
     fn mirror(&mut self, mirror: &RequestMirror, field: &str, effects: &mut Effects, built: &mut BuiltRule) {
         if effects.mirrors.len() == limit::RULE_MIRRORS {
             let message = format!("a rule copies requests to at most {} backends", limit::RULE_MIRRORS);
@@ -307,10 +307,10 @@ impl RuleReader<'_> {
         }
     }
 
-    /// The backends of a rule, and how requests go there.
+    /// The backends of a rule, and how requests are sent there.
     fn forward(&mut self, rule: &RuleText<'_>, field: &str, effects: &mut Effects, built: &mut BuiltRule) -> Action {
         let (mut valid, mut invalid) = (Vec::<ValidBackend>::new(), 0u32);
-        // With one backend only, its filters are those of all requests.
+        // The filters of an only backend apply to all requests.
         let only = rule.backends.len() == 1;
         for (at, reference) in rule.backends.iter().enumerate() {
             let field = format!("{field}.backendRefs[{at}]");
@@ -373,7 +373,7 @@ impl RuleReader<'_> {
             return Action::Respond(Respond::page(self.failure()));
         }
         if valid.iter().any(|one| one.effects.path.is_some()) {
-            // The path of a backend is in place of that of the rule: both refer to the prefix that the rule matches.
+            // The path of a backend replaces that of the rule, since both refer to the prefix that the rule matches.
             let path = effects.path.take();
             valid.iter_mut().filter(|one| one.effects.path.is_none()).for_each(|one| one.effects.path = path.clone());
         }
@@ -476,7 +476,7 @@ impl RuleReader<'_> {
             return Err((Reason::UnsupportedBackend, Shortcoming::new("InvalidKind", message)));
         }
         let of_service = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
-        // Never its target port.
+        // A target port is never meant.
         let is_meant = |it: &&ServicePort| it.port == port && key.layer.takes(it.protocol.as_deref());
         let found = of_service.iter().find(is_meant);
         let replaced =
@@ -513,7 +513,7 @@ impl RuleReader<'_> {
         Err((Reason::ForbiddenReference, Shortcoming::new("RefNotPermitted", message)))
     }
 
-    /// Follows a reference to an XBackend in the same order.
+    /// Follows a reference to an XBackend, in the same order.
     fn xbackend(&self, one: &BackendReference, built: &mut BuiltRule) -> Result<ValidBackend, (Reason, Shortcoming)> {
         let namespace = one.namespace.as_deref().unwrap_or(&self.key.namespace);
         let key = ObjectKey::new(Kind::XBackend, namespace, &*one.name);
@@ -617,9 +617,9 @@ impl RuleReader<'_> {
             let attempts = u32::try_from(retry.attempts.unwrap_or(1)).unwrap_or_default();
             policy.retry = Retry {
                 on: RetryOn {
-                    // A status that the user lists is retried whatever the method.
+                    // A status that the user lists is retried for any method.
                     non_idempotent: !statuses.is_empty(),
-                    // Also without codes.
+                    // This holds without codes too.
                     connect: attempts > 0,
                     timeout: policy.retry.on.timeout && rule.timeouts.is_some_and(|it| it.backend_request.is_some()),
                     statuses,
@@ -637,7 +637,7 @@ impl RuleReader<'_> {
             policy.session = Some(session.into());
         }
         if let Some(SessionCarrier::Header(name)) = policy.session.as_ref().map(|session| &session.carrier) {
-            // The client's sessions are ours: an endpoint can't begin one.
+            // Only the proxy starts sessions with clients, never an endpoint.
             effects.response.push(FieldEdit::new(name.clone(), fairway_model::Change::Remove));
         }
         Ok(policy)
@@ -656,7 +656,7 @@ impl Effects {
         Ok(())
     }
 
-    /// In the order in which they act. Edits of the response come first, so that they apply to every answer.
+    /// The filters in the order in which they act. Edits of the response come first, so that they apply to every answer.
     fn into_filters(self) -> Vec<Filter> {
         let Self { cors, auth, mirrors, request, response, path, .. } = self;
         let response = (!response.is_empty()).then_some(Filter::EditResponse(response));
@@ -668,7 +668,7 @@ impl Effects {
         response.into_iter().chain(cors).chain(auth).chain(mirrors).chain(path).chain(request).collect()
     }
 
-    /// What can be done with the requests to all backends only.
+    /// The name of a filter that works only for all backends together.
     fn unsupported_for_one(&self) -> Option<&'static str> {
         [
             (self.cors.is_some(), "CORS"),
@@ -687,7 +687,7 @@ fn cors_of(cors: &CorsFilter) -> Cors {
     let origins = if cors.allow_origins.iter().any(is_any) {
         Origins::Any
     } else {
-        // A star stands for any number of labels here.
+        // Here a star stands for any number of labels.
         Origins::Listed(cors.allow_origins.iter().map(|origin| (&*origin.replace('*', "**")).into()).collect())
     };
     let rules = CorsRules {
@@ -733,7 +733,7 @@ fn replacement(path: &PathModifier) -> Result<PathReplacement, String> {
     }
 }
 
-/// A time of the Gateway API (GEP-2257); `None` if it is none.
+/// A duration of the Gateway API (GEP-2257); `None` if it is invalid.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let (mut rest, mut total, mut groups) = (text, Duration::ZERO, 0);
     while !rest.is_empty() {

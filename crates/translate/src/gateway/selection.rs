@@ -1,7 +1,7 @@
-//! Pods that an XBackend selects by their labels: the headless Service that is made for it, as data.
+//! Pods that an XBackend selects by their labels: the headless Service that is created for it, as data.
 //!
-//! Kubernetes keeps its EndpointSlices up to date, so that no pod has to be watched. Its name can't be guessed before it is there (the
-//! specification wants none that anyone could rely on in DNS), and it goes with the XBackend.
+//! Kubernetes keeps its EndpointSlices up to date, so no pod has to be watched. Its name can't be predicted (the specification wants no
+//! name that users could rely on in DNS), and it is deleted with the XBackend.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,15 +24,15 @@ pub(crate) const PORT: &str = "backend";
 pub(super) struct Selection {
     labels: BTreeMap<String, String>,
     port: i32,
-    /// The Service that is to be made for them.
+    /// The Service to create for them.
     wanted: Arc<Value>,
 }
 
 impl Selection {
-    /// What an XBackend with this UID selects.
+    /// The pods that an XBackend with this UID selects.
     ///
     /// # Errors
-    /// If it can't be: the rest of the field's name, and why.
+    /// The rest of the field's name, and why the selection is impossible.
     pub(super) fn of(
         selector: &EndpointSelector,
         (key, uid): (&ObjectKey, &str),
@@ -51,7 +51,7 @@ impl Selection {
         Ok(Self { labels: labels.clone(), port, wanted: Arc::new(service((key, uid), labels, port)) })
     }
 
-    /// What is to be made for the XBackend, if anything, or why nothing can be.
+    /// The Service to create for the XBackend, if any, or why it can't be created.
     pub(super) fn settle(
         &self,
         key: &ObjectKey,
@@ -67,7 +67,7 @@ impl Selection {
         Ok((!is_there).then(|| Make::Apply(self.wanted.clone())))
     }
 
-    /// Whether a Service is as it should be.
+    /// Whether a Service has the wanted state.
     fn is_satisfied(&self, current: &Service) -> bool {
         let applied = current.metadata.annotations.as_ref().and_then(|annotations| annotations.get(APPLIED));
         let Some(spec) = &current.spec else { return false };
@@ -102,13 +102,13 @@ pub(crate) fn service_port(number: i32) -> ServicePort {
     }
 }
 
-/// What to do about a Service that was made for an XBackend that selects no pods any more.
+/// The pending work on the Service of an XBackend that no longer selects pods.
 pub(super) fn leftover(key: &ObjectKey, service: &ObjectKey, objects: &Objects) -> Option<Make> {
     let is_ours = objects.service(service).is_some_and(|found| made_for(found, XBACKEND) == Some(&*key.name));
     is_ours.then_some(Make::Delete)
 }
 
-/// The Service for the pods of an XBackend, as it should be.
+/// The wanted state of the Service for the pods of an XBackend.
 fn service((key, uid): (&ObjectKey, &str), labels: &BTreeMap<String, String>, port: i32) -> Value {
     let ObjectKey { namespace, name, .. } = service_key(key, uid);
     let owner = json!({

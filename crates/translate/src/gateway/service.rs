@@ -1,9 +1,9 @@
-//! Services that give Gateways an address of their own, as data: what the leader has to write, and what it finds there.
+//! Services that give Gateways an address of their own, as data: the objects that the leader has to write, and those that it finds.
 //!
-//! Such a Service lies in the Gateway's namespace, and goes with the Gateway. It selects no pods: those of the proxy may be in another
-//! namespace, so EndpointSlices are written that list what the slices of the proxy's own Service list. Each port of the Gateway leads
-//! to a port of the process that no other Gateway has. That number is kept in the Service, where every replica reads it: all of
-//! them open the same port, and none is moved when Gateways come and go. The slices get a port only once it is in the Service.
+//! Such a Service is in the Gateway's namespace and is deleted with the Gateway. It selects no pods: the proxy's pods may be in another
+//! namespace, so EndpointSlices are written with the endpoints of the proxy's own Service. Each port of the Gateway leads to a port of the
+//! process that no other Gateway has. The number is kept in the Service, where every replica reads it: all of them open the same port, and
+//! none is moved when Gateways come and go. The slices get a port only once it is in the Service.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,32 +26,32 @@ use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::options::{GatewayAddressing, Options};
 use crate::resource::backend::Layer;
 
-/// The label of everything that is made for Gateways and XBackends, and its value.
+/// The label of all objects that are created for Gateways and XBackends, and its value.
 pub(super) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "fairway");
 const CLASS_NAME: &str = "gateway.networking.k8s.io/gateway-class-name";
 
-/// How a Service says for which object it was made.
+/// How a Service names the object that it was created for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark {
     /// The label with the name of the object, shortened if it is longer than labels may be.
     pub(super) label: &'static str,
-    /// The annotation with the whole name.
+    /// The annotation with the full name.
     pub(super) annotation: &'static str,
 }
 
-/// Of Services that are made for Gateways. The Gateway API wants this label.
+/// The mark of Services that are created for Gateways. The Gateway API requires this label.
 pub(super) const GATEWAY: Mark =
     Mark { label: "gateway.networking.k8s.io/gateway-name", annotation: "fairway.dev/gateway" };
-/// Of Services that are made for XBackends.
+/// The mark of Services that are created for XBackends.
 pub(crate) const XBACKEND: Mark = Mark { label: "fairway.dev/xbackend-name", annotation: "fairway.dev/xbackend" };
 
-/// The annotation by which a Service that is as it should be is recognized: labels and annotations that others add change nothing.
+/// The annotation that shows whether a Service has the wanted state: labels and annotations that others add don't matter.
 pub(super) const APPLIED: &str = "fairway.dev/applied";
-/// Who looks after a slice. Without it the endpoints controller of Kubernetes would.
+/// The manager of a slice. Without it the endpoints controller of Kubernetes would manage the slice.
 const SLICE_MANAGER: (&str, &str) = ("endpointslice.kubernetes.io/managed-by", "fairway.dev");
 /// The address types of slices.
 const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
-/// Longest name of a Service, and longest value of a label.
+/// Maximum length of the name of a Service, and of the value of a label.
 pub(super) const NAME: usize = 63;
 
 /// What a Gateway with an address of its own asks for.
@@ -61,13 +61,13 @@ pub(super) struct OwnAddress {
     class: String,
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
-    /// The addresses that it names; others won't do.
+    /// The addresses that it names; no others are acceptable.
     requested: Vec<IpAddr>,
-    /// What its parameters say about the Service.
+    /// The fields that its parameters set in the Service.
     pub(super) fields: ServiceFields,
 }
 
-/// What a Gateway has.
+/// The state of a Gateway's own Service.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct OwnService {
     /// The addresses that the Service shows.
@@ -78,7 +78,7 @@ pub(super) struct OwnService {
     pub(super) ports: BTreeMap<Port, u16>,
 }
 
-/// What has to be done about an object that is made for a Gateway.
+/// The pending work on an object that is created for a Gateway or an XBackend.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Make {
     /// Write it, by server-side apply.
@@ -88,7 +88,7 @@ pub enum Make {
 }
 
 impl OwnAddress {
-    /// What the Gateway asks for; `None` if it has the shared address. With the reason why it can't be had at all.
+    /// What the Gateway asks for, `None` if it has the shared address; and why a request for its own address can't be met.
     pub(super) fn of(gateway: &Gateway, options: &Options) -> (Option<Self>, Option<Shortcoming>) {
         let infrastructure = gateway.spec.infrastructure.clone().unwrap_or_default();
         let asks = !gateway.spec.addresses.is_empty()
@@ -144,7 +144,7 @@ impl OwnAddress {
     }
 }
 
-/// The name of the Gateway or XBackend that a Service was made for.
+/// The name of the Gateway or XBackend that a Service was created for.
 pub(crate) fn made_for(service: &Service, mark: Mark) -> Option<&str> {
     let labels = service.metadata.labels.as_ref()?;
     let is_ours = labels.get(MANAGED_BY.0).is_some_and(|value| value == MANAGED_BY.1);
@@ -152,12 +152,12 @@ pub(crate) fn made_for(service: &Service, mark: Mark) -> Option<&str> {
     (is_ours && labels.contains_key(mark.label)).then_some(name)
 }
 
-/// Whether a Service was made for a Gateway. The addresses that it shows are those of the Gateway.
+/// Whether a Service was created for a Gateway. Its addresses are those of the Gateway.
 pub fn is_for_gateway(service: &Service) -> bool {
     made_for(service, GATEWAY).is_some()
 }
 
-/// Whether a Service was made for a Gateway or an XBackend.
+/// Whether a Service was created for a Gateway or an XBackend.
 fn is_made(service: &Service) -> bool {
     is_for_gateway(service) || made_for(service, XBACKEND).is_some()
 }
@@ -185,7 +185,7 @@ pub(super) fn key(gateway: &ObjectKey, class: &str) -> ObjectKey {
     ObjectKey::new(Kind::Service, &*gateway.namespace, name)
 }
 
-/// A text with a sum of the whole at its end, short enough for a name.
+/// A text with a checksum of `whole` at its end, short enough for a name.
 pub(super) fn shortened(text: &str, whole: &str) -> String {
     let sum = format!("{:08x}", sum(whole) as u32);
     let kept: String = text.chars().take(NAME - sum.len() - 1).collect();
@@ -198,7 +198,7 @@ pub(super) fn sum(value: impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// The EndpointSlices of the proxy, by address type.
+/// The endpoints of the proxy, by address type.
 pub(super) fn proxy_endpoints(objects: &Objects, options: &Options) -> Option<BTreeMap<String, Vec<Endpoint>>> {
     let (namespace, name) = options.publish_service.as_ref()?;
     let service = ObjectKey::new(Kind::Service, namespace.as_str(), name.as_str());
@@ -207,7 +207,7 @@ pub(super) fn proxy_endpoints(objects: &Objects, options: &Options) -> Option<BT
         let Object::EndpointSlice(slice) = object else { continue };
         if service_of(key, slice).as_ref() == Some(&service) {
             let endpoints = slice.endpoints.iter().flatten().cloned();
-            // Hints are for the zones that the slices of the other Service know.
+            // Hints concern the zones of the slices of the proxy's Service.
             let endpoints = endpoints.map(|endpoint| Endpoint { hints: None, deprecated_topology: None, ..endpoint });
             found.entry(slice.address_type.clone()).or_default().extend(endpoints);
         }
@@ -232,8 +232,8 @@ pub(super) fn held(service: Option<&Service>) -> BTreeMap<Port, u16> {
     ports.into_iter().flatten().filter_map(pair).collect()
 }
 
-/// What is to be made for a Gateway, and what it has. `ports` are those of the process for its listeners, of which the Service has
-/// `held`.
+/// The objects to create for a Gateway, and the state of its Service. `ports` are the ports of the process for its listeners, of which the
+/// Service has `held`.
 pub(super) fn settle(
     part: &GatewayPart,
     own: &OwnAddress,
@@ -298,7 +298,7 @@ pub(super) fn settle(
     (OwnService { fault: Some(Shortcoming::new(reason, message)), ..OwnService::default() }, made)
 }
 
-/// The Service and slices of a Gateway that has no address of its own any more.
+/// The pending work on the Service and slices of a Gateway that no longer has an address of its own.
 pub(super) fn leftovers(service: &ObjectKey, objects: &Objects) -> BTreeMap<ObjectKey, Make> {
     let slices = FAMILIES.map(|kind| slice_key(service, kind));
     let there = [service.clone()].into_iter().chain(slices).filter(|key| objects.get(key).is_some());
@@ -318,7 +318,7 @@ fn labels(part: &GatewayPart, own: &OwnAddress) -> BTreeMap<String, String> {
     labels
 }
 
-/// Whatever is made for a Gateway is deleted with it.
+/// All objects that are created for a Gateway are deleted with it.
 fn owner(part: &GatewayPart, own: &OwnAddress) -> Value {
     let version = format!("{GROUP}/v1");
     json!([{"apiVersion": version, "kind": "Gateway", "name": &*part.key.name, "uid": own.uid, "controller": true}])
@@ -351,12 +351,12 @@ fn service(part: &GatewayPart, own: &OwnAddress, key: &ObjectKey, ports: &BTreeM
     service
 }
 
-/// The name of a port, of which slice and Service must have the same.
+/// The name of a port, which must be the same in the slice and the Service.
 fn port_name(Port { layer, number }: Port) -> String {
     if layer == Layer::Udp { format!("port-{number}-udp") } else { format!("port-{number}") }
 }
 
-/// Whether a Service is as it should be.
+/// Whether a Service has the wanted state.
 fn is_satisfied(current: &Service, wanted: &Value) -> bool {
     let applied = current.metadata.annotations.as_ref().and_then(|annotations| annotations.get(APPLIED));
     let spec = current.spec.clone().unwrap_or_default();
@@ -417,7 +417,7 @@ fn slice(
     (key, serde_json::from_value(slice).unwrap_or_default())
 }
 
-/// Whether a slice is as it should be. The labels say only whose it is.
+/// Whether a slice has the wanted state. Of its labels only the owner counts.
 fn is_same(found: &EndpointSlice, wanted: &EndpointSlice) -> bool {
     let label = |slice: &EndpointSlice| {
         slice.metadata.labels.as_ref().and_then(|labels| labels.get("kubernetes.io/service-name").cloned())
@@ -431,7 +431,7 @@ fn is_same(found: &EndpointSlice, wanted: &EndpointSlice) -> bool {
         && label(found) == label(wanted)
 }
 
-/// The addresses that a Service shows: those of its load balancer.
+/// The addresses of a Service: those of its load balancer.
 fn addresses(service: &Service) -> Vec<StatusAddress> {
     let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingresses = balancer.and_then(|balancer| balancer.ingress.as_ref());
@@ -443,7 +443,7 @@ fn addresses(service: &Service) -> Vec<StatusAddress> {
     ingresses.into_iter().flatten().filter_map(address).take(ADDRESSES).collect()
 }
 
-/// Most addresses that a Gateway's status may show.
+/// The most addresses that a Gateway's status may show.
 const ADDRESSES: usize = 16;
 
 #[cfg(test)]

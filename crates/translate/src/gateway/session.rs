@@ -7,11 +7,11 @@ use fairway_model::{ConfiguredName, KnownField, SameSite, Session, SessionCarrie
 use super::api::{CookieConfig, SessionPersistence};
 use super::rule::duration;
 
-/// Reads what is asked for. `named` is whose sessions they are: the name of the cookie depends on it if none is given.
+/// Reads a session. `named` identifies its owner: the default name of the cookie depends on it.
 ///
 /// # Errors
 ///
-/// If it can't be carried out: the part that is to blame, and why.
+/// The part that can't be carried out, and why.
 pub(super) fn session(spec: &SessionPersistence, named: &str) -> Result<Session, (&'static str, String)> {
     let lasts = match &spec.absolute_timeout {
         None => None,
@@ -50,7 +50,7 @@ fn of_cookie(
     named: &str,
 ) -> Result<SessionCarrier, (&'static str, String)> {
     let name = cookie.name.clone().unwrap_or_else(|| format!("fairway-{:016x}", fingerprint(named)));
-    // The names of cookies are tokens, as those of fields are (RFC 6265 4.1.1).
+    // Names of cookies are tokens, like those of fields (RFC 6265 4.1.1).
     if ConfiguredName::try_from(name.as_str()).is_err() {
         return Err(("cookie.name", format!("{name:?} is no name of a cookie")));
     }
@@ -72,7 +72,7 @@ fn of_cookie(
         expires: None,
         max_age,
         domain: None,
-        // Over TLS it is set in any case, and without it browsers would not send the cookie back.
+        // Over TLS it is always set, and without TLS browsers would not send the cookie back.
         secure: false,
         same_site: Some(SameSite::Strict),
         conditional_same_site_none: false,

@@ -1,6 +1,6 @@
 //! The status of objects of the Gateway API, as data: what the controller writes, `check` prints and tests compare.
 //!
-//! It has no generations and times, which belong to the version of the object and to the write.
+//! It has no generations or times, which belong to the version of the object and to the write.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ pub struct Condition {
     pub message: String,
 }
 
-/// Why something is not as it should be: the reason of the condition, and a message.
+/// Why something is not in order: the reason of the condition, and a message.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Shortcoming {
     pub(crate) reason: &'static str,
@@ -35,7 +35,7 @@ impl Shortcoming {
     }
 }
 
-/// What is wrong with a field of an object.
+/// A fault in a field of an object.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct FieldFault {
     pub(crate) field: String,
@@ -47,7 +47,7 @@ impl FieldFault {
         Self { field: field.into(), why: Shortcoming::new(reason, message) }
     }
 
-    /// As a condition says it: with the field in the message.
+    /// The fault as a condition has it, with the field in the message.
     pub(crate) fn shortcoming(&self) -> Shortcoming {
         Shortcoming::new(self.why.reason, format!("{}: {}", self.field, self.why.message))
     }
@@ -123,7 +123,7 @@ pub enum ObjectStatus {
     },
     /// Of a policy.
     Policy {
-        /// The Gateways at which it counts.
+        /// The Gateways at which it applies.
         ancestors: Vec<AncestorStatus>,
     },
     /// Of a route.
@@ -197,7 +197,7 @@ pub struct AncestorStatus {
 
 impl Eq for AncestorStatus {}
 
-/// The features that hold in whole, as the conformance suite names them, sorted.
+/// The fully supported features, as the conformance suite names them, sorted.
 pub(crate) const FEATURES: &[Feature] = &[
     Feature { name: "BackendTLSPolicy" },
     Feature { name: "BackendTLSPolicySANValidation" },

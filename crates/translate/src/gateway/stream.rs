@@ -1,4 +1,4 @@
-//! What is passed on without being read: connections of TLS, TCP and UDP listeners, and the routes that say where they go.
+//! Traffic that is passed on without being read: connections of TLS, TCP and UDP listeners, and the routes that say where they go.
 
 use fairway_model::{CertificateName, Origin, Scheme, StreamBackends, StreamShare};
 
@@ -11,12 +11,12 @@ use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::objects::Kind;
 use crate::resource::backend::Layer;
 
-/// What a listener speaks.
+/// The protocol of a listener.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Protocol {
     Http,
     Https,
-    /// TLS whose content is passed on, or that is passed on itself.
+    /// TLS, which is either passed on or terminated so that its content is passed on.
     Tls {
         terminate: bool,
     },
@@ -24,7 +24,7 @@ pub(super) enum Protocol {
     Udp,
 }
 
-/// What a port is open for: listeners with the same share one, and are told apart by host name.
+/// The kind of traffic that a port is open for: listeners with the same kind share a port, and host names tell them apart.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Door {
     /// Connections whose client names a host. TLS that is passed on arrives at the same ports as HTTPS.
@@ -38,15 +38,15 @@ pub(super) enum Door {
 pub(super) struct Passage {
     /// The route.
     pub(super) origin: Origin,
-    /// Where connections go that are passed on as they are, and datagrams.
+    /// Where datagrams go, and connections that are passed on unchanged.
     pub(super) backends: StreamBackends,
-    /// Where the content of a connection goes if TLS ends at the proxy or there was none: BackendTLSPolicies hold there. `None` if
-    /// there are none for the backends.
+    /// Where the content of a connection goes if TLS ends at the proxy or there was none: BackendTLSPolicies apply to it. `None` if the
+    /// backends have none.
     pub(super) secured: Option<StreamBackends>,
 }
 
 impl Passage {
-    /// Where the content of a connection goes. Endpoints that are spoken to over TLS are shown this certificate.
+    /// Where the content of a connection goes. Endpoints that speak TLS are presented this certificate.
     pub(super) fn content(&self, shown: Option<&CertificateName>) -> StreamBackends {
         let content = self.secured.as_ref().unwrap_or(&self.backends);
         match (content, shown) {
@@ -79,7 +79,7 @@ impl Protocol {
     pub(super) fn kinds(self) -> &'static [Kind] {
         match self {
             Self::Http | Self::Https => &[Kind::HTTPRoute, Kind::GRPCRoute],
-            // What TLS carried is a connection like any other.
+            // The content of TLS is a connection like any other.
             Self::Tls { terminate: true } => &[Kind::TLSRoute, Kind::TCPRoute],
             Self::Tls { terminate: false } => &[Kind::TLSRoute],
             Self::Tcp => &[Kind::TCPRoute],
@@ -116,7 +116,7 @@ pub(super) fn layer(kind: Kind) -> Layer {
 }
 
 impl RuleReader<'_> {
-    /// Where a rule leads. The share of a backend that can't be reached by the reference is closed, and so is one that can't be reached
+    /// Where a rule leads. The connections of a backend's share are closed if the reference doesn't lead to it, or if it can't be reached
     /// as a policy demands.
     pub(super) fn passage(&self, at: usize, rule: &StreamRule) -> (Passage, BuiltRule) {
         let mut built = BuiltRule::default();
@@ -132,7 +132,7 @@ impl RuleReader<'_> {
                     shares.push(share(Some(name.clone()), None));
                     secured.push(match backend.tls {
                         Ok(tls) => share(Some(name), tls),
-                        // Nothing may go in the clear to what a policy demands TLS for.
+                        // A backend that a policy demands TLS for gets nothing in the clear.
                         Err(why) => {
                             built.findings.extend(self.unreachable(&field, &reference.name, &why));
                             share(None, None)
@@ -157,13 +157,13 @@ impl RuleReader<'_> {
             let (severity, reason) = (Severity::Warning, Reason::InvalidBackend);
             built.findings.push(Diagnostic::new(severity, reason, self.origin, field, "", "no backend"));
         }
-        // There is no TLS for datagrams, and policies are not for them.
+        // Datagrams have no TLS, and policies don't apply to them.
         let secured = (secured != shares && self.key.kind != Kind::UDPRoute).then(|| backends(secured));
         let origin = self.origin.section(format!("rules[{at}]"));
         (Passage { origin, backends: backends(shares), secured }, built)
     }
 
-    /// That a backend can't be reached as a policy demands. Connections of TLSRoutes may pass to it as they are.
+    /// The finding that a backend can't be reached as a policy demands. Connections of TLSRoutes may still pass to it unchanged.
     fn unreachable(&self, field: &str, name: &str, why: &str) -> Option<Diagnostic> {
         let reason = Reason::BackendPolicyRefused;
         let found = |severity, message: String| Diagnostic::new(severity, reason, self.origin, field, name, message);

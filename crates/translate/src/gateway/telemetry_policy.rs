@@ -1,6 +1,6 @@
-//! XTelemetryPolicies (experimental channel): how the requests to a Gateway are traced, and who receives their spans.
+//! XTelemetryPolicies (experimental channel): how the requests to a Gateway are traced, and which receiver gets their spans.
 //!
-//! A policy is carried out in whole or not at all, and says which; whatever is wrong with it, requests are served as without it.
+//! A policy is carried out in full or not at all, and its status says which; whatever is wrong with it, requests are served as without it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -42,7 +42,7 @@ const RESERVED: [&str; 11] = [
     "user-agent",
 ];
 
-/// The port of OTLP over HTTP; others are taken for gRPC unless the Service says what they speak.
+/// The port of OTLP over HTTP; gRPC is assumed on others unless the Service names their protocol.
 const HTTP_PORT: i32 = 4318;
 
 /// All policies, by the Gateways that they are for.
@@ -53,13 +53,13 @@ pub(super) struct TelemetryPolicies {
     targets: BTreeMap<ObjectKey, BTreeSet<RouteAge>>,
     /// The policies that depend on a Service.
     services: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
-    /// How the routes of each Gateway are traced for which a policy says so.
+    /// How the routes of each Gateway with a policy about it are traced.
     rules: BTreeMap<ObjectKey, Arc<TraceRule>>,
-    /// What is published for policies, and the backend that each has.
+    /// The published telemetry of policies, each with its backend.
     published: BTreeMap<ObjectKey, Published>,
 }
 
-/// What is published for a policy.
+/// The published telemetry of a policy.
 #[derive(Debug)]
 struct Published {
     telemetry: Arc<Telemetry>,
@@ -75,28 +75,28 @@ struct TelemetryPart {
     targets: Vec<(usize, ObjectKey)>,
     /// Targets of other kinds.
     others: Vec<(usize, String)>,
-    /// What it makes of requests, if it traces them.
+    /// Its telemetry, if it traces requests.
     telemetry: Option<Arc<Telemetry>>,
     backend: Option<BackendKey>,
     /// The Services that its result depends on.
     services: Vec<ObjectKey>,
-    /// Why it is not accepted, as far as that does not depend on others.
+    /// Why it is not accepted, judging by the policy alone.
     fault: Option<FieldFault>,
     /// Why its receiver can't be found.
     unresolved: Option<Shortcoming>,
 }
 
-/// What a policy is read with.
+/// The inputs for reading a policy.
 pub(super) struct TelemetryReader<'a> {
     pub(super) objects: &'a Objects,
     pub(super) options: &'a Options,
-    /// How Services are spoken to over TLS.
+    /// TLS to Services, by policy.
     pub(super) tls: &'a BackendPolicies,
     pub(super) xbackends: &'a XBackends,
     pub(super) policies: &'a mut Shared<ForwardPolicy>,
 }
 
-/// What the tracing of a policy comes to.
+/// The tracing of a policy, built.
 struct Traced {
     telemetry: Telemetry,
     backend: Option<BackendKey>,
@@ -144,7 +144,7 @@ impl TelemetryPolicies {
         self.for_gateway(gateway).find_map(|key| self.policies.get(key))
     }
 
-    /// Reads a policy again, and marks those whose standing depends on it.
+    /// Reads a policy again, and marks the policies whose status depends on it.
     pub(super) fn read(
         &mut self,
         key: &ObjectKey,
@@ -174,14 +174,13 @@ impl TelemetryPolicies {
             }
             self.policies.insert(key.clone(), part);
         }
-        // Of several policies for the same, another one may count now.
+        // Another policy for the same Gateway may apply now.
         dirty.gateway_statuses.extend(gateways.iter().flat_map(|gateway| self.for_gateway(gateway)).cloned());
         dirty.gateway_statuses.insert(key.clone());
         dirty.reports.insert(key.clone());
     }
 
-    /// Decides which policy counts at each Gateway of ours, and publishes what it says. Returns the Gateways whose routes are traced
-    /// in another way.
+    /// Decides which policy applies to each Gateway of ours, and publishes its telemetry. Returns the Gateways whose tracing has changed.
     pub(super) fn settle(
         &mut self,
         is_ours: impl Fn(&ObjectKey) -> bool,
@@ -247,7 +246,7 @@ impl TelemetryPolicies {
             findings.push(Diagnostic::new(severity, reason, &origin, field, value, message));
         };
         let own = part.fault.as_ref().map(FieldFault::shortcoming);
-        // What nobody here is asked to carry out is not judged.
+        // A policy for no Gateway of ours is not judged.
         let is_asked = part.targets.iter().any(|one| ours(&one));
         if let Some(FieldFault { field, why }) = part.fault.as_ref().filter(|_| is_asked) {
             let message = format!("{}; the policy is not applied", why.message);
@@ -293,7 +292,7 @@ impl TelemetryPolicies {
     }
 }
 
-/// What makes two backends of a policy the same.
+/// The properties by which two backends of a policy are the same.
 fn same((backend, owner): &(BackendKey, Arc<Owner>)) -> (&BackendKey, &crate::resource::Age) {
     (backend, &owner.age)
 }
@@ -343,7 +342,7 @@ fn unsupported(part: &str, why: impl Into<String>) -> FieldFault {
     FieldFault::new(format!("spec.tracing{part}"), "UnsupportedValue", why)
 }
 
-/// What the tracing of a policy comes to; `None` if it leaves requests untraced.
+/// The tracing of a policy, built; `None` if it leaves requests untraced.
 fn traced(
     key: &ObjectKey,
     spec: Option<&TracingSpec>,
@@ -454,7 +453,7 @@ fn attribute(one: &SpanAttributeSpec, part: &str) -> Result<SpanAttribute, Field
     Ok(SpanAttribute { name, value })
 }
 
-/// Fields of the requests to a receiver. No message has their values, which may be secrets.
+/// Fields of the requests to a receiver. Their values may be secrets, so no message has them.
 fn fields(provider: &TracingProvider) -> Result<Vec<(ConfiguredName, SecretText)>, FieldFault> {
     if provider.headers.len() > TELEMETRY_FIELDS {
         return Err(unsupported(".provider.headers", format!("expected at most {TELEMETRY_FIELDS}")));
@@ -477,7 +476,7 @@ fn fields(provider: &TracingProvider) -> Result<Vec<(ConfiguredName, SecretText)
     Ok(all)
 }
 
-/// The receiver of a policy, its backend, the Services that this depends on, and why there is none.
+/// The receiver of a policy, its backend, the Services that this depends on, and why there is no receiver.
 fn receiver(
     key: &ObjectKey,
     provider: &TracingProvider,
@@ -496,7 +495,7 @@ fn receiver(
     let services = built.services;
     match found {
         Ok(ValidBackend { key: backend, tls: Ok(tls), .. }) => {
-            // Nothing that stands in for a backend may stand in for the receiver.
+            // A substitute for a backend must not become the receiver.
             let backend = BackendKey { layer: Layer::Auth, ..backend };
             let receiver = SpanReceiver {
                 backend: backend.name(),
@@ -514,7 +513,7 @@ fn receiver(
     }
 }
 
-/// Whether a port takes OTLP over HTTP: by what the Service says, or by the number that is reserved for it.
+/// Whether a port takes OTLP over HTTP, by the Service's declaration or by the number reserved for it.
 fn is_http(objects: &Objects, backend: &BackendKey) -> bool {
     let port = objects.service(&backend.service()).and_then(|service| find_port(service, backend));
     match port.and_then(|port| port.app_protocol.as_deref()) {

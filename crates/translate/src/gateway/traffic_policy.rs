@@ -1,6 +1,6 @@
-//! XBackendTrafficPolicies (experimental channel): how many tries after failures a Service may get from routes of the Gateway API.
+//! XBackendTrafficPolicies (experimental channel): limits on the tries after failures that a Service gets from routes of the Gateway API.
 //!
-//! A budget that means nothing leaves no tries, so that a Service is not flooded by a mistake.
+//! An invalid budget leaves no tries, so that a mistake doesn't flood a Service.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -32,7 +32,7 @@ struct TrafficPart {
     /// Targets of other kinds.
     others: Vec<(usize, String)>,
     constraint: Option<RetryConstraint>,
-    /// The field for which it is not accepted, as far as that does not depend on others, and why.
+    /// The field because of which it is not accepted, judging by the policy alone, and why.
     fault: Option<(String, String)>,
 }
 
@@ -42,7 +42,7 @@ impl TrafficPolicies {
         self.targets.get(service).into_iter().flatten().map(RouteAge::key)
     }
 
-    /// How many tries a Service may get, if a policy says so: the oldest one.
+    /// A policy's limit on tries for a Service, if any: the oldest policy decides.
     pub(crate) fn constraint(&self, service: &ObjectKey) -> Option<RetryConstraint> {
         self.winner(service)?.constraint
     }
@@ -51,7 +51,7 @@ impl TrafficPolicies {
         self.for_service(service).find_map(|key| self.policies.get(key))
     }
 
-    /// Reads a policy again. Returns the Services that it was or is for.
+    /// Reads a policy again. Returns the Services that it was for or is for now.
     pub(super) fn read(
         &mut self,
         key: &ObjectKey,
@@ -94,8 +94,8 @@ impl TrafficPolicies {
         services
     }
 
-    /// The status of a policy at the Gateways through which its Services are reached, and the findings about it. `reached` says
-    /// through which Gateways a Service is.
+    /// The status of a policy at the Gateways through which its Services are reached, and the findings about it. `reached` returns the
+    /// Gateways for a Service.
     pub(super) fn status(
         &self,
         key: &ObjectKey,
@@ -162,7 +162,7 @@ fn constraint(spec: &RetryConstraintSpec) -> Result<RetryConstraint, (&'static s
     };
     let interval = time("budget.interval", &budget.interval, 10, Duration::from_secs(1))?;
     let per = time("minRetryRate.interval", &rate.interval, 1, Duration::from_millis(1))?;
-    // A million times an hour fits.
+    // A million times per hour fits.
     let least = (u128::from(count) * interval.as_millis()).div_ceil(per.as_millis().max(1));
     Ok(RetryConstraint { percent, interval, least: u64::try_from(least).unwrap_or(u64::MAX) })
 }

@@ -1,7 +1,7 @@
-//! XBackends (experimental channel): a host outside of the cluster, or pods by their labels, and how these are spoken to.
+//! XBackends (experimental channel): a host outside of the cluster, or pods by their labels, with the protocol and TLS for them.
 //!
-//! One that can't be carried out in whole is not accepted, and makes the backends invalid that refer to it: their share of the requests gets
-//! an error, and nothing goes there without the TLS that it asks for.
+//! An XBackend that can't be carried out in full is not accepted, and the backends that refer to it are invalid: their share of the
+//! requests gets an error, and nothing goes there without the TLS that it demands.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,9 +27,9 @@ use crate::resource::{ConfigMaps, Owner, Secrets};
 #[derive(Debug, Default)]
 pub(super) struct XBackends {
     parts: BTreeMap<ObjectKey, XBackendPart>,
-    /// Those that depend on a ConfigMap.
+    /// The XBackends that depend on a ConfigMap.
     config_maps: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
-    /// The Services that are made for them, or would be.
+    /// The Services that are or would be created for them.
     services: BTreeSet<ObjectKey>,
     values: Shared<UpstreamTls>,
 }
@@ -39,19 +39,19 @@ pub(super) struct XBackends {
 pub(super) struct XBackendPart {
     owner: Arc<Owner>,
     config_maps: BTreeSet<ObjectKey>,
-    /// The Secret with the certificate that is shown.
+    /// The Secret with the certificate to present.
     pub(super) secret: Option<ObjectKey>,
     pub(super) port: i32,
     pub(super) protocol: Option<Spoken>,
     pub(super) tls: Option<Arc<UpstreamTls>>,
     pub(super) session: Option<Arc<Session>>,
-    /// The pods, if it is about some.
+    /// The pods, if it selects any.
     pub(super) selection: Option<Selection>,
-    /// The Service that is made for pods.
+    /// The Service that is created for the pods.
     service: ObjectKey,
     /// Why it is not accepted.
     pub(super) fault: Option<XBackendFault>,
-    /// The first reference to an authority that can't be followed, beside others that can.
+    /// The first reference to an authority that can't be followed, if others can.
     pub(super) left_out: Option<FieldFault>,
 }
 
@@ -60,14 +60,14 @@ pub(super) struct XBackendPart {
 pub(super) struct XBackendFault {
     pub(super) field: String,
     pub(super) value: String,
-    /// Of the finding.
+    /// The reason of the finding.
     pub(super) reason: Reason,
-    /// Of the condition.
+    /// The reason of the condition.
     pub(super) because: &'static str,
     pub(super) message: String,
 }
 
-/// What an XBackend speaks.
+/// The protocol of an XBackend.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Spoken {
     /// HTTP in the version that suits the route.
@@ -89,14 +89,14 @@ impl XBackendFault {
         }
     }
 
-    /// For a condition.
+    /// The fault as a condition has it.
     pub(super) fn shortcoming(&self) -> Shortcoming {
         Shortcoming::new(self.because, format!("{}: {}", self.field, self.message))
     }
 }
 
 impl XBackendPart {
-    /// The key of the Service that is made for pods.
+    /// The key of the Service that is created for the pods.
     pub(super) fn service(&self) -> &ObjectKey {
         &self.service
     }
@@ -111,17 +111,17 @@ impl XBackends {
         self.parts.iter()
     }
 
-    /// Marks those that depend on a ConfigMap.
+    /// Marks the XBackends that depend on a ConfigMap.
     pub(super) fn touch_config_map(&self, key: &ObjectKey, dirty: &mut Dirty) {
         dirty.xbackends.extend(self.config_maps.get(key).into_iter().flatten().cloned());
     }
 
-    /// Whether a Service has the name of one that is made for pods.
+    /// Whether a Service has the name of one that is created for pods.
     pub(super) fn has_service(&self, service: &ObjectKey) -> bool {
         self.services.contains(service)
     }
 
-    /// Reads one again.
+    /// Reads an XBackend again.
     pub(super) fn read(
         &mut self,
         key: &ObjectKey,
@@ -250,7 +250,7 @@ impl XBackends {
     }
 }
 
-/// Where it leads: to pods, or `None` for a host that backends may have.
+/// The pods that it leads to, or `None` for a host that backends may have.
 fn leads(
     spec: &XBackendSpec,
     own: (&ObjectKey, &str),
@@ -296,7 +296,7 @@ fn spoken(protocol: Option<&str>, secure: bool) -> Result<Option<Spoken>, XBacke
         Some("HTTP2") => return refused("HTTP2 is spoken over TLS: expected H2C, or a tls.mode other than None"),
         Some("H2C") if !secure => Spoken::Http2,
         Some("H2C") => return refused("H2C is spoken without TLS: expected HTTP2, or the tls.mode None"),
-        // An upgrade from HTTP/1.1.
+        // WebSocket begins with an upgrade from HTTP/1.1.
         Some("WSS") if secure => Spoken::Http1,
         Some("WSS") => return refused("WSS is spoken over TLS: expected a tls.mode other than None"),
         Some("TCP") => Spoken::Tcp,
@@ -316,7 +316,7 @@ fn sessions(key: &ObjectKey, spec: &XBackendSpec) -> Result<Option<Arc<Session>>
         .map_err(|(part, why)| XBackendFault::new(&format!("spec.sessionPersistence.{part}"), "", why))
 }
 
-/// The Secret with the certificate to show.
+/// The Secret with the certificate to present.
 fn shown(key: &ObjectKey, reference: &ObjectReference, objects: &Objects) -> Result<ObjectKey, XBackendFault> {
     let field = "spec.tls.clientCertificateRef";
     let kind = reference.kind.as_deref().unwrap_or("Secret");

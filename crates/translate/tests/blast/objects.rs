@@ -23,7 +23,7 @@ mod examples;
 
 use self::examples::EXAMPLES;
 
-/// What a tenant does, and how far it reaches.
+/// The actions of a tenant, and how far it reaches.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tenant {
     pub(crate) namespace: &'static str,
@@ -33,7 +33,7 @@ pub(crate) struct Tenant {
     pub(crate) claims: &'static [&'static str],
     /// Whether it also serves requests for no host in particular.
     pub(crate) any_host: bool,
-    /// Seconds in which its objects are created.
+    /// The range of seconds in which its objects are created.
     pub(crate) born: (u32, u32),
     /// Whether its objects are being deleted sometimes.
     pub(crate) leaves: bool,
@@ -85,8 +85,8 @@ fn secret(namespace: &str, name: &str, kind: usize) -> Object {
     secret.into()
 }
 
-/// What the operator of the cluster has made: classes, a Gateway that takes the routes and ListenerSets of all namespaces, and a
-/// ConfigMap that allows tenants as much as can be allowed.
+/// The objects of the cluster's operator: classes, a Gateway that takes the routes and ListenerSets of all namespaces, and a ConfigMap that
+/// allows tenants as much as possible.
 pub(crate) fn of_operator() -> Vec<Change> {
     let from_all = json!({"namespaces": {"from": "All"}});
     let listener = |name: &str, port: u16, protocol: &str, tls: Value| json!({"name": name, "port": port, "protocol": protocol, "tls": tls, "allowedRoutes": from_all});
@@ -116,7 +116,7 @@ pub(crate) fn of_operator() -> Vec<Change> {
     objects.map(Change::Upsert).into()
 }
 
-/// A change, in the words of a manifest.
+/// A change, as a manifest.
 pub(crate) fn text_of(change: &Change) -> String {
     macro_rules! manifest {
         ($object:ident: $($kind:ident)*) => {
@@ -129,7 +129,7 @@ pub(crate) fn text_of(change: &Change) -> String {
     }
     match change {
         Change::Remove(key) => format!("no {key}"),
-        // Long, and known by number.
+        // Its data is long, so its number is printed.
         Change::Upsert(Object::Secret(secret)) => {
             let kind = SECRETS.iter().position(|data| secret.data.as_ref() == Some(data));
             format!("{} with data {kind:?}", Object::Secret(secret.clone()).key())
@@ -179,7 +179,7 @@ impl Tenant {
     fn metadata(self, name: &'static str, numbers: u32) -> impl Strategy<Value = Value> {
         let Self { namespace, born: (first, last), leaves, .. } = self;
         (0..numbers, prop::bool::weighted(0.1)).prop_map(move |(number, leaving)| {
-            // An object keeps its time as long as it exists, so it is one for each name.
+            // An object keeps its creation time as long as it exists, so each name has one time.
             let letters: u32 = name.bytes().map(u32::from).sum();
             let born = first + (letters + 5 * number) % (last - first + 1);
             json!({
@@ -190,7 +190,7 @@ impl Tenant {
         })
     }
 
-    /// A namespace that it refers to, more often its own.
+    /// A namespace that its objects refer to, most often its own.
     fn place(self) -> impl Strategy<Value = &'static str> {
         prop_oneof![Just(self.namespace), select(self.reach)]
     }
@@ -200,7 +200,7 @@ impl Tenant {
         let any = u32::from(self.any_host);
         prop_oneof![
             12 => (select(claims), 0..5usize).prop_map(move |(of, at)| {
-                // Around the names of others, a wildcard says whether they have TLS, as with ingress-nginx.
+                // The wildcard around the names of others says whether they have TLS, as in ingress-nginx.
                 let below = ["", "www.", "api.", if of == self.namespace { "*." } else { "" }, "a.b."];
                 format!("{}{of}.example", below[at])
             }),
@@ -217,7 +217,7 @@ impl Tenant {
         let Self { any_host, .. } = self;
         let names = (select(self.claims), 0..6usize).prop_map(move |(of, at)| {
             let aliases = match at {
-                // Who names a host itself comes before an alias, so for those that others name there is no alias of their own.
+                // An Ingress that names a host comes before an alias, so the aliases are never hosts of others.
                 _ if at < 2 && !any_host => format!("alias.{of}.example,*.more.{of}.example"),
                 0 => format!("alias.{of}.example, api.{of}.example"),
                 1 => format!("alias.{of}.example,*.more.{of}.example, www.{of}.example"),
@@ -252,7 +252,7 @@ impl Tenant {
             ][..],
         )
         .prop_map(|(name, value)| (name, value.to_owned()));
-        // Names of hosts are those of the tenant.
+        // Host names come from the tenant's own strategy.
         let example = example.prop_filter("names", |(name, _)| *name != "server-alias");
         let text = prop_oneof![3 => example, 2 => names, 2 => services, 2 => objects, 2 => few];
         text.prop_map(|(name, value)| (full_name(PREFIX, name), value))
@@ -305,7 +305,7 @@ impl Tenant {
                 json!({"type": "LoadBalancer", "ports": [{"port": 80, "targetPort": 80}]}),
             ];
             if kind == 6 {
-                // It looks as if it had been made for a Gateway.
+                // The Service looks as if it had been created for a Gateway.
                 metadata["labels"] = json!({"app.kubernetes.io/managed-by": "fairway", "gateway.networking.k8s.io/gateway-name": "edge"});
                 metadata["annotations"] = json!({"fairway.dev/gateway": "edge"});
             }
@@ -428,7 +428,7 @@ impl Tenant {
 
     fn listener_set(self) -> impl Strategy<Value = Object> {
         let Self { namespace, .. } = self;
-        // Who may add listeners is trusted with their names, so these are the tenant's own. So are the ports for TCP.
+        // An author who may add listeners is trusted with their names, so these are the tenant's own. So are the ports for TCP.
         let own: &'static [&'static str] = match namespace {
             "x" => &["x"],
             "y" => &["y"],

@@ -42,7 +42,7 @@ pub(crate) fn render(case: &Ready, translation: &Translation) -> Result<String, 
     section("endpoints", pruned(&endpoints)?)?;
     let certificates: Vec<&str> = snapshot.certificates().into_iter().map(|one| one.name.as_str()).collect();
     section("certificates", serde_norway::to_value(certificates)?)?;
-    // Not written by itself, because it has enums within enums.
+    // It is not written directly, because it has enums within enums.
     let telemetries = serde_json::to_value(snapshot.telemetries().collect::<Vec<_>>())?;
     section("tracing", serde_norway::to_value(telemetries)?)?;
     if shows("settings") {
@@ -81,7 +81,7 @@ pub(crate) fn render(case: &Ready, translation: &Translation) -> Result<String, 
     Ok(out)
 }
 
-/// An object that is made for a Gateway.
+/// An object that is created for a Gateway.
 fn made(make: &Make) -> Value {
     match make {
         Make::Apply(object) => serde_norway::to_value(&**object).unwrap_or_default(),
@@ -89,7 +89,7 @@ fn made(make: &Make) -> Value {
     }
 }
 
-/// A status, one condition in a line.
+/// A status, one condition per line.
 fn lines_of(status: &ObjectStatus) -> Vec<Value> {
     let mut lines: Vec<String> = Vec::new();
     let mut add = |place: &str, conditions: &[Condition]| {
@@ -127,7 +127,7 @@ fn lines_of(status: &ObjectStatus) -> Vec<Value> {
 fn lines_of_listener(listener: &ListenerStatus) -> Vec<String> {
     let kinds: Vec<_> = listener.supported_kinds.iter().map(|kind| kind.kind).collect();
     let place = format!("{} ({}; {} routes) ", listener.name, kinds.join(", "), listener.attached_routes);
-    // Without what is always so where all is well.
+    // Conditions that every good listener has are left out.
     let told = listener.conditions.iter().filter(|one| !matches!(one.reason, "NoConflicts"));
     told.map(|condition| format!("{place}{condition}")).collect()
 }
@@ -139,7 +139,7 @@ fn changed_settings(snapshot: &Snapshot) -> Result<Mapping, Failed> {
     Ok(all.into_iter().filter(|(key, value)| default.get(key) != Some(value)).collect())
 }
 
-/// As a value, without properties that all routes share, and with origins as one text.
+/// The value without properties that all routes share, and with origins as one text.
 fn pruned(value: &impl Serialize) -> Result<Value, Failed> {
     let default_policy = serde_norway::to_value(ForwardPolicy::default())?;
     let mut value = serde_norway::to_value(value)?;
@@ -154,7 +154,7 @@ fn prune(value: &mut Value, policy: &Value) {
     }
     match value {
         Value::Sequence(all) => all.iter_mut().for_each(|one| prune(one, policy)),
-        // Certificates are created at each run.
+        // Certificates are created in each run.
         Value::Tagged(tagged) if tagged.tag == "Authorities" => {
             let count = tagged.value.as_sequence().map_or(0, Vec::len);
             tagged.value = format!("{count} certificates").into();
@@ -197,7 +197,7 @@ fn prune(value: &mut Value, policy: &Value) {
     }
 }
 
-/// Whether a policy is the usual one of the Gateway API, which knows no limit for bodies.
+/// Whether a policy is the usual one of the Gateway API, which has no limit for bodies.
 fn is_usual(found: &Value, policy: &Value) -> bool {
     let without = |policy: &Value| {
         let mut policy = policy.clone();

@@ -67,13 +67,13 @@ record! {
     }
 }
 
-/// A text of an object that may be a secret: it is written where the object is, and never printed.
+/// A text of an object that may be a secret: it is written in the object and never printed.
 #[derive(Clone, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct HiddenText(String);
 
 impl HiddenText {
-    /// The text, for whom it is meant only.
+    /// The text, only for its destination.
     pub fn reveal(&self) -> &str {
         &self.0
     }

@@ -1,5 +1,5 @@
-//! Services and slices that are made for Gateways with an address of their own, and Services for the pods of XBackends: what is due, and the
-//! ports of the process that they lead to.
+//! Services and slices that are created for Gateways with an address of their own, and Services for the pods of XBackends: the pending
+//! work, and the ports of the process that they lead to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,12 +14,12 @@ use crate::options::Options;
 use crate::resource::backend::Layer;
 
 impl Gateways {
-    /// What has to be done about objects that are made for Gateways and XBackends.
+    /// The pending work on objects that are created for Gateways and XBackends.
     pub(crate) fn made(&self) -> &BTreeMap<ObjectKey, Make> {
         &self.made
     }
 
-    /// Marks what depends on a Service that was made for a Gateway, or has the name of one.
+    /// Marks what depends on a Service that was created for a Gateway, or has the name of such a Service.
     pub(crate) fn touch_made(&mut self, service: &ObjectKey, is_made: bool, dirty: &mut Dirty) {
         if is_made {
             self.services_made.insert(service.clone());
@@ -27,7 +27,7 @@ impl Gateways {
         dirty.gateway_services |= self.services_made.contains(service) || self.xbackends.has_service(service);
     }
 
-    /// Marks what depends on the endpoints of a Service: those of the proxy's own, and those that were made.
+    /// Marks what depends on the endpoints of a Service: the proxy's own Service, and created ones.
     pub(crate) fn touch_slice(&self, service: &ObjectKey, options: &Options, dirty: &mut Dirty) {
         let is_proxy = || {
             let named = options.publish_service.as_ref();
@@ -38,8 +38,8 @@ impl Gateways {
         dirty.gateway_services |= self.services_made.contains(service) || is_proxy();
     }
 
-    /// Gives each Gateway with an address of its own ports of the process, decides what is to be made for it, and opens what is
-    /// there.
+    /// Assigns ports of the process to each Gateway with an address of its own, decides which objects to create for it, and opens the ports
+    /// that its Service has.
     pub(super) fn settle_services(&mut self, inputs: GatewayInputs<'_>, dirty: &mut Dirty, out: &mut Output) {
         let GatewayInputs { objects, options, streams } = inputs;
         let mut ports: BTreeMap<Place, u16> = BTreeMap::new();
@@ -49,7 +49,7 @@ impl Gateways {
         let with_own: Vec<_> = with_own.filter(|_| options.development.is_none()).collect();
         let pool = |layer| place::pool(layer, options, streams);
         let mut free: BTreeSet<Port> = pool(Layer::Tcp).chain(pool(Layer::Udp)).collect();
-        // What a Service has stays, unless an older Gateway has it too.
+        // A Service keeps its ports, unless an older Gateway has them too.
         for (part, own) in &with_own {
             let service = objects.service(&service::key(&part.key, own.class()));
             let is_own = |service: &&Service| made_for(service, GATEWAY) == Some(&*part.key.name);
@@ -60,8 +60,8 @@ impl Gateways {
                 }
             }
         }
-        // A Service leads to its ports as long as it is there, also that of a Gateway that is not served now. Another Gateway that got one
-        // of them would get its connections, so these come last.
+        // A Service leads to its ports as long as it exists, even if its Gateway is not served now. Another Gateway that got one of them
+        // would get its connections, so these come last.
         let of_with_own: BTreeSet<_> =
             with_own.iter().map(|(part, own)| service::key(&part.key, own.class())).collect();
         let others = self.services_made.iter().filter(|key| !of_with_own.contains(*key));
@@ -94,8 +94,9 @@ impl Gateways {
         for key in &self.services_made {
             let Some(name) = objects.service(key).and_then(|found| made_for(found, GATEWAY)) else { continue };
             let gateway = ObjectKey::new(Kind::Gateway, &*key.namespace, name);
-            // A Gateway that is gone takes its Service along, and what was made by others is theirs. An address may be in DNS, so it
-            // is given back only where a Gateway without a fault says so: not for a mistake in it, nor while its class is missing.
+            // A Gateway that is deleted takes its Service along, and Services of others are left alone. An address may be in DNS, so it is
+            // given up only if its Gateway has no fault and no longer asks for it: not because of a mistake, nor while its class is
+            // missing.
             let says_so = self.gateways.get(&gateway).is_some_and(|part| part.fault.is_none());
             if !services.contains(key) && says_so && is_in_scope(key, objects, options) {
                 made.extend(service::leftovers(key, objects));

@@ -1,4 +1,5 @@
-//! BackendTLSPolicies, XBackendTrafficPolicies and XTelemetryPolicies among the objects of the Gateway API: what is read again when one changes, and where it counts.
+//! BackendTLSPolicies, XBackendTrafficPolicies and XTelemetryPolicies among the objects of the Gateway API: what is read again when one
+//! changes, and where each applies.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +23,7 @@ impl Gateways {
     ) -> BTreeSet<ObjectKey> {
         let objects = inputs.objects;
         let found = match objects.get(key) {
-            // Of any namespace: its Services may be reached from namespaces that are served.
+            // Policies of any namespace count: their Services may be reached from namespaces that are served.
             Some(object @ Object::BackendTLSPolicy(policy)) => {
                 Some((plain_owner(key, &policy.metadata, objects), turn(key, object, objects), &**policy))
             }
@@ -30,11 +31,11 @@ impl Gateways {
         };
         let services = self.policies_of_backends.read(key, found, objects, owned.config_maps, dirty, out);
         self.forget(key, dirty);
-        // Of several policies for the same, another one may count now.
+        // Another policy for the same Service may apply now.
         dirty
             .gateway_statuses
             .extend(services.iter().flat_map(|service| self.policies_of_backends.for_service(service)).cloned());
-        // An XBackend says that it is refused because of one.
+        // The status of an XBackend says whether it is refused because of a policy.
         dirty.gateway_statuses.extend(services.iter().filter(|target| target.kind == Kind::XBackend).cloned());
         let telemetry = services.iter().flat_map(|service| self.policies_of_telemetry.for_service(service));
         dirty.telemetry_policies.extend(telemetry.cloned());
@@ -48,7 +49,7 @@ impl Gateways {
         Some((ObjectStatus::Policy { ancestors }, findings))
     }
 
-    /// The Gateways that reach a Service by TLS where a policy says so: for their routes, or to hand over spans.
+    /// The Gateways that reach a Service over the TLS of a policy, for their routes or to send spans.
     fn gateways_with_tls(&self, service: &ObjectKey) -> BTreeSet<ObjectKey> {
         let mut gateways = self.gateways_before(service);
         gateways.extend(self.policies_of_telemetry.gateways_of(service).cloned());
@@ -63,7 +64,7 @@ impl Gateways {
         listeners.filter_map(|holder| Some(parents.gateway_of(holder)?.key.clone())).collect()
     }
 
-    /// Reads an XBackendTrafficPolicy, and marks the backends that it was or is for.
+    /// Reads an XBackendTrafficPolicy, and marks the backends that it was for or is for now.
     pub(super) fn read_traffic_policy(
         &mut self,
         key: &ObjectKey,
@@ -79,7 +80,7 @@ impl Gateways {
         self.forget(key, dirty);
         for service in &services {
             backends.touch_service(service, dirty);
-            // Of several policies for the same, another one may count now.
+            // Another policy for the same Service may apply now.
             dirty.gateway_statuses.extend(self.policies_of_traffic.for_service(service).cloned());
         }
     }
@@ -110,7 +111,7 @@ impl Gateways {
         self.findings.remove(key);
     }
 
-    /// Decides which XTelemetryPolicy counts at each Gateway, and marks the hosts whose routes are traced in another way.
+    /// Decides which XTelemetryPolicy applies to each Gateway, and marks the hosts whose routes are traced differently.
     pub(super) fn settle_telemetry(&mut self, backends: &mut Backends, dirty: &mut Dirty, out: &mut Output) {
         let gateways = &self.gateways;
         let is_ours = |gateway: &ObjectKey| gateways.contains_key(gateway);

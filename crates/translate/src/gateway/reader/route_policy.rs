@@ -1,4 +1,4 @@
-//! RoutePolicies among the objects of the Gateway API: what is read or built again when one changes, and where it counts.
+//! RoutePolicies among the objects of the Gateway API: what is read or built again when one changes, and where each applies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::resource::backend::BackendKey;
 use crate::resource::{BackendWishes, Secrets};
 
 impl Gateways {
-    /// Reads a policy. Returns the routes that it was or is for.
+    /// Reads a policy. Returns the routes that it was for or is for now.
     pub(super) fn read_route_policy(
         &mut self,
         key: &ObjectKey,
@@ -38,14 +38,14 @@ impl Gateways {
         self.forget(key, dirty);
         let mut routes = BTreeSet::new();
         for target in targets {
-            // Of several policies for the same, another one may decide now.
+            // Another policy for the same target may decide now.
             dirty.gateway_statuses.extend(self.policies_of_routes.for_object(&target.object).cloned());
             routes.extend(self.routes_at(&target.object));
         }
         routes
     }
 
-    /// The routes that a target comes to: itself, or those that a Gateway or ListenerSet has taken.
+    /// The routes of a target: itself, or those that a Gateway or ListenerSet has taken.
     fn routes_at(&self, object: &ObjectKey) -> BTreeSet<ObjectKey> {
         if !matches!(object.kind, Kind::Gateway | Kind::ListenerSet) {
             return self.routes.contains_key(object).then(|| object.clone()).into_iter().collect();
@@ -62,7 +62,7 @@ impl Gateways {
         }
     }
 
-    /// Looks at the users of policies that are due, and marks the hosts where others count now.
+    /// Reads the users of policies that are due, and marks the hosts whose users have changed.
     pub(super) fn settle_users(&mut self, secrets: &Secrets, dirty: &mut Dirty) {
         for key in std::mem::take(&mut dirty.route_policy_users) {
             let targets = self.policies_of_routes.settle_users(&key, secrets);
@@ -74,7 +74,7 @@ impl Gateways {
         }
     }
 
-    /// The policies that decide about something of a route, for all routes.
+    /// The policies that decide about parts of routes, for all routes.
     pub(crate) fn applied_policies(&self) -> Vec<AppliedPolicy> {
         let mut found = Vec::new();
         if self.policies_of_routes.is_empty() {
@@ -100,7 +100,7 @@ impl Gateways {
         found
     }
 
-    /// What policies wish for the backends of a route. They wish nothing for those of other namespaces.
+    /// The wishes of policies for the backends of a route; there are none for backends of other namespaces.
     pub(super) fn wishes(
         &self,
         key: &ObjectKey,
@@ -120,8 +120,8 @@ impl Gateways {
         all
     }
 
-    /// The rules of a route that can't be carried out where it is attached, because policies there ask for what a filter of theirs
-    /// decides already: by field, each with the reason.
+    /// The rules of a route that can't be carried out where it is attached, because policies there ask for something that one of the rule's
+    /// filters already decides: by field, each with the reason.
     pub(super) fn torn<'a>(
         &self,
         key: &ObjectKey,

@@ -13,12 +13,12 @@ use crate::objects::ObjectKey;
 use crate::resource::Secrets;
 use crate::resource::secrets::CertificateProblem;
 
-/// What is said about the listeners of a Gateway or ListenerSet.
+/// The status of the listeners of a Gateway or ListenerSet.
 #[derive(Default)]
 struct Listeners {
     statuses: Vec<ListenerStatus>,
     findings: Vec<Diagnostic>,
-    /// How many are not accepted, not in order, and served.
+    /// The numbers of listeners that are not accepted, not in order, and programmed.
     refused: usize,
     bad: usize,
     programmed: usize,
@@ -57,7 +57,7 @@ impl Gateways {
         let invalid = Shortcoming::new("Invalid", faults);
         let own = self.own.get(&part.key);
         let unreachable = own.and_then(|own| own.fault.as_ref());
-        // An address that is on its way is nothing to complain about.
+        // An address that isn't assigned yet is no reason to complain.
         if let Some(fault) = unreachable.filter(|fault| fault.reason != "AddressNotAssigned") {
             let message = format!("{}; the Gateway can't be reached", fault.message);
             findings.push(Diagnostic::new(Severity::Error, Reason::UnsupportedValue, &origin, "spec", "", message));
@@ -137,7 +137,7 @@ impl Gateways {
         (ObjectStatus::ListenerSet { conditions, listeners: all.statuses }, all.findings)
     }
 
-    /// What is said about the listeners that a Gateway has from this holder.
+    /// The status of the listeners that a Gateway has from this holder.
     fn listeners(&self, part: &GatewayPart, holder: &ObjectKey, secrets: &Secrets) -> Listeners {
         let mut all = Listeners::default();
         let origin = holder.origin();
@@ -207,13 +207,13 @@ fn serves(part: &GatewayPart, listener: &ListenerPart, secrets: &Secrets) -> boo
             || listener.secrets.iter().any(|it| secrets.good(it).is_some()))
 }
 
-/// Why the first of a listener's certificates that is not in order isn't.
+/// Why the first unusable certificate of a listener is unusable.
 fn certificate_shortcoming(listener: &ListenerPart, secrets: &Secrets) -> Option<Shortcoming> {
     let why = listener.secrets.iter().find_map(|key| unusable(key, secrets))?;
     Some(Shortcoming::new("InvalidCertificateRef", why))
 }
 
-/// Why the certificate of a Secret is not in order.
+/// Why the certificate of a Secret is unusable.
 pub(super) fn unusable(key: &ObjectKey, secrets: &Secrets) -> Option<String> {
     Some(match secrets.standing(key)?.problem? {
         CertificateProblem::Missing => format!("there is no Secret {}/{}", key.namespace, key.name),

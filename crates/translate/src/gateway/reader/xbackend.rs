@@ -1,4 +1,5 @@
-//! XBackends among the objects of the Gateway API: what is read again when one changes, what is made for them, and what they are told.
+//! XBackends among the objects of the Gateway API: what is read again when one changes, which Services are created for them, and their
+//! status.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,13 +35,13 @@ impl Gateways {
         self.xbackends.read(key, found, (objects, options), owned_by, dirty, out);
         owned.backends.touch_service(key, dirty);
         self.forget(key, dirty);
-        // They say whether their target is there.
+        // These policies report whether their target exists.
         dirty.gateway_statuses.extend(self.policies_of_backends.for_service(key).cloned());
         dirty.gateway_services |= selects(self);
         self.services.get(key).cloned().unwrap_or_default()
     }
 
-    /// Marks what depends on whether an XBackend is reached. Other objects are left alone.
+    /// Marks the status of an XBackend that a route has begun or ceased to reach. Other objects are left alone.
     pub(super) fn reached(&self, key: &ObjectKey, dirty: &mut Dirty) {
         if key.kind == Kind::XBackend {
             dirty.gateway_statuses.insert(key.clone());
@@ -48,8 +49,8 @@ impl Gateways {
         }
     }
 
-    /// What has to be done about Services for the pods of XBackends: one is made for what a route of ours refers to. It stays as long as the
-    /// XBackend is about pods, so that an edit of a route costs nothing.
+    /// The pending work on Services for the pods of XBackends. A Service is created if a route of ours refers to the XBackend, and stays as
+    /// long as the XBackend selects pods, so that an edit of a route costs nothing.
     pub(super) fn settle_xbackends(
         &mut self,
         inputs: GatewayInputs<'_>,

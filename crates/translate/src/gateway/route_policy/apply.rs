@@ -1,4 +1,4 @@
-//! What counts for a rule, as filters and policy of its routes.
+//! The policies for a rule, as filters and policy of its routes.
 
 use std::sync::LazyLock;
 
@@ -16,11 +16,11 @@ use crate::value::{ErrorStatus, RewriteTarget, Satisfy};
 /// Too Many Requests.
 const OVER_LIMIT: ErrorStatus = ErrorStatus(429);
 
-/// What requests about requests are sent with.
+/// The annotations for requests of the proxy itself.
 static NO_ANNOTATIONS: LazyLock<IngressAnnotations> = LazyLock::new(IngressAnnotations::default);
 
 impl RoutePolicies {
-    /// Makes a route of a rule, on a host, what the policies for it say.
+    /// Applies the policies for a rule to its route on a host.
     pub(in crate::gateway) fn apply(&mut self, site: &Site<'_>, pattern: &HostPattern, route: &mut Route) {
         let mut forwarding = std::mem::take(&mut self.forwarding);
         if let Some(effective) = self.effective(site) {
@@ -35,7 +35,7 @@ impl RoutePolicies {
     }
 }
 
-/// What of policies can't be applied beside the filter ExternalAuth: both would decide who is let in.
+/// The part of policies that can't be applied beside the filter ExternalAuth: both would decide which clients are admitted.
 fn torn(effective: &Effective<'_>) -> Option<String> {
     let of = |section: Section| effective.of(section).filter(|part| part.fault(section).is_none());
     let is_any = |part: &&RoutePolicyPart| part.asked.annotations.access.satisfy == Some(Satisfy::Any);
@@ -52,7 +52,7 @@ fn apply(effective: &Effective<'_>, pattern: &HostPattern, route: &mut Route, fo
         (Ok(checks), None) => checks.into_filters().collect(),
         (Err(reason), _) => vec![Filter::Refuse(Refusal { reason })],
     };
-    // What is said to every client comes before: browsers send preflights without credentials, and need the fields of a refusal too.
+    // Filters for all clients come before: browsers send preflights without credentials, and need the fields of a refusal too.
     let is_before = |filter: &&Filter| matches!(filter, Filter::EditResponse(_) | Filter::Cors(_));
     let at = route.filters.iter().take_while(is_before).count();
     route.filters.splice(at..at, checks);
@@ -85,7 +85,7 @@ fn apply(effective: &Effective<'_>, pattern: &HostPattern, route: &mut Route, fo
     }
 }
 
-/// What has to be passed, or why it can't be built.
+/// The checks that a request has to pass, or why they can't be built.
 fn checks(
     effective: &Effective<'_>,
     annotations: &IngressAnnotations,

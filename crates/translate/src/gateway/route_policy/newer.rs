@@ -1,4 +1,4 @@
-//! Members that this version does not know. They come from a newer CRD, and may restrict access: a reader must not pass over them.
+//! Members that this version does not know. They come from a newer CRD and may restrict access, so a reader must not ignore them.
 
 use std::fmt;
 
@@ -6,18 +6,18 @@ use serde::de::value::StringDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::forward_to_deserialize_any;
 
-/// The first member of a record that is not known, in the order of the text.
+/// The first unknown member of a record, in the order of the text.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Newer(pub(super) Option<Box<str>>);
 
 impl Newer {
-    /// Notes a member, of which the first 63 letters say enough.
+    /// Records a member by its first 63 characters.
     fn note(&mut self, name: &str) {
         self.0.get_or_insert_with(|| name.chars().take(63).collect::<String>().into());
     }
 }
 
-/// Reads a record as `deserializer` does, and notes what its type does not have.
+/// Reads a record as `deserializer` does, and records the members that its type lacks.
 pub(super) struct Noting<'a, D> {
     pub(super) deserializer: D,
     pub(super) newer: &'a mut Newer,

@@ -1,6 +1,7 @@
-//! One RoutePolicy by itself: what its spec asks for, as the values of the annotations that ask for the same.
+//! One RoutePolicy by itself: its spec, as the values of the annotations that ask for the same.
 //!
-//! A value that can't be read is a fault of its section: if the section restricts access, requests get 503, else it is left out.
+//! A value that can't be read is a fault of its section: if the section restricts access, requests get 503, otherwise the section is left
+//! out.
 
 use fairway_model::{NetworkSet, Template};
 
@@ -32,7 +33,7 @@ macro_rules! sections {
         #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
         pub(super) enum Section {
             $($(#[doc = $doc])+ $section,)+
-            /// Whatever a newer version has. It may restrict.
+            /// Members of a newer version, which may restrict access.
             Newer,
         }
 
@@ -73,7 +74,7 @@ sections! {
     Timeouts timeouts "timeouts" false;
     /// Further tries.
     Retry retry "retry" false;
-    /// The path for backends. Another path than the one that is meant must not reach them.
+    /// The path for backends, which must not get requests with any other path.
     Rewrite rewrite "rewrite" true;
     /// Session affinity.
     Session session_cookie "sessionCookie" false;
@@ -83,14 +84,14 @@ sections! {
     ErrorPages error_pages "errorPages" false;
 }
 
-/// What a policy asks for.
+/// The requests of a policy, read.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
     pub(super) sections: Vec<Section>,
     /// The values of all sections.
     pub(super) annotations: IngressAnnotations,
     pub(super) faults: Vec<SectionFault>,
-    /// Whether it stands for a policy that can't be read.
+    /// Whether this stands for a policy that can't be read.
     pub(super) unreadable: bool,
     /// The Secret with the users.
     pub(super) secret: Option<ObjectKey>,
@@ -217,7 +218,7 @@ impl SpecReading<'_> {
                 self.fault(section, "url", &auth.url.0, "expected a host: no variable can stand for it");
                 None
             }
-            // A dot at the end of a name says nothing, and must not hide a Service.
+            // A dot at the end of a name makes no difference, and must not hide a Service.
             Ok(url) => Some(AuthUrl { host: url.host.trim_end_matches('.').to_owned(), ..url }),
             Err(wrong) => {
                 self.fault(section, "url", &auth.url.0, &format!("{wrong}: expected {}", AuthUrl::SYNTAX));
@@ -256,7 +257,7 @@ impl SpecReading<'_> {
         };
     }
 
-    /// Where the service is. One of another namespace is asked only if that namespace permits it.
+    /// The backend of the service. A service of another namespace is called only if that namespace permits it.
     fn service(&mut self, url: &AuthUrl, text: &str) {
         let Some(backend) = external_auth::backend(url, &fairway_model::HostPattern::Any, self.options) else { return };
         let (name, from) = (&*backend.target, &*self.key.namespace);
@@ -506,7 +507,7 @@ impl SpecReading<'_> {
     }
 }
 
-/// One of these words.
+/// Parses one of these words.
 fn word<T: Copy>(words: &[(&'static str, T)]) -> impl Fn(&str) -> Result<T, String> {
     move |text| {
         let names = || words.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
@@ -515,7 +516,7 @@ fn word<T: Copy>(words: &[(&'static str, T)]) -> impl Fn(&str) -> Result<T, Stri
     }
 }
 
-/// A value as an annotation has it, which must not be empty.
+/// Parses the value of an annotation, which must not be empty.
 fn parsed<V: Value>() -> impl Fn(&str) -> Result<V, String> {
     |text| {
         Some(text).filter(|text| !text.is_empty()).and_then(V::parse).ok_or_else(|| format!("expected {}", V::SYNTAX))

@@ -1,4 +1,4 @@
-//! What a RoutePolicy is told about itself: a status at each Gateway through which its targets are reached, and findings.
+//! The status and findings of a RoutePolicy: one status at each Gateway through which its targets are reached.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,17 +11,17 @@ use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::resource::Secrets;
 use crate::resource::backend::{BackendKey, Layer, find_port, is_external};
 
-/// Most entries that the status of a policy may have.
+/// The most entries that the status of a policy may have.
 const ANCESTORS: usize = 16;
 
-/// What is said at one Gateway: why the policy is not accepted there, and what of it can't be had.
+/// The status at one Gateway: why the policy is not accepted there, and which part of it can't be applied.
 #[derive(Default)]
 struct Said {
     fault: Option<Shortcoming>,
 }
 
 impl RoutePolicies {
-    /// The status of a policy, and the findings about it. `reached` says through which Gateways of ours a target is.
+    /// The status of a policy, and the findings about it. `reached` returns the Gateways of ours for a target.
     pub(in crate::gateway) fn status(
         &self,
         key: &ObjectKey,
@@ -50,7 +50,7 @@ impl RoutePolicies {
             };
             let message = format!("{}; {then}", fault.why.message);
             let found = finding(Severity::Error, reason, fault.field.clone(), &fault.value, message);
-            // Why a policy can't be read is told where it was.
+            // Why a policy can't be read was reported when it was read.
             if !(part.asked.unreadable && fault.section == Section::Newer) {
                 findings.push(Diagnostic { unserved: denies, ..found });
             }
@@ -60,7 +60,7 @@ impl RoutePolicies {
             }
         }
         let unresolved = self.unresolved(part, objects, secrets);
-        // The other references are reported where their backends are.
+        // The other references are reported with their backends.
         if let Some((reason @ (Reason::SecretNotFound | Reason::InvalidSecret), fault)) = &unresolved {
             let message = format!("{}; requests that it is for answer 503", fault.why.message);
             let name = part.asked.secret.as_ref().map_or("", |secret| &secret.name);
@@ -80,7 +80,7 @@ impl RoutePolicies {
                     _ => format!("{}; the policy has no effect there", fault.message),
                 };
                 let field = format!("spec.targetRefs[{at}]");
-                // A policy without effect that restricts leaves something open.
+                // If a policy that restricts has no effect, something is left open.
                 let is_grave =
                     fault.reason == "Conflicted" || part.asked.sections.iter().any(|section| section.restricts());
                 let severity = if is_grave { Severity::Error } else { Severity::Warning };
@@ -88,7 +88,7 @@ impl RoutePolicies {
             }
             let is_missing = objects.get(&target.object).is_none();
             let ancestors: Vec<_> = match target.object.kind {
-                // Somebody has to say so.
+                // Some status has to report the missing target.
                 _ if is_missing => vec![(target.object.clone(), target.section.as_deref())],
                 Kind::Gateway => {
                     reached(&target.object).into_iter().map(|gateway| (gateway, target.section.as_deref())).collect()

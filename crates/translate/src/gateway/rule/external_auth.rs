@@ -1,4 +1,4 @@
-//! Filters of the type ExternalAuth: a service that is asked about each request.
+//! Filters of the type ExternalAuth: a service decides about each request.
 
 use std::num::NonZeroU32;
 
@@ -14,7 +14,7 @@ use crate::limit;
 use crate::resource::backend::{BackendKey, Layer};
 
 impl RuleReader<'_> {
-    /// A service that can't be asked as written lets nobody through.
+    /// A service that can't be called as written refuses all requests.
     pub(super) fn external_auth(
         &mut self,
         auth: &ExternalAuthFilter,
@@ -51,7 +51,7 @@ impl RuleReader<'_> {
                 "with protocol HTTP the service is asked over HTTP/1.1 only",
             )),
             Ok(ValidBackend { tls: Err(why), .. }) => Err(Shortcoming::new("UnsupportedValue", why)),
-            // Nothing that stands in for a backend may stand in for the service.
+            // A substitute for a backend must not become the service.
             Ok(ValidBackend { key, tls: Ok(tls), .. }) => Ok((BackendKey { layer: Layer::Auth, ..key }, tls)),
             Err((_, fault)) => Err(fault),
         };
