@@ -16,7 +16,7 @@ use crate::timer::Millis;
 // No limit: the digest of a longer one takes its place.
 const LONGEST: usize = 256;
 
-/// What requests have in common that share an answer, as bytes: made in memory that is used again, and copied only to be kept.
+/// The key that requests with the same answer share, as bytes: built in reused memory, and copied only to be kept.
 #[derive(Debug)]
 pub(crate) struct AuthKey(Vec<u8>);
 
@@ -29,7 +29,7 @@ impl AuthKey {
         Self(memory)
     }
 
-    /// Adds a part, which can't pass for a piece of another.
+    /// Adds a part, which can't be mistaken for a piece of another.
     ///
     /// # Errors
     /// Those of `write`.
@@ -82,19 +82,19 @@ pub(crate) struct AuthAnswers(RefCell<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// By key. Its hash is the library's own, since clients choose what is in them.
+    /// By key, hashed as the standard library does, since clients choose what is in it.
     answers: HashMap<Box<[u8]>, (Millis, KeptAnswer)>,
     bytes: usize,
 }
 
 impl AuthAnswers {
-    /// The answer for a key, if there is one that still counts.
+    /// The answer for a key, if there is one that is still valid.
     pub(crate) fn find(&self, key: &AuthKey, now: Millis) -> Option<KeptAnswer> {
         let kept = self.0.borrow();
         kept.answers.get(&*key.0).filter(|(until, _)| now < *until).map(|(_, answer)| answer.clone())
     }
 
-    /// Keeps an answer until then.
+    /// Keeps an answer until `until`.
     pub(crate) fn keep(&self, key: &AuthKey, answer: KeptAnswer, now: Millis, until: Millis) {
         let size = key.0.len() + answer.size();
         if size > AUTH_ANSWERS_BYTES {

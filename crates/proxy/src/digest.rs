@@ -1,9 +1,9 @@
 //! Digest authentication (RFC 7616, with MD5 and `qop=auth` as in nginx's module). A nonce is a time, a random number and a proof that
-//! this process made them, so none has to be remembered. The proofs of requests are, as long as their nonces last: a captured request
-//! proves nothing a second time. They are kept, and bounded, for each Secret with users: its clients can only make each other's nonces
-//! stale.
+//! this process made them, so none has to be remembered. The proofs of requests are remembered for as long as their nonces last: a captured
+//! request proves nothing a second time. They are kept, and bounded, for each Secret with users: its clients can only make each other's
+//! nonces stale.
 //!
-//! A request takes two hashes of MD5 to check, so it is checked by the worker itself. Anything that isn't understood is wrong.
+//! Checking a request takes two MD5 hashes, so the worker does it itself. Anything that isn't understood is wrong.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -17,19 +17,19 @@ use md5::{Digest, Md5};
 
 use crate::limit::{DIGEST_NONCE, DIGEST_PROOFS, DIGEST_PROOFS_EACH};
 
-/// The key of the proofs; none if the system has no random numbers, and then no nonce is right.
+/// The key of the proofs; none if the system has no random numbers, and then no nonce is valid.
 static KEY: LazyLock<Option<hmac::Key>> = LazyLock::new(|| {
     let mut secret = [0; 32];
     rand::fill(&mut secret).ok().map(|()| hmac::Key::new(hmac::HMAC_SHA256, &secret))
 });
 
-/// The proofs of all workers. Its lock is nothing beside the hashes that such a request takes.
+/// The proofs of all workers. The lock costs nothing next to the hashes that such a request takes.
 static SEEN: LazyLock<Mutex<SeenProofs>> = LazyLock::new(Mutex::default);
 
 /// Salts the keys of [`SeenProofs`].
 static SALT: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-/// Stands for the users of one Secret, and their realm: what is right for some is wrong for all others.
+/// Identifies the users of one Secret, and their realm: a proof that is right for them is wrong for all others.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 struct Prover(u64);
 
@@ -49,20 +49,20 @@ struct SeenProofs {
 /// Those for the users of one Secret.
 #[derive(Debug, Default)]
 struct SeenOfOne {
-    /// Part of all nonces: those of earlier ones are stale.
+    /// Part of every nonce: those of earlier generations are stale.
     generation: u64,
     /// When the proofs were last moved.
     moved: u64,
-    /// Those since then, and those of the time before.
+    /// Those since then, and those of the period before.
     proofs: [HashSet<[u8; 16]>; 2],
 }
 
 impl SeenProofs {
-    /// Remembers a proof; `false` if it is known. All proofs that can be right are: when there is no room for more, the nonces of those
-    /// who have most become stale with their proofs.
+    /// Remembers a proof; `false` if it is known. All proofs that can still be right are remembered: when there is no room for more, the
+    /// nonces of the users with the most proofs become stale.
     fn is_new(&mut self, now: u64, prover: Prover, proof: [u8; 16]) -> bool {
         if self.total >= DIGEST_PROOFS {
-            // Without a nonce that lasts there is nothing to remember, not even the generation.
+            // Without a valid nonce there is nothing to remember, not even the generation.
             self.each.retain(|_, seen| now.saturating_sub(seen.moved) <= 2 * DIGEST_NONCE.as_secs());
             self.total = self.each.values().map(SeenOfOne::len).sum();
             while self.total >= DIGEST_PROOFS
@@ -94,7 +94,7 @@ impl SeenOfOne {
         self.proofs.iter().map(HashSet::len).sum()
     }
 
-    /// Forgets those whose nonces last no more.
+    /// Forgets those whose nonces have expired.
     fn age(&mut self, now: u64) {
         let age = now.saturating_sub(self.moved);
         if age > DIGEST_NONCE.as_secs() {
@@ -108,7 +108,7 @@ impl SeenOfOne {
         }
     }
 
-    /// Forgets all, and makes their nonces stale. How many there were.
+    /// Forgets all, and makes their nonces stale. Returns how many there were.
     fn forget(&mut self) -> usize {
         self.generation += 1;
         let len = self.len();
@@ -131,8 +131,8 @@ fn seen() -> MutexGuard<'static, SeenProofs> {
 pub(crate) enum Proof {
     /// That its client knows the password of a user.
     Right,
-    /// The same, but with a nonce that is too old or not ours, or a second time. The client repeats it with another nonce, and asks
-    /// nobody.
+    /// The same, but with a nonce that is too old or not ours, or a second time. The client repeats it with another nonce, without asking
+    /// its user.
     Stale,
     /// Nothing, though the request has credentials.
     Wrong,
@@ -168,7 +168,7 @@ fn check_at<'a>(now: u64, auth: &BasicAuth, fields: impl Fields<'a>, method: &[u
     }
 }
 
-/// What a client without a proof is told.
+/// The challenge for a client without a proof.
 pub(crate) fn challenge(auth: &BasicAuth, stale: bool) -> Vec<(ConfiguredName, Box<str>)> {
     let (nonce, stale) = (new_nonce(now(), Prover::of(auth)), if stale { ", stale=true" } else { "" });
     let value = format!("Digest realm=\"{}\", qop=\"auth\", algorithm=MD5, nonce=\"{nonce}\"{stale}", auth.realm);
@@ -209,7 +209,7 @@ impl Given {
                 "algorithm" => &mut given.algorithm,
                 _ => &mut String::new(),
             };
-            // Two of a kind could be understood in two ways.
+            // A parameter given twice could be understood in two ways.
             if !place.is_empty() {
                 return None;
             }
@@ -249,7 +249,7 @@ fn value(text: &str) -> Option<(String, &str)> {
 /// A nonce that no other request gets.
 fn new_nonce(time: u64, prover: Prover) -> String {
     let mut salt = [0; 8];
-    // Without a number nonces of one second are the same, and each serves a client once.
+    // Without a random number, the nonces of one second are the same, and each serves a client once.
     let _ = rand::fill(&mut salt);
     let generation = seen().generation(prover);
     nonce(time, u64::from_be_bytes(salt), prover, generation)

@@ -1,5 +1,5 @@
-//! The messages of ext_authz, the protocol in which Envoy asks authorization services (`envoy.service.auth.v3`), as far as they are
-//! used: fields that are not listed are skipped when they are read.
+//! The messages of ext_authz, the protocol with which Envoy asks authorization services (`envoy.service.auth.v3`), as far as they are used:
+//! fields that are not listed are skipped on reading.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -83,14 +83,14 @@ pub(crate) struct Checked<'a> {
     pub(crate) size: Option<u64>,
     /// Its fields.
     pub(crate) fields: CheckedFields,
-    /// Its body, if the service gets that.
+    /// Its body, if the service gets it.
     pub(crate) body: &'a [u8],
 }
 
 impl Checked<'_> {
     /// The message that asks about it.
     pub(crate) fn encode(self) -> Vec<u8> {
-        // A text of the protocol is in UTF-8; nothing else could be read at all.
+        // The texts of the protocol are UTF-8; anything else could not be read at all.
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let peer = |address: SocketAddr| {
             let socket_address =
@@ -100,7 +100,7 @@ impl Checked<'_> {
         let since = self.time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let time = Timestamp {
             seconds: since.as_secs().try_into().unwrap_or(i64::MAX),
-            // Fewer than a second has.
+            // Fits, since it is less than a second.
             nanos: since.subsec_nanos().cast_signed(),
         };
         let http = HttpRequest {
@@ -113,7 +113,7 @@ impl Checked<'_> {
             size: self.size.map_or(-1, |size| i64::try_from(size).unwrap_or(-1)),
             protocol: self.protocol.to_owned(),
             body: text(self.body),
-            // A service must not take a body for an empty one because it is no text.
+            // A service must not take a body for empty because it is not text.
             raw_body: if std::str::from_utf8(self.body).is_ok() { Vec::new() } else { self.body.to_vec() },
         };
         let request = CheckRequest {
@@ -127,7 +127,7 @@ impl Checked<'_> {
     }
 }
 
-/// A target, with its bytes beyond ASCII encoded: the same path in a spelling that a text can have.
+/// A target with its bytes beyond ASCII percent-encoded: the same path, spelt as valid text.
 fn spelt(target: &[u8]) -> String {
     let mut out = String::with_capacity(target.len());
     for &byte in target {
@@ -175,12 +175,12 @@ impl HeaderValueOption {
     }
 }
 
-/// A message with lists that are read up to the first entry too many: entries take more memory than they have bytes.
+/// A message whose lists are read up to the first entry too many: an entry takes more memory than it has bytes.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Bounded<M>(M);
 
 trait Listing: Message + Default {
-    /// Whether a field would be one too many, after one that was already.
+    /// Whether a field would be too many, beyond the one excess entry that is kept.
     fn is_full(&self, tag: u32) -> bool;
 }
 

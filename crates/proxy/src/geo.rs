@@ -1,4 +1,4 @@
-//! Databases of MaxMind: what they say about the address of a client. They are read from local files, and nothing is ever fetched.
+//! MaxMind databases, and what they say about the address of a client. They are read from local files, and nothing is ever fetched.
 
 use std::fmt;
 use std::io::Write;
@@ -39,7 +39,7 @@ impl GeoDatabases {
     }
 
     /// Reads the files again; blocks. A database whose file can't be read now, such as one that is being copied, stays as it was: a
-    /// rule that denies countries must not let everybody in meanwhile.
+    /// rule that denies countries must not admit everyone meanwhile.
     pub(crate) fn read_again(&self) -> Arc<Self> {
         Self::read_after(&self.of, Some(self))
     }

@@ -37,13 +37,13 @@ const PART_ACCOUNTS: usize = CLIENT_ACCOUNTS / PARTS;
 const PART_WATCHED: usize = WATCHED_CLIENTS / PARTS;
 
 /// Longest scope of limits that are dealt: those of Ingresses and RoutePolicies are shorter.
-// No limit: of names of objects.
+// No limit: bounded by the names of objects.
 const SCOPE: usize = 640;
 
 /// Part of the scope of wrong passwords: no object has such a name.
 const WRONG_PASSWORDS: &str = "\0wrong passwords";
 
-/// A rate that admits as many at once.
+/// A rate per minute that admits all of them at once.
 fn per_minute(most: NonZeroU32) -> RequestRate {
     // No limit: the unit of one.
     RequestRate { requests: most, period: Duration::from_secs(60), burst: most.get() - 1 }
@@ -53,7 +53,7 @@ fn per_minute(most: NonZeroU32) -> RequestRate {
 #[derive(Debug)]
 pub struct ClientLedger {
     begun: Instant,
-    /// A client of a scope is known by two hashes with secret keys: it can't be made to share an account with another one.
+    /// A client of a scope is identified by two hashes with secret keys: it can't be made to share an account with another one.
     hashes: [RandomState; 2],
     parts: Box<[Mutex<LedgerPart>]>,
     sharing: Sharing,
@@ -157,7 +157,7 @@ impl Default for ClientLedger {
 }
 
 impl ClientLedger {
-    /// The time since the ledger was made, to which the times of all methods refer.
+    /// The time since the ledger was created, to which the times of all methods refer.
     pub fn now(&self) -> Duration {
         self.begun.elapsed()
     }
@@ -232,8 +232,8 @@ impl ClientLedger {
         self.key_of((scope, client))
     }
 
-    /// Guesses at the users of one Secret say nothing of other users, who may share the client's address. A salted hash stands for
-    /// the Secret.
+    /// Guesses at the users of one Secret say nothing about other users, who may share the client's address. A salted hash stands for the
+    /// Secret.
     fn key_of_users(&self, users: &Users, client: IpAddr) -> u128 {
         self.key_of((WRONG_PASSWORDS, users.any_hash(), CountedClient::from(client)))
     }

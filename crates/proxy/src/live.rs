@@ -96,7 +96,7 @@ impl Live {
         })
     }
 
-    /// The next version, with geographic databases that were read again.
+    /// The next version, with geographic databases that were reread.
     pub(crate) fn with_geo(&self, geo: Option<Arc<GeoDatabases>>) -> Arc<Self> {
         Arc::new(Self {
             version: self.version + 1,

@@ -1,5 +1,5 @@
 //! Checks passwords against hashes of htpasswd files. That takes up to a second on purpose, so it happens on threads of its own, and
-//! each worker remembers what it has seen to be right.
+//! each worker remembers the passwords that it has seen to be right.
 //!
 //! Anything that can't be checked is wrong: an unknown kind of hash, a password that is too long, a queue that is full.
 
@@ -21,10 +21,10 @@ use tokio::sync::oneshot;
 
 use crate::limit::{PASSWORD, PASSWORD_QUEUE, PASSWORD_SHARE, PASSWORD_THREADS, PASSWORDS_KNOWN};
 
-/// What one worker knows to be right.
+/// The passwords that one worker knows to be right.
 #[derive(Debug)]
 pub(crate) struct Passwords {
-    /// Random, so that what is kept is of no use elsewhere.
+    /// Random, so that what is kept is useless elsewhere.
     key: Option<hmac::Key>,
     known: RefCell<HashSet<[u8; 32]>>,
 }
@@ -38,8 +38,8 @@ impl Default for Passwords {
 }
 
 impl Passwords {
-    /// Whether a password has this hash. `None` if too many others are being checked, or too many of this client; `may_try` says whether
-    /// it may be checked at all. What is known to be right needs no check.
+    /// Whether a password has this hash. `None` if too many others are being checked, or too many of this client's; `may_try` says whether
+    /// it may be checked at all. A password that is known to be right needs no check.
     pub(crate) async fn check(
         &self,
         client: IpAddr,
@@ -81,7 +81,7 @@ impl Passwords {
     }
 }
 
-/// The name and the password of a request (RFC 7617). Two of them are none.
+/// The user name and the password of a request (RFC 7617); `None` if it has more than one.
 pub(crate) fn credentials<'a>(fields: impl Fields<'a>) -> Option<(String, Vec<u8>)> {
     let mut lines = fields.all(KnownField::Authorization);
     let (Some(line), None) = (lines.next(), lines.next()) else { return None };
@@ -91,7 +91,7 @@ pub(crate) fn credentials<'a>(fields: impl Fields<'a>) -> Option<(String, Vec<u8
     Some((String::from_utf8(decoded).ok()?, password[1..].to_vec()))
 }
 
-/// What a client without them is told.
+/// The challenge for a client without them.
 pub(crate) fn challenge(auth: &BasicAuth) -> Vec<(ConfiguredName, Box<str>)> {
     let value = format!("Basic realm=\"{}\"", auth.realm).into();
     ConfiguredName::try_from("WWW-Authenticate").map(|name| vec![(name, value)]).unwrap_or_default()
@@ -102,14 +102,14 @@ struct Job {
     hash: Arc<str>,
     password: Box<[u8]>,
     answer: oneshot::Sender<bool>,
-    /// Held until it is checked, also for a client that has gone: its passwords are in the queue all the same.
+    /// Held until it is checked, even if the client is gone: its passwords are still in the queue.
     _share: Share,
 }
 
-/// One of the passwords of a client that wait or are being checked. All workers count them together, as the queue is that of all.
+/// One of a client's passwords that wait or are being checked. They are counted across all workers, which share the queue.
 struct Share(CountedClient);
 
-/// The passwords of each client; no more clients than the queue has places.
+/// The number of passwords of each client; no more clients than the queue has places.
 static SHARES: LazyLock<Mutex<HashMap<CountedClient, usize>>> = LazyLock::new(Mutex::default);
 
 impl Share {
@@ -135,7 +135,7 @@ impl Drop for Share {
     }
 }
 
-/// The way to the threads, which are started for the first password.
+/// The queue of the threads, which are started for the first password.
 fn queue() -> &'static SyncSender<Job> {
     static QUEUE: OnceLock<SyncSender<Job>> = OnceLock::new();
     QUEUE.get_or_init(|| {
@@ -154,7 +154,7 @@ fn work(jobs: &Mutex<Receiver<Job>>) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
-        // A client that has gone gets no answer.
+        // A client that is gone gets no answer.
         if !job.answer.is_closed() {
             let _ = job.answer.send(verify(&job.hash, &job.password));
         }
@@ -187,7 +187,7 @@ pub(crate) fn verify(hash: &str, password: &[u8]) -> bool {
     }
 }
 
-/// Whether a password has this SHA-1, in Base64, followed by a salt up to the whole length.
+/// Whether a password has this SHA-1, in Base64, followed by a salt, `most` bytes in all at most.
 fn sha1(encoded: &str, password: &[u8], most: usize) -> bool {
     let Ok(decoded) = STANDARD.decode(encoded) else { return false };
     if decoded.len() > most {

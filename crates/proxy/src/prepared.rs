@@ -87,8 +87,8 @@ pub(crate) fn response_limits(bytes: usize) -> HeadLimits {
     HeadLimits { start_line: bytes, field_line: bytes, total: bytes, fields: RESPONSE_FIELDS, ..HeadLimits::default() }
 }
 
-/// The most that `h2` takes of a head: room for what is answered with 431 here and logged, and far less than the 24,576 names that
-/// its map can hold.
+/// The largest head that `h2` accepts: large enough that excessive heads are answered with 431 here and logged, and far less than the
+/// 24,576 names that its map can hold.
 pub(crate) fn header_list_limit(limits: &HeadLimits) -> u32 {
     // RFC 9113 6.5.2 counts 32 bytes for each field.
     let allowed = 2 * (limits.total + 32 * limits.fields);

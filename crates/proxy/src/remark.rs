@@ -1,4 +1,4 @@
-//! What responses have shown about users' objects. It is noted once per backend, so that ordinary requests never take the lock.
+//! What responses reveal about users' objects. It is noted once per backend, so ordinary requests never take the lock.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,7 @@
-//! Spans of requests, by OTLP. A worker encodes a sampled span when its request has ended, into a buffer of its own; one thread takes
-//! the buffers from time to time and sends what is in them: to the collector of the settings, and to the receivers of Gateways. Requests never
-//! wait: what doesn't fit is dropped and counted. Each receiver has a share of the room and one message at a time on the way, so that one
-//! that does not answer costs the others nothing.
+//! Spans of requests, over OTLP. A worker encodes a sampled span when its request has ended, into a buffer of its own; one thread empties
+//! the buffers from time to time and sends the spans to the collector of the settings and to the receivers of Gateways. Requests never
+//! wait: what doesn't fit is dropped and counted. Each receiver has a share of the room and one message under way at a time, so one that
+//! does not answer costs the others nothing.
 
 mod encode;
 mod export;
@@ -30,7 +30,7 @@ use crate::record::RequestRecord;
 // No limit: a pause.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Who receives spans: what a policy names, or the collector of the settings.
+/// The receiver of spans: the one that a policy names, or `None` for the collector of the settings.
 type Receiver = Option<TelemetryName>;
 
 /// Finds the receiver of a policy.
@@ -76,11 +76,11 @@ struct EncodedSpans {
     ends: Vec<usize>,
 }
 
-/// By what a span is recorded.
+/// The rules by which a span is recorded.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SpanRules<'a> {
     pub(crate) tracing: &'a Tracing,
-    /// What holds in place of the settings, if anything does.
+    /// The policy that applies in place of the settings, if there is one.
     pub(crate) telemetry: Option<&'a Telemetry>,
     /// How many receivers share the room.
     pub(crate) receivers: usize,
@@ -92,7 +92,7 @@ struct SpanTasks {
     tasks: JoinSet<Result<(), ExportError>>,
     /// Whose spans each sends.
     busy: HashMap<task::Id, Receiver>,
-    /// Those that did not take the last ones.
+    /// Receivers that did not take the last spans.
     failing: HashSet<Receiver>,
 }
 
@@ -103,7 +103,7 @@ impl std::fmt::Debug for Spans {
 }
 
 impl Spans {
-    /// Room for the spans of these workers. There is no thread until somebody receives them.
+    /// Room for the spans of these workers. There is no thread until there is a receiver.
     pub(crate) fn new(workers: usize) -> Arc<Self> {
         Arc::new(Self {
             tracing: Mutex::default(),
@@ -118,7 +118,7 @@ impl Spans {
         })
     }
 
-    /// Says where the receivers of policies are. To be called once.
+    /// Sets how the receivers of policies are found. Call it once.
     pub(crate) fn find_receivers(&self, directory: Directory) {
         let _ = self.directory.set(directory);
     }
@@ -174,7 +174,7 @@ impl Spans {
         (self.sent.load(Ordering::Relaxed), self.dropped.load(Ordering::Relaxed) + waiting)
     }
 
-    /// Sends what there is, for `limit` at most. Blocks.
+    /// Sends what is left, for `limit` at most. Blocks.
     pub(crate) fn stop(&self, limit: Duration) {
         self.stopping.store(true, Ordering::Release);
         self.called.notify_one();
@@ -232,11 +232,11 @@ impl Spans {
     /// The thread's work, until the process ends.
     ///
     /// # Errors
-    /// If there is no event loop to be had.
+    /// If no event loop can be created.
     fn run(self: &Arc<Self>) -> io::Result<()> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(self.export());
-        // A name that is being resolved is not waited for.
+        // This does not wait for a name that is being resolved.
         runtime.shutdown_background();
         Ok(())
     }
@@ -272,7 +272,7 @@ impl Spans {
         }
     }
 
-    /// Takes what waits for receivers that take nothing at present, and begins to send it.
+    /// Takes the spans that wait for receivers that are not busy, and begins to send them.
     fn begin(self: &Arc<Self>, tracing: &Arc<Tracing>, sending: &mut SpanTasks) {
         let mut taken: Vec<(Receiver, Vec<EncodedSpans>)> = Vec::new();
         for buffer in locked(&self.buffers).iter() {
@@ -332,7 +332,7 @@ impl Spans {
         }
     }
 
-    /// Sends the spans of all workers for one receiver, a batch at a time, and returns what the last batch came to.
+    /// Sends the spans of all workers for one receiver, a batch at a time, and returns the result of the last batch.
     async fn send(
         &self,
         destination: Result<SpanDestination, ExportError>,

@@ -1,6 +1,6 @@
 //! Files for the bodies of requests that are read before an endpoint is chosen (`--request-body-directory`).
 //!
-//! A file has no name, so nothing is left of it however the process ends. Threads of their own read and write: a worker waits for no disk.
+//! The files have no names, so none is left behind however the process ends. Separate threads read and write: no worker waits for a disk.
 
 use std::fs::{self, File, OpenOptions};
 use std::future::Future;
@@ -30,7 +30,7 @@ pub(crate) const PIECE: usize = 128 << 10;
 pub struct SpoolOptions {
     /// A directory to which the process may write.
     pub directory: PathBuf,
-    /// Bytes of all bodies there together.
+    /// Bytes that all bodies there may take together.
     pub space: u64,
 }
 
@@ -38,9 +38,9 @@ pub struct SpoolOptions {
 #[derive(Debug)]
 pub(crate) struct Spools {
     space: u64,
-    /// Bytes in files. Written once for each piece of a body that memory has no room for.
+    /// Bytes in files. Written once for each piece of a body that doesn't fit in memory.
     used: AtomicU64,
-    // Without a bound: a request waits for each of its jobs.
+    // Unbounded: a request waits for each of its jobs.
     jobs: Sender<SpoolJob>,
 }
 
@@ -62,7 +62,7 @@ struct SpoolStep {
     done: oneshot::Sender<SpoolOutcome>,
 }
 
-/// What became of a step.
+/// The outcome of a step.
 #[derive(Debug)]
 struct SpoolOutcome {
     file: Option<Arc<File>>,
@@ -74,7 +74,7 @@ impl Spools {
     /// Starts the threads.
     ///
     /// # Errors
-    /// If no file can be made there, or there are no threads.
+    /// If no file can be created there, or no thread.
     pub(crate) fn start(options: SpoolOptions) -> io::Result<Arc<Self>> {
         let SpoolOptions { directory, space } = options;
         open(&directory)?;
@@ -88,12 +88,12 @@ impl Spools {
         Ok(Arc::new(Self { space, used: AtomicU64::new(0), jobs: sender }))
     }
 
-    /// Bytes that all bodies may have together.
+    /// Bytes that all bodies may take together.
     pub(crate) fn space(&self) -> u64 {
         self.space
     }
 
-    /// A file with nothing in it, which takes no space yet.
+    /// An empty file, which takes no space yet.
     pub(crate) fn file(self: &Arc<Self>) -> SpoolFile {
         SpoolFile { spools: self.clone(), file: None, written: 0, read: 0, taken: 0, under_way: None }
     }
@@ -110,9 +110,9 @@ pub(crate) struct SpoolFile {
     spools: Arc<Spools>,
     file: Option<Arc<File>>,
     written: u64,
-    /// How far it was read.
+    /// How far it has been read.
     read: u64,
-    /// Space that it has.
+    /// Space that it takes.
     taken: u64,
     under_way: Option<oneshot::Receiver<SpoolOutcome>>,
 }
@@ -126,15 +126,15 @@ impl SpoolFile {
         }
         self.taken += bytes.len() as u64;
         let file = self.file.clone();
-        // A copy that goes with the step: a request whose client or disk is slow keeps no memory for the next one.
+        // A copy that lasts as long as the step: a request whose client or disk is slow keeps no memory for the next one.
         self.begin(self.written, bytes.to_vec(), |step| SpoolJob::Write { file, step });
         true
     }
 
-    /// Waits for what is being written. The number of bytes; 0 if nothing is.
+    /// Waits for the write under way, and returns its number of bytes; 0 if there is none.
     ///
     /// # Errors
-    /// The disk is full, or broken. What was written before is still good.
+    /// If the disk is full or broken. What was written before is still good.
     pub(crate) fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.under_way.is_none() {
             return Poll::Ready(Ok(0));
@@ -149,7 +149,7 @@ impl SpoolFile {
         self.written
     }
 
-    /// Bytes that were not read again yet.
+    /// Bytes that have not been read back yet.
     pub(crate) fn left(&self) -> u64 {
         self.written - self.read
     }
@@ -163,7 +163,7 @@ impl SpoolFile {
     /// Reads more of it into a buffer with room.
     ///
     /// # Errors
-    /// The disk is broken.
+    /// If the disk is broken.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<()>> {
         if self.under_way.is_none() {
             let most = buffer.room().min(PIECE);
@@ -235,7 +235,7 @@ fn work(directory: &Path, jobs: &Mutex<Receiver<SpoolJob>>, warned: &Warned) {
             warn(error, directory, warned);
         }
         let SpoolStep { memory, done, .. } = step;
-        // A request that has gone needs no outcome; its file is closed here.
+        // A request that is gone needs no outcome; its file is closed here.
         let _ = done.send(SpoolOutcome { file, memory, failed: result.err() });
     }
 }
@@ -248,7 +248,7 @@ fn warn(error: &io::Error, directory: &Path, warned: &Warned) {
     }
 }
 
-/// Makes a file without a name.
+/// Creates a file without a name.
 fn open(directory: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(0o600);
@@ -256,7 +256,7 @@ fn open(directory: &Path) -> io::Result<File> {
     if unnamed.is_ok() {
         return unnamed;
     }
-    // Not every file system has such files.
+    // Not every file system supports such files.
     let mut random = [0; 8];
     aws_lc_rs::rand::fill(&mut random).map_err(|_| io::ErrorKind::Other)?;
     let path = directory.join(format!(".fairway-{:016x}", u64::from_ne_bytes(random)));

@@ -96,7 +96,7 @@ fn connect(server: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// `<190>Nov 29 04:30:00 host nginx: `. The tag stays nginx's, for the filters of those who come from it.
+/// `<190>Nov 29 04:30:00 host nginx: `. The tag stays nginx's, so that existing filters match.
 fn header(now: Timestamp) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
     let host = value::constant(&Variable::Hostname).unwrap_or_default();

@@ -1,6 +1,6 @@
-//! What is measured of a client that is close to a limit, and the shares of its limits that are dealt.
+//! Measurements of a client that is close to a limit, and the shares of its limits that are dealt.
 //!
-//! Invariant: a change of a share makes no requests out of nothing: what may come at once after it could come at once before it.
+//! Invariant: a change of a share creates no allowance: requests that may come at once after it could have come at once before it.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -13,11 +13,11 @@ use fairway_model::{ClientLimits, CountedClient, Demand, Excess, LimitKey, Limit
 // No limit: a measurement.
 const SHORTEST: u64 = 50_000_000;
 
-/// What was asked for lately is what was in this time, or in that of eight requests at the limit.
+/// Recent demand is measured over this time, or that of eight requests at the limit.
 // No limit: a measurement.
 const LATELY: f64 = 1e9;
 
-/// At most in this time.
+/// But over this time at most.
 // No limit: a measurement.
 const LATELY_MOST: f64 = 60e9;
 
@@ -25,12 +25,12 @@ const LATELY_MOST: f64 = 60e9;
 // No limit: a measurement.
 const QUIET: u64 = 1_000_000_000;
 
-/// The same for one whose limits are no longer dealt, but were when it last sent a request: after this time it has its whole burst. Limits whose
+/// The same for one whose limits are no longer dealt, but were at its last request: after this time it has its whole burst. Limits whose
 /// burst takes longer are not dealt.
 // No limit: how long shares are remembered.
 pub(super) const LONGEST_SPAN: Duration = Duration::from_secs(600);
 
-/// Changes of a share that are remembered until the next request; then, the least share of all counts.
+/// Changes of a share that are remembered until the next request; further ones count as the least share of all.
 // No limit: what is exact.
 const CHANGES: usize = 8;
 
@@ -59,7 +59,7 @@ pub(super) struct Watch {
 #[derive(Debug, Default)]
 pub(super) struct Gauge {
     measure: Option<Measure>,
-    /// Requests since the last tick. Of those in progress, the most at once.
+    /// Requests since the last tick; of those in progress, the most at once.
     seen: u32,
     refused: u32,
     /// Fractions of the limit that were asked for in the last two ticks, and whether some of that was refused.
@@ -68,7 +68,7 @@ pub(super) struct Gauge {
     dealt: Option<Dealt>,
     /// The share that the account goes by; `None` for the even one.
     basis: Option<LimitPart>,
-    /// What has become of it since.
+    /// How it has changed since.
     changes: Vec<(u64, Option<LimitPart>)>,
 }
 
@@ -123,8 +123,8 @@ impl Watch {
         self.gauges.iter().filter(|gauge| gauge.dealt.is_some()).count()
     }
 
-    /// Measures what was asked for since the last time, and adds what is worth dealing for. `open` are the requests in progress. Whether the
-    /// client is to be watched further.
+    /// Measures the demand since the last time, and adds it where dealing is worthwhile. `open` are the requests in progress. Returns
+    /// whether to keep watching the client.
     pub(super) fn tick(&mut self, open: u32, now: u64, demands: &mut Vec<Demand>) -> bool {
         let elapsed = now.saturating_sub(self.ticked);
         if elapsed >= SHORTEST {
@@ -169,7 +169,7 @@ impl Watch {
         }
     }
 
-    /// Ends what was dealt: shares above the even one at once, those below it when the controller has given up to count on them.
+    /// Ends what was dealt: shares above the even one at once, those below it once the controller no longer counts on them.
     pub(super) fn orphan(&mut self, lease: Lease, now: u64) {
         for gauge in &mut self.gauges {
             gauge.lapse_above_even(lease, now);
@@ -194,7 +194,7 @@ impl Whole {
 }
 
 impl Gauge {
-    /// The rate that is in force for a request, once the account goes by it, too.
+    /// Counts a request against a rate, and brings the account to the share that is in force.
     pub(super) fn rate(&mut self, rate: RequestRate, replicas: NonZeroU32, lease: Lease, now: u64, due: &mut u64) {
         self.measure = Some(Measure { limit: Whole::Rate(rate), replicas });
         self.seen = self.seen.saturating_add(1);
@@ -230,7 +230,7 @@ impl Gauge {
         self.refused = self.refused.saturating_add(1);
     }
 
-    /// What is dealt, unless that has lapsed, and since when it is in force, or is no more.
+    /// The dealt share, unless it has lapsed, and since when it is in force, or no longer is.
     fn in_force(&self, replicas: NonZeroU32, lease: Lease, now: u64) -> (u64, Option<LimitPart>) {
         let Some(Dealt { part, until }) = self.dealt else { return (now, None) };
         let is_high = part > LimitPart::even(replicas);
@@ -254,7 +254,7 @@ impl Gauge {
         self.change(Some(part), now);
     }
 
-    /// Returns to the even share. Whether the client has its whole burst, because it was quiet for as long as that takes.
+    /// Returns to the even share, and tells whether the client has its whole burst, because it was quiet for as long as that takes.
     pub(super) fn undeal(&mut self, now: u64) -> bool {
         if self.dealt.take().is_none() {
             return false;
@@ -275,7 +275,7 @@ impl Gauge {
         self.dealt.map(|dealt| dealt.part).filter(|part| *part > even)
     }
 
-    /// Notes that a share above the even one has lapsed, if it has: meanwhile, another proxy may have had what this one had. Returns it then.
+    /// Notes and returns a share above the even one that has lapsed: another proxy may have had it meanwhile.
     fn lapse_above_even(&mut self, lease: Lease, now: u64) -> Option<LimitPart> {
         let part = self.above_even().filter(|_| lease.high <= now)?;
         self.change(None, lease.high);
@@ -317,14 +317,14 @@ impl Gauge {
         self.lately += (asked - self.lately) * -(-(elapsed as f64) / lately).exp_m1();
     }
 
-    /// What is asked for now and was lately, what is in use, and the time to have the whole burst again; if that is worth dealing for.
+    /// The demand now and lately, the use, and the time to have the whole burst again; `None` if dealing is not worthwhile.
     fn demand(&self, open: u32) -> Option<(LimitPart, LimitPart, LimitPart, Duration)> {
         let Measure { limit, replicas } = self.measure?;
         let [(last, refused), (before, refused_before)] = self.recent;
         let now = last.max(before);
         let span = limit.span();
         if span > LONGEST_SPAN {
-            // What was used under a share would be forgotten before it has come back.
+            // Use under a share would be forgotten before the burst has come back.
             return None;
         }
         let (held, level) = match limit {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::SECTIONS;
 
-/// What lets a constant stand where it is used. The reason follows on the same line.
+/// Exempts a constant, which stands where it is used. The reason follows on the same line.
 const EXEMPT: &str = "// No limit: ";
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

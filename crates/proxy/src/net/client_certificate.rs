@@ -1,8 +1,8 @@
 //! Client certificates: asked for by the host that a client names in its hello, verified after the handshake.
 //!
-//! The handshake accepts any certificate of which the client has the key, so that one that is missing or not good gets an HTTP
-//! response, unless the host wants the handshake to fail. The chain is verified once for each connection, resumed ones included, and again if what the host asks for changes:
-//! a session carries certificates over, never a verdict.
+//! The handshake accepts any certificate whose key the client has, so that a missing or bad one gets an HTTP response, unless the host
+//! wants the handshake to fail. The chain is verified once for each connection, resumed ones included, and again if the host's demands
+//! change: a session carries certificates over, never a verdict.
 
 mod name;
 
@@ -35,12 +35,12 @@ impl ClientPolicy {
         let lists = auth.revocation_lists.iter().map(|list| CertificateRevocationListDer::from(list.der().to_vec()));
         let provider = Arc::new(provider::default_provider());
         let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
-        // Without lists nothing is looked up.
+        // Without lists, revocation is not checked.
         let verifier = builder.with_crls(lists).enforce_revocation_expiration().build().ok();
         Self { auth, verifier }
     }
 
-    /// What the TLS layer uses.
+    /// The verifier for the TLS layer.
     pub(super) fn asking(self: &Arc<Self>) -> Arc<dyn ClientCertVerifier> {
         let strict = self.auth.in_handshake && self.auth.mode == ClientAuthMode::Required;
         if let Some(verifier) = self.verifier.as_ref().filter(|_| strict) {
@@ -99,7 +99,7 @@ impl ClientPolicy {
         parsed: &X509Certificate<'_>,
         intermediates: &[CertificateDer<'_>],
     ) -> Result<(), CertificateError> {
-        // Not as from an unknown authority, which some hosts admit.
+        // Not the error of an unknown authority, which some hosts admit.
         let verifier = self.verifier.as_ref().ok_or(CertificateError::BadEncoding)?;
         let verify = |intermediates: &[CertificateDer<'_>]| {
             verifier.verify_client_cert(leaf, intermediates, UnixTime::now()).map(drop).map_err(|error| match error {
@@ -111,7 +111,7 @@ impl ClientPolicy {
         if intermediates.len() <= depth {
             return verify(intermediates);
         }
-        // With no more than these, the library can't find a longer way.
+        // Given only these, the library can't find a longer chain.
         let near = nearest(parsed, intermediates, depth);
         match (verify(&near), verify(intermediates)) {
             (Err(_), Ok(())) => Err(CertificateError::Other(rustls::OtherError(Arc::new(ChainTooLong)))),
@@ -125,7 +125,7 @@ impl ClientPolicy {
 #[error("the chain is too long")]
 struct ChainTooLong;
 
-/// The first certificates of the way from a leaf, each the issuer of the one before it.
+/// The first certificates of the chain from a leaf, each the issuer of the one before it.
 fn nearest<'a>(
     leaf: &X509Certificate<'_>,
     intermediates: &[CertificateDer<'a>],
@@ -143,7 +143,7 @@ fn nearest<'a>(
     near
 }
 
-/// As OpenSSL calls it, where it has the same.
+/// OpenSSL's text, where it has the same error.
 fn reason(error: &CertificateError) -> &'static str {
     match error {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => "certificate has expired",
@@ -163,19 +163,19 @@ fn reason(error: &CertificateError) -> &'static str {
     }
 }
 
-/// A connection of which the client was asked for a certificate.
+/// A connection whose client was asked for a certificate.
 #[derive(Debug)]
 pub(crate) struct Asked {
     /// The name in the hello, in canonical form; empty for none.
     server_name: Box<[u8]>,
     chain: Vec<CertificateDer<'static>>,
-    /// The newest demand, and how the chain stands to it.
+    /// The newest demands, and the result of checking the chain against them.
     checked: RefCell<Option<(Arc<ClientAuth>, Arc<ClientIdentity>)>>,
     policy: Arc<ClientPolicy>,
 }
 
 impl Asked {
-    /// Keeps what the client has shown.
+    /// Keeps the chain that the client presented.
     pub(crate) fn new(policy: Arc<ClientPolicy>, server_name: &[u8], chain: &[CertificateDer<'_>]) -> Self {
         let chain = chain.iter().map(|der| der.clone().into_owned()).collect();
         Self { server_name: server_name.into(), chain, checked: RefCell::default(), policy }
@@ -216,7 +216,7 @@ fn is_same(one: &Arc<ClientAuth>, other: &Arc<ClientAuth>) -> bool {
     Arc::ptr_eq(one, other) || one == other
 }
 
-/// Asks for a certificate and accepts any, or none, but only from a client that has its key.
+/// Asks for a certificate and accepts any, if the client has its key, or none.
 #[derive(Debug)]
 struct AnyOfClient {
     /// Whether the handshake fails all the same.

@@ -1,5 +1,5 @@
-//! Finds the server name in a client's hello (RFC 8446 4.1.2, RFC 6066 3), as far as rustls can't say: it has no view of a hello
-//! that it refuses, and does not distinguish a name that is an address from none.
+//! Finds the server name in a ClientHello (RFC 8446 4.1.2, RFC 6066 3) where rustls can't: it gives no access to a hello that it refuses,
+//! and does not distinguish a name that is an address from no name.
 //!
 //! The hello may be spread over records. Whatever it contains, reading it takes time and memory proportional to its length.
 

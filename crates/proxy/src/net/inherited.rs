@@ -1,5 +1,5 @@
 //! Listening sockets on their way from one process to the next: those that are kept ready to be given away, and those that came from
-//! the process before. A connection waits with the socket, not with a process, so none is lost on the way.
+//! the previous process. Connections wait in the socket, not in a process, so none is lost on the way.
 
 use std::collections::HashMap;
 use std::io;
@@ -23,7 +23,7 @@ impl Spare {
         Self(Some(HashMap::new()))
     }
 
-    /// Keeps those of a listener. Without descriptors for them, the next process can't have these sockets.
+    /// Keeps those of a listener. If no descriptors are left for them, the next process can't take these sockets.
     pub(crate) fn keep(&mut self, name: &ListenerName, sockets: &[Bound]) {
         if let Some(kept) = &mut self.0 {
             match sockets.iter().map(Bound::try_clone).collect() {
@@ -40,7 +40,7 @@ impl Spare {
         }
     }
 
-    /// Closes all, or all but those for datagrams.
+    /// Closes all, or all but the UDP sockets.
     pub(crate) fn clear(&mut self, with_datagrams: bool) {
         if let Some(kept) = &mut self.0 {
             kept.retain(|_, sockets| !with_datagrams && sockets.iter().all(|one| matches!(one, Bound::Udp(_))));
@@ -56,12 +56,12 @@ impl Spare {
     }
 }
 
-/// Sockets of the process before, by what they receive and where.
+/// Sockets of the previous process, by kind and address.
 #[derive(Debug, Default)]
 pub(crate) struct Inherited(HashMap<(bool, SocketAddr), Vec<Bound>>);
 
 impl Inherited {
-    /// Adds a socket; what it is, the kernel says. One that can't be used is closed.
+    /// Adds a socket; the kernel says what it is. One that can't be used is closed.
     pub(crate) fn add(&mut self, socket: OwnedFd) -> io::Result<()> {
         let socket = Socket::from(socket);
         socket.set_nonblocking(true)?;
@@ -80,10 +80,9 @@ impl Inherited {
         self.0.values().map(Vec::len).sum()
     }
 
-    /// The sockets for a listener, and as many new ones as it takes to give each worker the same number. None if there are none for
-    /// it here.
+    /// The sockets for a listener, and as many new ones as it takes to give each worker the same number. `None` if it has inherited none.
     ///
-    /// All of them stay open, also where the process before had more workers: whoever is connecting to one that closes is refused.
+    /// All of them stay open, even if the previous process had more workers: a client connecting to one that closes would be refused.
     ///
     /// # Errors
     /// Those of `bind(2)` for the new ones.

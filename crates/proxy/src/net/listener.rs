@@ -188,12 +188,12 @@ impl Gate {
         self.closed.notify_one();
     }
 
-    /// Leaves what arrives to another process that has the socket too, or takes it again.
+    /// Leaves arriving datagrams to another process that has the socket too, or receives them again.
     pub(crate) fn set_quiet(&self, quiet: bool) {
         self.quiet.send_replace(quiet);
     }
 
-    /// Whether what arrives is left to another process, as it is now and from then on.
+    /// Whether arriving datagrams are left to another process: the current state, and its changes.
     pub(crate) fn quiet(&self) -> watch::Receiver<bool> {
         self.quiet.subscribe()
     }

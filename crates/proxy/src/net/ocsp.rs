@@ -1,4 +1,4 @@
-//! OCSP (RFC 6960) as far as stapling needs it: whom to ask about a certificate, the question, and whether an answer may be stapled. No
+//! OCSP (RFC 6960) as far as stapling needs it: where to ask about a certificate, the question, and whether an answer may be stapled. No
 //! I/O.
 //!
 //! An answer is stapled only if clients will accept it: about this certificate, `good`, current, and signed by the issuer or by a
@@ -50,7 +50,7 @@ pub(super) enum NoQuestion {
     /// The chain ends with the certificate.
     #[error("the chain lacks the certificate of its issuer")]
     NoIssuer,
-    /// It names nobody to ask over plain HTTP.
+    /// It names no responder for plain HTTP.
     #[error("the certificate names no OCSP responder with an http URL")]
     NoResponder,
     /// One of the two can't be parsed.
@@ -76,7 +76,7 @@ pub(super) enum BadResponse {
     /// It is not valid yet, or no longer.
     #[error("the answer is out of date")]
     OutOfDate,
-    /// Neither the issuer nor one whom it has authorized has signed it.
+    /// Neither the issuer nor a responder that it has authorized has signed it.
     #[error("the signature of the answer is not valid")]
     Signature,
 }
@@ -110,7 +110,7 @@ impl Question {
         Ok(Self { responder: responder.into(), request, name_hash, key_hash, serial, issuer })
     }
 
-    /// Checks an answer at a time, in seconds since 1970. Returns until when it may be stapled, if it says so.
+    /// Checks an answer at the time `now`, in seconds since 1970. Returns until when it may be stapled, if it says so.
     ///
     /// # Errors
     /// See [`BadResponse`].

@@ -43,7 +43,7 @@ pub struct InvalidProxyHeader;
 /// Decodes a header at the front of `input`. It asks for no more than [`LONGEST`] bytes.
 ///
 /// # Errors
-/// The connection does not begin with a valid header, or with one that is too long.
+/// If the connection does not begin with a valid header, or the header is too long.
 pub fn decode(input: &[u8]) -> Result<Decoded, InvalidProxyHeader> {
     let begins_as = |signature: &[u8]| {
         let len = signature.len().min(input.len());

@@ -109,7 +109,7 @@ impl AddressPolicy {
         !own && (!is_special(ip) || self.allowed.contains(ip))
     }
 
-    /// Why a name may not resolve to an address, if that is so.
+    /// Why a name may not resolve to an address, if it may not.
     fn why_refused(&self, address: SocketAddr) -> &'static str {
         match address.ip().to_canonical() {
             ip if !is_special(ip) => "it is an address of the proxy itself",
@@ -392,14 +392,14 @@ impl Task {
         self.due.insert((due, backend.clone()));
         let (endpoints, refused) = change?;
         let endpoints: Arc<[Endpoint]> = endpoints.into();
-        // Said once, until none is refused any more: a name may have others with each answer.
+        // Logged once, until none is refused any more: each answer may bring other addresses.
         if name.refused.is_empty() {
             for address in &refused {
                 let why = self.policy.why_refused(*address);
                 tracing::warn!(backend = %backend, host = &*name.host, %address, why, "an address of a name is refused");
             }
         }
-        // It explains why there is no endpoint.
+        // A refused address explains why there is no endpoint.
         let first = |list: &[SocketAddr]| list.first().map(SocketAddr::ip).filter(|_| endpoints.is_empty());
         let same = name.endpoints.as_ref() == Some(&endpoints) && first(&refused) == first(&name.refused);
         name.refused = refused;

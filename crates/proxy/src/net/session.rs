@@ -1,5 +1,4 @@
-//! Sessions of TLS on client connections: none is resumed where other client certificates were asked for, and tickets may be shared
-//! by replicas.
+//! TLS sessions of client connections: none is resumed where other client certificates are asked for, and replicas may share tickets.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use rustls::server::{ProducesTickets, StoresServerSessions};
 
 use crate::limit::TICKET_LIFETIME;
 
-/// The sessions of one configuration within those of all.
+/// The sessions of one configuration within the store of all.
 #[derive(Debug)]
 pub(super) struct ScopedSessions {
     pub(super) scope: [u8; 8],
@@ -30,7 +29,7 @@ impl ScopedSessions {
         self.lifetime.is_some() && self.sessions.put(self.scoped(key), [&now.to_be_bytes(), value].concat())
     }
 
-    /// What is in the store, unless it is too old.
+    /// The stored value, unless it is too old.
     fn current(&self, now: u64, stored: &[u8]) -> Option<Vec<u8>> {
         let (since, value) = stored.split_first_chunk::<ISSUED>()?;
         let age = now.saturating_sub(u64::from_be_bytes(*since));
@@ -154,7 +153,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// What sessions belong to, the same in every process: the hosts, and what clients are asked for.
+/// The scope of sessions, the same in every process: the hosts, and what clients are asked for.
 pub(super) fn lasting_scope(table: &TableName, auth: Option<&ClientAuth>) -> [u8; 8] {
     let mut context = Context::new(&SHA256);
     let mut add = |bytes: &[u8]| {

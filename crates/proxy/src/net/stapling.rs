@@ -45,7 +45,7 @@ pub(crate) struct StapleCounts {
     pub(crate) failures: AtomicU64,
 }
 
-/// What is to be done when, at most once for each certificate.
+/// When certificates are due, at most one time for each.
 #[derive(Debug, Default)]
 struct Agenda {
     by_time: BTreeSet<(Instant, CertificateName)>,
@@ -58,7 +58,7 @@ impl Agenda {
         self.by_time.first().map(|(time, _)| *time)
     }
 
-    /// Takes what comes first.
+    /// Takes the certificate that is due first.
     fn take(&mut self) -> Option<CertificateName> {
         let (_, name) = self.by_time.pop_first()?;
         self.times.remove(&name);
@@ -169,7 +169,7 @@ impl Stapling {
                     let Some(name) = due.take() else { continue };
                     let Some(one) = known.get_mut(&name) else { continue };
                     let Some(certificates) = self.certificates.upgrade() else { return };
-                    // Another version, or one that nobody uses any more: if it is used again, it is announced again.
+                    // It was replaced, or is no longer used: if it is used again, it is announced again.
                     if !certificates.holds(&one.certificate) {
                         self.ended(one);
                         ends.set(&name, None);
@@ -238,7 +238,7 @@ impl Stapling {
         wait
     }
 
-    /// Takes a staple away that has expired: clients would refuse it.
+    /// Removes a staple that has expired: clients would refuse it.
     fn expire(&self, one: &mut AskedAbout) {
         if one.until.is_some_and(|until| until <= now()) {
             if let Some(certificates) = self.certificates.upgrade() {
@@ -256,7 +256,7 @@ impl Stapling {
     }
 }
 
-/// Asks a responder over HTTP/1.0, which knows no chunks.
+/// Asks a responder over HTTP/1.0, which has no chunked coding.
 async fn fetch(question: &Question, policy: &AddressPolicy) -> Result<Vec<u8>, FetchError> {
     let (authority, path) = match question.responder.split_once('/') {
         Some((authority, path)) => (authority, path),
@@ -267,7 +267,7 @@ async fn fetch(question: &Question, policy: &AddressPolicy) -> Result<Vec<u8>, F
     let mut refused = None;
     let mut connected = None;
     for address in lookup_host(target).await? {
-        // The URL is a user's, and what it leads to gets a request from inside.
+        // A user chose the URL, and its host gets a request from inside.
         if policy.admits_responder(address) {
             connected = Some(TcpStream::connect(address).await?);
             break;
@@ -318,7 +318,7 @@ fn body(answer: &[u8], ended: bool) -> Result<Option<&[u8]>, FetchError> {
     })
 }
 
-/// The time that is left until a moment, a fraction of a second more at most.
+/// The time left until a moment, at most a fraction of a second too long.
 fn left(until: i64) -> Duration {
     Duration::from_secs(until.saturating_sub(now()).max(0).unsigned_abs())
 }

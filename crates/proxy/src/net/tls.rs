@@ -39,9 +39,10 @@ pub(crate) struct Certificates {
     /// Parsed keys, kept as long as their resource is current.
     parsed: Mutex<HashMap<CertificateName, UsableKey>>,
     configs: Mutex<HashMap<TableName, Arc<ServerConfigs>>>,
-    /// Those of hosts that ask for client certificates or have cipher suites of their own, by the addresses of both, which they hold.
+    /// Those of hosts that ask for client certificates or have cipher suites of their own, by the memory addresses of both, which they keep
+    /// alive.
     special: Mutex<HashMap<(TableName, usize, usize), Arc<HostConfigs>>>,
-    /// Numbers what sessions belong to.
+    /// Numbers the scopes of sessions.
     scopes: AtomicU64,
     sessions: Arc<dyn StoresServerSessions>,
     fallback: OnceLock<Option<Arc<CertifiedKey>>>,
@@ -92,9 +93,9 @@ pub(crate) struct HostConfigs {
 }
 
 impl HostConfigs {
-    /// Whether a host still has what they were made for.
+    /// Whether a host still uses what they were made for.
     fn are_needed(&self) -> bool {
-        // Each host that has it holds it as well.
+        // Each host that uses it holds it as well.
         let is_held = |auth: &Arc<ClientAuth>| Arc::strong_count(auth) > 1;
         self.policy.as_ref().is_none_or(|policy| is_held(&policy.auth))
             && self.ciphers.as_ref().is_none_or(|ciphers| Arc::strong_count(ciphers) > 1)
@@ -102,7 +103,7 @@ impl HostConfigs {
 }
 
 impl ServerConfigs {
-    /// The configurations for the settings of now.
+    /// The configurations for the current settings.
     pub(crate) fn current(&self) -> Arc<Self> {
         self.certificates.server_configs(&self.table)
     }
@@ -114,7 +115,7 @@ impl ServerConfigs {
             && !self.certificates.snapshot().host(&self.table, server_name).is_some_and(is_named)
     }
 
-    /// The configuration for a client with which no protocol is to be agreed on.
+    /// The configuration for a client with which no protocol is negotiated.
     pub(crate) fn without_protocol(&self, hello: &ClientHello<'_>) -> &Arc<ServerConfig> {
         &self.by_suites(hello).without_protocol
     }
@@ -127,12 +128,12 @@ impl ServerConfigs {
         }
     }
 
-    /// Where the connection of a client passes to that names this host, if no requests are read from it.
+    /// Where the connection of a client that names this host passes to, if no requests are read from it.
     pub(crate) fn passthrough(&self, server_name: &[u8]) -> Option<Arc<Passthrough>> {
         self.certificates.snapshot().passthrough(&self.table, server_name).cloned()
     }
 
-    /// The listener that a name chooses; empty if it is of none.
+    /// The listener that a name selects; empty if it belongs to none.
     pub(crate) fn listener(&self, server_name: &[u8]) -> Option<Arc<str>> {
         let snapshot = self.certificates.snapshot();
         let chosen = snapshot.host(&self.table, server_name).and_then(|host| host.listener().cloned());
@@ -194,7 +195,7 @@ impl Certificates {
         locked(&self.special).retain(|_, configs| configs.are_needed());
     }
 
-    /// Where certificates in use are announced from now on. To be called once.
+    /// Announces certificates in use to the result from now on. Call it once.
     pub(crate) fn staple_by(&self) -> mpsc::UnboundedReceiver<Arc<Certificate>> {
         let (wanted, received) = mpsc::unbounded_channel();
         let _ = self.wanted.set(wanted);
@@ -274,7 +275,7 @@ impl Certificates {
         let builder = |provider: CryptoProvider, versions| {
             ServerConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(versions)
         };
-        // Settings that leave nothing for a version, which none of ours do, would count as the default.
+        // Settings that leave nothing for a version, which none of ours do, would be treated as the default.
         let chosen = builder(provider(ciphers, &settings.groups), versions(settings.versions))
             .or_else(|_| builder(aws_lc_rs::default_provider(), rustls::ALL_VERSIONS));
         let Ok(builder) = chosen else { unreachable!("aws-lc-rs has cipher suites for TLS 1.2 and 1.3") };
@@ -283,7 +284,7 @@ impl Certificates {
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(resolver);
-        // What was agreed on where other certificates, or none, were asked for is not resumed.
+        // A session begun where other certificates, or none, were asked for is not resumed.
         let scope = self.scopes.fetch_add(1, Ordering::Relaxed).to_be_bytes();
         let (sessions, lifetime) = (self.sessions.clone(), settings.remembered.map(|time| time.as_secs()));
         config.session_storage = Arc::new(ScopedSessions { scope, sessions, lifetime });
@@ -302,7 +303,7 @@ impl Certificates {
         config.max_early_data_size = 0;
         config.ignore_client_order = own.is_none_or(|own| !own.client_order);
         let usual = ByProtocol::new(config.clone());
-        // A list of the user's own holds as it is.
+        // A user's own list is kept as it is.
         config.ignore_client_order &= !ciphers.is_empty();
         ServerConfigs {
             usual,
@@ -481,7 +482,7 @@ impl ResolvesServerCert for CertificateResolver {
         let name = hello.server_name().map(canonical);
         let name = name.as_deref().map(str::as_bytes);
         let own = self.certificates.resolve(&self.table, name)?;
-        // The first certificate is served wherever it can be: only one that the client can't verify leaves room for another.
+        // The first certificate is served wherever it can be; another one only if the client can't verify the first.
         let fits = |key: &Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
         let alternative = || name.and_then(|name| self.certificates.alternative(&self.table, name)).filter(fits);
         Some(if fits(&own) { own } else { alternative().unwrap_or(own) })

@@ -23,11 +23,11 @@ const ERROR: u64 = 2;
 // No limit: the heads of requests are limited, and the rest of a text is left out.
 const TEXT: usize = 1024;
 
-/// Fields of a name that are read, whose values may be many.
+/// Lines of a field that are read, of which there may be many.
 // No limit: the rest is left out.
 const LINES: usize = 16;
 
-/// What is told about a request beyond what is known about it.
+/// What a span tells about a request beyond its record.
 pub(super) struct Told<'a> {
     /// The name of the span.
     pub(super) name: &'a [u8],

@@ -1,5 +1,5 @@
-//! Sends a message of spans to a collector, over gRPC or HTTP/1.1, with TLS or without: one connection for each message, since there is one every few seconds.
-//! Runs on the thread for spans, never on a worker.
+//! Sends a message of spans to a collector, over gRPC or HTTP/1.1, with or without TLS. Each has a connection of its own, since there is
+//! one every few seconds. Runs on the thread for spans, never on a worker.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,11 +26,11 @@ const METHOD: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Expor
 pub(crate) struct SpanDestination {
     /// What is tried, in order.
     pub(crate) place: SpanPlace,
-    /// What it is called in requests.
+    /// Its name in requests.
     pub(crate) authority: String,
-    /// Whether it is spoken to over HTTP/1.1; over gRPC otherwise.
+    /// Whether it speaks HTTP/1.1 rather than gRPC.
     pub(crate) http: bool,
-    /// TLS to it, if it is spoken.
+    /// TLS to it, if it is used.
     pub(crate) tls: Option<SpanTls>,
     /// Fields of the requests.
     pub(crate) fields: Vec<(ConfiguredName, SecretText)>,
@@ -43,7 +43,7 @@ pub(crate) struct SpanDestination {
 pub(crate) enum SpanPlace {
     /// At one of these addresses.
     Addresses(Vec<SocketAddr>),
-    /// Where this name leads.
+    /// Where this name resolves to.
     Name(Box<str>, u16),
 }
 
@@ -94,7 +94,7 @@ impl SpanDestination {
     /// The collector of the settings.
     ///
     /// # Errors
-    /// If there is none, or TLS to it can't be had.
+    /// If there is none, or TLS to it can't be set up.
     pub(super) fn of_collector(tracing: &Tracing) -> Result<Self, ExportError> {
         let Some(Collector { host, port, http, authorities }) = &tracing.collector else {
             return Err(NoDestination::Nobody.into());
@@ -137,7 +137,7 @@ pub(super) async fn send(to: &SpanDestination, message: Vec<u8>) -> Result<(), E
     timeout(SPAN_TIME, sent).await.unwrap_or(Err(ExportError::Late))
 }
 
-/// TLS with a certificate by an authority in a file, which is read for each message: they are seconds apart, and it may be renewed.
+/// TLS that trusts the authorities in a file, which is read for each message: messages are seconds apart, and it may be renewed.
 fn tls(file: &str, http: bool) -> Result<Arc<ClientConfig>, ExportError> {
     let unusable = || ExportError::Authorities(file.into());
     let size = fs::metadata(file).map_err(|_| unusable())?.len();
@@ -163,7 +163,7 @@ async fn exchange(
     if to.http { over_http(stream, to, &message).await } else { over_grpc(stream, scheme, to, message).await }
 }
 
-/// The value of a field, marked as one that no table of HPACK keeps.
+/// The value of a field, marked so that HPACK keeps it in no table.
 fn value(name: &ConfiguredName, text: &SecretText) -> Result<HeaderValue, ExportError> {
     let mut value = HeaderValue::from_str(text.reveal()).map_err(|_| ExportError::Field(name.as_str().into()))?;
     value.set_sensitive(true);
@@ -254,7 +254,7 @@ async fn over_grpc(
             }
             let _ = body.flow_control().release_capacity(data.len());
         }
-        // Without data the status stands in the head.
+        // Without data the status is in the head.
         let trailers = body.trailers().await?.unwrap_or(head.headers);
         match trailers.get("grpc-status").map(|status| status.as_bytes()) {
             Some(b"0") => Ok(()),

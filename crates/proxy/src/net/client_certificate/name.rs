@@ -23,7 +23,7 @@ pub(super) fn rfc2253(name: &X509Name<'_>) -> String {
                     escape(value, &mut out);
                 }
                 (short, _) => {
-                    // Of an unknown kind, or no text: its bytes.
+                    // Of an unknown kind, or not text: its bytes.
                     out.push_str(short.unwrap_or(&oid));
                     out.push_str("=#");
                     let value = attribute.attr_value();
