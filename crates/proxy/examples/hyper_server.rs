@@ -1,4 +1,4 @@
-//! A server of hyper for `cargo xtask matrix`, of HTTP/1.1 and of HTTP/2 by prior knowledge. It prints its address.
+//! A hyper server for `cargo xtask matrix`, for HTTP/1.1 and for HTTP/2 with prior knowledge. It prints its address.
 
 use std::error::Error;
 use std::future::poll_fn;
@@ -75,7 +75,7 @@ async fn answer(request: Request<Incoming>, leave: Arc<Notify>) -> Result<Respon
     Ok(response)
 }
 
-/// Serves one connection. One that fails concerns its client.
+/// Serves one connection. A failure concerns only its client.
 async fn serve(stream: TcpStream) {
     let leave = Arc::new(Notify::new());
     let left = leave.clone();

@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 const LARGE: usize = 32 << 20;
 static PIECE: [u8; 64 << 10] = [b'x'; 64 << 10];
 
-/// A request of HTTP/2 for `/` (RFC 7541 C.4): GET, `http`, the path, and an authority without Huffman coding.
+/// An HTTP/2 request for `/` (RFC 7541 C.4): GET, `http`, the path, and an authority without Huffman coding.
 fn get_over_http2() -> Vec<u8> {
     let mut block = vec![0x82, 0x87, 0x84, 0x41, HOST.len() as u8];
     block.extend(HOST.bytes());
@@ -48,7 +48,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// Makes what is to be measured of a new connection.
+    /// Brings a new connection into the state to be measured.
     async fn settle(self, client: &mut Client) {
         match self {
             Self::Idle => assert_eq!(client.get(HOST, "/").await.status, 200),
@@ -72,7 +72,7 @@ impl Kind {
                 bytes.extend(frame(SETTINGS, ACK, 0, &[]));
                 bytes.extend(get_over_http2());
                 client.send(bytes).await;
-                // The end of the response.
+                // Reads to the end of the response.
                 loop {
                     let head = client.read_exact(9).await;
                     let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
@@ -145,7 +145,7 @@ async fn measure(count: usize) -> Result<(), Box<dyn Error>> {
             client
         };
         let mut clients = Vec::with_capacity(count);
-        // What the first ones need stays for all others.
+        // Memory that the first ones need is kept for all others.
         for _ in 0..10 {
             clients.push(open().await);
         }

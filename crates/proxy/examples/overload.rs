@@ -2,7 +2,7 @@
 //! It runs itself again as a proxy with one worker, and fails if throughput falls more than 10 % below its peak, if the admin port takes
 //! more than 100 ms to answer, or if a client above its limit waits for its 503.
 //!
-//! Hundreds of patterns make a request dearer for the proxy than for the clients and the endpoint, which share the machine with it.
+//! Hundreds of patterns make a request costlier for the proxy than for the clients and the endpoint, which share the machine with it.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -155,7 +155,7 @@ async fn ask_above_limit(to: SocketAddr, longest: &AtomicU64, refused: &AtomicU6
 }
 
 async fn overload(seconds: u64) -> Result<(), Box<dyn Error>> {
-    // Never opened.
+    // This gate is never opened.
     let gate = Gate::new();
     let held = gate.clone();
     let origin = Origin::new("origin")
@@ -174,7 +174,7 @@ async fn overload(seconds: u64) -> Result<(), Box<dyn Error>> {
         (load.answered.load(Ordering::Relaxed) - from) as f64 / over.as_secs_f64()
     };
     let answered = || load.answered.load(Ordering::Relaxed);
-    // The peak is what it carries when there is always a request to serve, but no crowd.
+    // The peak is the rate that it carries when there is always a request to serve, but no crowd.
     let mut peak: f64 = 0.0;
     for rate in (1..).map(|step| 500.0 * f64::from(step)) {
         let (_, carried) = tokio::join!(

@@ -302,7 +302,7 @@ async fn a_template_that_makes_too_much_is_answered_and_costs_the_others_nothing
     }
 }
 
-/// Names used in the settings are as well protected as the known ones.
+/// Names used in the settings are protected as well as the known ones.
 #[tokio::test]
 async fn configured_names_are_removed_in_every_spelling_and_by_no_option_of_the_connection() {
     let origin = Origin::start("a");

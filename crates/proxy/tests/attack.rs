@@ -286,7 +286,7 @@ async fn a_response_that_is_cut_is_seen_to_be_cut() {
         Ok(response) => assert_eq!(response.status, 502),
         Err(error) => assert!(matches!(error, fairway_testkit::ReadError::Truncated(..)), "{error}"),
     }
-    // An HTTP/1.0 client sees the end of a body only by the end of the connection.
+    // An HTTP/1.0 client recognises the end of a body only by the end of the connection.
     origin.set_reply(Reply::ok().chunked(["abc", "def"]).cut_body_after(5).then_close());
     let mut client = proxy.connect().await;
     client.send(format!("GET / HTTP/1.0\r\nHost: {HOST}\r\n\r\n")).await;

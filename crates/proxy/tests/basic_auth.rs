@@ -11,7 +11,7 @@ use support::{HOST, TestProxy, backend, filtered, forward, host, route};
 const USERS: [(&str, &str); 2] =
     [("alice", "$2b$04$abcdefghijklmnopqrstuuP6/q0obcGuk6SuzN66aTZwHeRCLMzKO"), ("bob", "{PLAIN}b:c")];
 
-/// `alice:secret word`, `alice:secret`, `bob:b:c`, `mallory:secret word`, `alice`, and what is no Base64.
+/// `alice:secret word`, `alice:secret`, `bob:b:c`, `mallory:secret word`, `alice`, and something that is not Base64.
 const ALICE: &str = "Basic YWxpY2U6c2VjcmV0IHdvcmQ=";
 const WRONG: [&str; 7] = [
     "Basic YWxpY2U6c2VjcmV0",

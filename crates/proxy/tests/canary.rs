@@ -1,4 +1,4 @@
-//! Canaries: who chooses in which order, sessions, and what is left when an endpoint is missing.
+//! Canaries: what decides and in which order, sessions, and what is left when an endpoint is missing.
 
 mod support;
 
@@ -162,7 +162,7 @@ async fn a_session_stays_on_its_side() {
             assert_eq!((response.echo().origin.as_str(), response.header("set-cookie")), (side, None), "{header}");
         }
     }
-    // The cookie of a backend that is neither ties nobody.
+    // A cookie of neither backend binds nothing.
     let foreign = [("Cookie", "route=1.2.3.4|00000000000000000000000000000000"), ("X-Canary", "always")];
     assert_eq!(origin(&mut client, &foreign).await, "next");
 }

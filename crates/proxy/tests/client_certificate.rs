@@ -1,4 +1,4 @@
-//! Client certificates: who is admitted, what others get, what backends are told, and that nothing carries a verdict over.
+//! Client certificates: which clients are admitted, what others get, what backends learn, and that no verdict is carried over.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
@@ -64,7 +64,7 @@ impl Site {
         client(leaf).connect(self.proxy.https).await.get(HOST, "/").await
     }
 
-    /// Status, and the verdict that the backend is told.
+    /// The status, and the verdict that the backend gets.
     async fn outcome(&self, leaf: Option<&Leaf>) -> (u16, Option<String>) {
         let response = self.get(leaf).await;
         let told = (response.status == 200).then(|| response.echo());
@@ -241,7 +241,7 @@ async fn a_connection_for_a_host_with_other_demands_is_misdirected() {
     assert_eq!((misdirected.status, misdirected.header("connection")), (421, Some("close")));
     own.ended().await;
     let mut own = client(Some(&leaf)).connect(site.proxy.https).await;
-    // A host with the same demands is no other.
+    // A host with the same demands does not count as another.
     site.proxy.publish([asking("same.example", auth(&site.ca))]).await;
     assert_eq!(own.get("same.example", "/").await.echo().header("ssl-client-verify"), Some("SUCCESS"));
     site.proxy.publish([asking("same.example", ClientAuth { depth: 2, ..auth(&site.ca) })]).await;
@@ -391,7 +391,7 @@ async fn a_session_from_before_does_not_keep_a_certificate_from_being_asked_for(
 async fn a_certificate_without_its_key_ends_the_handshake() {
     let site = start(|auth| auth.mode = ClientAuthMode::AnyAuthority);
     let stolen = site.ca.certificate(&["client"]).mismatched_key().issue();
-    // In TLS 1.3 the client hears of it with its first read.
+    // In TLS 1.3 the client learns of it with its first read.
     if let Ok(mut connection) = client(Some(&stolen)).try_connect(site.proxy.https).await {
         let _ = connection.try_send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
         assert_eq!(connection.drain().await.0, b"");
@@ -417,7 +417,7 @@ async fn a_client_that_names_no_host_may_mean_one_of_an_ingress_and_is_not_refus
     assert_eq!(unnamed.get("plain.example", "/").await.status, 200);
     let mut named = TlsClient::unverified("plain.example").connect(proxy.https).await;
     assert_eq!(named.get("plain.example", "/").await.status, 200);
-    // What demands a certificate isn't had without one, named or not.
+    // A host that demands a certificate isn't reached without one, named or not.
     let refused = unnamed.get("unknown.example", "/").await.status;
     assert!((400..500).contains(&refused), "{refused}");
     let good = ca.leaf(&["client"]);

@@ -66,7 +66,7 @@ fn connections_leave_files_to_requests() {
         // The proxy uses the limit as of its start: these files are for the clients.
         allow(4 * FILES);
         let _clients = idle_clients(&proxy, FILES as usize / 2).await;
-        // A connection that makes room is closed by its own task, which may have its turn only after the next one was accepted.
+        // A connection that makes room is closed by its own task, which may get its turn only after the next one was accepted.
         let few = || async { proxy.proxy.connections().await <= FILES as usize * 5 / 16 };
         eventually("connections leave files to requests", few).await;
         assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 200);
@@ -273,7 +273,7 @@ async fn datagrams() {
     };
     eventually("a quarter of the files", sessions).await;
 
-    // When no file is left, the session that was silent longest makes room for the next client.
+    // When no file is left, the session that has been silent longest makes room for the next client.
     let late = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let _held = all_files();
     eventually("a datagram of the late client", || async {

@@ -1,4 +1,4 @@
-//! Error responses that another service replaces: which, by whom, and what remains when that service fails.
+//! Error responses that another service replaces: which ones, with what, and what remains when that service fails.
 
 mod support;
 
@@ -24,7 +24,7 @@ fn filter(pages: ErrorPages) -> Filter {
     Filter::ErrorPages(Arc::new(pages))
 }
 
-/// A backend that answers everything so, and a service for its errors.
+/// A backend with one answer to everything, and a service for its errors.
 struct Replacing {
     web: Origin,
     service: Origin,
@@ -84,7 +84,7 @@ async fn the_service_is_asked_about_the_error_without_the_body() {
         assert_eq!(replacing.web.seen().pop().expect("a request").body, b"the body");
         assert_eq!(replacing.web.requests(), number);
     }
-    // All connections were used again.
+    // All connections were reused.
     assert_eq!((replacing.web.connections(), replacing.service.connections()), (1, 1));
 }
 

@@ -1,4 +1,4 @@
-//! Services that are called by ext_authz: what they are told, what follows from their answers, and that everything else denies.
+//! Services that are called by ext_authz: what they are asked, what follows from their answers, and that everything else denies.
 //!
 //! Messages are read and written here by the numbers of their fields alone.
 
@@ -88,7 +88,7 @@ fn parts(mut bytes: &[u8]) -> Vec<(u64, Content)> {
     }
 }
 
-/// The bytes at the end of a path of numbers; nothing if there are none.
+/// The bytes at the end of a path of field numbers; empty if there are none.
 fn at(message: &[u8], path: &[u64]) -> Vec<u8> {
     path.iter().fold(message.to_vec(), |message, number| {
         let found = parts(&message).into_iter().find(|(other, _)| other == number);
@@ -133,7 +133,7 @@ fn option(name: &str, value: &str, rest: &[u8]) -> Vec<u8> {
 
 /// An answer with this code.
 fn answer(code: u64, rest: &[u8]) -> Vec<u8> {
-    // What is not read is skipped.
+    // Unknown fields are skipped.
     [part(1, [number(1, code), part(2, "why")].concat()), rest.to_vec(), part(4, part(9, "x")), number(15, 1)].concat()
 }
 
@@ -152,7 +152,7 @@ struct Sends {
     status: u16,
     head: Vec<(&'static str, &'static str)>,
     body: Vec<u8>,
-    /// Without any the body ends the stream.
+    /// Without any, the body ends the stream.
     trailers: Vec<(&'static str, &'static str)>,
 }
 
@@ -218,7 +218,7 @@ fn filter(policy: ForwardPolicy, allowed: Option<&[&str]>) -> Filter {
     Filter::ExternalAuth(Box::new(ExternalAuth { forward, protocol: AuthProtocol::Grpc(asks) }))
 }
 
-/// For a service that gets bodies of up to so many bytes.
+/// For a service that gets bodies of up to `most` bytes.
 fn filter_with_body(most: u32) -> Filter {
     let mut filter = filter(policy(), None);
     if let Filter::ExternalAuth(auth) = &mut filter
@@ -426,7 +426,7 @@ async fn a_yes_edits_the_request_and_the_response() {
         ("x-list", "a"),
         ("x-there", "old"),
         ("authorization", "Bearer x"),
-        // No client that is not trusted has a say in this: the backend would not get it.
+        // An untrusted client has no say in this: the backend would not get it.
         ("x-forwarded-user", "mallory"),
     ];
     let response = guarded.get(&fields).await;
@@ -586,7 +586,7 @@ async fn everything_else_denies() {
 
 #[tokio::test]
 async fn a_service_that_cannot_be_called_denies() {
-    // One that speaks HTTP/1, one that is not there, and one that says nothing.
+    // One that speaks HTTP/1, one that is missing, and one that sends nothing.
     for service in [
         Origin::new("auth").start(),
         Origin::new("auth").fault(Fault::Refuse).start(),
@@ -606,7 +606,7 @@ async fn a_service_that_cannot_be_called_denies() {
     assert_eq!((guarded.get(&[]).await.status, guarded.web.requests(), service.connections()), (500, 0, 1));
     guarded.proxy.publish([endpoints("auth", &[])]).await;
     assert_eq!((guarded.get(&[]).await.status, guarded.web.requests()), (500, 0));
-    // A model that says another protocol is not believed.
+    // A model that names another protocol is not believed.
     let service = Origin::start("auth");
     let guarded = Guarded::at(service.address(), filter(ForwardPolicy::default(), None));
     assert_eq!((guarded.get(&[]).await.status, service.requests()), (500, 0));
@@ -648,7 +648,7 @@ async fn a_connection_that_is_silent_to_the_end_of_the_request_gets_no_more_call
         // Connecting takes some of the time.
         tokio::time::sleep(Duration::from_millis(100)).await;
         let mut first = service.accept(&[]).await;
-        // After its acknowledgement nothing is on its way.
+        // After its acknowledgement nothing is in flight.
         while first.next().await.expect("a frame").kind != HEADERS {}
         let mut second = service.accept(&[]).await;
         second.request().await;

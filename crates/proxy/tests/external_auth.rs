@@ -49,7 +49,7 @@ fn filter(auth: ExternalAuth) -> Filter {
     Filter::ExternalAuth(Box::new(auth))
 }
 
-/// A service that answers everything so, and a backend behind it.
+/// A service with one answer to everything, and a backend behind it.
 struct Guarded {
     service: Origin,
     web: Origin,
@@ -212,7 +212,7 @@ async fn a_service_and_the_backend_get_the_same_body() {
         (&asked.body[..], asked.header("content-length"), asked.header("transfer-encoding")),
         (&b"abcde"[..], Some("5"), None)
     );
-    // A client that asks first is told to send it.
+    // A client that asks first is told to send the body.
     client.send(format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")).await;
     client.read_until("HTTP/1.1 100 Continue\r\n\r\n").await;
     client.send("xyz").await;
@@ -233,7 +233,7 @@ async fn a_body_that_the_service_can_not_get_whole_is_refused() {
     let with_length = |length: usize| format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {length}\r\n\r\n");
     for (request, status) in [
         (with_length(11) + "eleven byte", 413),
-        // Nothing of it has to come.
+        // None of it has to arrive.
         (with_length(1 << 40), 413),
         (chunked("b\r\neleven byte\r\n0\r\n\r\n"), 413),
         (chunked("a\r\nten bytes!\r\n1\r\nx\r\n"), 413),
@@ -245,7 +245,7 @@ async fn a_body_that_the_service_can_not_get_whole_is_refused() {
         assert_eq!(client.read_response().await.status, status, "{request}");
         assert_eq!((guarded.service.requests(), guarded.web.requests()), (0, 0), "{request}");
     }
-    // A service that may get more than there is memory for gets nothing, and nobody passes it by.
+    // A service that may get more than fits in memory gets nothing, and no request bypasses it.
     let body = NonZeroU32::new(32 << 20);
     let asks = HttpAuth { path: "".into(), allowed: Vec::new(), copied: vec![name("X-User")], body };
     let guarded = Guarded::by(Reply::ok(), asked_as(AuthProtocol::Http(asks)));
@@ -271,7 +271,7 @@ async fn a_service_that_gets_what_is_listed_denies_as_others_do() {
         assert_eq!((response.status, guarded.web.requests()), (500, 0), "{answer}");
         assert!(!response.text().contains("mine"));
     }
-    // A denial is the client's answer, without what was about the connection to the service.
+    // A denial is the client's answer, without the fields that concern the connection to the service.
     for answer in [401, 403, 302, 307, 404, 429] {
         let reply = Reply::status(answer)
             .header("Location", "/login")
@@ -294,7 +294,7 @@ async fn a_service_that_gets_what_is_listed_denies_as_others_do() {
         assert_eq!((response.header("x-hop"), response.header("x-accel-redirect")), (None, None));
         assert_eq!((response.header("content-type"), &*response.text()), (Some("application/json"), "{}"));
     }
-    // A body that is no text, or longer than is kept, is left out, however it arrives.
+    // A body that is not text, or longer than is kept, is left out, however it arrives.
     let most = vec![b'x'; 64 << 10];
     let longer = vec![b'x'; (64 << 10) + 1];
     let chunks = |body: &[u8]| body.chunks(1000).map(<[u8]>::to_vec).collect::<Vec<_>>();
@@ -315,7 +315,7 @@ async fn a_service_that_gets_what_is_listed_denies_as_others_do() {
         assert_eq!((response.status, response.text().len(), response.header("x-why")), (403, kept, Some("no")));
         assert_eq!(response.header("content-type"), (kept > 0).then_some("text/x"));
     }
-    // The end of the connection may be that of the body, unless more was announced.
+    // The end of the connection may end the body, unless more was announced.
     for (head, body) in [
         ("HTTP/1.0 403 Forbidden\r\n", "{}"),
         ("HTTP/1.1 403 Forbidden\r\nConnection: close\r\n", "{}"),
@@ -547,7 +547,7 @@ async fn the_service_has_no_more_time_than_the_request() {
     let within = Some(Duration::from_millis(300));
     let policy = ForwardPolicy { response_within: within, ..ForwardPolicy::default() };
     let listed = HttpAuth { path: "".into(), allowed: Vec::new(), copied: Vec::new(), body: None };
-    // Longer than the client of this test waits.
+    // Longer than the client in this test waits.
     let mut auth = asked_as(AuthProtocol::Http(listed));
     auth.forward.policy = ForwardPolicy { read_timeout: Duration::from_secs(3600), ..ForwardPolicy::default() }.into();
     resources.push(host(HOST, vec![filtered(route("/", forward("web", policy)), vec![filter(auth)])]));
@@ -559,7 +559,7 @@ async fn the_service_has_no_more_time_than_the_request() {
     }
 }
 
-/// A route whose requests have so much time, guarded by a service that may get the body.
+/// A route whose requests have this much time, guarded by a service that may get the body.
 fn within(time: Duration, (service, web): (Origin, Origin), body: Option<NonZeroU32>) -> Guarded {
     let policy = ForwardPolicy { response_within: Some(time), ..ForwardPolicy::default() };
     let asks = HttpAuth { path: "".into(), allowed: Vec::new(), copied: Vec::new(), body };
@@ -593,7 +593,7 @@ async fn the_time_of_the_request_is_not_used_by_the_upload_of_a_client() {
         assert_eq!(client.read_response().await.echo().body, "abcde");
         assert_eq!(guarded.asked().body, b"abcde");
     }
-    // Without any time nobody is asked.
+    // Without any time, the service is not asked.
     let guarded = within(Duration::ZERO, (Origin::start("auth"), Origin::start("web")), NonZeroU32::new(10));
     let mut client = guarded.proxy.connect().await;
     assert_eq!(client.request("POST", "/", &[("host", HOST)], b"abc").await.status, 504);
@@ -602,7 +602,7 @@ async fn the_time_of_the_request_is_not_used_by_the_upload_of_a_client() {
 
 #[tokio::test]
 async fn an_endpoint_that_the_time_of_the_request_cuts_off_counts_as_silent() {
-    // It is never silent for long.
+    // This service is never silent for long.
     let drips = Reply::raw(format!("HTTP/1.1 200 OK\r\nX-Long: {}", "x".repeat(4000)));
     let dripping = Origin::new("a").reply(drips.trickle(1, Duration::from_millis(10))).start();
     let (good, web) = (Origin::start("b"), Origin::start("web"));
@@ -868,7 +868,7 @@ async fn a_password_or_the_service_may_be_enough() {
     let response = guarded.get(&bob).await;
     assert_eq!((response.status, response.echo().header("authorization")), (200, None));
     assert_eq!(guarded.service.requests(), 0);
-    // The wish for a password comes before the refusal.
+    // The challenge for a password comes before the refusal.
     let response = guarded.get(&[]).await;
     assert_eq!((response.status, response.header("www-authenticate")), (401, Some("Basic realm=\"who\"")));
     guarded.service.set_reply(Reply::ok());
@@ -890,6 +890,6 @@ async fn a_client_that_leaves_before_its_body_is_read_ends_the_wait() {
     gate.reached(1).await;
     let connection = guarded.asked_on().await;
     client.reset();
-    // Nobody waits for the answer any more.
+    // Nothing waits for the answer any more.
     guarded.service.ended(connection).await;
 }

@@ -167,7 +167,7 @@ async fn what_the_configuration_says() {
     assert_eq!(not_carried_out.get().await, "500 misconfigured internal (-) -");
 }
 
-/// The answer for unknown paths is that of the host for any name, behind the one that has no route for the path.
+/// An unknown path is answered by the host for any name, which comes after the one that has no route for the path.
 #[tokio::test]
 async fn a_host_that_is_served_is_not_unknown() {
     let onward = || Some(Onward { wider: true, ..Onward::default() });
@@ -317,7 +317,7 @@ async fn an_endpoint_that_is_removed_while_it_is_connected_to() {
     let logged = Logged::to(&far);
     let mut client = logged.proxy.connect().await;
     client.send(get("/")).await;
-    // Whether it is connecting by now can't be seen from outside. If not, there is no endpoint.
+    // Whether it is connecting by now can't be observed from outside. If not, there is no endpoint.
     for _ in 0..20 {
         assert_eq!(logged.proxy.connect().await.get("unknown.example", "/").await.status, 404);
     }

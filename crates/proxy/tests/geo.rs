@@ -1,4 +1,4 @@
-//! Geographic variables from the files of MaxMind, in the log, in fields and in conditions.
+//! Geographic variables from MaxMind files, in the log, in fields and in conditions.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 

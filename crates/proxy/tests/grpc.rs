@@ -34,7 +34,7 @@ fn call_of(path: &str, kind: &'static str) -> Request<()> {
 /// A unary call with a message of one byte.
 async fn unary(client: &H2, request: Request<()>) -> Whole {
     let (response, mut send) = client.ready().await.send_request(request, false).expect("a request");
-    // The answer may come first.
+    // The answer may arrive first.
     let _ = send.send_data(Bytes::from_static(b"\0\0\0\0\x01x"), true);
     whole(within("an answer", response).await.expect("an answer")).await
 }
@@ -179,7 +179,7 @@ async fn a_rolling_update_fails_no_call() {
     }
 }
 
-/// 10,000 streams at a time, as many from a connection as it may have.
+/// 10,000 streams at a time, as many on each connection as it may have.
 #[tokio::test]
 async fn many_calls_at_once_are_served_over_few_connections() {
     const CALLS: usize = 10_000;

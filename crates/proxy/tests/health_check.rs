@@ -95,7 +95,7 @@ async fn an_unhealthy_endpoint_gets_no_requests_until_it_is_healthy_again() {
     assert_eq!((&*asked.method, asked.header("host")), ("GET", Some(&*b.address().to_string())));
     assert!(asked.header("user-agent").is_some_and(|agent| agent.starts_with("fairway-health-check/")));
 
-    // Without an endpoint that is healthy, requests go on.
+    // Without a healthy endpoint, requests are still served.
     good.store(false, Ordering::SeqCst);
     turning.store(false, Ordering::SeqCst);
     metric(&proxy, "health_unhealthy_endpoints", "2").await;
@@ -150,7 +150,7 @@ async fn no_answer_and_a_wrong_one_are_bad() {
     metric(&proxy, "health_check_failures_total", "0").await;
 }
 
-/// An endpoint of gRPC whose service `shop.Orders` serves as the switch says.
+/// A gRPC endpoint whose service `shop.Orders` serves as the switch says.
 async fn grpc(serves: &Arc<AtomicBool>, tls: Option<&fairway_testkit::Leaf>) -> H2Origin {
     let serves = serves.clone();
     H2Origin::with(&h2::server::Builder::new(), tls, move |mut call: Call| {

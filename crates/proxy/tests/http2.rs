@@ -153,9 +153,9 @@ async fn a_stream_that_waits_delays_no_other() {
         })
         .start();
     let proxy = TestProxy::to(&[&origin]);
-    // What is not read takes the window of its stream, and of the connection.
+    // Unread data takes up the window of its stream, and of the connection.
     let client = H2::connect_with(proxy.http, h2::client::Builder::new().initial_connection_window_size(1 << 20)).await;
-    // One whose endpoint waits, one whose response nobody reads, one whose body does not come.
+    // One whose endpoint waits, one whose response is not read, one whose body does not arrive.
     let (late, _) = client.ready().await.send_request(get("/held"), true).expect("a request");
     let (unread, _) = client.ready().await.send_request(get("/big"), true).expect("a request");
     let unread = within("a head", unread).await.expect("a head");
@@ -395,7 +395,7 @@ async fn a_websocket_opens_over_a_stream() {
     assert_eq!(lines.after(1).await, ["200 101 HTTP/2.0"]);
 }
 
-/// A client that asked for a protocol takes any 2xx for an agreement.
+/// A client that asked for a protocol takes any 2xx as agreement.
 #[tokio::test]
 async fn a_websocket_opens_only_after_a_101() {
     let origin = Origin::new("a").reply(Reply::ok().body("hello")).start();
@@ -436,7 +436,7 @@ async fn an_endpoint_may_answer_before_it_has_the_whole_request() {
     assert_eq!((next.kind, next.stream), (HEADERS, 3));
 }
 
-/// What an endpoint proves that it speaks WebSocket with (RFC 6455 4.2.2).
+/// The value with which an endpoint proves that it speaks WebSocket (RFC 6455 4.2.2).
 fn accept(key: &str) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let input = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
@@ -451,7 +451,7 @@ fn accept(key: &str) -> String {
     text + "="
 }
 
-/// What reports unreachable backends is called while a request ends, so a test can make that request panic.
+/// The sink for unreachable backends is called while a request ends, so a test can make that request panic.
 #[tokio::test]
 async fn a_panic_in_a_request_ends_that_request_and_no_other() {
     for over_http2 in [true, false] {

@@ -1,4 +1,4 @@
-//! What a client may do with frames and must not get away with: the answer to each, and that nothing of it reached an endpoint.
+//! What a client may try with frames and must not get away with: the answer to each, and that none of it reached an endpoint.
 
 mod support;
 
@@ -213,7 +213,7 @@ async fn heads_that_are_too_large_are_refused_and_logged() {
     assert!(origin.received().is_empty());
 }
 
-/// A value in the table of HPACK, and thousands of references to it of a byte each; then as many names as no map can hold.
+/// A value in the HPACK table, and thousands of one-byte references to it; then more names than a map can hold.
 #[tokio::test]
 async fn bombs_of_compressed_fields_are_refused() {
     let mut bomb = head(&[]);
@@ -297,7 +297,7 @@ async fn malformed_heads_reach_no_endpoint() {
     }
 }
 
-/// H2.CL: an endpoint would read what is missing from the next request, or the next request from what is too much.
+/// H2.CL: an endpoint would read what is missing from the next request, or take the excess for the next request.
 #[tokio::test]
 async fn bodies_that_differ_from_their_length_reach_no_endpoint_whole() {
     for (length, data) in [("5", "abc"), ("3", "abcde"), ("5", "")] {

@@ -530,7 +530,7 @@ async fn a_flood_of_empty_data_ends_a_response() {
     }
 }
 
-/// Heads that never end, and those that are small only as long as they are compressed.
+/// Heads that never end, and heads that are small only while compressed.
 #[tokio::test]
 async fn a_flood_within_a_head_ends_the_connection() {
     let mut bomb = fields(&[(":status", "200")]);
@@ -568,7 +568,7 @@ async fn frames_that_no_endpoint_may_send_fail_the_request() {
         Frame::new(WINDOW_UPDATE, 0, 0, 0x7fff_ffffu32.to_be_bytes()),
         Frame::new(WINDOW_UPDATE, 0, 0, [0; 4]),
         Frame::new(CONTINUATION, END_HEADERS, 1, fields(&[(":status", "200")])),
-        // SETTINGS_INITIAL_WINDOW_SIZE and SETTINGS_MAX_FRAME_SIZE that are none.
+        // Invalid values of SETTINGS_INITIAL_WINDOW_SIZE and SETTINGS_MAX_FRAME_SIZE.
         Frame::new(SETTINGS, 0, 0, [0, 4, 0xff, 0xff, 0xff, 0xff]),
         Frame::new(SETTINGS, 0, 0, [0, 5, 0, 0, 0, 1]),
         Frame::new(DATA, 0, 1, vec![0; 16_385]),
@@ -604,7 +604,7 @@ async fn an_endpoint_that_goes_silent_gets_no_more_requests_on_the_same_connecti
     let client = H2::connect(proxy.http).await;
     let serve = async {
         let mut first = origin.accept(&[]).await;
-        // After its acknowledgement nothing is on its way.
+        // After its acknowledgement nothing is in flight.
         while first.next().await.expect("a frame").kind != HEADERS {}
         let mut second = origin.accept(&[]).await;
         let stream = second.request().await;
@@ -626,7 +626,7 @@ async fn the_endpoint_is_told_what_was_reset_and_why() {
         let stream = connection.request().await;
         connection.head(stream, 0, &[(":status", "200")]).await;
         connection.send(Frame::new(DATA, 0, stream, *b"abc")).await;
-        // A reset overtakes what was not passed on yet.
+        // A reset overtakes data that was not passed on yet.
         within("the client to have the head", has_begun).await.unwrap();
         connection.send(Frame::new(RST_STREAM, 0, stream, 2u32.to_be_bytes())).await;
         connection.send(Frame::new(PING, 0, 0, [1; 8])).await;
@@ -643,7 +643,7 @@ async fn the_endpoint_is_told_what_was_reset_and_why() {
     assert_eq!(reason(tokio::join!(serve, ask).1), Reason::INTERNAL_ERROR);
 }
 
-/// Idle connections to endpoints, as the metrics have them.
+/// Idle connections to endpoints, according to the metrics.
 async fn kept(proxy: &TestProxy) -> String {
     let address = proxy.proxy.admin_address().expect("an address");
     // Boxed: a client is too large for the stack of nested futures in a debug build.

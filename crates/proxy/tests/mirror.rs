@@ -162,7 +162,7 @@ async fn a_destination_that_stalls_holds_a_bounded_number_of_copies() {
     counts(&proxy, "dropped", 200 - 32).await;
     assert_eq!(client.get("other.example", "/b").await.status, 200);
     assert_eq!(other.next_request().await.head.start, "GET /copy/b HTTP/1.1", "others have room");
-    // A body that is too long for a copy passes all the same.
+    // A body that is too long for a copy still passes.
     let long = vec![b'x'; 9 << 20];
     let policy = ForwardPolicy { max_body: fairway_model::ByteLimit::NONE, ..ForwardPolicy::default() };
     let mut resources = mirrored(&web, &copies, true);

@@ -214,7 +214,7 @@ async fn the_hash_follows_the_configuration() {
     one.publish([named("a.example", "/"), named("b.example", "/")]).await;
     let first = hash(&one).await;
     assert!(first != empty && first != "0", "{first}");
-    // The same configuration, reached in another order and by a detour.
+    // The same configuration, reached in another order and through another one.
     other.publish([named("b.example", "/x")]).await;
     other.publish([named("b.example", "/"), named("a.example", "/y"), named("a.example", "/")]).await;
     assert_eq!(hash(&other).await, first);

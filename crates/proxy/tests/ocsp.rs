@@ -1,4 +1,4 @@
-//! OCSP stapling, with responses and a client of OpenSSL.
+//! OCSP stapling, with OpenSSL's responses and client.
 
 mod support;
 
@@ -76,7 +76,7 @@ impl Drop for Authority {
     }
 }
 
-/// Who signs, or what is answered instead.
+/// The signer, or what is answered instead.
 #[derive(Clone, Copy, Debug)]
 enum Answer {
     SignedBy(&'static str),

@@ -203,7 +203,7 @@ async fn bad_hellos_reach_no_endpoint() {
     resources.extend([passing(HOST, "web", false), passing("*.exampl", "web", false)]);
     resources.push(Settings { header_timeout: Duration::from_millis(200), ..Settings::default() }.into());
     let proxy = TestProxy::start(resources);
-    // Server names that are none.
+    // Invalid server names.
     for instead in [&b"a\0b.exampl"[..], b"a b.exampl", b"ab-.exampl", b"192.0.2.11"] {
         let mut bytes = hello("app.exampl");
         let at = bytes.windows(instead.len()).position(|part| part == b"app.exampl").unwrap();
@@ -247,7 +247,7 @@ async fn the_endpoint_gets_a_proxy_header_only_if_asked_for() {
     assert!(line.ends_with(&format!(" {}\r\n", proxy.https.port())), "{line}");
     assert_eq!(read(&mut server, bytes.len()).await, bytes);
 
-    // The client that a trusted peer names is the one that is named on.
+    // The client that a trusted peer names is also named to the endpoint.
     let listener = Listener {
         name: "https".into(),
         address: ([127, 0, 0, 1], 0).into(),
@@ -376,7 +376,7 @@ async fn tls_that_ends_at_the_proxy_leads_to_an_endpoint_without_it() {
     let host = ending(HOST, "default/web:80".into(), true);
     resources.extend([certificate("own", &leaf), host.into(), passing("as-is.example", "secure", false)]);
     let proxy = TestProxy::start(resources);
-    // Both on one port, by the name.
+    // Both share a port, told apart by the name.
     let mut other = TlsClient::new(&ca, "as-is.example").connect(proxy.https).await;
     assert_eq!(other.get("as-is.example", "/").await.echo().origin, "secure");
     let mut client = TlsClient::new(&ca, HOST).alpn(&["h2", "http/1.1"]).connect(proxy.https).await;
@@ -387,7 +387,7 @@ async fn tls_that_ends_at_the_proxy_leads_to_an_endpoint_without_it() {
         line.extend(read(&mut server, 1).await);
     }
     assert!(line.starts_with(b"PROXY TCP4 127.0.0.1 127.0.0.1 "), "{line:?}");
-    // The server may speak first, and what is sent needs no meaning.
+    // The server may speak first, and the bytes need no meaning.
     server.write_all(b"hello").await.unwrap();
     assert_eq!(client.read_exact(5).await, b"hello");
     let large = vec![b'x'; 1 << 20];

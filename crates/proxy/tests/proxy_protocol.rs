@@ -136,7 +136,7 @@ async fn what_is_no_header_ends_the_connection_and_reaches_no_endpoint() {
     for start in starts {
         for address in [proxy.http, proxy.https] {
             let mut client = Client::connect(address).await;
-            // The proxy may close before it has all.
+            // The proxy may close before it has read everything.
             let _ = client.try_send([&start, request().as_bytes()].concat()).await;
             assert_eq!(client.drain().await.0, b"", "{}", start.escape_ascii());
         }

@@ -1,4 +1,4 @@
-//! What a route changes in the redirects and cookies of its backend, and whom it refuses by a field.
+//! What a route changes in the redirects and cookies of its backend, and which requests it refuses by a field.
 
 mod support;
 

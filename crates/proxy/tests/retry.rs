@@ -35,7 +35,7 @@ async fn an_endpoint_that_cannot_be_reached_is_passed_over() {
     }
 }
 
-/// Connecting may take so long here that a test which waits for all of it fails.
+/// Connecting may take so long here that a test that waits for all of it fails.
 const LONG: Duration = Duration::from_secs(60);
 
 fn one_worker() -> ProxyConfig {
@@ -151,7 +151,7 @@ async fn no_endpoint_is_reached_within_the_tries() {
     assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 502);
     let proxy = TestProxy::with_policy(&[&silent], on(Retry { tries: Some(1), ..Retry::default() }));
     assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 504);
-    // Tries without a limit still end.
+    // Unlimited tries still end.
     let proxy = TestProxy::with_policy(&[&refused], on(Retry { tries: None, ..Retry::default() }));
     assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 502);
 }
@@ -253,7 +253,7 @@ async fn the_time_for_a_response_is_that_of_all_tries_together() {
         ..on(only(RetryOn { statuses: vec![503], ..RetryOn::default() }))
     };
     let proxy = TestProxy::with_policy(&[&busy, &silent], policy());
-    // Each worker begins where it likes, so several requests may go to the silent one first.
+    // Each worker begins with an arbitrary endpoint, so several requests may go to the silent one first.
     let mut requests = 0;
     while busy.requests() == 0 {
         requests += 1;
@@ -422,7 +422,7 @@ async fn retries_are_a_share_of_the_requests() {
     }
 }
 
-/// A backend whose budget for retries is its own.
+/// A backend with its own retry budget.
 fn constrained(origins: &[&Origin], retry: Retry, percent: u32, least: u64) -> Vec<Resource> {
     let retry_of_backend = Some(RetryConstraint { percent, interval: Duration::from_secs(3600), least });
     let is_backend = |resource: &Resource| matches!(resource, Resource::Backend(_));
@@ -433,7 +433,7 @@ fn constrained(origins: &[&Origin], retry: Retry, percent: u32, least: u64) -> V
 #[tokio::test]
 async fn a_request_beyond_the_budget_of_its_backend_answers_503() {
     let retries = || Retry { tries: Some(3), ..Retry::default() };
-    // Of the settings' own budget, which would allow 20, nothing counts here.
+    // The budget of the settings, which would allow 20, does not count here.
     for (percent, least, tried) in [(0, 0, 100), (0, 5, 105), (20, 0, 120), (100, 0, 200)] {
         let origin = Origin::new("closes").reply(Reply::nothing().then_close()).start();
         let proxy = TestProxy::start_with(constrained(&[&origin], retries(), percent, least), one_worker());
@@ -445,7 +445,7 @@ async fn a_request_beyond_the_budget_of_its_backend_answers_503() {
         assert_eq!(origin.requests(), tried, "{percent} {least}");
         assert_eq!(client.get(HOST, "/").await.status, 503, "{percent} {least}");
     }
-    // Nor is a status passed on that would have led to another try, or a failure to connect.
+    // A status that would have led to another try is not passed on either, nor a failure to connect.
     let failing = Origin::new("fails").reply(Reply::status(500)).start();
     let statuses = RetryOn { statuses: vec![500], ..RetryOn::default() };
     let policy = Retry { on: statuses, tries: Some(3), ..Retry::default() };

@@ -1,4 +1,4 @@
-//! Bodies of requests that are read first, and that files hold because memory has no room for them (`--request-body-directory`).
+//! Request bodies that are read first, and held in files because they don't fit in memory (`--request-body-directory`).
 
 mod support;
 
@@ -15,7 +15,7 @@ use support::http2::{H2, post, whole};
 use support::{HOST, TestProxy, backend, forward, forwarding, host, route};
 use tempfile::TempDir;
 
-/// More than memory holds of a body, and no multiple of anything.
+/// More than memory holds of a body, and a multiple of no buffer size.
 const LONG: usize = 3_000_001;
 
 fn policy() -> ForwardPolicy {

@@ -125,7 +125,7 @@ async fn a_connect_timeout_is_no_longer_than_it_says() {
     assert_eq!(connecting.get("unknown.example", "/").await.status, 404);
     let mut reading = proxy.connect().await;
     connecting.send("GET / HTTP/1.1\r\nHost: far.example\r\n\r\n").await;
-    // There is one worker, so this gets its turn after the first.
+    // There is one worker, so this request gets its turn after the first.
     assert_eq!(proxy.connect().await.get("unknown.example", "/").await.status, 404);
     reading.send("GET / HTTP/1.1\r\nHost: silent.example\r\n\r\n").await;
     let first = tokio::select! {

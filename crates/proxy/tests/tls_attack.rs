@@ -1,4 +1,4 @@
-//! What a client may do with TLS records and must not get away with, on a listener that ends TLS itself.
+//! What a client may try with TLS records and must not get away with, on a listener that ends TLS itself.
 //!
 //! No client library sends most of this, so a library makes the handshake and the test seals the records that follow.
 
@@ -292,7 +292,7 @@ async fn a_hello_in_many_records_is_one() {
 async fn a_hello_that_is_too_large_ends_the_connection() {
     blocking(|site| {
         let mut tcp = site.dial();
-        // It says that it has 16 MiB, and begins to send them.
+        // It announces 16 MiB, and begins to send them.
         let mut records = vec![HANDSHAKE, 3, 1, 0x40, 0, 1, 0xff, 0xff, 0xff, 3, 3];
         records.resize(5 + 16_384, 0);
         for _ in 0..64 {

@@ -78,7 +78,7 @@ async fn aes_with_the_shorter_key_is_preferred_except_by_clients_that_prefer_cha
     assert_eq!(chosen(chacha20().only_tls13()).await, CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
     let suite = CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256;
     assert_eq!(chosen(chacha20().only_tls12()).await, suite);
-    // What the user lists holds for all.
+    // A user's list applies to all clients.
     proxy.publish([with(TlsSettings { ciphers: vec![TlsCipher::EcdsaAes128], ..TlsSettings::default() })]).await;
     assert_eq!(chosen(chacha20().only_tls13()).await, CipherSuite::TLS13_AES_128_GCM_SHA256);
 }
@@ -135,7 +135,7 @@ async fn a_host_may_have_suites_and_an_order_of_its_own() {
     proxy.publish([with_ciphers(Vec::new(), true)]).await;
     // The client of the tests prefers AES-256.
     assert_eq!(chosen(HOST).await, CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384);
-    // What can't be served on this host is refused there only.
+    // A handshake that can't succeed on this host fails only there.
     proxy.publish([with_ciphers(vec![TlsCipher::RsaAes128], false)]).await;
     assert!(client().only_tls12().try_connect(proxy.https).await.is_err());
     assert_eq!(chosen(OTHER).await, CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256);

@@ -1,4 +1,4 @@
-//! gRPC between a client and servers of tonic, in the clear and over TLS on both sides.
+//! gRPC between tonic's client and servers, in the clear and over TLS on both sides.
 
 mod support;
 
@@ -50,7 +50,7 @@ async fn unary(request: Request<Bytes>) -> Result<Response<Bytes>, Status> {
     }
 }
 
-/// Answers each message as it comes, and fails at `fail`.
+/// Answers each message as it arrives, and fails at `fail`.
 async fn echoes(request: Request<Streaming<Bytes>>) -> Result<Response<Messages>, Status> {
     let answers = request.into_inner().map(|message| match message {
         Ok(message) if &message[..] == b"fail" => Err(Status::data_loss("in the middle")),
@@ -301,7 +301,7 @@ async fn a_rolling_update_of_servers_fails_no_call() {
             let before = calls.load(Ordering::Relaxed);
             eventually("more calls", async || calls.load(Ordering::Relaxed) > before + 50).await;
             let next = Server::start(over_tls.then_some(&setup.leaf), serve).await;
-            // Both, then only the new one; the old one leaves as a pod does: when what began before is over and the workers know.
+            // Both, then only the new one; the old one leaves as a pod does: once its calls are over and the workers know.
             setup.proxy.publish([endpoints("web", &[server.address, next.address])]).await;
             setup.proxy.publish([endpoints("web", &[next.address])]).await;
             let published = calls.load(Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! What a large upload costs in memory while a file holds it. Alone in its process, whose memory it looks at.
+//! What a large upload costs in memory while a file holds it. Alone in its process, because it measures the memory of that.
 
 mod support;
 
@@ -19,7 +19,7 @@ fn byte(at: usize) -> u8 {
     (at / 7 % 251) as u8
 }
 
-/// Takes one request, and answers with whether its body is as sent.
+/// Takes one request, and answers whether its body is as sent.
 async fn origin(listener: TcpListener) {
     let (mut stream, _) = listener.accept().await.expect("a connection");
     let (mut head, mut room) = (Vec::new(), vec![0; 64 << 10]);

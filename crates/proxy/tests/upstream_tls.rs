@@ -1,4 +1,4 @@
-//! TLS to endpoints, and that no two routes share a connection which one of them would have made differently.
+//! TLS to endpoints, and that no two routes share a connection that one of them would have made differently.
 
 mod support;
 

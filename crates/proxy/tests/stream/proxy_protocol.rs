@@ -36,7 +36,7 @@ async fn the_proxy_header_is_read_and_sent_on() {
     assert!(lines[..2].iter().all(|line| line.starts_with("[192.0.2.1] ") && line.contains(" TCP 200 ")), "{lines:?}");
     assert!(lines[2].starts_with("[127.0.0.1] ") && lines[2].contains(" TCP 400 "), "{lines:?}");
 
-    // Only sent: it names the client that the proxy sees.
+    // Only sent: the header names the client that the proxy sees.
     let send = Transport::Tcp { accept_proxy: false, send_proxy: true };
     proxy.publish([stream("127.0.0.1:0", send, "web")]).await;
     let client = connect(port).await;

@@ -32,7 +32,7 @@ fn proxy_to(origin: SocketAddr, tls: UpstreamTls, more: Vec<Resource>) -> TestPr
     TestProxy::start(resources)
 }
 
-/// An endpoint of which every byte is in the hand of the test.
+/// An endpoint whose every byte the test controls.
 struct Secure {
     listener: TcpListener,
     address: SocketAddr,
@@ -184,7 +184,7 @@ async fn only_an_end_that_tls_confirms_is_confirmed_to_the_client() {
     ]);
     let proxy = TestProxy::start(resources);
 
-    // With close_notify each direction ends for itself.
+    // With close_notify each direction ends on its own.
     let mut client = tls_client(&ca, proxy.https).await;
     let mut server = secure.accept().await;
     server.write_all(b"question").await.unwrap();
@@ -197,7 +197,7 @@ async fn only_an_end_that_tls_confirms_is_confirmed_to_the_client() {
     within("bytes", server.read_exact(&mut bytes)).await.unwrap();
     assert_eq!(&bytes, b"answer");
 
-    // Without it the client gets every byte, and is not told that these are all.
+    // Without it the client gets every byte, but no close_notify that says that these are all.
     let large = vec![b'x'; 300_000];
     let cut = async {
         let mut server = secure.accept().await;

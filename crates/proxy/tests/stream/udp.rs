@@ -35,7 +35,7 @@ async fn senders_that_are_udp_ports_of_ours_are_refused() {
     let (first, second) = (addresses[&"service".into()], addresses[&"second".into()]);
     let everywhere = addresses[&"everywhere".into()].port();
     let at = |last| SocketAddr::from(([127, 0, 0, last], everywhere));
-    // If the endpoint responds, each would travel between two ports of the proxy for ever.
+    // If the endpoint responds, each would travel between two ports of the proxy forever.
     for (from, to) in [(second, first), (at(5), first), (first, at(1)), (at(5), at(1))] {
         forge(from, to);
         // Datagrams of one port are handled in order.

@@ -6,7 +6,7 @@ use fairway_model::{StreamBackends, StreamShare};
 
 use super::*;
 
-/// Seven parts for `a`, two for nobody, one for `b`, and none for `c`.
+/// Seven parts for `a`, two for no backend, one for `b`, and none for `c`.
 fn shares() -> StreamBackends {
     let share = |name: Option<&str>, weight| StreamShare {
         backend: name.map(|name| format!("default/{name}:80").as_str().into()),

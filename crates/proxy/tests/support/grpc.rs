@@ -1,4 +1,4 @@
-//! A server of tonic, for messages of bytes.
+//! A tonic server, for messages of bytes.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -19,7 +19,7 @@ use tonic::body::Body;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tower::service_fn;
 
-/// Messages are bytes: what they mean is nothing to the proxy.
+/// Messages are bytes: their meaning does not matter to the proxy.
 #[derive(Clone, Copy, Default)]
 pub struct BytesCodec;
 
@@ -69,7 +69,7 @@ macro_rules! drive {
     }};
 }
 
-/// A server on a free port. It ends its connections in an orderly way when it is told to.
+/// A server on a free port. It ends its connections in an orderly way on request.
 pub struct Server {
     pub address: SocketAddr,
     leave: Arc<tokio::sync::Notify>,

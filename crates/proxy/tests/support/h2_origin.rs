@@ -1,4 +1,4 @@
-//! Endpoints that speak HTTP/2: the one of `h2` for what endpoints do, and one of single frames for what they don't.
+//! Endpoints that speak HTTP/2: one based on `h2` for regular behaviour, and one that sends single frames for all else.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -154,7 +154,7 @@ fn acceptor(leaf: &Leaf) -> TlsAcceptor {
     Arc::new(config).into()
 }
 
-/// An endpoint of frames, for one connection at a time.
+/// An endpoint that sends single frames, for one connection at a time.
 pub struct FrameOrigin {
     pub address: SocketAddr,
     listener: TcpListener,

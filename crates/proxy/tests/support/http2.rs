@@ -1,4 +1,4 @@
-//! Clients that speak HTTP/2: the one of `h2` for what clients do, and one of single frames for what they don't.
+//! Clients that speak HTTP/2: one based on `h2` for regular behaviour, and one that sends single frames for all else.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use super::HOST;
 
-/// A client of `h2`. Its connection is driven as long as it lives.
+/// A client based on `h2`. Its connection is driven as long as it lives.
 pub struct H2 {
     pub requests: SendRequest<Bytes>,
     driver: tokio::task::JoinHandle<Result<(), h2::Error>>,
@@ -214,7 +214,7 @@ pub fn head(more: &[(&str, &str)]) -> Vec<u8> {
     fields(&all)
 }
 
-/// A client of frames.
+/// A client that sends single frames.
 pub struct Frames(pub Client);
 
 impl Frames {
