@@ -19,7 +19,7 @@ const CLUSTER: &str = "conformance";
 /// The folder for the built suites and their output.
 const FOLDER: &str = "target/conformance";
 
-/// Held while a suite runs: a second run would stop the cluster of the first.
+/// Held while a suite runs: a second run would stop the first one's cluster.
 const LOCK: &str = "target/conformance/lock";
 
 /// Which suite to run, and how.
@@ -42,15 +42,15 @@ impl ConformanceOptions {
     }
 }
 
-/// One run of the whole suite of the Gateway API, as CI does it.
+/// One run of the Gateway API's whole suite, for CI.
 pub(crate) fn of_ci(workspace: &Workspace) -> anyhow::Result<Outcome> {
     gateway::run(workspace, &gateway::GatewayOptions::default())
 }
 
-/// How the cluster of a suite is started, and what becomes of it.
+/// How to start a suite's cluster, and whether to keep it.
 #[derive(Clone, Copy)]
 struct Ground {
-    /// Builds what the containers of Fairway run.
+    /// Builds what Fairway's containers run.
     image: fn(&Workspace) -> anyhow::Result<Outcome>,
     /// Options of the cluster.
     options: &'static [&'static str],
@@ -67,7 +67,7 @@ pub(crate) fn run(workspace: &Workspace, options: &ConformanceOptions) -> anyhow
     }
 }
 
-/// Builds missing parts and the suite, starts the cluster, runs the suite, stops the cluster unless it is to be kept.
+/// Builds missing parts and the suite, starts the cluster, runs the suite, and stops the cluster unless it is kept.
 fn on_cluster(
     workspace: &Workspace,
     ground: Ground,
@@ -95,7 +95,7 @@ fn on_cluster(
     }
     let console = &workspace.console;
     let call = |words: &[&str]| shell::run(console, &mut fairway_cluster(workspace, words)?, |_| false);
-    // Left over from a killed run.
+    // A killed run may have left a cluster.
     call(&["down", "--name", CLUSTER])?;
     console.line(&format!("starting the cluster {CLUSTER}"));
     let up = call(&[&["up", "--name", CLUSTER], ground.options].concat())?;
@@ -117,7 +117,7 @@ fn in_cluster(workspace: &Workspace, words: &[&str]) -> anyhow::Result<Option<St
     Ok((!finished.success).then_some(finished.output))
 }
 
-/// Shows a command and runs it inside the cluster's network. Returns its output if it fails.
+/// Prints a command and runs it inside the cluster's network. Returns its output if it fails.
 fn said_in_cluster(workspace: &Workspace, line: &str) -> anyhow::Result<Option<String>> {
     workspace.console.line(line);
     in_cluster(workspace, &line.split_whitespace().collect::<Vec<_>>())
@@ -134,7 +134,7 @@ fn fairway_cluster(workspace: &Workspace, words: &[&str]) -> anyhow::Result<Comm
     Ok(command)
 }
 
-/// The number after an option, which is not 0.
+/// The number after an option, which must not be 0.
 fn number(option: &str, word: Option<&&str>, usage: &str) -> anyhow::Result<u32> {
     let number =
         word.and_then(|word| word.parse().ok()).with_context(|| format!("{option} takes a number; {usage}"))?;

@@ -17,17 +17,16 @@ const CLUSTER: &str = "e2e";
 /// How many tests run in parallel: most of them wait most of the time.
 const THREADS: &str = "4";
 
-/// Tests that run alone, in this order, after all others: those that measure, and the one that judges the traces of all
-/// others.
+/// Tests that run alone, in this order, after all others: those that measure, and the one that judges the traces of all others.
 const ALONE: [&str; 2] = ["churn::", JUDGE];
 
 /// The test that judges the audit logs of all others, and therefore runs only with all of them.
 const JUDGE: &str = "rights::";
 
-/// The tests with cert-manager and external-dns. They run only where they are asked for, because these take minutes to build.
+/// The tests with cert-manager and external-dns. They run only on request, because these programs take minutes to build.
 const ECOSYSTEM: &str = "ecosystem::";
 
-/// Held while tests run: a second run would stop the cluster of the first.
+/// Held while tests run: a second run would stop the first one's cluster.
 const LOCK: &str = "target/e2e.lock";
 
 /// The options of a run.
@@ -62,7 +61,7 @@ impl Options {
         Ok(options)
     }
 
-    /// Why these tests can't be run, if so.
+    /// Why these tests can't be run, if they can't.
     fn refusal(&self) -> Option<String> {
         let names_judge = |name: &String| name.starts_with(JUDGE.trim_end_matches(':'));
         self.names.iter().any(names_judge).then(|| {
@@ -79,7 +78,7 @@ pub(crate) fn all(workspace: &Workspace) -> anyhow::Result<Outcome> {
     run(workspace, &Options::default())
 }
 
-/// Builds missing parts, starts the cluster, runs the tests, stops the cluster.
+/// Builds missing parts, starts the cluster, runs the tests, and stops the cluster.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Outcome> {
     if let Some(refusal) = options.refusal() {
         return Ok(failed(refusal));
@@ -113,7 +112,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Ou
         command.args(words);
         shell::run(&workspace.console, &mut command, |_| false)
     };
-    // Left over from a killed run.
+    // A killed run may have left a cluster.
     fairway_cluster(&["down", "--name", CLUSTER])?;
     let up = fairway_cluster(&["up", "--name", CLUSTER])?;
     if !up.success {
@@ -127,7 +126,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Ou
     both(CLUSTER, tests, fairway_cluster(&["down", "--name", CLUSTER]))
 }
 
-/// Why no cluster can be started here, if so.
+/// Why no cluster can be started here, if none can.
 pub(crate) fn lack_of_namespaces(workspace: &Workspace) -> Option<String> {
     let mut command = workspace.command("unshare");
     command.args(["--net", "--mount", "--pid", "--fork", "--mount-proc", "true"]);
@@ -155,8 +154,8 @@ pub(crate) fn both(
     Ok(outcome)
 }
 
-/// Compiles the tests in advance, so that they lose no time to it. With the whole workspace, because dependencies built
-/// for one package alone have other features and would be built twice.
+/// Compiles the tests in advance, so that they don't lose time to it. With the whole workspace, because dependencies built for one package
+/// alone have other features and would be built twice.
 fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let mut command = workspace.cargo();
     command.args(["test", "--locked", "--workspace", "--test", "e2e", "--no-run"]);
@@ -185,7 +184,7 @@ fn test(workspace: &Workspace, options: &Options) -> anyhow::Result<Outcome> {
     Ok(Outcome { note: totals.to_string(), failure, totals })
 }
 
-/// Whether one of these names is that of a test with other projects' controllers, or of all of them.
+/// Whether one of these names belongs to a test with other projects' controllers, or to all of them.
 fn asks_for_ecosystem(names: &[String]) -> bool {
     names.iter().any(|name| name.starts_with(ECOSYSTEM.trim_end_matches(':')))
 }
@@ -240,7 +239,7 @@ mod tests {
     fn tests_with_other_controllers_run_only_by_their_name() {
         let passes = |name: &str| passes(&[name.to_owned()]).remove(0);
         let is_skipped = |name: &str| passes(name).windows(2).any(|words| words == ["--skip", "ecosystem::"]);
-        // Part of the name of such a test too.
+        // This is also part of such a test's name.
         assert!(is_skipped("certificate"));
         assert!(!is_skipped("ecosystem") && !is_skipped("ecosystem::a_certificate"));
     }

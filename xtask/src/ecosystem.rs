@@ -1,5 +1,5 @@
-//! What the end-to-end tests with other projects' controllers need besides their programs: cert-manager's CRDs, and the image of the pod that
-//! answers its challenges.
+//! Additional parts for the end-to-end tests with other projects' controllers: cert-manager's CRDs, and the image of the pod that answers
+//! its challenges.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ const DEFINITIONS: &str = "target/tools/cert-manager-crds";
 /// The root of the image, where the cluster looks for it.
 const IMAGE: &str = "target/image/acmesolver";
 
-/// Builds the programs if they are missing, and puts the rest in its places.
+/// Builds the programs if they are missing, and puts the other parts in place.
 pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let outcome = tools::build_ecosystem(workspace)?;
     if outcome.failure.is_some() {
@@ -43,7 +43,7 @@ fn copy_definitions(from: &Path, to: &Path) -> anyhow::Result<()> {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "yaml") {
             let name = path.file_name().unwrap_or_default();
-            // The files of a module are read-only, and so would be copies.
+            // The files of a module are read-only, and so would be their copies.
             let text = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
             fs::write(to.join(name), text).with_context(|| format!("writing {}", to.join(name).display()))?;
             copied += 1;

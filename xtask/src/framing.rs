@@ -1,5 +1,5 @@
-//! `cargo xtask framing`: generated requests through Fairway to four parsers of HTTP. All of them must see the same requests with the same
-//! bodies, as many as Fairway's log says that it has forwarded; anything else was refused.
+//! `cargo xtask framing`: sends generated requests through Fairway to four HTTP parsers. All of them must see the same requests with the
+//! same bodies, as many as Fairway's log shows as forwarded; anything else was refused.
 
 mod generate;
 
@@ -27,7 +27,7 @@ const BACKENDS: [&str; 4] = ["nginx", "node", "go", "python"];
 /// How long a client waits for an answer, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The seed of the generator: a run can be repeated.
+/// The seed of the generator, so that runs are reproducible.
 const SEED: u64 = 0x5eed;
 
 /// Five hundred requests, for CI.
@@ -35,7 +35,7 @@ pub(crate) fn smoke(workspace: &Workspace) -> anyhow::Result<Outcome> {
     run(workspace, 500)
 }
 
-/// Sends so many requests to each backend.
+/// Sends this many requests to each backend.
 pub(crate) fn run(workspace: &Workspace, requests: usize) -> anyhow::Result<Outcome> {
     let folder = workspace.target_folder()?.join("framing");
     let manifests = folder.join("manifests");
@@ -61,7 +61,7 @@ pub(crate) fn run(workspace: &Workspace, requests: usize) -> anyhow::Result<Outc
         .iter()
         .zip(&backends)
         .map(|(name, backend)| format!("--backend=default/{name}:80={}", backend.address))
-        // One worker, so that the lines of its log are in order.
+        // One worker keeps the lines of its log in order.
         .chain(["--access-log=log:$host|$upstream_status|$request_method", "--workers=1"].map(str::to_owned))
         .collect();
     let mut fairway = match Serving::start(workspace, &manifests, &options)? {
@@ -106,7 +106,7 @@ pub(crate) fn run(workspace: &Workspace, requests: usize) -> anyhow::Result<Outc
                 seen.get(at)
             ));
         }
-        // A backend may refuse what another one takes, but not read something else. A changed target may be that of another request.
+        // A backend may refuse what another one accepts, but not read it differently. A changed target may equal that of another request.
         let known: HashSet<_> = expected.iter().collect();
         for line in seen.iter().filter(|line| !known.contains(line)) {
             let of_target = |other: &&String| other.split('\t').nth(1) == line.split('\t').nth(1);
@@ -139,7 +139,7 @@ fn exchange(proxy: SocketAddr, case: &Case, backend: &str) -> anyhow::Result<()>
     let mut stream = TcpStream::connect(proxy)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    // The proxy may have had enough before.
+    // The proxy may have closed the connection before.
     let _ = stream.write_all(&case.bytes(backend));
     if case.is_http2() {
         return read_frames(&mut stream);
@@ -153,7 +153,7 @@ fn exchange(proxy: SocketAddr, case: &Case, backend: &str) -> anyhow::Result<()>
     }
 }
 
-/// Reads frames up to one that ends the stream or the connection.
+/// Reads frames up to the one that ends the stream or the connection.
 fn read_frames(stream: &mut TcpStream) -> anyhow::Result<()> {
     loop {
         let mut header = [0; 9];
@@ -201,7 +201,7 @@ impl Backend {
     }
 }
 
-/// An nginx, and its own backend, which sees what nginx has read.
+/// Starts an nginx and its own backend, which sees how nginx has read the requests.
 fn nginx(folder: &Path, go: &Path) -> anyhow::Result<(Program, Backend)> {
     let mut behind = Backend::start(&mut Command::new(go))?;
     let address = free_address()?;

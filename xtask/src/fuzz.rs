@@ -63,7 +63,7 @@ impl FuzzOptions {
     }
 }
 
-/// Runs every target for ten seconds, always with the same random numbers: what fails then is due to the change at hand.
+/// Runs every target for ten seconds, always with the same random numbers, so that a failure is due to the change at hand.
 pub(crate) fn smoke(workspace: &Workspace) -> anyhow::Result<Outcome> {
     run(workspace, &FuzzOptions { seed: Some(1), ..FuzzOptions::default() })
 }
@@ -76,7 +76,7 @@ pub(crate) fn run(workspace: &Workspace, options: &FuzzOptions) -> anyhow::Resul
     }
     anyhow::ensure!(!targets.is_empty(), "{MANIFEST} declares no target");
 
-    // Not shared with other builds, whose flags differ.
+    // Not shared with other builds, which have other flags.
     let folder = workspace.target_folder()?.join("fuzz");
     if let Some(failure) = build(workspace, &folder)? {
         return Ok(Outcome { failure: Some(failure), ..Outcome::default() });

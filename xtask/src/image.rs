@@ -11,12 +11,12 @@ use crate::shell;
 use crate::totals::Totals;
 use crate::workspace::Workspace;
 
-/// Relative to the repository root, whatever the target folder.
+/// Relative to the repository root, independent of the target folder.
 pub(crate) const ROOT: &str = "target/image/rootfs";
 /// The image contains only the binary.
 const LARGEST: u64 = 39_200_000;
 
-/// Builds it and runs it under chroot as another user.
+/// Builds the image and runs it under chroot as another user.
 pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let built = build(workspace)?;
     if built.failure.is_some() {
@@ -54,8 +54,7 @@ pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome::passed(format!("{:.1} MB in {ROOT}", size as f64 / 1e6)))
 }
 
-/// Puts a development build in the place of the image, with the libraries that it is linked with: for a run that can't wait for a build of
-/// the image.
+/// Replaces the image by a development build with its shared libraries, for a run that can't wait for the image to be built.
 pub(crate) fn build_development(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let mut command = workspace.cargo();
     command.args(["build", "--locked", "--workspace", "--bin", "fairway"]);
@@ -78,7 +77,7 @@ pub(crate) fn build_development(workspace: &Workspace) -> anyhow::Result<Outcome
     Ok(Outcome::passed(format!("a development build in {ROOT}")))
 }
 
-/// The files of the libraries that `ldd` lists, and the program that loads them.
+/// The files of the libraries that `ldd` lists, and of the dynamic loader.
 fn libraries(listed: &str) -> impl Iterator<Item = &str> {
     listed.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')))
 }

@@ -1,6 +1,6 @@
-//! `cargo xtask matrix`: clients of many makes through Fairway to servers of many makes. Each pair downloads and uploads a megabyte, has a
-//! response that is cut in the middle, and one during which the server announces the end of its connection. With each client Fairway
-//! itself cuts a response, and then ends during one. Prints a table.
+//! `cargo xtask matrix`: various clients send requests through Fairway to various servers. Each pair downloads and uploads a megabyte, has
+//! a response that is cut off in the middle, and one during which the server announces the end of its connection. With each client, Fairway
+//! itself also cuts off a response, and then stops during one. Prints a table.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -18,20 +18,20 @@ use crate::serving::{Program, Serving, free_address};
 use crate::workspace::Workspace;
 use crate::{shell, tools};
 
-/// What each pair does, and the path for it.
+/// The cases for each pair, which are also the paths.
 const CASES: [&str; 4] = ["down", "up", "reset", "goaway"];
 
-/// What Fairway does to each client: it cuts a response because the server says nothing more, and it ends in the middle of one.
+/// Cases caused by Fairway for each client: it cuts off a response because the server falls silent, and it stops in the middle of one.
 const OURS: [&str; 2] = ["cut", "drain"];
 
-/// Clients that take the announcement that their connection will end for the end of the response that they have, which RFC 9113 6.8 says it is
-/// not. The table shows that, but it is no failure of Fairway.
+/// Clients that take the announced end of a connection for the end of the current response, contrary to RFC 9113 6.8. The table shows that,
+/// but it is not a failure of Fairway.
 const TAKE_IT_FOR_THE_END: [&str; 2] = ["httpx h2", "java h2"];
 
 /// The server for [`OURS`].
 const OURS_FROM: &str = "go";
 
-/// The servers, and how Fairway speaks to them.
+/// The servers, and the protocol that Fairway uses with them.
 const SERVERS: [(&str, Protocol); 8] = [
     ("node", Protocol::Http1),
     ("go", Protocol::Http1),
@@ -47,20 +47,20 @@ const SERVERS: [(&str, Protocol); 8] = [
 enum Protocol {
     Http1,
     Http2,
-    /// Over HTTP/2. Such a server takes nothing but messages of gRPC.
+    /// Over HTTP/2. Such a server accepts only gRPC messages.
     Grpc,
 }
 
 /// Bytes of a body.
 const BODY: usize = 1_000_000;
 
-/// The first bytes of a body that is sent: with them it is one message of gRPC.
+/// The first bytes of an uploaded body, which make it one gRPC message.
 const PREFIX: [u8; 5] = [0, 0, 0x0f, 0x42, 0x3b];
 
-/// Seconds that a client has for all cases, on a busy machine.
+/// Seconds that a client may take for all cases, on a busy machine.
 const PATIENCE: &str = "120";
 
-/// The longest that Fairway, asked to end, takes.
+/// The longest that Fairway takes to stop.
 const DRAIN: Duration = Duration::from_secs(20);
 
 /// Runs all pairs. `python` is an interpreter that has httpx with HTTP/2.
@@ -73,7 +73,7 @@ pub(crate) fn run(workspace: &Workspace, python: &str) -> anyhow::Result<Outcome
     fs::write(folder.join("body"), &body)?;
     body[..PREFIX.len()].copy_from_slice(&PREFIX);
     fs::write(folder.join("upload"), &body)?;
-    // An empty message of gRPC.
+    // An empty gRPC message.
     fs::write(folder.join("empty"), [0; 5])?;
     let sources = workspace.root.join("xtask/matrix");
     let (server, client) = (folder.join("server"), folder.join("client"));
@@ -169,7 +169,7 @@ pub(crate) fn run(workspace: &Workspace, python: &str) -> anyhow::Result<Outcome
     Ok(Outcome::from_complaints(format!("{pairs} pairs, {} cases each", CASES.len()), &complaints))
 }
 
-/// Starts a Fairway, and asks it to end as soon as the client has half of a response.
+/// Starts a Fairway, and asks it to stop as soon as the client has half of a response.
 fn drain(
     workspace: &Workspace,
     clients: &Clients<'_>,
@@ -179,7 +179,7 @@ fn drain(
 ) -> anyhow::Result<String> {
     let mut fairway = start()?;
     let url = format!("https://{}/{OURS_FROM}/", fairway.https);
-    // What others have left.
+    // Discards lines from previous cases.
     while server.lines.try_recv().is_ok() {}
     let id = fairway.id().to_string();
     let (lines, id) = (&mut server.lines, &id);
@@ -201,7 +201,7 @@ fn drain(
     Ok(results)
 }
 
-/// The clients, with the version that they speak to Fairway over TLS.
+/// The clients, each with the HTTP version that it uses with Fairway over TLS.
 const CLIENTS: [&str; 12] = [
     "curl h1",
     "curl h2",
@@ -225,7 +225,7 @@ struct Clients<'a> {
 }
 
 impl Clients<'_> {
-    /// What a client says: a line for each case, with `ok` if it went well.
+    /// The client's output: a line for each case, with `ok` on success.
     fn run(
         &self,
         workspace: &Workspace,
@@ -262,7 +262,7 @@ impl Clients<'_> {
         Ok(shell::run(&workspace.console, &mut command, |_| false)?.output)
     }
 
-    /// What is sent for a case, if anything.
+    /// The body to send for a case, if any.
     fn sent(&self, protocol: Protocol, case: &str) -> Option<PathBuf> {
         match case {
             "up" => Some(self.folder.join("upload")),
@@ -300,7 +300,7 @@ impl Clients<'_> {
 
     fn h2load(&self, workspace: &Workspace, url: &str, protocol: Protocol, case: &str) -> anyhow::Result<String> {
         let mut command = workspace.command("timeout");
-        // Once it is asked to end, Fairway takes no more connections.
+        // After it is asked to stop, Fairway accepts no more connections.
         let (all, connections, streams) = if case == "drain" { ("1", "1", "1") } else { ("4", "2", "2") };
         command.args([PATIENCE, "h2load", "-n", all, "-c", connections, "-m", streams]);
         if let Some(sent) = self.sent(protocol, case) {
@@ -316,13 +316,13 @@ impl Clients<'_> {
     }
 }
 
-/// Whether a client says that a case went well.
+/// Whether a client reports success for a case.
 fn is_ok(results: &str, case: &str) -> bool {
     results.lines().any(|line| line.split_once(' ') == Some((case, "ok")))
 }
 
 impl Protocol {
-    /// Of what clients send.
+    /// The content type of uploads.
     fn content_type(self) -> &'static str {
         if self == Self::Grpc { "application/grpc" } else { "text/plain" }
     }
@@ -345,7 +345,7 @@ fn manifests() -> String {
         )
     };
     let cut = r#"nginx.ingress.kubernetes.io/proxy-read-timeout: "1""#;
-    // Half of that time after it was asked to end, Fairway announces the end of connections that have streams.
+    // After half of this time, Fairway announces the end of connections that have streams.
     let settings = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings, namespace: default}\n\
                     data: {worker-shutdown-timeout: 2s}\n";
     [settings.to_owned(), SERVERS.map(of).concat(), ingress("cut", OURS_FROM, &format!("/{OURS_FROM}/cut"), cut)]
@@ -356,7 +356,7 @@ fn manifests() -> String {
 struct Listening {
     _program: Program,
     address: SocketAddr,
-    /// What it prints after its address.
+    /// Its output after the address.
     lines: Receiver<String>,
 }
 
@@ -367,13 +367,13 @@ impl Listening {
         let mut lines = BufReader::new(program.stdout()?).lines();
         let address = lines.next().context("a server ended before it listened")??.parse()?;
         let (send, received) = mpsc::channel();
-        // A server whose lines nobody reads would end.
+        // A server whose output isn't read would end.
         thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(send.send(line))));
         Ok(Self { _program: program, address, lines: received })
     }
 }
 
-/// An nginx, which passes uploads on.
+/// An nginx that forwards uploads.
 fn nginx(folder: &Path, go: SocketAddr) -> anyhow::Result<(Program, SocketAddr)> {
     let address = free_address()?;
     let (body, own) = (folder.join("body"), folder.join("nginx"));

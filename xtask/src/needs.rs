@@ -16,7 +16,7 @@ pub(crate) enum Use {
     Test,
     /// Counting instructions.
     Bench,
-    /// Loading other proxies and us.
+    /// Generating load on other proxies and Fairway.
     Peers,
     /// The fuzz targets.
     Fuzz,
@@ -24,13 +24,13 @@ pub(crate) enum Use {
     Image,
     /// The programs of a control plane, above all helm.
     Tools,
-    /// Parsers of HTTP to compare with.
+    /// HTTP parsers to compare with.
     Framing,
-    /// Clients and servers of other makes.
+    /// Other clients and servers.
     Matrix,
     /// Running a cluster and its tests.
     Cluster,
-    /// Building what asks for a newer Go than Debian has, such as the conformance suite of the Gateway API.
+    /// Building modules that require a newer Go than Debian's, such as the conformance suite of the Gateway API.
     NewerGo,
 }
 
@@ -71,7 +71,7 @@ const PACKAGES: &[(&str, &str, &str, Use)] = &[
     ("c++", "g++", "to compile libFuzzer", Use::Fuzz),
     ("valgrind", "valgrind", "to count instructions", Use::Bench),
     ("git", "git", "to list the files of the repository", Use::Build),
-    // Where Debian has it; the search path of users has no sbin.
+    // Debian's path; users' search paths lack sbin.
     ("/usr/sbin/nginx", "nginx", "to compare its answers with ours in tests", Use::Test),
     ("curl", "curl", "for the commands in the pages for users", Use::Cluster),
     ("openssl", "openssl", "for the commands in the pages for users", Use::Cluster),
@@ -88,7 +88,7 @@ const PACKAGES: &[(&str, &str, &str, Use)] = &[
     ("setcap", "libcap2-bin", "to let the binary of the image listen on low ports", Use::Image),
     ("ip", "iproute2", "to make the network of a cluster", Use::Cluster),
     ("nft", "nftables", "for kube-proxy", Use::Cluster),
-    // The path at which a pod finds it, which sees no other places.
+    // The path in a pod, which sees no other locations.
     ("/usr/bin/python3", "python3", "for a server in the tests of the cluster", Use::Cluster),
     ("nginx", "nginx", "to see how it reads requests", Use::Framing),
     ("node", "nodejs", "to see how it reads requests", Use::Framing),
@@ -126,12 +126,12 @@ const RUST: &[(&[&str], &str, Use)] = &[
     ),
 ];
 
-/// Checks all of them.
+/// Checks all tools.
 pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
     look(workspace, |_| true)
 }
 
-/// Checks those of a task before it starts to build, so that a missing tool is reported at once, not after minutes.
+/// Checks the tools of a task before it starts to build, so that a missing one is reported at once, not after minutes.
 pub(crate) fn check_for(workspace: &Workspace, task: &str) -> anyhow::Result<Outcome> {
     match TASKS.iter().find(|(name, _)| *name == task) {
         Some((_, uses)) => look(workspace, |of| uses.contains(&of)),

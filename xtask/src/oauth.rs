@@ -1,6 +1,6 @@
-//! `cargo xtask oauth`: a user signs in through a real oauth2-proxy, and what its answers mean for requests before, during and after.
+//! `cargo xtask oauth`: a user signs in through a real oauth2-proxy, whose responses decide on requests before, during and after.
 //!
-//! The users are those of an htpasswd file, so that no identity provider is needed; everything else is what its users run.
+//! The users come from an htpasswd file, so no identity provider is needed; everything else is as in production.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -16,13 +16,13 @@ use crate::shell;
 use crate::tools;
 use crate::workspace::Workspace;
 
-/// Time for oauth2-proxy to listen, on a busy machine.
+/// Time for oauth2-proxy to start listening, on a busy machine.
 const START: Duration = Duration::from_secs(60);
 
 /// `alice` with the password `secret`.
 const USERS: &str = "alice:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n";
 
-/// The application is guarded, once with a cache of decisions; oauth2-proxy's own pages are on the same host and are not.
+/// The application is guarded, on one path with a cache of decisions; oauth2-proxy's own pages are on the same host and unguarded.
 const MANIFESTS: &str = r#"
 apiVersion: v1
 kind: Service
@@ -95,7 +95,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let users = folder.join("users");
     fs::write(&users, USERS)?;
     let (guard, address) = guard(&workspace.root.join("target/tools/bin/oauth2-proxy"), &users)?;
-    // Each worker keeps decisions for itself.
+    // Each worker keeps its own decisions.
     let options = ["--workers=1".to_owned(), format!("--backend=sso/oauth2-proxy:4180={address}")];
     let mut fairway = match Serving::start(workspace, &manifests, &options)? {
         Ok(fairway) => fairway,
@@ -123,7 +123,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
     }
     complaints.unless("the user, on a path with a cache", &browser.get("/cached", &[])?, 200, user);
 
-    // Without the service, only kept decisions admit.
+    // Without the service, only cached decisions grant access.
     drop(guard);
     complaints.unless("a kept decision", &browser.get("/cached", &[])?, 200, user);
     complaints.unless("no decision", &browser.get("/hello", &[])?, 500, "");
@@ -137,7 +137,7 @@ struct Complaints(Vec<String>);
 impl Complaints {
     fn unless(&mut self, what: &str, answer: &Answer, status: u16, text: &str) {
         let Answer { status: found, text: whole } = answer;
-        // The echo may write names of fields in any case.
+        // The echo may write field names in any case.
         if *found != status || !whole.to_lowercase().contains(&text.to_lowercase()) {
             self.0.push(format!("{what}: expected {status} with {text:?}, and got {found}:\n{whole}"));
         }
@@ -165,7 +165,7 @@ fn guard(program: &Path, users: &Path) -> anyhow::Result<(Program, SocketAddr)> 
     Ok((program, address))
 }
 
-/// curl with cookies that it keeps.
+/// curl with a cookie jar.
 struct Browser {
     address: SocketAddr,
     jar: PathBuf,
@@ -178,13 +178,13 @@ struct Answer {
 }
 
 impl Browser {
-    /// A request with the cookies so far, and with those that the answer sets from then on.
+    /// Sends a request with the cookies so far, and keeps those that the response sets.
     fn get(&self, target: &str, options: &[&str]) -> anyhow::Result<Answer> {
         let jar = self.jar.to_str().context("the path of the cookies is no text")?;
         self.ask(target, &[&["--cookie", jar, "--cookie-jar", jar], options].concat())
     }
 
-    /// A request with a cookie that nobody gave out.
+    /// Sends a request with a forged cookie.
     fn forged(&self, target: &str) -> anyhow::Result<Answer> {
         self.ask(target, &["-H", "Cookie: _oauth2_proxy=forged"])
     }

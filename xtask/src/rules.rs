@@ -1,6 +1,5 @@
-//! Rules about dependencies: which crates and which modules of the proxy may depend on which, which crates are banned,
-//! which licences are accepted. And about names: a type name means one thing in its crate, and an
-//! exchange names no version of HTTP.
+//! Rules about dependencies (which crates and which modules of the proxy may depend on which, which crates are banned, which licences are
+//! accepted) and about names: a type name means one thing in its crate, and an exchange names no version of HTTP.
 
 use crate::graph::Graph;
 use crate::outcome::Outcome;

@@ -1,4 +1,4 @@
-//! A `fairway dev` on free ports, for suites that test it from outside.
+//! A `fairway dev` on free ports, for suites that test it from the outside.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -14,7 +14,7 @@ use crate::outcome::Outcome;
 use crate::shell;
 use crate::workspace::Workspace;
 
-/// A Fairway that serves manifests. It ends when it is dropped.
+/// A Fairway that serves manifests. It ends when dropped.
 pub(crate) struct Serving {
     fairway: Program,
     pub(crate) http: SocketAddr,
@@ -22,11 +22,11 @@ pub(crate) struct Serving {
     lines: Arc<Mutex<Vec<String>>>,
 }
 
-/// A program that ends when it is dropped.
+/// A program that ends when dropped.
 pub(crate) struct Program(Child);
 
 impl Serving {
-    /// Builds the binary and serves the manifests in a folder, with more options.
+    /// Builds the binary and serves the manifests in a folder, with further options.
     pub(crate) fn start(
         workspace: &Workspace,
         folder: &Path,
@@ -38,7 +38,7 @@ impl Serving {
         }
     }
 
-    /// Builds the binary. Returns what to report if that fails.
+    /// Builds the binary. Returns the outcome to report if that fails.
     pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Option<Outcome>> {
         let mut command = workspace.cargo();
         // With the whole workspace: dependencies built for one package alone have other features, and would be built twice.
@@ -47,7 +47,7 @@ impl Serving {
         Ok((!finished.success).then(|| Outcome { failure: Some(finished.output), ..Outcome::default() }))
     }
 
-    /// Serves the manifests in a folder with the binary that was built last.
+    /// Serves the manifests in a folder with the last binary that was built.
     pub(crate) fn start_built(workspace: &Workspace, folder: &Path, options: &[String]) -> anyhow::Result<Self> {
         let mut command = Command::new(workspace.target_folder()?.join("debug/fairway"));
         command.arg("dev").arg(folder).args(["--http", "127.0.0.1:0", "--https", "127.0.0.1:0"]).args(options);
@@ -68,23 +68,23 @@ impl Serving {
         };
         let kept = Arc::new(Mutex::new(Vec::new()));
         let keep = kept.clone();
-        // A full pipe would stop it.
+        // A full pipe would block the process.
         thread::spawn(move || lines.map_while(Result::ok).for_each(|line| keep.lock().expect("no panic").push(line)));
         let (http, https) = addresses;
         Ok(Self { fairway, http, https, lines: kept })
     }
 
-    /// The number of the process.
+    /// The process id.
     pub(crate) fn id(&self) -> u32 {
         self.fairway.id()
     }
 
-    /// What it has printed since it listens.
+    /// Its output since it started to listen.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.lines.lock().expect("no panic").clone()
     }
 
-    /// Whether it still runs.
+    /// Whether it is still running.
     pub(crate) fn is_running(&mut self) -> anyhow::Result<bool> {
         self.fairway.is_running()
     }
@@ -103,23 +103,23 @@ impl Program {
         Ok(program)
     }
 
-    /// The number of the process.
+    /// The process id.
     pub(crate) fn id(&self) -> u32 {
         self.0.id()
     }
 
-    /// Whether it still runs.
+    /// Whether it is still running.
     pub(crate) fn is_running(&mut self) -> anyhow::Result<bool> {
         Ok(self.0.try_wait()?.is_none())
     }
 
-    /// What it prints, if that is a pipe.
+    /// Its output, if that is a pipe.
     pub(crate) fn stdout(&mut self) -> anyhow::Result<ChildStdout> {
         self.0.stdout.take().context("its output is no pipe")
     }
 }
 
-/// Waits at most `patience` until a program listens.
+/// Waits at most `patience` until a program accepts connections.
 pub(crate) fn wait_for(address: SocketAddr, patience: Duration) -> anyhow::Result<()> {
     let begin = Instant::now();
     while TcpStream::connect(address).is_err() {

@@ -27,7 +27,7 @@ pub(crate) fn run(console: &Console, command: &mut Command, keep: impl Fn(&str) 
         .stderr(errors)
         .spawn()
         .with_context(|| format!("starting `{name}`"))?;
-    // The command keeps the write ends until it is given others: without this the output never ends.
+    // The command keeps its write ends until they are replaced: otherwise the output would never end.
     command.stdout(Stdio::null()).stderr(Stdio::null());
 
     let mut output = String::new();
@@ -44,7 +44,7 @@ pub(crate) fn run(console: &Console, command: &mut Command, keep: impl Fn(&str) 
     }
     let status = child.wait().with_context(|| format!("waiting for `{name}`"))?;
     if status.code().is_none() {
-        // A signal ends a command without a word of its own.
+        // A command killed by a signal prints nothing.
         output.push_str(&format!("`{name}` ended: {status}\n"));
     }
     Ok(Finished { success: status.success(), output })

@@ -1,11 +1,11 @@
-//! A certificate with its key in files, made anew for a run.
+//! A certificate and its key in files, created for each run.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::shell;
 
-/// The files.
+/// The paths of the files.
 pub(crate) struct TlsFiles {
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
@@ -22,7 +22,7 @@ impl TlsFiles {
         Ok(files)
     }
 
-    /// The Secret `tls` in a namespace, as a document of YAML.
+    /// The Secret `tls` in a namespace, as a YAML document.
     pub(crate) fn secret(&self, namespace: &str) -> anyhow::Result<String> {
         Ok(format!(
             "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: tls, namespace: {namespace}}}\ntype: kubernetes.io/tls\n\

@@ -34,11 +34,11 @@ struct Module {
 enum Make {
     /// From a package that is a program.
     Build,
-    /// From a package that is a program, without the clouds in which Prometheus can look for its targets: they are most of it.
+    /// From a package that is a program, without the cloud platforms in which Prometheus can discover targets: they make up most of it.
     WithoutClouds,
-    /// From a package that is a program, which then needs no library of the machine.
+    /// From a package that is a program; links no library of the machine.
     Static,
-    /// Like `Build`, with the Go release of ours, because the module asks for a newer one than Debian has.
+    /// Like `Build`, but with our Go release, because the module requires a newer one than Debian's.
     Newer,
 }
 
@@ -62,10 +62,10 @@ struct Build {
 /// The Go module of the tools that read metrics.
 const PROMETHEUS: &str = "prometheus";
 
-/// The Go module of the conformance suite of HTTP/2.
+/// The Go module of the HTTP/2 conformance suite.
 const H2SPEC: &str = "h2spec";
 
-/// The Go module of the interoperability cases of gRPC.
+/// The Go module of gRPC's interoperability cases.
 const GRPC: &str = "grpc";
 
 /// The Go module of an authentication service.
@@ -74,7 +74,7 @@ const AUTH: &str = "auth";
 /// The Go module of cert-manager.
 pub(crate) const CERT_MANAGER: &str = "cert-manager";
 
-/// The Go modules of what users run beside an ingress controller, and of an authority for certificates.
+/// The Go modules of programs that users run beside an ingress controller, and of a certificate authority.
 const ECOSYSTEM: [&str; 3] = ["pebble", CERT_MANAGER, "external-dns"];
 
 /// The modules of programs that no cluster needs.
@@ -164,7 +164,7 @@ pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
     build_of(workspace, |module| !APART.contains(&module.name) && !ECOSYSTEM.contains(&module.name))
 }
 
-/// Builds cert-manager, external-dns, and pebble, as far as they are missing; that takes minutes.
+/// Builds cert-manager, external-dns and pebble if they are missing; that takes minutes.
 pub(crate) fn build_ecosystem(workspace: &Workspace) -> anyhow::Result<Outcome> {
     if let Some(failure) = go::install(workspace)? {
         return Ok(Outcome { failure: Some(failure), ..Outcome::default() });
@@ -182,7 +182,7 @@ pub(crate) fn build_h2spec(workspace: &Workspace) -> anyhow::Result<Outcome> {
     build_of(workspace, |module| module.name == H2SPEC)
 }
 
-/// Builds the programs of grpc-go if they are missing: client and server of its interoperability cases, and the server of the matrix.
+/// Builds grpc-go's programs if they are missing: client and server of its interoperability cases, and the server of the matrix.
 pub(crate) fn build_grpc(workspace: &Workspace) -> anyhow::Result<Outcome> {
     build_of(workspace, |module| module.name == GRPC)
 }
@@ -262,7 +262,7 @@ impl Make {
         }
     }
 
-    /// Which Go it takes, and how one gets it.
+    /// The Go release that it needs, and how to get it.
     fn needs(self, workspace: &Workspace) -> String {
         match self {
             Self::Build | Self::WithoutClouds | Self::Static => {
@@ -300,7 +300,7 @@ impl Build {
         tools.join(&self.folder).join(format!("{}.from", self.program))
     }
 
-    /// All inputs in full: that shows what changed, and needs no hash.
+    /// All inputs in full: this shows what changed, and needs no hash.
     fn origin(&self) -> String {
         format!("go {} {}\n\n{}", self.arguments.join(" "), self.package, self.module)
     }
@@ -309,7 +309,7 @@ impl Build {
         self.file(tools).exists() && fs::read_to_string(self.stamp(tools)).is_ok_and(|origin| origin == self.origin())
     }
 
-    /// Builds it; returns the failure, if any.
+    /// Builds the program; returns the failure, if any.
     fn run(&self, workspace: &Workspace, tools: &Path, place: &str) -> anyhow::Result<Option<String>> {
         let Self { program, version, .. } = self;
         let (console, file, stamp) = (&workspace.console, self.file(tools), self.stamp(tools));
@@ -318,7 +318,7 @@ impl Build {
         }
         let start = Instant::now();
         console.line(&format!("building {program} {version} ({place}); once, it is kept in target/tools"));
-        // An interrupted build must leave nothing that looks finished.
+        // An interrupted build must not leave anything that looks finished.
         let partial = partial(&file);
         if stamp.exists() {
             fs::remove_file(&stamp).with_context(|| format!("removing {}", stamp.display()))?;
@@ -337,7 +337,7 @@ impl Build {
     }
 }
 
-/// The programs of our own in a module's folder and in the folders in it, one after the other.
+/// Our own programs in a module's folder and its subfolders, one after another.
 fn own(sources: &Path) -> anyhow::Result<String> {
     let mut files = Vec::new();
     let mut folders = vec![sources.to_owned()];

@@ -1,6 +1,6 @@
-//! No file of the repository has text that holds only on one machine: its paths, and the hosts that it downloads from. Pages for
-//! users have none of the phrases that make English read as translated. And no log line shows a value as Rust's `Debug` does, which
-//! is for developers.
+//! No file of the repository contains text that is valid on one machine only: its paths, and the hosts that it downloads from. User pages
+//! contain none of the phrases that make English read as translated. No log line shows a value as Rust's `Debug` does, which is meant for
+//! developers.
 
 use std::fs;
 
@@ -23,7 +23,7 @@ const BANNED: &[(&str, &str)] = &[
     (concat!("deb.", "debian.org"), "a registry"),
 ];
 
-/// Phrases that stand where a plain subject and verb belong, for pages that users read.
+/// Phrases that replace a plain subject and verb, for pages that users read.
 const STIFF: &[&str] = &["nobody", " anew", "is told", "are told", "was told", "parted by", "left alone"];
 
 /// The only place that a package in a lock file may come from.
@@ -36,7 +36,7 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let mut complaints = Vec::new();
     let mut count = 0;
     for path in list.split('\0').filter(|path| !path.is_empty()) {
-        // Gone from the disk and not yet from the index.
+        // Deleted from the disk, but still in the index.
         let Ok(bytes) = fs::read(workspace.root.join(path)) else { continue };
         count += 1;
         let text = String::from_utf8_lossy(&bytes);
@@ -74,10 +74,10 @@ fn is_for_users(path: &str) -> bool {
     path.ends_with(".md") && (path.starts_with("docs/") || ["README.md", "CHANGELOG.md"].contains(&path))
 }
 
-/// Calls that write a line of the log.
+/// Calls that write a log line.
 const LOG: [&str; 5] = ["trace!(", "debug!(", "info!(", "warn!(", "error!("];
 
-/// Values that are logged by their `Debug`: `?value`, `name = ?value`, `{value:?}`.
+/// Values that are logged with `Debug`: `?value`, `name = ?value`, `{value:?}`.
 fn debug_text(path: &str, text: &str) -> Vec<String> {
     let mut complaints = Vec::new();
     for (at, name) in LOG.iter().flat_map(|name| text.match_indices(name)) {

@@ -23,12 +23,12 @@ impl Workspace {
         Ok(Self { root, console })
     }
 
-    /// The cargo that runs us.
+    /// The cargo that runs this program.
     pub(crate) fn cargo(&self) -> Command {
         self.command(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()))
     }
 
-    /// A program that starts in the root of the repository.
+    /// A program that runs in the root of the repository.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         command.current_dir(&self.root);

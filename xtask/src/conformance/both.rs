@@ -1,4 +1,4 @@
-//! `cargo xtask conformance both`: runs both suites at the same time on one installation, so that each meets what the other one does to it.
+//! `cargo xtask conformance both`: runs both suites at the same time on one installation, so that each is exposed to the other's changes.
 
 use std::thread;
 
@@ -11,11 +11,11 @@ use crate::image;
 use crate::outcome::Outcome;
 use crate::workspace::Workspace;
 
-/// How to call it.
+/// The usage text.
 pub(super) const USAGE: &str =
     "usage: cargo xtask conformance both --suite FOLDER [--times N] [--keep]; FOLDER as for the Ingress suite";
 
-/// What both suites want: those of Gateways an address for each, those of Ingresses a Server header.
+/// What the suites require: an address for each Gateway, and a Server header for Ingresses.
 const INSTALL: &str = "helm install fairway deploy/helm/fairway --namespace fairway --create-namespace \
                        --set controller.gatewayAPI.enabled=true --set controller.gatewayAPI.address=own \
                        --set-string controller.config.server-tokens=true --wait --timeout 300s";
@@ -41,7 +41,7 @@ pub(super) fn run(workspace: &Workspace, options: &IngressOptions) -> anyhow::Re
     })
 }
 
-/// What two suites say together.
+/// Combines the outcomes of two suites.
 fn joined(mut one: Outcome, other: Outcome) -> Outcome {
     one.totals += other.totals;
     one.note = format!("{}\n{}", one.note, other.note);

@@ -1,7 +1,7 @@
 //! `cargo xtask conformance gateway`: runs the official conformance suite of the Gateway API against Fairway on its own cluster.
 //!
-//! The suite is one Go test with a part for each conformance test. It reads from the status of the GatewayClass which features to test,
-//! reaches each Gateway at the address in its status, and deploys echo servers. Its exit status decides, not our reading of its output.
+//! The suite is one Go test with a subtest for each conformance test. It reads the features to test from the status of the GatewayClass,
+//! reaches each Gateway at the address in its status, and deploys echo servers. Its exit status decides, not how we read its output.
 
 mod build;
 mod result;
@@ -22,13 +22,13 @@ use crate::totals::Totals;
 use crate::workspace::Workspace;
 use crate::{image, shell};
 
-/// How to call it.
+/// The usage text.
 pub(super) const USAGE: &str = "usage: cargo xtask conformance gateway [TEST...] [--experimental] [--times N] [--keep] [--save] [--development] | --schema";
 
 const INSTALL: &str = "helm install fairway deploy/helm/fairway --namespace fairway --create-namespace \
                        --set controller.gatewayAPI.enabled=true --set controller.gatewayAPI.address=own --wait --timeout 300s";
 
-/// The GatewayClass that the chart makes.
+/// The GatewayClass that the chart creates.
 const CLASS: &str = "fairway";
 
 /// The profiles, each with the feature that a class must declare to be tested for it.
@@ -40,21 +40,20 @@ const PROFILES: [(&str, &str); 5] = [
     ("GATEWAY-UDP", "UDPRoute"),
 ];
 
-/// The implementation, as reports name it.
+/// How reports name the implementation.
 const IMPLEMENTATION: [&str; 4] =
     ["-organization=fairway", "-project=fairway", "-url=https://fairway.dev", "-contact=https://fairway.dev"];
 
-/// The time that one run may take. On two cores it needs less than half of it.
+/// Time limit for one run. On two cores it needs less than half of that.
 const LIMIT: &str = "-test.timeout=12m";
 
-/// A datagram to an address of which kube-proxy doesn't know yet is lost, and the suite waits for its answer for ten seconds. By default
-/// kube-proxy pauses for a second between two changes, which is longer than the suite needs from the status of a Gateway to its first
-/// question.
+/// A datagram to an address that kube-proxy doesn't know yet is lost, and the suite waits ten seconds for the answer. By default kube-proxy
+/// pauses for a second between two changes, which is longer than the suite takes from a Gateway's status to its first request.
 pub(super) const CLUSTER_OPTIONS: &[&str] = &["--prompt-proxies"];
 
-/// An address of the cluster's load balancer for the test of static addresses: its pool grows from the other end.
+/// An address in the pool of the cluster's load balancer, for the test of static addresses. The pool is used from the other end.
 const USABLE: &str = "-usable-address=198.19.0.250";
-/// An address that it doesn't have.
+/// An address outside its pool.
 const UNUSABLE: &str = "-unusable-address=198.19.1.1";
 
 /// The options of a run.
@@ -75,7 +74,7 @@ pub(crate) struct GatewayOptions {
     schema: bool,
 }
 
-/// Which CRDs are installed.
+/// The CRDs to install.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 enum Channel {
     #[default]
@@ -150,7 +149,7 @@ pub(super) fn run(workspace: &Workspace, options: &GatewayOptions) -> anyhow::Re
     )
 }
 
-/// Builds the suite, and sees whether `check` knows the rules of its CRDs.
+/// Builds the suite, and checks that `check` knows the rules of its CRDs.
 pub(super) fn build_suite(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let outcome = build::suite(workspace)?;
     if outcome.failure.is_some() {
@@ -159,11 +158,11 @@ pub(super) fn build_suite(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(schema::difference(workspace)?.map_or(outcome, failed))
 }
 
-/// Installs the CRDs, then Fairway by a command of helm. Returns the failure, if any.
+/// Installs the CRDs, then Fairway with a helm command. Returns the failure, if any.
 pub(super) fn install(workspace: &Workspace, options: &GatewayOptions, helm: &str) -> anyhow::Result<Option<String>> {
     workspace.console.line(&format!("installing the CRDs, {} channel", options.channel.name()));
     for path in build::definitions(workspace, options.channel.name())? {
-        // Larger than what fits in the annotation of a client-side apply.
+        // The CRDs don't fit in the annotation of a client-side apply.
         let words = ["kubectl", "apply", "--server-side", "--filename", &*path.to_string_lossy()];
         if let Some(failure) = in_cluster(workspace, &words)? {
             return Ok(Some(failure));
@@ -178,7 +177,7 @@ pub(super) fn install(workspace: &Workspace, options: &GatewayOptions, helm: &st
     Ok(None)
 }
 
-/// Runs the suite as often as wanted where Fairway is installed.
+/// Runs the suite the requested number of times on a cluster with Fairway.
 pub(super) fn test(workspace: &Workspace, options: &GatewayOptions) -> anyhow::Result<Outcome> {
     let features = features(workspace)?;
     workspace.console.line(&format!("the class {CLASS} declares {} features", features.len()));
@@ -194,7 +193,7 @@ pub(super) fn test(workspace: &Workspace, options: &GatewayOptions) -> anyhow::R
     Ok(Outcome { note: format!("{note}\n{}", build::STAND_IN), failure, totals })
 }
 
-/// The features that the class declares, once its status is there.
+/// The features that the class declares, once its status has them.
 fn features(workspace: &Workspace) -> anyhow::Result<Vec<String>> {
     let class = format!("gatewayclass/{CLASS}");
     let accepted = ["kubectl", "wait", &class, "--for", "condition=Accepted", "--timeout", "60s"];
@@ -220,7 +219,7 @@ fn play(workspace: &Workspace, options: &GatewayOptions, features: &[String], ru
     command.current_dir(&folder).args(arguments(options, features, &report));
     let count = Cell::new(0);
     let finished = shell::run(console, &mut command, |line| {
-        // Results come at the end, all at once.
+        // The results come only at the end, all at once.
         if let Some(name) = begun(line) {
             count.set(count.get() + 1);
             console.line(&format!("{} {:>3} {name}", duration(begin.elapsed()), count.get()));
@@ -258,16 +257,16 @@ fn arguments(options: &GatewayOptions, features: &[String], report: &Path) -> Ve
         words.extend(IMPLEMENTATION.iter().map(|&word| word.to_owned()));
         words.push(format!("-report-output={}", report.display()));
     } else {
-        // A named test runs whether the class declares its features or not.
+        // A named test runs even if the class doesn't declare its features.
         words.push("-all-features".to_owned());
-        // Without this the suite sets up a mesh, and waits for it.
+        // Without this, the suite sets up a mesh and waits for it.
         words.push("-exempt-features=Mesh".to_owned());
         words.push(format!("-test.run=^TestConformance$/^({})$", options.tests.join("|")));
     }
     words
 }
 
-/// Copies a report into the documentation, with what it can't say itself. Returns its path.
+/// Copies a report into the documentation, with what the report itself can't say. Returns its path.
 fn save(workspace: &Workspace, report: &Path, channel: &str) -> anyhow::Result<PathBuf> {
     let text = fs::read_to_string(report).with_context(|| format!("reading {}", report.display()))?;
     let path = Path::new("docs/conformance").join(format!("{channel}-default-report.yaml"));

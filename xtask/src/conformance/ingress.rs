@@ -1,8 +1,8 @@
 //! `cargo xtask conformance ingress`: runs the official Ingress conformance suite against Fairway on its own cluster.
 //!
-//! The suite is a Go program of the Kubernetes project, without releases and not on every module proxy, so it is built from a checkout
-//! that the user names; `e2e/tools/ingress-conformance` pins its libraries. It prints its scenarios as it plays them, in an order of
-//! features that changes from run to run, and asks the address that the Ingresses show.
+//! The suite is a Go program of the Kubernetes project, which has no releases and isn't on every module proxy, so it is built from a
+//! checkout that the user names; `e2e/tools/ingress-conformance` pins its libraries. It prints its scenarios as it runs them, with features
+//! in random order, and sends requests to the address in the Ingresses' status.
 
 use std::cell::RefCell;
 use std::fs::{self, File};
@@ -19,7 +19,7 @@ use crate::totals::Totals;
 use crate::workspace::Workspace;
 use crate::{image, shell};
 
-/// How to call it.
+/// The usage text.
 pub(super) const USAGE: &str = "usage: cargo xtask conformance ingress --suite FOLDER [--times N] [--keep]; FOLDER is a checkout of \
                                 https://github.com/kubernetes-sigs/ingress-controller-conformance";
 
@@ -27,7 +27,7 @@ pub(super) const USAGE: &str = "usage: cargo xtask conformance ingress --suite F
 const INSTALL: &str = "helm install ingress-nginx deploy/helm/fairway --namespace ingress-nginx --create-namespace \
                        --set-string controller.config.server-tokens=true --wait --timeout 300s";
 
-/// The arguments of the suite. The scenario about another's class waits this long to see that no address comes.
+/// The arguments of the suite. The scenario about a foreign class waits this long to see that no address appears.
 const SUITE: &[&str] = &["-no-colors", "-ingress-class", "nginx", "-wait-time-for-ingress-status", "60s"];
 
 /// The number of scenarios.
@@ -76,7 +76,7 @@ pub(super) fn run(workspace: &Workspace, options: &IngressOptions) -> anyhow::Re
     })
 }
 
-/// Runs the suite as often as wanted where Fairway is installed.
+/// Runs the suite the requested number of times on a cluster with Fairway.
 pub(super) fn test(workspace: &Workspace, options: &IngressOptions) -> anyhow::Result<Outcome> {
     let mut totals = Totals::default();
     let mut failures = Vec::new();
@@ -95,7 +95,7 @@ fn log_of_run(workspace: &Workspace, run: u32) -> PathBuf {
     workspace.root.join(format!("{FOLDER}/ingress-{run}.log"))
 }
 
-/// Builds the suite with the pinned libraries, and copies its features, so that changes in the checkout don't matter while it runs.
+/// Builds the suite with the pinned libraries, and copies its features, so that changes in the checkout don't affect a run.
 pub(super) fn build_suite(workspace: &Workspace, suite: &Path) -> anyhow::Result<Outcome> {
     let suite = suite.canonicalize().with_context(|| format!("opening {}", suite.display()))?;
     let folder = workspace.root.join(FOLDER);
@@ -151,7 +151,7 @@ fn play(workspace: &Workspace, run: u32, times: u32) -> anyhow::Result<Outcome> 
     Ok(Outcome { failure, ..outcome })
 }
 
-/// The result according to the suite's output.
+/// Derives the outcome from the suite's output.
 fn judge(output: &str, success: bool) -> Outcome {
     let mut totals = Totals::default();
     output.lines().filter_map(scenarios).for_each(|scenarios| totals += scenarios);

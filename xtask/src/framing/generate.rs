@@ -1,9 +1,9 @@
-//! Requests that are almost well-formed, from a seed.
+//! Generates almost well-formed requests from a seed.
 
-/// Bytes that mean something in a head or in the chunked coding.
+/// Bytes with a meaning in a head or in the chunked coding.
 const BYTES: &[u8] = b"\r\n\t :,;=\"\0\x0b\x80\xff0123456789abcfxGPX-_/?#%";
 
-/// Fields that say, or seem to say, how long a body is.
+/// Fields that determine, or seem to determine, the length of a body.
 const FIELDS: &[&str] = &[
     "Content-Length: 5",
     "Content-Length: 0",
@@ -40,7 +40,7 @@ const FIELDS: &[&str] = &[
 
 const METHODS: &[&str] = &["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"];
 
-/// Bodies in the chunked coding, and what only looks so.
+/// Bodies in the chunked coding, and bodies that only resemble it.
 const CHUNKED: &[&str] = &[
     "5\r\nhello\r\n0\r\n\r\n",
     "0\r\n\r\n",
@@ -59,15 +59,15 @@ const CHUNKED: &[&str] = &[
     "-5\r\nhello\r\n0\r\n\r\n",
 ];
 
-/// A request, whose host is put in for each backend.
+/// A request, into which the host of each backend is inserted.
 pub(crate) enum Case {
-    /// Of HTTP/1.
+    /// HTTP/1.
     Text(Vec<u8>),
-    /// Of HTTP/2: more fields than the pseudo-headers, and the pieces of a body.
+    /// HTTP/2: fields besides the pseudo-headers, and the pieces of a body.
     Frames { method: &'static str, path: String, fields: Vec<(String, String)>, body: Vec<Vec<u8>> },
 }
 
-/// Where the name of the backend comes in.
+/// The placeholder for the backend's name.
 const HOST: &[u8] = b"@";
 
 impl Case {
@@ -119,7 +119,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
 }
 
-/// Makes cases.
+/// Generates cases.
 pub(crate) struct Generator {
     state: u64,
 }
@@ -168,7 +168,7 @@ impl Generator {
         let end = self.one_of(&["\r\n", "\r\n", "\r\n", "\r\n", "\r\n", "\r\n", "\n"]);
         let mut text = format!("{}{end}{end}{body}", lines.join(end)).into_bytes();
         for _ in 0..self.one_of(&[0, 0, 1, 1, 2]) {
-            // Not in the number, by which a request is known.
+            // Not within the number, which identifies the request.
             let at = 12 + self.below(text.len() - 12);
             let byte = self.one_of(BYTES);
             match self.below(3) {

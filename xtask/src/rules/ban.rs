@@ -12,7 +12,7 @@ const BANNED: &[(&str, &str)] = &[
     ("async-std", "the runtime is tokio"),
 ];
 
-/// Two versions of these would not understand each other's types, or would double the size of the program.
+/// Two versions of these would have incompatible types, or would double the size of the program.
 const ONCE: &[&str] =
     &["aws-lc-sys", "bytes", "h2", "http", "hyper", "k8s-openapi", "rustls", "serde", "tokio", "tracing"];
 

@@ -2,7 +2,7 @@
 
 use crate::graph::Graph;
 
-/// Each of our packages with those of ours that it may depend on outside its tests.
+/// Each of our packages, with those of ours that it may depend on outside its tests.
 const ARROWS: &[(&str, &[&str])] = &[
     ("fairway-model", &[]),
     ("fairway-translate", &["fairway-model"]),

@@ -11,7 +11,7 @@ const ACCEPTED: &[&str] = &[
     "BSD-2-Clause",
     "BSD-3-Clause",
     "CC0-1.0",
-    // Of a list of certificates, not of code.
+    // For a list of certificates, not for code.
     "CDLA-Permissive-2.0",
     "ISC",
     "MIT",

@@ -1,5 +1,5 @@
-//! The modules of the proxy have an order, declared in ARCHITECTURE.md: each uses only modules below it, so that there
-//! are no cycles and a module can be read with only those below it. Some may be used only by certain files.
+//! The modules of the proxy have an order, declared in ARCHITECTURE.md: each uses only modules below it, so that there are no cycles, and a
+//! module can be understood from those below it. Some may be used only by certain files.
 //!
 //! Test code is exempt: a test may build everything around the code under test.
 

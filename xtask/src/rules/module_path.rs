@@ -96,7 +96,7 @@ fn name(tokens: &[(usize, Token<'_>)], modules: &mut Vec<(usize, String)>) {
     }
 }
 
-/// Removes each item or statement after `#[cfg(test)]`.
+/// Removes each item or statement that follows `#[cfg(test)]`.
 fn without_tests<'t>(tokens: &[(usize, Token<'t>)], test_modules: &mut Vec<String>) -> Vec<(usize, Token<'t>)> {
     const CFG_TEST: [Token<'_>; 7] = [
         Token::Mark(b'#'),

@@ -1,6 +1,6 @@
-//! A type name means one thing in its crate, so that a name in a message, a search or a review needs no path beside it.
+//! A type name means one thing in its crate, so that a name in a message, a search or a review doesn't need a path.
 //!
-//! Test code is exempt: what it names is seen in one file only.
+//! Test code is exempt: its names are visible in one file only.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -55,7 +55,7 @@ fn defined(text: &str) -> impl Iterator<Item = (usize, &str)> {
     code.filter_map(|(line, number)| {
         let mut words = line.split_whitespace().skip_while(|word| *word == "pub" || word.starts_with("pub("));
         let kind = words.next()?;
-        // Indented, `type` belongs to an implementation.
+        // An indented `type` belongs to an implementation.
         let is_type = matches!(kind, "struct" | "enum" | "trait" | "union") || kind == "type" && !line.starts_with(' ');
         let rest = words.next().filter(|_| is_type)?;
         let name = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().filter(|name| !name.is_empty())?;

@@ -1,5 +1,5 @@
-//! An exchange doesn't know which version of HTTP its sides speak: outside of the two sides, no name in `exchange` says one. What
-//! depends on the version is a question that a side answers, such as whether it shows where a body ends.
+//! An exchange doesn't know which version of HTTP its sides use: outside of the two sides, no name in `exchange` mentions one. Where the
+//! version matters, the exchange asks the side, for example whether it shows where a body ends.
 
 use std::fs;
 use std::path::Path;
@@ -46,7 +46,7 @@ fn judge(path: &str, text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Whether a name holds `http1`, `http2` or `version`, or is `h1` or `h2`, in whatever case.
+/// Whether a name contains `http1`, `http2` or `version`, or is `h1` or `h2`, in any case of letters.
 fn says_version(word: &str) -> bool {
     let lower = word.to_ascii_lowercase();
     ["http1", "http2", "http_1", "http_2", "version"].iter().any(|part| lower.contains(part))

@@ -1,7 +1,7 @@
 //! Builds the suite and its echo server from their Go modules.
 //!
-//! `e2e/tools/gateway-conformance` pins them. The suite wants a newer Go than Debian has, which comes as a package of PyPI. Its module of
-//! echo servers can't be had from the public module proxy, so the same packages of the suite's version before it stand in.
+//! `e2e/tools/gateway-conformance` pins them. The suite requires a newer Go than Debian has, which comes as a PyPI package. Its module of
+//! echo servers isn't on the public module proxy, so the same packages from the suite's previous version replace it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::{go, shell};
 /// The version of the suite and of the CRDs.
 pub(super) const VERSION: &str = "v1.7.0";
 
-/// What every report has to say.
+/// The note that every report must contain.
 pub(super) const STAND_IN: &str = "The module sigs.k8s.io/gateway-api-conformance-images v0.2.0, which the public module proxy refuses, \
                                    was replaced by the folder echo-basic of sigs.k8s.io/gateway-api/conformance v1.6.3: the echo \
                                    server, and three packages of the suite.";
@@ -26,7 +26,7 @@ pub(super) const STAND_IN: &str = "The module sigs.k8s.io/gateway-api-conformanc
 /// The module with the echo server's packages, and its checksum.
 const ECHO: (&str, &str) =
     ("sigs.k8s.io/gateway-api/conformance@v1.6.3", "h1:UxhSb1GrDsyl+PdKe3g8a/BFWgP6hzy2PPFmZRgqeMQ=");
-/// The path of those packages in that module, and in the one that they stand in for.
+/// The path of those packages in that module, and in the one that they replace.
 const PACKAGES: [&str; 2] =
     ["sigs.k8s.io/gateway-api/conformance/echo-basic", "sigs.k8s.io/gateway-api-conformance-images/echo-basic"];
 
@@ -42,7 +42,7 @@ pub(super) fn program(workspace: &Workspace) -> PathBuf {
     workspace.root.join(FOLDER).join("suite")
 }
 
-/// Puts the module of the suite together, which has the CRDs too. Returns the failure, if any.
+/// Assembles the module of the suite, which also has the CRDs. Returns the failure, if any.
 pub(super) fn module(workspace: &Workspace) -> anyhow::Result<Option<String>> {
     let failure = go::install(workspace)?;
     if failure.is_none() {
@@ -80,7 +80,7 @@ pub(super) fn suite(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome::default())
 }
 
-/// The files of the CRDs of a channel, and of the policy that guards them.
+/// The CRD files of a channel, and the file of the policy that guards them.
 pub(super) fn definitions(workspace: &Workspace, channel: &str) -> anyhow::Result<Vec<PathBuf>> {
     let module = workspace.root.join(FOLDER).join("module");
     let mut command = go::command(workspace, &module);
@@ -99,7 +99,7 @@ pub(super) fn definitions(workspace: &Workspace, channel: &str) -> anyhow::Resul
     Ok(files)
 }
 
-/// Puts the module together: the pinned versions, and the packages that stand in.
+/// Assembles the module: the pinned versions, and the replacement packages.
 fn assemble(workspace: &Workspace, module: &Path) -> anyhow::Result<()> {
     let _ = fs::remove_dir_all(module);
     let sources = workspace.root.join(SOURCES);
@@ -116,7 +116,7 @@ fn assemble(workspace: &Workspace, module: &Path) -> anyhow::Result<()> {
     copy_packages(&Path::new(folder).join("echo-basic"), &images.join("echo-basic"))
 }
 
-/// Copies the Go files of a folder and its folders, without tests, and corrects the paths of the packages that they import.
+/// Copies the Go files of a folder and its subfolders, without tests, and adjusts the import paths of the packages.
 fn copy_packages(from: &Path, to: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(to).with_context(|| format!("creating {}", to.display()))?;
     for entry in fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
@@ -127,7 +127,7 @@ fn copy_packages(from: &Path, to: &Path) -> anyhow::Result<()> {
             copy_packages(&path, &to.join(name))?;
         } else if text.ends_with(".go") && !text.ends_with("_test.go") {
             let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-            // The same path inside a text, as in the descriptor of a protocol, has a length before it.
+            // Elsewhere, as in a protocol descriptor, the same path has a length before it and must not change.
             let text = text.replace(&format!("\"{}", PACKAGES[0]), &format!("\"{}", PACKAGES[1]));
             fs::write(to.join(name), text).with_context(|| format!("writing {}", to.join(name).display()))?;
         }

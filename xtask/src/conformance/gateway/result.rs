@@ -1,10 +1,10 @@
-//! What the suite prints: which tests passed, and what failed tests say.
+//! Parses the suite's output: which tests passed, and the messages of failed ones.
 
 use std::collections::BTreeMap;
 
 use crate::totals::Totals;
 
-/// How many lines a failed test may have in a summary.
+/// Most lines of a failed test in a summary.
 const LINES: usize = 6;
 
 /// The results of a run.
@@ -19,8 +19,8 @@ pub(super) struct Results {
     last: Vec<String>,
 }
 
-/// The result of a conformance test in a line such as `    --- PASS: TestConformance/HTTPRouteMatching (1.20s)`: result, name, time.
-/// Lines about parts of a test have none.
+/// The result of a conformance test in a line such as `    --- PASS: TestConformance/HTTPRouteMatching (1.20s)`: result, name, time. Lines
+/// about subtests have none.
 fn ended(line: &str) -> Option<(&str, &str, &str)> {
     let (result, rest) = line.trim_start().strip_prefix("--- ")?.split_once(": TestConformance/")?;
     let (name, took) = rest.split_once(' ')?;
@@ -28,7 +28,7 @@ fn ended(line: &str) -> Option<(&str, &str, &str)> {
     (!name.contains('/')).then_some((result, name, took))
 }
 
-/// The conformance test that begins, in a line such as `=== RUN   TestConformance/HTTPRouteMatching`.
+/// The conformance test that starts, in a line such as `=== RUN   TestConformance/HTTPRouteMatching`.
 pub(super) fn begun(line: &str) -> Option<&str> {
     let name = line.strip_prefix("=== RUN")?.trim_start().strip_prefix("TestConformance/")?.trim_end();
     (!name.contains('/')).then_some(name)
@@ -37,7 +37,7 @@ pub(super) fn begun(line: &str) -> Option<&str> {
 impl Results {
     pub(super) fn of(output: &str) -> Self {
         let mut results = Self::default();
-        // Parallel tests alternate; a line says whose lines follow.
+        // Parallel tests interleave; a line announces whose lines follow.
         let mut current = "";
         let mut messages = BTreeMap::<&str, Vec<String>>::new();
         for line in output.lines() {
@@ -71,7 +71,7 @@ impl Results {
         self.totals
     }
 
-    /// The failed tests with the ends of their messages, or the last lines if there are none.
+    /// The failed tests with the last lines of their messages, or the last lines of the output if there are none.
     pub(super) fn complaints(&self) -> String {
         if self.failed.is_empty() {
             return self.last.join("\n");
@@ -93,7 +93,7 @@ fn owner(line: &str) -> Option<&str> {
     Some(name.split_once('/').map_or(name, |(name, _)| name))
 }
 
-/// Whether a line is part of a failed check, as the suite's library prints it.
+/// Whether a line belongs to a failed check, as the suite's library prints it.
 fn is_message(line: &str) -> bool {
     let line = line.trim_start();
     ["Error:", "Messages:", "expected:", "actual  :"].iter().any(|word| line.starts_with(word))

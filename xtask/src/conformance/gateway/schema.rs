@@ -1,5 +1,5 @@
-//! The table from which `fairway check` knows what the API server refuses: the schemas and rules of the CRDs of both channels, without
-//! their descriptions, and each part once.
+//! The table that tells `fairway check` what the API server refuses: the schemas and rules of the CRDs of both channels, without
+//! descriptions, each repeated part stored once.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,13 +12,13 @@ use serde_json::{Map, Value};
 use super::build;
 use crate::workspace::Workspace;
 
-/// Where it lies.
+/// The path of the table.
 pub(super) const TABLE: &str = "crates/fairway/src/manifest/crd/gateway-api.json";
 
-/// A part that is shorter is written out wherever it occurs.
+/// Shorter parts are written out wherever they occur.
 const SHARED: usize = 80;
 
-/// The table, made from the CRDs of the module.
+/// The table, generated from the CRDs of the module.
 pub(super) fn table(workspace: &Workspace) -> anyhow::Result<String> {
     let mut channels = Vec::new();
     for channel in ["standard", "experimental"] {
@@ -32,22 +32,22 @@ pub(super) fn table(workspace: &Workspace) -> anyhow::Result<String> {
     Ok(write(&channels))
 }
 
-/// Kind and schema of a CRD; nothing of a file with something else.
+/// Kind and schema of a CRD; `None` for a file with other content.
 fn read(path: &PathBuf) -> anyhow::Result<Option<(String, Value)>> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     let Ok(crd) = serde_norway::from_str::<Value>(&text) else {
-        // Several documents: the policy that guards the CRDs.
+        // Several documents: this is the policy that guards the CRDs.
         return Ok(None);
     };
     let kind = crd["spec"]["names"]["kind"].as_str().with_context(|| format!("no kind in {}", path.display()))?;
     let versions = crd["spec"]["versions"].as_array().into_iter().flatten();
     let mut served: Vec<&Value> = versions.filter(|version| version["served"] == true).collect();
-    // `v1` before `v1beta1` before `v1alpha1`; they differ in nothing that we read.
+    // `v1` before `v1beta1` before `v1alpha1`; the parts that we read are the same.
     served.sort_by_key(|version| version["name"].as_str().unwrap_or_default().len());
     let schema = served.first().with_context(|| format!("{} serves no version", path.display()))?;
     let mut schema = schema["schema"]["openAPIV3Schema"].clone();
     if let Some(fields) = schema["properties"].as_object_mut() {
-        // The API server checks metadata by itself, and users don't write a status.
+        // The API server checks metadata itself, and users don't write a status.
         fields.retain(|name, _| name == "spec");
     }
     without_descriptions(&mut schema);
@@ -94,11 +94,11 @@ fn write(channels: &[(&str, BTreeMap<String, Value>)]) -> String {
     out
 }
 
-/// Parts of schemas, to find those that occur again.
+/// Parts of schemas, to find repeated ones.
 #[derive(Default)]
 struct Parts {
     counts: BTreeMap<String, usize>,
-    /// The name of each that is written once.
+    /// The name of each part that is stored once.
     names: BTreeMap<String, String>,
     definitions: BTreeMap<String, Value>,
 }
@@ -107,7 +107,7 @@ impl Parts {
     fn count(&mut self, schema: &Value) {
         let count = self.counts.entry(schema.to_string()).or_default();
         *count += 1;
-        // What is in a part that is written once occurs once.
+        // Parts within a repeated part are counted only once.
         if *count == 1 {
             inner(schema).for_each(|(_, _, part)| self.count(part));
         }
@@ -138,7 +138,7 @@ fn reference(name: &str) -> Value {
     serde_json::json!({ "$ref": name })
 }
 
-/// What a schema in a schema is for: a field may be called `items`.
+/// The role of a schema within a schema: a field may be called `items`.
 #[derive(Clone, Copy)]
 enum Of {
     Field,
@@ -155,7 +155,7 @@ fn inner(schema: &Value) -> impl Iterator<Item = (Of, String, &Value)> {
         .chain(entries.map(|(name, entry)| (Of::Entries, name.to_owned(), entry)))
 }
 
-/// Whether the table is the one of these CRDs; the first line that differs, if not.
+/// What to report if the table differs from these CRDs; `None` if it is up to date.
 pub(super) fn difference(workspace: &Workspace) -> anyhow::Result<Option<String>> {
     let path = workspace.root.join(TABLE);
     let found = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -170,7 +170,7 @@ pub(super) fn difference(workspace: &Workspace) -> anyhow::Result<Option<String>
     }))
 }
 
-/// Writes it.
+/// Writes the table.
 pub(super) fn rewrite(workspace: &Workspace) -> anyhow::Result<()> {
     let path: &Path = TABLE.as_ref();
     fs::write(workspace.root.join(path), table(workspace)?).with_context(|| format!("writing {TABLE}"))
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// The schema that a table comes to, with every reference followed.
+    /// The schema of a table with all references resolved.
     fn followed(schema: &Value, definitions: &Value) -> Value {
         match schema {
             Value::Object(members) => match members.get("$ref").and_then(Value::as_str) {
