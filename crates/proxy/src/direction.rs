@@ -15,14 +15,14 @@ enum Passage {
     Open,
     /// The reader has reached its end.
     Ended,
-    /// The writer was ended too.
+    /// The writer has been ended too.
     Over,
 }
 
 /// One direction. While it is idle it holds no memory: most tunnels are silent most of the time.
 #[derive(Debug, Default)]
 pub(crate) struct Direction {
-    /// Bytes read and not yet written. Without memory while the direction is idle.
+    /// Bytes read but not yet written. Without memory while the direction is idle.
     buffer: Buffer,
     progress: Passage,
     /// Whether a read error breaks the whole connection. Otherwise it counts as the end of this direction.
@@ -46,12 +46,12 @@ impl Direction {
         &mut self.buffer
     }
 
-    /// Gives the memory back, whatever is in it.
+    /// Gives the memory back, whatever it contains.
     pub(crate) fn release(&mut self, store: &Store) {
         store.reclaim(&mut self.buffer);
     }
 
-    /// Passes bytes on; ready once the reader has ended and so has the writer.
+    /// Passes bytes on; ready once both the reader and the writer have ended.
     pub(crate) fn poll<R: ReadInto, W: WriteFrom>(
         &mut self,
         cx: &mut Context<'_>,
@@ -65,7 +65,7 @@ impl Direction {
         }
         store.supply(&mut self.buffer);
         let passed = self.pass(cx, from, to, count);
-        // The other direction may go on for hours.
+        // The other direction may continue for hours.
         if self.buffer.is_empty() && (passed.is_pending() || self.progress == Passage::Over) {
             store.reclaim(&mut self.buffer);
         }
@@ -92,7 +92,7 @@ impl Direction {
                 *progress = Passage::Over;
                 break;
             }
-            // Nothing is held and nothing is filled, so all of the memory becomes room.
+            // Nothing is held or filled, so all of the memory becomes room.
             buffer.clear();
             match ready!(buffer.poll_fill(from, cx)) {
                 Err(_) if *strict => return Poll::Ready(Err(())),

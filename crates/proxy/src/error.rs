@@ -22,9 +22,9 @@ pub(crate) enum Failure {
     RequestPath,
     /// A template produces more than a head may hold.
     TooLong,
-    /// Plain HTTP came in on a TLS listener.
+    /// Plain HTTP arrived on a TLS listener.
     PlainOnTls,
-    /// The request body was refused, or ended early.
+    /// The request body was refused or ended early.
     RequestBody(BodyError),
     /// The request body is larger than the route allows.
     BodyTooLarge,
@@ -36,7 +36,7 @@ pub(crate) enum Failure {
     ClientGone,
     /// The client stopped reading.
     ClientStalled,
-    /// The time that the client itself gave the call has passed.
+    /// The client's own timeout for the call has expired.
     CallTimeout,
     /// The backend is unknown.
     NoService,
@@ -46,9 +46,9 @@ pub(crate) enum Failure {
     NoEndpoint,
     /// The backend is a name that is not resolved.
     Unresolved,
-    /// The backend is a name that leads to no other address than such as this one, which is refused.
+    /// The backend is a name that resolves only to forbidden addresses such as this one.
     Forbidden(IpAddr),
-    /// The process has as many files open as it may.
+    /// The process has reached its limit of open files.
     NoFile,
     /// Connecting to the endpoint failed, with the error of the operating system.
     Connect(Errno),
@@ -62,11 +62,11 @@ pub(crate) enum Failure {
     UpstreamReset(Errno),
     /// The endpoint does not speak HTTP/2.
     NotHttp2,
-    /// The endpoint has refused the request without looking at it, as HTTP/2 lets it say.
+    /// The endpoint has refused the request without processing it, which HTTP/2 lets it signal.
     Unprocessed,
-    /// The endpoint has reset the stream of HTTP/2 before the end of the response.
+    /// The endpoint has reset the HTTP/2 stream before the end of the response.
     StreamReset(h2::Reason),
-    /// The endpoint's frames of HTTP/2 are invalid.
+    /// The endpoint's HTTP/2 frames are invalid.
     InvalidFrames,
     /// The endpoint read nothing for too long.
     SendTimeout,
@@ -76,46 +76,46 @@ pub(crate) enum Failure {
     ResponseHead(HeadError),
     /// More interim responses arrived than are passed on.
     InterimResponses,
-    /// The endpoint switched protocols without being asked, or not as the protocol demands.
+    /// The endpoint switched protocols unasked, or not as the protocol demands.
     Upgrade,
-    /// The response body was refused, or ended early.
+    /// The response body was refused or ended early.
     ResponseBody(BodyError),
     /// The TLS handshake with the endpoint failed, for this reason.
     Handshake(&'static str),
     /// TLS to the endpoint can't be set up as the route demands.
     InvalidTls(InvalidTls),
-    /// The authentication service could not be asked, for this reason, or its answer means nothing.
+    /// The authentication service could not be asked, for this reason, or its answer is unusable.
     Authentication(Option<Reason>),
-    /// The authentication service took longer than the request may.
+    /// The authentication service took longer than the request's time allows.
     AuthenticationTimeout,
     /// Too many passwords are being checked.
     PasswordsBusy,
     /// The client has had too many wrong passwords.
     WrongPasswords,
-    /// A try failed, and the backend may get no other one.
+    /// A try failed, and the backend's budget allows no other.
     NoRetryLeft,
     /// A request can't be written as HTTP.
     Unwritable,
     /// The process is ending.
     Shutdown,
-    /// The connection was made for a host with other demands on client certificates.
+    /// The connection was opened for a host with other requirements for client certificates.
     Misdirected,
     /// The host asks for another client certificate.
     ClientCertificate(Uncertified),
 }
 
-/// Why a client certificate does not do.
+/// Why a client certificate is not accepted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Uncertified {
     /// There is none.
     Missing,
-    /// It is not good.
+    /// It can't be verified.
     Refused,
     /// Its subject is not admitted.
     Subject,
 }
 
-/// The number of an operating system error, if it has one.
+/// The number of an error of the operating system, if it has one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Errno(Option<i32>);
 
@@ -158,7 +158,7 @@ impl From<Errno> for CauseDetail {
     }
 }
 
-/// The name of a code of HTTP/2 (RFC 9113 7).
+/// The name of an HTTP/2 error code (RFC 9113 7).
 fn code_name(code: h2::Reason) -> &'static str {
     match code {
         h2::Reason::NO_ERROR => "NO_ERROR",
@@ -313,7 +313,7 @@ impl Failure {
         }
     }
 
-    /// Whether nothing of the request can have reached the endpoint.
+    /// Whether no part of the request can have reached the endpoint.
     pub(crate) const fn is_connect(self) -> bool {
         matches!(
             self,
@@ -326,7 +326,7 @@ impl Failure {
         )
     }
 
-    /// Whether the endpoint ended the connection before a response, in an orderly way or not.
+    /// Whether the endpoint ended the connection before a response, cleanly or not.
     pub(crate) const fn is_closed(self) -> bool {
         matches!(self, Self::UpstreamClosed | Self::UpstreamReset(_))
     }

@@ -65,7 +65,7 @@ impl<'a> UpstreamRequest<'a> {
         }
     }
 
-    /// Makes it a copy for another destination, with a body of this length, or without one.
+    /// Turns it into a copy for another destination, with a body of this length or without one.
     pub(crate) fn turn_into_copy(&mut self, target: Option<&'a [u8]>, length: Option<u64>) {
         self.target = target.unwrap_or(self.target);
         self.framing = Framing::None;
@@ -75,8 +75,8 @@ impl<'a> UpstreamRequest<'a> {
         self.close = true;
     }
 
-    /// Makes it the request about itself to an authentication service: with as much of a body as that gets, and without the wish for
-    /// another protocol.
+    /// Turns it into the request that asks an authentication service about it: with the part of the body that the service gets, and without
+    /// a protocol upgrade.
     pub(crate) fn turn_to(&mut self, auth: &'a ExternalAuth, target: &'a [u8], body: u64) {
         self.target = target;
         self.framing = Framing::None;
@@ -85,7 +85,7 @@ impl<'a> UpstreamRequest<'a> {
                 self.method = asks.method.as_ref().map_or(&b"GET"[..], |method| method.as_bytes());
                 self.measured = None;
             }
-            // The Gateway API demands a length whenever there is no body.
+            // The Gateway API requires a length even without a body.
             AuthProtocol::Http(_) | AuthProtocol::Grpc(_) => self.measured = Some(body),
         }
         self.edits.auth = Some(auth);
@@ -93,8 +93,8 @@ impl<'a> UpstreamRequest<'a> {
     }
 }
 
-/// Values of templates, in the order in which the edits of a response use them. They are evaluated before the response is written,
-/// while everything known about the request is still at hand.
+/// Values of templates, in the order in which the edits of a response use them. They are evaluated before the response is written, while
+/// everything about the request is still available.
 #[derive(Debug, Default)]
 pub(crate) struct Evaluated {
     text: Vec<u8>,
@@ -102,7 +102,7 @@ pub(crate) struct Evaluated {
 }
 
 impl Evaluated {
-    /// Evaluates the values of all edits that have variables. A value that would be too long is empty.
+    /// Evaluates the values of all edits that have variables. A value that is too long becomes empty.
     pub(crate) fn fill(
         &mut self,
         edits: &ResponseEdits<'_, '_>,
@@ -119,7 +119,7 @@ impl Evaluated {
         });
     }
 
-    /// Forgets the values of the last response.
+    /// Drops the values of the last response.
     pub(crate) fn clear(&mut self) {
         self.text.clear();
         self.ends.clear();
@@ -150,7 +150,7 @@ impl Expand for EvaluatedReader<'_> {
     }
 }
 
-/// The edits of a response on its way to the client, and a place to record the result.
+/// What edits a response for the client, and a place to record the result.
 #[derive(Debug)]
 pub(crate) struct ResponseContext<'a> {
     /// The snapshot.
@@ -165,13 +165,13 @@ pub(crate) struct ResponseContext<'a> {
     pub(crate) compressing: Compressing,
     /// Its status.
     pub(crate) status: u16,
-    /// Whether texts of its body are replaced.
+    /// Whether text in its body is replaced.
     pub(crate) substituting: bool,
     /// Values for the edits.
     pub(crate) values: &'a Evaluated,
     /// Fields to add.
     pub(crate) added: &'a [(ConfiguredName, Box<str>)],
-    /// Fields that the service gives which has allowed the request.
+    /// Fields from the service that has allowed the request.
     pub(crate) given: &'a [GivenField],
     /// Receives the head as sent, if the log shows fields of it.
     pub(crate) sent_head: &'a mut Vec<u8>,

@@ -1,4 +1,4 @@
-//! Output for a connection, gathered from several places in memory: received data is written straight from its receive buffer.
+//! Output for a connection, gathered from several places in memory: received data is written directly from its receive buffer.
 
 use std::hint::cold_path;
 use std::io::{self, IoSlice};
@@ -10,10 +10,10 @@ use crate::stream::WriteFrom;
 
 const LINE_END: &[u8] = b"\r\n";
 
-/// Pending output: bytes of our own, then a part of the source buffer, then perhaps a line end.
+/// Pending output: the proxy's own bytes, then part of the source buffer, then perhaps a line end.
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
-    /// Bytes of our own: append to them, then write.
+    /// The proxy's own bytes: append to them, then write.
     pub(crate) lead: Vec<u8>,
     written: usize,
     /// A part of the filled bytes of the source buffer.
@@ -30,7 +30,7 @@ impl Outgoing {
         self.written == self.lead.len() && self.taken == 0 && !self.tail
     }
 
-    /// Discards what was not written.
+    /// Discards what has not been written.
     pub(crate) fn clear(&mut self) {
         self.lead.clear();
         self.written = 0;
@@ -39,26 +39,26 @@ impl Outgoing {
         self.tail = false;
     }
 
-    /// Gives the memory up, if everything was written.
+    /// Frees the memory if everything was written.
     pub(crate) fn release(&mut self) {
         if self.is_empty() {
             *self = Self::default();
         }
     }
 
-    /// Bytes of our own that are not written yet.
+    /// The proxy's own bytes that are not written yet.
     pub(crate) fn pending(&self) -> usize {
         self.lead.len() - self.written
     }
 
-    /// Discards what was not written, unless a message was written in part: it has to be finished before the next one.
+    /// Discards what has not been written, unless a message was written in part, which must be finished before the next one.
     pub(crate) fn clear_unless_begun(&mut self) {
         if self.written == 0 || self.written == self.lead.len() {
             self.clear();
         }
     }
 
-    /// Discards our own bytes after the first `len`, none of which was written yet.
+    /// Discards the proxy's own bytes after the first `len`, none of which has been written yet.
     pub(crate) fn cut(&mut self, len: usize) {
         debug_assert!(self.written <= len, "what is cut was not written");
         self.lead.truncate(len);
@@ -72,7 +72,7 @@ impl Outgoing {
         self.taken > 0 || self.tail
     }
 
-    /// Reuses the memory of bytes that were written.
+    /// Reuses the memory of written bytes.
     pub(crate) fn drop_written(&mut self) {
         if self.written > 0 && self.written == self.lead.len() {
             self.lead.clear();
@@ -87,7 +87,7 @@ impl Outgoing {
         self.tail = tail;
     }
 
-    /// Writes until everything is written. `count` is right even after a call that was interrupted.
+    /// Writes until everything is written. `count` is correct even after an interrupted call.
     pub(crate) fn poll_write<W: WriteFrom>(
         &mut self,
         cx: &mut Context<'_>,

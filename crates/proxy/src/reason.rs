@@ -1,7 +1,7 @@
 //! Why a request failed, as operators see it: one closed list for the access log, the metrics and the documentation.
 //!
-//! A failed request is one that the proxy could not finish or answered with an error of its own, or that the backend answered with
-//! a 5xx status. Each has exactly one [`Reason`], and each reason has one [`Side`].
+//! A failed request is one that the proxy could not finish or answered with its own error, or that the backend answered with a 5xx status.
+//! Each has exactly one [`Reason`], and each reason has one [`Side`].
 
 use std::fmt;
 use std::net::IpAddr;
@@ -59,7 +59,7 @@ macro_rules! reasons {
                 match self { $($(Self::$variant => $text,)+)+ }
             }
 
-            /// The statuses of the response if none was started before, for the documentation.
+            /// The statuses of the response if none was already started, for the documentation.
             pub const fn statuses(self) -> &'static str {
                 match self { $($(Self::$variant => $status,)+)+ }
             }

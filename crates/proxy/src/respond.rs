@@ -1,4 +1,4 @@
-//! Responses that the proxy makes itself: error pages, redirects, and the Date field.
+//! The proxy's own responses: error pages, redirects, and the Date field.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -12,16 +12,16 @@ use crate::timer::{Millis, NEVER, Timers};
 /// nginx's message to a client that sent plain HTTP to a TLS port.
 pub(crate) const PLAIN_ON_TLS: &str = "The plain HTTP request was sent to HTTPS port";
 
-/// What nginx tells a client without a required certificate.
+/// nginx's message to a client without a required certificate.
 pub(crate) const NO_CERTIFICATE: &str = "No required SSL certificate was sent";
 
-/// What nginx tells a client whose certificate can't be verified.
+/// nginx's message to a client whose certificate can't be verified.
 pub(crate) const BAD_CERTIFICATE: &str = "The SSL certificate error";
 
-/// What ingress-nginx tells a client whose certificate is of another subject.
+/// ingress-nginx's message to a client whose certificate has another subject.
 pub(crate) const WRONG_SUBJECT: &str = "client certificate unauthorized";
 
-/// A response of the proxy itself.
+/// One of the proxy's own responses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answer<'a> {
     /// Its status.
@@ -34,11 +34,11 @@ pub(crate) struct Answer<'a> {
     pub(crate) fields: &'a [(ConfiguredName, Box<str>)],
     /// The target of a redirect.
     pub(crate) location: Option<&'a [u8]>,
-    /// For a client of gRPC: what is sent in place of status and body.
+    /// For a gRPC client: what is sent in place of status and body.
     pub(crate) grpc: Option<GrpcStatus>,
 }
 
-/// A status of gRPC.
+/// A gRPC status.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct GrpcStatus {
     /// Its number.
@@ -95,7 +95,7 @@ impl<'a> Answer<'a> {
 /// Methods listed when a request concerns the server as a whole (`OPTIONS *`) or uses an unsupported method.
 const METHODS: &[u8] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// The fields that an answer has of itself.
+/// The fields that an answer has by itself.
 #[derive(Debug)]
 pub(crate) struct AnswerLines<'a> {
     lines: [FieldLine<'a>; 5],
@@ -136,11 +136,11 @@ impl Page {
             message.as_bytes(),
             b"\r\n<hr><center>fairway</center>\r\n</body>\r\n</html>\r\n",
         ];
-        // Not with the general formatter, which takes longer than all else about a redirect.
+        // Without the general formatter, which takes longer than the rest of a redirect.
         head.into_iter().chain(heading).chain(rest).for_each(|part| self.push(part));
     }
 
-    /// Appends text. Longer text is cut off; titles and messages are ours, and short.
+    /// Appends text. Longer text is cut off, but titles and messages are the proxy's own and short.
     fn push(&mut self, part: &[u8]) {
         let room = &mut self.text[self.len..];
         let fitting = part.len().min(room.len());
@@ -153,8 +153,8 @@ impl Page {
     }
 }
 
-/// The current date in HTTP's format (RFC 9110 5.6.7), formatted once a second. The time is read once in a tick of the worker's
-/// clock, because reading it costs as much as writing the field.
+/// The current date in HTTP's format (RFC 9110 5.6.7), formatted once a second. The time is read once per tick of the worker's clock,
+/// because reading it costs as much as writing the field.
 #[derive(Debug)]
 pub(crate) struct DateClock {
     timers: Rc<Timers>,

@@ -1,4 +1,4 @@
-//! Byte streams as the data path sees them: polled, with plain counts, the same for TCP and TLS.
+//! Byte streams as the data path sees them: polled, with plain byte counts, the same for TCP and TLS.
 
 mod server_tls;
 
@@ -105,7 +105,7 @@ impl<S: OverTcp> MaybeTls<S> {
 }
 
 impl Downstream {
-    /// Keeps no more memory than what waits to be sent needs.
+    /// Frees the memory that pending output does not need.
     pub(crate) fn trim(&mut self) {
         if let Self::Tls(tls) = self {
             tls.trim();
@@ -120,7 +120,7 @@ impl Downstream {
     /// Enables probes by the kernel, which notice a peer that is gone.
     pub(crate) fn probe(&self) {
         let probes = TcpKeepalive::new().with_time(CLIENT_PROBE).with_interval(CLIENT_PROBE).with_retries(3);
-        // Without probes, this is noticed only at the next write.
+        // Without probes, a peer that is gone is noticed only at the next write.
         let _ = SockRef::from(self.tcp()).set_tcp_keepalive(&probes);
     }
 }
@@ -183,7 +183,7 @@ fn write<S: AsyncWrite>(stream: Pin<&mut S>, cx: &mut Context<'_>, pieces: &[IoS
     }
 }
 
-/// For tests: the reads and writes of a thread.
+/// Counts the reads and writes of a thread, for tests.
 #[cfg(test)]
 pub(crate) mod calls {
     use std::cell::Cell;

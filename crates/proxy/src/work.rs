@@ -1,5 +1,5 @@
-//! Memory that a connection needs only while a request is in progress. Each worker keeps some and lends it to one request after the
-//! other, so that an idle connection holds none of it and a busy one allocates nothing.
+//! Memory that a connection needs only while a request is in progress. Each worker keeps some and lends it to one request after another, so
+//! an idle connection holds none and a busy one allocates nothing.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use crate::message::Evaluated;
 use crate::outgoing::Outgoing;
 use crate::record::Try;
 
-/// The least room for a read, unless less than that is still to come: enough bytes share the cost of a read, whatever else the
+/// The least room for a read, unless less than that is still to come, so that enough bytes share the cost of a read whatever else the
 /// buffer holds. A quarter of an ordinary buffer.
 // No limit: less may be left to come.
 pub(crate) const LEAST_READ: usize = 8 << 10;
@@ -28,21 +28,21 @@ pub(crate) struct Work {
     pub(crate) inbound: Buffer,
     /// The parsed head.
     pub(crate) head: RequestHead,
-    /// Received from the endpoint. Without memory until something comes.
+    /// Received from the endpoint. Without memory until something arrives.
     pub(crate) from_upstream: Buffer,
     /// Its parsed head.
     pub(crate) response: ResponseHead,
-    /// The compressed body of the response; without memory until there is one.
+    /// The compressed body of the response. Without memory until there is one.
     pub(crate) compressed: Buffer,
     /// Output for the endpoint.
     pub(crate) to_upstream: Outgoing,
     /// Output for the client.
     pub(crate) to_client: Outgoing,
-    /// For an endpoint that speaks HTTP/2, in place of `from_upstream`, `response` and `to_upstream`; made for the first one.
+    /// For an endpoint that speaks HTTP/2, in place of `from_upstream`, `response` and `to_upstream`; created on first use.
     pub(crate) http2: Option<Box<Http2Memory>>,
     /// Fields of a response over HTTP/2.
     pub(crate) lines: Vec<(::http::HeaderName, Range<usize>)>,
-    /// Small memory for exceptions and for the pipeline.
+    /// Small memory for special cases and for the pipeline.
     pub(crate) scratch: Scratch,
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct Http2Memory {
     pub(crate) lines: Vec<(::http::HeaderName, Range<usize>)>,
 }
 
-/// Texts made for a request where they differ from what the client sent.
+/// Text produced for a request where it differs from what the client sent.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     /// Scratch memory of the decision.
@@ -72,11 +72,11 @@ pub(crate) struct Scratch {
     pub(crate) response_values: Evaluated,
     /// The cookies to set, separated by line feeds; empty if there are none.
     pub(crate) cookie: Vec<u8>,
-    /// The field that tells the client of its new session; empty if there is none.
+    /// The field that gives the client its new session; `None` if there is none.
     pub(crate) session: Option<(ConfiguredName, Box<str>)>,
     /// The cookies of an authentication service, in the same form.
     pub(crate) auth_cookies: Vec<u8>,
-    /// What it wants to see: the fields of an answer of 401.
+    /// Its challenge: the fields of a 401 answer.
     pub(crate) challenge: Vec<(ConfiguredName, Box<str>)>,
     /// The head of the response as sent to the client, if the log shows fields of it.
     pub(crate) sent_head: Vec<u8>,
@@ -89,7 +89,7 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Gives up the memory that nothing needs once the response has begun.
+    /// Frees the memory that nothing needs once the response has begun.
     pub(crate) fn release(&mut self) {
         self.decision.release();
         (self.value, self.asked, self.tried, self.response_values) = Default::default();
@@ -105,12 +105,12 @@ pub(crate) struct Store {
     large: RefCell<Vec<Vec<u8>>>,
     /// Memory for large responses.
     response: RefCell<Vec<Vec<u8>>>,
-    /// Memory that others have replaced, or lent while they wait.
+    /// Memory that buffers have given back, for larger memory or while they wait.
     ordinary: RefCell<Vec<Vec<u8>>>,
 }
 
 impl Store {
-    /// A set, as empty as a new one.
+    /// An empty set.
     pub(crate) fn lend(&self) -> Box<Work> {
         let kept = self.sets.borrow_mut().pop();
         kept.unwrap_or_else(|| {
@@ -150,7 +150,7 @@ impl Store {
         sets.push(work);
     }
 
-    /// Takes back a set that nothing was put into.
+    /// Takes back an unused set.
     pub(crate) fn put_back(&self, work: Box<Work>) {
         let mut sets = self.sets.borrow_mut();
         if sets.len() < KEPT_SETS {
@@ -158,11 +158,11 @@ impl Store {
         }
     }
 
-    /// Makes room for the next read, of which `more` bytes are still to come, or an unknown number. Afterwards there is room for
-    /// all of them or for [`LEAST_READ`] bytes, however much of the buffer the head takes.
+    /// Makes room for the next read when `more` bytes, or an unknown number, are still to come. Afterwards there is room for all of them or
+    /// for [`LEAST_READ`] bytes, however much of the buffer the head takes.
     ///
-    /// Consumed bytes stay in the buffer as long as possible, so that they can be sent again. Only a head makes it exceed `largest`,
-    /// which is [`LARGE`] or [`RESPONSE`].
+    /// Consumed bytes stay in the buffer as long as possible, so that they can be sent again. Only a head can make the buffer exceed
+    /// `largest`, which is [`LARGE`] or [`RESPONSE`].
     pub(crate) fn make_room(&self, buffer: &mut Buffer, more: Option<u64>, largest: usize) {
         let more = more.map_or(usize::MAX, |more| usize::try_from(more).unwrap_or(usize::MAX)).max(1);
         let least = more.min(LEAST_READ);
@@ -172,7 +172,7 @@ impl Store {
                 self.keep(buffer.replace_memory(self.sized(largest)));
             }
         }
-        // The last read filled the buffer: the sender is faster than we are, so larger and fewer reads pay off.
+        // The last read filled the buffer: the sender is faster than the proxy, so fewer and larger reads pay off.
         let brimful = buffer.room() == 0;
         if buffer.room() < least {
             let keeps_all = buffer.can_rewind() && buffer.used().saturating_add(more) <= largest;
@@ -187,8 +187,8 @@ impl Store {
             let memory = if needed <= largest {
                 self.sized(largest)
             } else {
-                // Only heads that the configuration allows to be so large come here. The size doubles, so that a growing head is
-                // not copied at each read.
+                // Only heads that the configuration allows to be this large get here. The size doubles, so that a growing head is not
+                // copied at each read.
                 vec![0; (2 * buffer.size()).clamp(needed, buffer.used().saturating_add(more))]
             };
             self.keep(buffer.replace_memory(memory));
@@ -205,7 +205,7 @@ impl Store {
         }
         let (size, used, filled) = (buffer.size(), buffer.used(), buffer.filled().len());
         let consumed = used - buffer.held().len() - filled;
-        // As much is moved as was consumed since the last time, at most.
+        // Moves at most as many bytes as were consumed since the last move.
         if consumed >= filled.max(least) {
             buffer.compact();
             return true;
@@ -224,7 +224,7 @@ impl Store {
         worth
     }
 
-    /// Makes room for a head of so many bytes, all of which are at hand.
+    /// Makes room for a complete head of this many bytes.
     pub(crate) fn fit(&self, buffer: &mut Buffer, bytes: usize) {
         if buffer.room() < bytes {
             let needed = buffer.used() + bytes;
@@ -233,8 +233,8 @@ impl Store {
         }
     }
 
-    /// Takes back the memory that a message needed, if the set stays with its connection for requests that are already received: they
-    /// don't inherit memory that nothing counts. Returns whether what is left is at most [`LARGE`].
+    /// Takes back the memory that a message needed when the set stays with its connection for requests that have already arrived, so that
+    /// they don't inherit memory that nothing counts. Returns whether at most [`LARGE`] bytes are left.
     pub(crate) fn recede(&self, work: &mut Work) -> bool {
         self.reclaim(&mut work.from_upstream);
         let left = work.inbound.used();
@@ -253,13 +253,13 @@ impl Store {
         }
     }
 
-    /// Takes the memory of a buffer, whatever is in it.
+    /// Takes the memory of a buffer, whatever it contains.
     pub(crate) fn reclaim(&self, buffer: &mut Buffer) {
         buffer.clear();
         self.keep(buffer.replace_memory(Vec::new()));
     }
 
-    /// Lets a buffer keep no more memory than it needs for what is in it, and `room` for a little more.
+    /// Shrinks a buffer to its contents plus `room`.
     pub(crate) fn trim(&self, buffer: &mut Buffer, room: usize) {
         if !buffer.can_rewind() {
             buffer.compact();
@@ -270,7 +270,7 @@ impl Store {
         }
     }
 
-    /// Memory of a size, used before if there is any.
+    /// Memory of a size, reused if possible.
     fn sized(&self, size: usize) -> Vec<u8> {
         self.list(size).and_then(|list| list.borrow_mut().pop()).unwrap_or_else(|| vec![0; size])
     }
@@ -284,7 +284,7 @@ impl Store {
     fn keep(&self, memory: Vec<u8>) {
         if let Some(list) = self.list(memory.len()) {
             let mut list = list.borrow_mut();
-            // One for each request under way that waits for its response.
+            // One for each request that waits for its response.
             if list.len() < (if memory.len() == ORDINARY { KEPT_SETS } else { KEPT_LARGE }) {
                 list.push(memory);
             }

@@ -20,7 +20,7 @@ pub struct Circumstances<'a> {
     pub user_agent: &'a [u8],
     /// The current time in seconds since 1970.
     pub now: i64,
-    /// The same for the end of a session that ends by itself.
+    /// The end of a session that expires, in the same unit.
     pub ends: Option<i64>,
 }
 
@@ -38,7 +38,7 @@ pub fn all<'b>(fields: &Fields, bytes: &'b [u8], name: &[u8]) -> impl Iterator<I
 pub fn all_in<'b>(line: &'b [u8], name: &[u8]) -> impl Iterator<Item = &'b [u8]> {
     line.split(|&byte| byte == b';').filter_map(move |pair| {
         let value = pair.trim_ascii().strip_prefix(name)?.strip_prefix(b"=")?;
-        // White space ends the value. Java's clients put quotes around that of a cookie with Max-Age and without Expires.
+        // White space ends the value. Java's clients quote the value of a cookie with Max-Age and without Expires.
         let value = value.split(u8::is_ascii_whitespace).next()?;
         Some(value.strip_prefix(b"\"").and_then(|inner| inner.strip_suffix(b"\"")).unwrap_or(value))
     })
@@ -70,7 +70,7 @@ pub fn write(
     if let Some(domain) = &cookie.domain {
         put(&[b"; Domain=", domain.as_bytes()]);
     }
-    // A path with characters that no cookie may contain (RFC 6265 4.1.1) would end the attribute and start another.
+    // Characters that no cookie may contain (RFC 6265 4.1.1) would let the path end the attribute and start another.
     if !at.path.bytes().any(|byte| byte == b';' || byte.is_ascii_control()) {
         put(&[b"; Path=", at.path.as_bytes()]);
     }
@@ -85,7 +85,7 @@ pub fn write(
     }
 }
 
-/// Appends what names the endpoint of a session.
+/// Appends the value that names the endpoint of a session.
 pub fn write_value(out: &mut Vec<u8>, key: &SessionKey, backend_key: &[u8; 32], ends: Option<i64>) {
     out.extend_from_slice(key.as_bytes());
     out.push(b'|');

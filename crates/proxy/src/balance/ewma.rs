@@ -1,5 +1,5 @@
-//! Peak EWMA as computed by ingress-nginx (`balancer/ewma.lua`): the mean of response times, weighted by exponential decay over
-//! time; of two endpoints drawn at random, the better one is chosen.
+//! Peak EWMA as computed by ingress-nginx (`balancer/ewma.lua`): the mean of response times, weighted by exponential decay over time. Of
+//! two endpoints drawn at random, the better one is chosen.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::random::Rng;
 // No limit: a part of the algorithm.
 const DECAY: Duration = Duration::from_secs(10);
 
-/// The time that a failure counts as. ingress-nginx counts the time that it took, so that an endpoint that refuses connections
+/// The response time that a failure counts as. ingress-nginx counts the time that the failure took, so an endpoint that refuses connections
 /// looks fastest of all; here it counts as a slow response.
 // No limit: a part of the algorithm.
 pub(super) const FAILURE: Duration = Duration::from_secs(10);

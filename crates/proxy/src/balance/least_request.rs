@@ -1,8 +1,8 @@
-//! Sends to the endpoint with fewer requests in progress, of two drawn at random by weight: with many workers and replicas, always
-//! taking the best would send everyone's requests to the same endpoint.
+//! Chooses, of two endpoints drawn at random by weight, the one with fewer requests in progress: with many workers and replicas, always
+//! taking the best would send all requests to the same endpoint.
 //!
-//! Each worker counts its own requests. An endpoint that joins others starts slowly: for a while it is drawn less often, so that a
-//! process with cold caches is not given its full share at once.
+//! Each worker counts its own requests. An endpoint that joins others starts slowly: for a while it is drawn less often, so that a process
+//! with cold caches does not get its full share at once.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -52,14 +52,14 @@ pub(super) struct LeastRequest {
 struct Load {
     address: SocketAddr,
     weight: u16,
-    /// Requests in progress. Kept by an endpoint that stays.
+    /// Requests in progress. An endpoint that stays keeps its count.
     count: Rc<Cell<u32>>,
     /// When it joined others; `None` if it has its full share.
     joined: Option<Instant>,
 }
 
 impl LeastRequest {
-    /// Of the first endpoints, all have their full share: there is nobody to take it meanwhile.
+    /// The first endpoints have their full share, because no others could take it meanwhile.
     pub(super) fn new(known: Option<Self>, nodes: &[Node], now: Instant) -> Self {
         let known = known.map_or_else(Vec::new, |known| known.loads);
         let joined = (!known.is_empty()).then_some(now);
@@ -112,7 +112,7 @@ impl LeastRequest {
 }
 
 impl Load {
-    /// Its weight in percent, less what it has not reached yet.
+    /// Its weight in percent, reduced while it has not reached its full share.
     fn share(&mut self, now: Instant) -> u32 {
         let weight = u32::from(self.weight);
         let Some(joined) = self.joined else { return 100 * weight };
@@ -121,7 +121,7 @@ impl Load {
             self.joined = None;
             return 100 * weight;
         }
-        // At most 100: the time is shorter.
+        // At most 100, because `age` is below `SLOW_START`.
         let reached = (100 * age.as_millis() / SLOW_START.as_millis()) as u32;
         reached.max(FIRST_SHARE) * weight
     }

@@ -1,8 +1,8 @@
 //! Chooses an endpoint for a request: session affinity first, then round robin, EWMA, least requests or a consistent hash.
 //!
-//! A [`Balancer`] belongs to one backend in one worker and is updated on every change of the endpoints. Workers and replicas
-//! share no state, so everything that must map the same way everywhere (session keys, hash rings) depends on names and addresses
-//! alone. A draining endpoint is chosen only for its existing sessions. In steady state nothing is allocated.
+//! A [`Balancer`] belongs to one backend in one worker and is updated on every change of the endpoints. Workers and replicas share no
+//! state, so everything that must map the same way everywhere (session keys, hash rings) depends only on names and addresses. A draining
+//! endpoint is chosen only for its existing sessions. In steady state nothing is allocated.
 
 pub mod cookie;
 mod ewma;
@@ -36,7 +36,7 @@ pub struct Balancer {
     open: Vec<u32>,
     choice: Choice,
     sessions: Option<Sessions>,
-    /// The sessions of rules, once one asks for them.
+    /// The sessions of rules, once a rule needs them.
     of_rules: Option<Sessions>,
     upstream_name: Arc<str>,
     rng: Rng,
@@ -49,11 +49,11 @@ pub struct Ask<'a> {
     pub session: Option<&'a [u8]>,
     /// The evaluated key of `upstream-hash-by`; empty if not configured.
     pub hash_key: &'a [u8],
-    /// Endpoints that failed this request. They are avoided as long as there is another one.
+    /// Endpoints that failed this request. They are avoided as long as there is another.
     pub tried: &'a [SocketAddr],
-    /// Endpoints that fail at present, in order. New requests and sessions avoid them as long as there is another one.
+    /// Endpoints that fail at present, sorted. New requests and sessions avoid them as long as there is another.
     pub ejected: &'a [SocketAddr],
-    /// Those of them that health checks call unhealthy, in order. Sessions leave them, too, if there is another one.
+    /// Those among them that health checks call unhealthy, sorted. Sessions leave them too, if there is another.
     pub unhealthy: &'a [SocketAddr],
     /// The current time.
     pub now: Instant,
@@ -74,14 +74,14 @@ pub struct Pick {
 pub enum TryOutcome {
     /// With a response; time to connect plus time to the end of the response.
     Answered(Duration),
-    /// With an error or a timeout that the endpoint is to blame for.
+    /// With an error or a timeout that is the endpoint's fault.
     Failed,
     /// By something else, such as a client that has gone.
     Abandoned,
 }
 
 impl TryOutcome {
-    /// The time that it counts as, if it says anything about the endpoint.
+    /// The response time that it counts as, if it says anything about the endpoint.
     fn time(self) -> Option<Duration> {
         match self {
             Self::Answered(took) => Some(took),
@@ -100,12 +100,12 @@ struct Avoided<'a> {
 
 impl Avoided<'_> {
     fn allows(&self, address: &SocketAddr) -> bool {
-        // A request has few tries; many endpoints may fail at a time.
+        // A request has few tries, but many endpoints may be failing at a time.
         !self.tried.contains(address) && self.ejected.binary_search(address).is_err()
     }
 }
 
-/// An endpoint, as the balancer stores it.
+/// An endpoint as the balancer stores it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Node {
     address: SocketAddr,
@@ -123,7 +123,7 @@ enum Choice {
 }
 
 impl Balancer {
-    /// Creates a balancer for a backend. `rng` only gives it a random start.
+    /// Creates a balancer for a backend. `rng` only seeds its own generator.
     pub fn new(backend: &Backend, endpoints: &[Endpoint], rng: &mut Rng, now: Instant) -> Self {
         let mut balancer = Self {
             nodes: Vec::new(),
@@ -138,7 +138,7 @@ impl Balancer {
         balancer
     }
 
-    /// Applies a change of the backend or its endpoints. State of endpoints that stay is kept.
+    /// Applies a change of the backend or its endpoints, keeping the state of endpoints that stay.
     pub fn update(&mut self, backend: &Backend, endpoints: &[Endpoint], now: Instant) {
         let nodes: Vec<_> = endpoints.iter().map(Node::from).collect();
         let previous = std::mem::replace(&mut self.nodes, nodes);
@@ -179,8 +179,8 @@ impl Balancer {
         !self.open.is_empty()
     }
 
-    /// Chooses an endpoint; `None` if there is none for this request. If all were already tried, one of them is chosen again: the
-    /// retry policy limits how often.
+    /// Chooses an endpoint; `None` if there is none for this request. If all were already tried, one is chosen again; the retry policy
+    /// limits how often.
     pub fn pick(&mut self, ask: &Ask<'_>) -> Option<Pick> {
         let Some(sessions) = &mut self.sessions else {
             return self.choose(ask).map(|node| self.picked(node, None));
@@ -208,7 +208,7 @@ impl Balancer {
         Some(self.picked(node, key))
     }
 
-    /// Whether a session of a rule has an endpoint here.
+    /// Whether the endpoint of a rule's session is among this backend's.
     pub fn keeps(&mut self, session: &[u8]) -> bool {
         of_rules(&mut self.of_rules, &self.upstream_name, &self.nodes).find(session).is_some()
     }
@@ -268,8 +268,8 @@ fn kept(sessions: &Sessions, ask: &Ask<'_>, nodes: &[Node], open: &[u32]) -> Opt
     (!left).then_some(node)
 }
 
-/// What a choice avoids without being left with nothing: an endpoint that fails at present is still better than one that has
-/// failed this very request.
+/// The endpoints that a choice avoids as long as others remain. An endpoint that fails at present is still better than one that has failed
+/// this very request.
 fn avoided<'a>(ask: &Ask<'a>, nodes: &[Node], open: &[u32]) -> Avoided<'a> {
     let Ask { tried, ejected, .. } = *ask;
     let leaves_some = |avoided: &Avoided<'_>| open.iter().any(|&node| avoided.allows(&nodes[node as usize].address));

@@ -15,9 +15,9 @@ const POINTS: u32 = 160;
 /// Points on a circle, each owned by a node.
 #[derive(Debug, Default)]
 pub(super) struct Ring {
-    /// Hash in the upper half, node in the lower, sorted.
+    /// Hash in the upper half, node in the lower; sorted.
     points: Vec<u64>,
-    /// The nodes when the ring was built: weight by address, 0 for nodes without points.
+    /// The nodes at the time the ring was built: weight by address, 0 for nodes without points.
     weights: HashMap<SocketAddr, u16>,
 }
 

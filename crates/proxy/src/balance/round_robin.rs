@@ -1,4 +1,4 @@
-//! Takes endpoints in turn, by weight, from a random start.
+//! Takes endpoints in turn, by weight, starting at random.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -6,13 +6,12 @@ use std::collections::BinaryHeap;
 use super::Node;
 use crate::random::Rng;
 
-/// Distance between two turns of an endpoint of weight one. Large enough to keep the shares of large weights exact to a
-/// thousandth.
+/// Distance between two turns of an endpoint of weight one, large enough to keep the shares of large weights exact to a thousandth.
 // No limit: a part of the algorithm.
 const STRIDE: u64 = 1 << 24;
 
-/// The order of turns. With equal weights it is a cursor, otherwise earliest deadline first: an endpoint's next turn is one
-/// stride divided by its weight after its last, which spreads the turns of a heavy endpoint evenly among the others.
+/// The order of turns. With equal weights it is a cursor, otherwise earliest deadline first: an endpoint's next turn comes a stride divided
+/// by its weight after its last one, which spreads the turns of a heavy endpoint evenly among the others.
 #[derive(Debug, Default)]
 pub(super) struct RoundRobin {
     cursor: usize,
@@ -85,7 +84,7 @@ impl Weighted {
         Some(turn.node)
     }
 
-    /// Lowers all deadlines before they overflow, once in years.
+    /// Lowers all deadlines before they overflow, which takes years.
     fn rebase(&mut self, by: u64) {
         let mut turns = std::mem::take(&mut self.turns).into_vec();
         for Reverse(turn) in &mut turns {

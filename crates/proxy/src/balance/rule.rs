@@ -1,5 +1,5 @@
-//! The session of a rule as its client carries it: `<key of the endpoint>|<key of the backend>`, and `|<second of its end>` if it ends by
-//! itself. Whoever changes the last part stays at the endpoint for longer, and gains nothing else.
+//! The session of a rule as its client carries it: `<key of the endpoint>|<key of the backend>`, and `|<second of its end>` if it expires.
+//! A client that changes the last part stays at the endpoint for longer and gains nothing else.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,7 +8,7 @@ use fairway_model::{Session, SessionCarrier};
 use super::cookie;
 use crate::http::Fields;
 
-/// What a request carries, unless the session has ended.
+/// The session that a request carries, unless it has ended.
 pub(crate) fn carried<'b>(session: &'b Session, fields: &'b Fields, bytes: &'b [u8]) -> Option<&'b [u8]> {
     let value = match &session.carrier {
         SessionCarrier::Cookie { cookie, .. } => cookie::find(fields, bytes, cookie.name.as_bytes()),
@@ -17,7 +17,7 @@ pub(crate) fn carried<'b>(session: &'b Session, fields: &'b Fields, bytes: &'b [
     (session.lasts.is_none() || end(value).is_some_and(|end| seconds_since_1970() < end)).then_some(value)
 }
 
-/// The key of the backend in what a request carries.
+/// The key of the backend in a session.
 pub(crate) fn backend(value: &[u8]) -> Option<&[u8]> {
     value.split(|&byte| byte == b'|').nth(1)
 }

@@ -1,7 +1,7 @@
 //! Maps sessions to endpoints (ingress-nginx `balancer/sticky*.lua`, `util/nodemap.lua`).
 //!
-//! The value of a session cookie is `<key>|<backend key>`. In `persistent` mode the key names an endpoint, in `balanced` mode it
-//! is hashed onto a ring. Cookies set by ingress-nginx keep their meaning, with and without the second part.
+//! The value of a session cookie is `<key>|<backend key>`. In `persistent` mode the key names an endpoint; in `balanced` mode it is hashed
+//! onto a ring. Cookies set by ingress-nginx keep their meaning, with and without the second part.
 
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -23,7 +23,7 @@ pub struct SessionKey {
 
 impl SessionKey {
     /// Seconds (20 digits at most), milliseconds, process id and a random number, with dots between them.
-    // No limit: what the text takes at most.
+    // No limit: the longest possible text.
     const CAPACITY: usize = 44;
 
     /// The key as written in the cookie.
@@ -89,7 +89,7 @@ impl Sessions {
                     Some(Self { map: Map::Balanced(ring), .. }) => Some(ring),
                     _ => None,
                 };
-                // Draining endpoints stay on the ring: their sessions move only once they are gone.
+                // Draining endpoints stay on the ring, so their sessions move only once they are gone.
                 Map::Balanced(Ring::new(known, previous, nodes, |_| true))
             }
             AffinityMode::Persistent => Map::persistent(upstream_name, nodes),
@@ -97,7 +97,7 @@ impl Sessions {
         Self { change_on_failure: affinity.change_on_failure, map }
     }
 
-    /// Sessions of rules: each names its endpoint, and goes to another one when that fails.
+    /// Sessions of rules: each names its endpoint, and moves to another when that one fails.
     pub(super) fn of_rules(upstream_name: &str, nodes: &[Node]) -> Self {
         Self { change_on_failure: true, map: Map::persistent(upstream_name, nodes) }
     }

@@ -305,7 +305,7 @@ fn failure_moves_a_session_only_where_it_may() {
         assert_ne!(moved.endpoint, pick.endpoint);
         let new = cookie(moved.session.unwrap());
         assert_eq!(moves.pick(&Ask { session: Some(&new), ..ask(Instant::now()) }).unwrap().endpoint, moved.endpoint);
-        // A session that is only starting moves in any case.
+        // A session that only starts with this request moves in any case.
         let fresh = Ask { session: None, ..again };
         assert_ne!(stays.pick(&fresh).unwrap().endpoint, pick.endpoint);
     }

@@ -1,8 +1,7 @@
-//! TLS on a client's connection, over the part of rustls that has no buffers of its own: with those, each connection holds 4 KiB for its
-//! next record, also while it is idle. Records are received into and sent from memory that the thread lends, and an idle connection has
-//! none of it.
+//! TLS on a client's connection, over rustls's API without buffers of its own: with those, each connection would hold 4 KiB for its next
+//! record even while idle. Records are received into and sent from memory that the thread lends, and an idle connection holds none.
 //!
-//! What is encrypted is sent in that order and once, whatever else fails: it counts as written as soon as it is encrypted.
+//! Encrypted data is sent in order and exactly once, whatever else fails: it counts as written as soon as it is encrypted.
 
 mod queue;
 
@@ -37,38 +36,38 @@ pub(crate) struct ServerTls {
     tcp: TcpStream,
     session: UnbufferedServerConnection,
     server_name: Option<Box<str>>,
-    /// Records, or the beginning of one, that rustls has not done with.
+    /// Records, or the beginning of one, that rustls has not finished with.
     incoming: RecordQueue,
-    /// What was decrypted and not read.
+    /// Decrypted data that has not been read.
     decrypted: RecordQueue,
-    /// Records that the kernel has not taken.
+    /// Records that the kernel has not taken yet.
     outgoing: RecordQueue,
-    /// Whether the client has ended its side properly.
+    /// Whether the client has sent `close_notify`.
     ended: bool,
-    /// Whether we have.
+    /// Whether the proxy has.
     finished: bool,
-    /// What the client did wrong; nothing after it is read.
+    /// The client's fault; nothing after it is read.
     failure: Option<Box<Error>>,
 }
 
-/// How far the session has come with what it has.
+/// What the session could do with its present input.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum SessionProgress {
-    /// It needs more from the client, or from us.
+    /// It needs more from the client or from the proxy.
     Waits,
-    /// It did what was asked.
+    /// It did what was asked for.
     Done,
     /// Both sides have ended.
     Over,
 }
 
-/// What became of a state of the session.
+/// The result of handling a state of the session.
 enum SessionStep {
     /// There may be more to do.
     Again,
     /// The client has ended its side.
     Ended,
-    /// There is no more to do.
+    /// There is nothing more to do.
     Reached(SessionProgress),
 }
 
@@ -81,10 +80,10 @@ enum SessionOutput<'a> {
 }
 
 impl ServerTls {
-    /// Makes the handshake, of which `received` came already: the whole hello of the client, which asks for `server_name`.
+    /// Completes the handshake. `received` holds at least the whole ClientHello, which asks for `server_name`.
     ///
     /// # Errors
-    /// The connection has failed, or the handshake; the client was told.
+    /// The connection or the handshake failed; the client has received the alert.
     pub(crate) async fn accept(
         tcp: TcpStream,
         config: Arc<ServerConfig>,
@@ -125,7 +124,7 @@ impl ServerTls {
         &self.tcp
     }
 
-    /// What was agreed on.
+    /// The TLS session.
     pub(crate) fn session(&self) -> &UnbufferedServerConnection {
         &self.session
     }
@@ -135,12 +134,12 @@ impl ServerTls {
         self.server_name.as_deref()
     }
 
-    /// Keeps no more memory than what waits to be sent needs.
+    /// Frees the memory that pending output does not need.
     pub(crate) fn trim(&mut self) {
         self.outgoing.trim();
     }
 
-    /// Lets rustls work on what was received. What it decrypts goes to `room`, and what has no room there is kept.
+    /// Lets rustls process what was received. Decrypted data goes to `room`; the rest is kept.
     fn process(&mut self, room: &mut ReadBuf<'_>, send: SessionOutput<'_>) -> io::Result<SessionProgress> {
         loop {
             let UnbufferedStatus { discard, state } = self.session.process_tls_records(self.incoming.filled_mut());
@@ -162,7 +161,7 @@ impl ServerTls {
         }
     }
 
-    /// Takes what rustls has to say about a failure.
+    /// Takes rustls's alert about a failure.
     fn take_alert(&mut self) {
         while let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(mut data)), .. } =
             self.session.process_tls_records(self.incoming.filled_mut())
@@ -183,7 +182,7 @@ impl ServerTls {
         read.map_ok(|()| count)
     }
 
-    /// Sends what was encrypted.
+    /// Sends encrypted records.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.outgoing.is_empty() {
             match ready!(Pin::new(&mut self.tcp).poll_write(cx, self.outgoing.filled()))? {
@@ -207,7 +206,7 @@ impl ServerTls {
                 return Poll::Ready(if has_some { Ok(()) } else { Err(invalid((**failure).clone())) });
             }
             let brimful = match self.poll_receive(cx) {
-                // What went wrong is still wrong at the next read.
+                // The next read will meet the same error.
                 Poll::Pending | Poll::Ready(Err(_) | Ok(0)) if has_some => return Poll::Ready(Ok(())),
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -220,7 +219,7 @@ impl ServerTls {
             let processed = self.process(room, SessionOutput::Nothing);
             let has_some = room.filled().len() > before;
             if processed.is_err() {
-                // A last attempt to tell the client.
+                // A last attempt to send the alert.
                 let _ = self.poll_send(cx);
             } else if !brimful && has_some {
                 return Poll::Ready(Ok(()));
@@ -228,7 +227,7 @@ impl ServerTls {
         }
     }
 
-    /// Encrypts the beginning of these pieces, in as few records as possible. Returns how much of it.
+    /// Encrypts the beginning of these pieces in as few records as possible. Returns how many bytes.
     fn encrypt(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         let total: usize = pieces.iter().map(|piece| piece.len()).sum();
         if total == 0 {
@@ -318,7 +317,7 @@ impl AsyncWrite for ServerTls {
             self.finished = true;
             if self.failure.is_none() {
                 self.outgoing.supply(TLS_RECORDS);
-                // If that fails, the client learns why.
+                // If that fails, the client gets the alert.
                 let _ = self.process(&mut ReadBuf::new(&mut []), SessionOutput::CloseNotify);
             }
         }
@@ -340,7 +339,7 @@ fn invalid(error: Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-/// Does what a state of the session asks for. Returns as well how many more bytes of what was received are done with.
+/// Does what a state of the session asks for. Also returns how many more of the received bytes are finished with.
 fn advance(
     state: ConnectionState<'_, '_, ServerConnectionData>,
     room: &mut ReadBuf<'_>,
@@ -390,7 +389,7 @@ fn advance(
                 Err(error @ EncryptError::EncryptExhausted) => return Err(io::Error::other(error)),
             }
         },
-        // Early data is refused, and there is no other state.
+        // Early data is refused; there is no other state.
         _ => return Err(io::ErrorKind::Unsupported.into()),
     };
     Ok((step, also))

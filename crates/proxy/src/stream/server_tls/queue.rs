@@ -1,4 +1,4 @@
-//! Bytes of TLS on their way, in memory that is lent as long as there are any.
+//! TLS bytes in transit, in memory that is lent as long as there are any.
 
 use std::cell::RefCell;
 use std::io;
@@ -7,7 +7,7 @@ use tokio::io::ReadBuf;
 
 use crate::limit::{KEPT_LARGE, TLS_HANDSHAKE, TLS_LARGE_RECORDS, TLS_RECORDS};
 
-/// Bytes that arrived, or wait.
+/// Bytes that have arrived or wait to be sent.
 #[derive(Default)]
 pub(super) struct RecordQueue {
     pub(super) memory: Vec<u8>,
@@ -16,7 +16,7 @@ pub(super) struct RecordQueue {
 }
 
 impl RecordQueue {
-    /// Bytes that came already, in memory of their own.
+    /// Bytes that have already arrived, in memory of their own.
     pub(super) fn with_bytes(memory: Vec<u8>) -> Self {
         Self { end: memory.len(), memory, start: 0 }
     }
@@ -49,7 +49,7 @@ impl RecordQueue {
         self.supply(TLS_RECORDS);
         self.compact();
         if self.end == self.memory.len() {
-            // A record has room: this is a part of a long handshake message.
+            // A record would have fitted, so this is part of a long handshake message.
             let size = (2 * self.memory.len()).clamp(TLS_RECORDS, TLS_HANDSHAKE);
             if self.end >= size {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "a handshake message is too long"));
@@ -59,7 +59,7 @@ impl RecordQueue {
         Ok(())
     }
 
-    /// Makes room for so many bytes.
+    /// Makes room for this many bytes.
     pub(super) fn reserve(&mut self, bytes: usize) {
         self.compact();
         if self.memory.len() - self.end < bytes {
@@ -92,21 +92,21 @@ impl RecordQueue {
         }
     }
 
-    /// Borrows memory, unless there is some.
+    /// Borrows memory, unless it has some.
     pub(super) fn supply(&mut self, size: usize) {
         if self.memory.is_empty() {
             self.memory = lend(size);
         }
     }
 
-    /// Gives the memory back if nothing is in it.
+    /// Gives the memory back if it is empty.
     pub(super) fn settle(&mut self) {
         if self.is_empty() {
             give_back(std::mem::take(&mut self.memory));
         }
     }
 
-    /// Leaves what is in it in memory of just its size.
+    /// Moves the contents to memory of exactly their size.
     pub(super) fn trim(&mut self) {
         if self.end - self.start < self.memory.len() {
             let rest = self.filled().to_vec();
@@ -117,7 +117,7 @@ impl RecordQueue {
 }
 
 thread_local! {
-    /// Memory that no connection of the thread has at the moment.
+    /// Memory that no connection of the thread uses at the moment.
     static FREE: RefCell<[Vec<Vec<u8>>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
 }
 
@@ -126,7 +126,7 @@ fn place(size: usize) -> Option<usize> {
     [TLS_RECORDS, TLS_LARGE_RECORDS].iter().position(|&known| known == size)
 }
 
-/// Memory of a size, lent before if there is some.
+/// Memory of a size, reused if possible.
 pub(super) fn lend(size: usize) -> Vec<u8> {
     let free = place(size).and_then(|place| FREE.with_borrow_mut(|free| free[place].pop()));
     free.unwrap_or_else(|| vec![0; size])

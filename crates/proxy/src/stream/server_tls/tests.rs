@@ -17,7 +17,7 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     rustls::crypto::aws_lc_rs::default_provider().into()
 }
 
-/// A client's configuration; `chain` is what it shows.
+/// A client's configuration; `chain` is the number of further certificates that it sends.
 fn client_config(ca: &Ca, version: &'static SupportedProtocolVersion, own: &Leaf, chain: usize) -> ClientConfig {
     let mut certificates = vec![own.der().clone()];
     certificates.resize(1 + chain, ca.der().clone());
@@ -43,7 +43,7 @@ fn server_config(ca: &Ca, asks: bool) -> Arc<ServerConfig> {
     builder.with_single_cert(chain, leaf.key()).unwrap().into()
 }
 
-/// Both ends of a connection after the handshake, or what ours failed with.
+/// Both ends of a connection after the handshake, or the server's error.
 async fn connected(client: ClientConfig, server: Arc<ServerConfig>) -> io::Result<(Client, ServerTls)> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -134,7 +134,7 @@ async fn an_end_is_told_from_a_cut() {
             let end = server.read_to_end(&mut received).await;
             assert_eq!(received, b"hello");
             assert_eq!(end.map_err(|error| error.kind()).is_ok(), properly);
-            // The other direction goes on.
+            // The other direction continues.
             server.write_all(b"bye").await.unwrap();
             server.flush().await.unwrap();
             if !properly {
