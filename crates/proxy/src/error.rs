@@ -107,7 +107,7 @@ pub(crate) enum Failure {
 /// Why a client certificate is not accepted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Uncertified {
-    /// There is none.
+    /// No certificate was sent.
     Missing,
     /// It can't be verified.
     Refused,

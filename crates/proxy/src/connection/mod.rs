@@ -263,11 +263,11 @@ impl ClientConnection {
         match received {
             Ok(waited) => {
                 self.admission.enter(Phase::Writing);
-                // Reading the clock is not free, and most heads come in one piece.
+                // Reading the clock is not free, and most heads arrive in one piece.
                 let dispatched = if waited { Instant::now() } else { begun };
                 self.exchange(work, &running, begun, pipelined).serve(dispatched).await
             }
-            // Only empty lines came, or the connection has to make room.
+            // Only empty lines arrived, or the connection has to give up its place.
             Err(None) => After::Close,
             Err(Some(failure)) => {
                 cold_path();

@@ -20,7 +20,7 @@ use crate::pipeline;
 use crate::work::RESPONSE;
 
 impl<'a> Exchange<'a> {
-    /// Whether the route lets another service replace an error of the proxy's own.
+    /// Whether the route lets another service replace one of the proxy's own errors.
     pub(super) fn may_replace(&self, status: u16) -> bool {
         self.plan.is_some_and(|plan| plan.may_replace(ErrorResponse { status, of_endpoint: false }))
     }

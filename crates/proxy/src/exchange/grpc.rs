@@ -17,7 +17,7 @@ pub(super) fn is_typed(head: Spanned<'_, RequestHead>) -> bool {
     fields.get(KnownField::ContentType).is_some_and(is_type)
 }
 
-/// Whether a media type is that of gRPC.
+/// Whether a media type is gRPC's.
 pub(super) fn is_type(value: &[u8]) -> bool {
     let (name, rest) = value.split_at(value.len().min(b"application/grpc".len()));
     name.eq_ignore_ascii_case(b"application/grpc") && matches!(rest.first(), None | Some(b'+' | b';' | b' '))

@@ -59,7 +59,7 @@ impl Drop for CopyPlace {
     }
 }
 
-/// A copy on its way.
+/// A copy in flight.
 #[derive(Debug)]
 struct RequestCopy {
     place: CopyPlace,

@@ -46,7 +46,7 @@ mod tests {
     fn only_a_client_that_keeps_the_rate_may_take_longer() {
         let mut patience = Patience::default();
         let (mut now, mut received) = (0, 0);
-        // 100 bytes each second: the whole minute remains.
+        // 100 bytes each second: the full minute remains.
         for _ in 0..1000 {
             assert_eq!(patience.waits(now, received, 100), Duration::from_secs(60));
             now += 1000;

@@ -1,5 +1,5 @@
-//! The two sides of an exchange, the client's and the endpoint's. Only this module knows which version of HTTP a side speaks: the rest
-//! of the exchange asks for what matters of it, such as [`EndpointSide::shows_end`].
+//! The two sides of an exchange, the client's and the endpoint's. Only this module knows which version of HTTP a side speaks; the rest of
+//! the exchange asks for the properties that matter, such as [`EndpointSide::shows_end`].
 
 mod call;
 mod reach;
@@ -125,7 +125,7 @@ pub(super) enum Connected {
 pub(super) enum EndpointSide<'a> {
     /// With memory for an endpoint that speaks HTTP/2, in case this one does.
     Http1(Http1Endpoint<'a>, Option<&'a mut Option<Box<Http2Memory>>>),
-    /// Boxed: it would otherwise take room in every connection of HTTP/1.
+    /// Boxed: it would otherwise take room in every HTTP/1 connection.
     Http2(Box<Http2Endpoint<'a>>),
 }
 
@@ -504,7 +504,7 @@ impl<'a> EndpointSide<'a> {
         }
     }
 
-    /// Gives up the memory for output, if all of it was written.
+    /// Frees the memory for output, if everything was written.
     pub(super) fn release_output(&mut self) {
         if let Self::Http1(endpoint, _) = self {
             endpoint.release_output();

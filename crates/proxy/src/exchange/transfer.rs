@@ -303,7 +303,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Waits for the endpoint as long as the client is there.
+    /// Waits for the endpoint as long as the client is connected.
     pub(super) fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
         match self.client.poll_gone(cx, &self.facts.shard.timers) {
             Poll::Ready(failure) => Poll::Ready(failure),

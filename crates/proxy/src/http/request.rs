@@ -181,7 +181,7 @@ impl RequestHead {
         self.expects_continue
     }
 
-    /// The fields, without those that the rules drop and those listed in `Connection`.
+    /// The fields, except those that the rules drop and those listed in `Connection`.
     pub const fn fields(&self) -> &Fields {
         &self.fields
     }

@@ -1,4 +1,4 @@
-//! Versions of HTTP.
+//! The versions of HTTP.
 
 /// Version of a message that the proxy understands.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]

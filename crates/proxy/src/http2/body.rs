@@ -278,7 +278,7 @@ impl BodyReceiving {
                 return Poll::Ready(Err(ReceiveError::Trailers));
             }
             memory.clear();
-            // The relay drops those that may not be forwarded, as it does with those of HTTP/1.
+            // The relay drops trailers that may not be forwarded, as it does for HTTP/1.
             ChunkEncoder::end(fields(), memory);
             buffer.append(memory);
             memory.clear();

@@ -70,7 +70,7 @@ impl ReceivedHead<'_> {
         let connect = request.method == ::http::Method::CONNECT;
         let protocol = request.extensions.get::<Protocol>();
         let websocket = connect && protocol.is_some_and(|protocol| protocol.as_str().as_bytes() == WEBSOCKET);
-        // RFC 8441 5: it corresponds to a GET of HTTP/1.
+        // RFC 8441 5: it corresponds to an HTTP/1 GET.
         let method = if websocket { b"GET" } else { request.method.as_str().as_bytes() };
         let target = request.uri.path_and_query().map_or("", |target| target.as_str()).as_bytes();
         let authority = request.uri.authority().map(|authority| authority.as_str().as_bytes());

@@ -190,7 +190,7 @@ impl OpeningDuty {
         self.opening.wait()
     }
 
-    /// Reports that there is no connection, and why.
+    /// Reports why there is no connection.
     pub(crate) fn fail(self, failure: Failure) {
         self.opening.finish(Err(Some(failure)));
     }
