@@ -1,8 +1,8 @@
 //! Counts the requests of clients on routes that limit them.
 //!
 //! One ledger for the whole process, because the kernel spreads a client's connections over all workers. Only requests on routes with a
-//! limit come here. Each takes the lock of the client's part for a look-up and a comparison, so that the count is exact; with as many
-//! parts as there are, workers rarely wait for each other.
+//! limit come here. Each takes the lock of the client's part for a lookup and a comparison, so the count is exact; there are enough parts
+//! that workers rarely wait for each other.
 //!
 //! Each replica of the proxy has an even share of a limit, until a controller deals others (`shares`). Then clients that are close to
 //! a limit are watched (`watch`), and their demand is reported; all others cost nothing more.

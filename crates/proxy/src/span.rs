@@ -161,7 +161,7 @@ impl Spans {
         };
         match thread::Builder::new().name("spans".into()).spawn(run) {
             Ok(_) => {
-                // Changes of the configuration come one at a time, so that there is no other thread.
+                // Changes of the configuration are applied one at a time, so there is no other thread.
                 let _ = self.exporter.set(SpanThread { ended: Mutex::new(ended) });
             }
             Err(error) => tracing::error!(%error, "no thread for spans can be started"),
@@ -418,13 +418,13 @@ mod tests {
         }
         assert_eq!(kept(&buffer), [2], "half of the queue is for the other worker");
         assert_eq!(spans.counts(), (0, 3));
-        // Another receiver has room of its own, and there are so many of them.
+        // Another receiver has its own room, up to `SPAN_RECEIVERS` of them.
         for number in 1..=SPAN_RECEIVERS {
             let own = telemetry(&format!("shop/{number}"));
             spans.record(&buffer, SpanRules { telemetry: Some(&own), ..rules }, &context, &record, b"a");
         }
         assert_eq!((kept(&buffer).len(), spans.counts()), (SPAN_RECEIVERS, (0, 4)));
-        // Nor what has too many bytes.
+        // Nor are more bytes kept than there is room for.
         let (spans, name) = (Spans::new(1), vec![b'a'; 1000]);
         let (buffer, tracing) = (spans.buffer(), Tracing { queue: u32::MAX, ..Tracing::default() });
         let enough = SPAN_BYTES / 1000;

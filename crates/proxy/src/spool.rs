@@ -22,7 +22,7 @@ use crate::buffer::Buffer;
 use crate::limit::{SPOOL_THREADS, SPOOL_WARNING_INTERVAL};
 
 /// Bytes that are written or read at a time.
-// No limit: enough that the way to another thread and back costs little.
+// No limit: enough that the round trip to another thread costs little.
 pub(crate) const PIECE: usize = 128 << 10;
 
 /// Where bodies may be kept.
@@ -44,7 +44,7 @@ pub(crate) struct Spools {
     jobs: Sender<SpoolJob>,
 }
 
-/// What a thread is to do.
+/// A job for a thread.
 #[derive(Debug)]
 enum SpoolJob {
     /// Writes all of `memory`; the first one makes the file.

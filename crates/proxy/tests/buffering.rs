@@ -121,7 +121,7 @@ async fn a_body_that_is_too_long_to_hold_is_streamed() {
     client.send("0\r\n\r\n").await;
     assert_eq!(client.read_response().await.status, 200);
     assert!(origin.next_request().await.body == plain(length));
-    // One that says so is not even begun.
+    // A body that announces such a length is not read ahead at all.
     client.send(head(&format!("Content-Length: {length}\r\n"))).await;
     assert_eq!(origin.next_head().await.header("content-length"), Some(&*length.to_string()));
 }
@@ -215,7 +215,7 @@ fn buffered(response_buffer: Option<u32>) -> ForwardPolicy {
     ForwardPolicy { response_buffer, ..ForwardPolicy::default() }
 }
 
-/// A response after which the proxy closes the connection, when it has all of it.
+/// A response after which the proxy closes the connection, once it has all of it.
 fn last() -> Reply {
     Reply::ok().header("Connection", "close")
 }

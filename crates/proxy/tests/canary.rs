@@ -116,7 +116,7 @@ async fn a_value_or_a_pattern_takes_the_place_of_always_and_never() {
         for value in ["always", "bluer", "GREEN", ""] {
             assert_eq!(origin(&mut client, &[("X-Canary", value)]).await, "web", "{value}");
         }
-        // What the header leaves open, the cookie decides.
+        // The cookie decides what the header leaves open.
         assert_eq!(origin(&mut client, &[("X-Canary", "never"), ("Cookie", "c=always")]).await, "next");
     }
 }

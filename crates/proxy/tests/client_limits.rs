@@ -122,7 +122,7 @@ async fn a_response_is_sent_no_faster_than_the_bandwidth() {
     let mut client = proxy.connect().await;
     let begun = Instant::now();
     assert_eq!(client.get(HOST, "/slow").await.body, body);
-    // A second's share comes at once, and the last piece is at most a large buffer.
+    // A second's worth arrives at once, and the last piece is at most a large buffer.
     assert!(begun.elapsed() >= Duration::from_millis(600), "{:?}", begun.elapsed());
     assert_eq!(client.get(HOST, "/after").await.body, body);
 }

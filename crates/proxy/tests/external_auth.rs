@@ -202,7 +202,7 @@ async fn a_service_and_the_backend_get_the_same_body() {
         assert_eq!((&asked.body[..], asked.header("content-type")), (body.as_bytes(), Some("text/plain")));
         assert_eq!(asked.header("content-length"), Some(&*body.len().to_string()));
     }
-    // One without a length gets one on the way, in pieces and with an end of its own.
+    // A body without a length, which arrives in chunks, gets one on the way.
     client.send(format!("PUT / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n")).await;
     client.send("3\r\nabc\r\n").await;
     client.send("2\r\nde\r\n0\r\n\r\n").await;
@@ -254,7 +254,7 @@ async fn a_body_that_the_service_can_not_get_whole_is_refused() {
     client.send(vec![b'x'; 8 << 20]).await;
     assert_eq!(client.read_response().await.status, 500);
     assert_eq!((guarded.service.requests(), guarded.web.requests()), (0, 0));
-    // A wish for another protocol does not hide a body.
+    // An upgrade request does not hide a body.
     let guarded = judged();
     let mut client = guarded.proxy.connect().await;
     let upgrade = [("host", HOST), ("connection", "upgrade"), ("upgrade", "websocket")];

@@ -190,7 +190,7 @@ async fn a_host_that_is_served_is_not_unknown() {
     assert_eq!(lines(vec![without_names], HOST).await, "404 no_route downstream (-) -");
 }
 
-/// A name that leads to this machine, and one that no server knows.
+/// A name that resolves to this machine, and one that resolves to nothing.
 #[tokio::test]
 async fn names_without_an_address_that_is_allowed() {
     for (name, expected) in [

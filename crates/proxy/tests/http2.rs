@@ -169,7 +169,7 @@ async fn a_stream_that_waits_delays_no_other() {
     assert_eq!(whole(unread).await.body.len(), 1 << 20);
 }
 
-/// A slow endpoint lets its client send a window of data and what our buffers and those of the kernel take; not megabytes.
+/// A slow endpoint lets its client send a window of data and what our buffers and those of the kernel hold, but not megabytes.
 #[tokio::test]
 async fn an_endpoint_that_reads_nothing_stops_its_client() {
     let origin = Origin::new("a").fault(Fault::Deaf).start();
@@ -295,7 +295,7 @@ async fn the_last_request_of_a_connection_is_announced() {
     assert_eq!(client.0.drain().await.1, Ended::Closed);
 }
 
-/// Some clients take the announcement for a failure of what they download, and the others need it only if they ask for more.
+/// Some clients take the announcement for a failure of their download, and the others need it only if they ask for more.
 #[tokio::test]
 async fn a_download_delays_the_announcement_longer_than_streams_that_follow_each_other() {
     let gate = Gate::new();

@@ -1,4 +1,4 @@
-//! Endpoints over HTTP/2: what passes, how connections are shared, and what endpoints do that they should not.
+//! Endpoints over HTTP/2: what passes, how connections are shared, and endpoints that misbehave.
 
 mod support;
 

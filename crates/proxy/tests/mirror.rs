@@ -220,7 +220,7 @@ async fn each_mirror_gets_its_part_of_the_requests() {
     resources.push(host(HOST, vec![filtered(route("/", forward("web", ForwardPolicy::default())), filters)]));
     let proxy = start(resources);
     let mut client = proxy.connect().await;
-    // That all or none of so many go to the second mirror happens once in 2^63 runs.
+    // By chance, all or none of so many go to the second mirror once in 2^63 runs.
     for _ in 0..64 {
         assert_eq!(client.request("POST", "/a", &[("Host", HOST)], b"body").await.status, 200);
         assert_eq!(copies.next_request().await.body, b"body");

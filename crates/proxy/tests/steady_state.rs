@@ -1,4 +1,4 @@
-//! What the proxy does for a request besides forwarding it allocates nothing after the first time.
+//! The proxy's work for a request besides forwarding it allocates nothing after the first time.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

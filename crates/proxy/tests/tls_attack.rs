@@ -205,7 +205,7 @@ async fn no_session_is_renegotiated() {
         let version = &rustls::version::TLS12;
         let again = hello(site, version);
         let mut records = site.served(version);
-        // Once, it is declined with what is sent next, and the session goes on (RFC 5246 7.2.2).
+        // The first time, it is declined along with the next data sent, and the session goes on (RFC 5246 7.2.2).
         assert!(records.send(HANDSHAKE, &again));
         assert!(records.send(APPLICATION_DATA, request().as_bytes()));
         assert_eq!(records.receive(), Some((ALERT, vec![WARNING, NO_RENEGOTIATION])));

@@ -31,7 +31,7 @@ use tower::service_fn;
 
 type Messages = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
 
-/// Echoes the message with what it was sent with, unless it asks for something else.
+/// Echoes the message and its metadata, unless it asks for something else.
 async fn unary(request: Request<Bytes>) -> Result<Response<Bytes>, Status> {
     match &request.get_ref()[..] {
         b"fail" => Err(Status::failed_precondition("not today: 50 % of \u{e4}")),

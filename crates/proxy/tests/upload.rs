@@ -1,4 +1,4 @@
-//! What a large upload costs in memory while a file holds it. Alone in its process, because it measures the memory of that.
+//! What a large upload costs in memory while a file holds it. The test is alone in its process, whose memory it measures.
 
 mod support;
 

@@ -37,7 +37,7 @@ impl Lifecycle {
         self.0.fetch_max(3, Ordering::Relaxed);
     }
 
-    /// Whether another process is about to serve in place of this one. They share the port of health.
+    /// Sets whether another process is about to serve in place of this one. They share the port for health.
     pub fn succeeded(&self, by_another: bool) {
         self.1.store(by_another, Ordering::Relaxed);
     }

@@ -122,7 +122,7 @@ impl AdminAnswer {
 }
 
 impl AdminSource {
-    /// `accept` is what the client says about formats.
+    /// `accept` is the client's Accept field.
     async fn answer(&self, path: &[u8], accept: &str, places: &AdminPlaces) -> AdminAnswer {
         match path {
             // Matched first, so that any path can be configured.

@@ -58,7 +58,7 @@ pub(super) enum BadAnswer {
     /// Its status.
     #[error("status {0}")]
     Status(u16),
-    /// It is no HTTP, or its head is too large.
+    /// It is not HTTP, or its head is too large.
     #[error("the answer is malformed")]
     Malformed,
     /// HTTP/2 failed.

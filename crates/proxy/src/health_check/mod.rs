@@ -1,4 +1,4 @@
-//! Active health checks: asks the endpoints of backends that want it, at their intervals, and tells all workers which of them are
+//! Active health checks: asks the endpoints of backends that want them, at their intervals, and tells all workers which endpoints are
 //! unhealthy.
 //!
 //! One task on the control thread asks for the whole process, however many workers and routes there are. Invariants: a worker never

@@ -31,7 +31,7 @@ const QUIET: u64 = 1_000_000_000;
 pub(super) const LONGEST_SPAN: Duration = Duration::from_secs(600);
 
 /// Changes of a share that are remembered until the next request; further ones count as the least share of all.
-// No limit: what is exact.
+// No limit: how many are exact.
 const CHANGES: usize = 8;
 
 /// The clocks by which shares lapse, in nanoseconds.

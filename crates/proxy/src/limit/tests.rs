@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::SECTIONS;
 
-/// Exempts a constant, which stands where it is used. The reason follows on the same line.
+/// Exempts a constant that is defined where it is used. The reason follows on the same line.
 const EXEMPT: &str = "// No limit: ";
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

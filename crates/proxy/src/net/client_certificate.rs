@@ -219,7 +219,7 @@ fn is_same(one: &Arc<ClientAuth>, other: &Arc<ClientAuth>) -> bool {
 /// Asks for a certificate and accepts any, if the client has its key, or none.
 #[derive(Debug)]
 struct AnyOfClient {
-    /// Whether the handshake fails all the same.
+    /// Whether the handshake fails anyway.
     refuses: bool,
     /// The names of the authorities, by which browsers choose what they offer.
     hints: Vec<DistinguishedName>,

@@ -18,7 +18,7 @@ fn limit() -> u64 {
 }
 
 /// How many client connections each of `workers` may have at most: no more than can also have a connection to an endpoint. `told` is
-/// how many it may have by configuration.
+/// the number that the configuration allows.
 pub(crate) fn most_connections(workers: usize, told: usize) -> usize {
     let limit = limit();
     let most = for_each(workers, limit / 16 * 5);

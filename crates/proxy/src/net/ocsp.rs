@@ -61,7 +61,7 @@ pub(super) enum NoQuestion {
 /// Why an answer is not stapled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub(super) enum BadResponse {
-    /// It is no answer of OCSP.
+    /// It is not an OCSP answer.
     #[error("the answer is malformed")]
     Malformed,
     /// The responder's status.

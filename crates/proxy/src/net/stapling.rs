@@ -1,8 +1,8 @@
 //! Fetches OCSP responses for the certificates in use, off the path of handshakes, and staples them.
 //!
-//! One task on the control thread asks for the whole process. A certificate is asked about after its first use. The handshakes before
-//! the answer arrives, and those while there is none, have no staple: clients check revocation themselves, or not at all, as they do where
-//! nothing is stapled. An answer is served until it expires, and a new one is fetched before that.
+//! One task on the control thread asks for the whole process. A certificate is asked about after its first use. Handshakes before the
+//! answer arrives, and while there is none, have no staple: clients check revocation themselves, or not at all, as they do where nothing is
+//! stapled. An answer is served until it expires, and a new one is fetched before that.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;

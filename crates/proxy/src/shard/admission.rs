@@ -87,7 +87,7 @@ impl Shard {
     }
 }
 
-/// One connection's place among those that the worker admits, and what it is counted as.
+/// One connection's place among those that the worker admits, and how it is counted.
 #[derive(Debug)]
 pub(crate) struct Admission {
     shard: Rc<Shard>,

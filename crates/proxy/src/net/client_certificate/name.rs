@@ -77,7 +77,7 @@ fn short_name(oid: &str) -> Option<&'static str> {
     })
 }
 
-/// Escapes as OpenSSL does: special characters by a backslash, control characters and what is not ASCII by their bytes.
+/// Escapes as OpenSSL does: special characters by a backslash, control characters and non-ASCII ones by their bytes.
 fn escape(value: &str, out: &mut String) {
     let last = value.len().saturating_sub(1);
     for (at, byte) in value.bytes().enumerate() {
