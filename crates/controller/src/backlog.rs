@@ -83,8 +83,7 @@ impl Backlog {
         self.queue.insert(key);
     }
 
-    /// Records that a write failed: reports what a person must know, and has the object checked again after a while where that can
-    /// help.
+    /// Records that a write failed: reports what an operator must know, and has the object checked again after a while if that can help.
     pub(crate) fn failed(&mut self, key: ObjectKey, error: &CallError, writes: &Writes) {
         let Writes { all, one, again } = writes;
         let (namespace, name, kind) = (&*key.namespace, &*key.name, key.kind);
@@ -100,7 +99,7 @@ impl Backlog {
                 self.forbidden = true;
                 error!(error = %cause, "no right to write {all}");
             }
-            // Among others a conflict: the version that the watch delivers decides.
+            // Conflicts and the like: the version that the watch delivers decides.
             _ => debug!(%kind, namespace, name, error = %cause, "cannot write {one}; trying again"),
         }
         self.try_again(key, error);

@@ -19,7 +19,7 @@ const AT_FIRST: u32 = 15;
 /// Longest wait after continued refusals: a missing right, or an overloaded API server.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// The same for one of many objects.
+/// The longest wait for one of many objects.
 const LONGEST_OF_OBJECT: Duration = Duration::from_secs(60);
 
 /// Doubling waits with jitter, so that the replicas don't all retry at the same instant.

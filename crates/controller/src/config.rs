@@ -25,7 +25,7 @@ pub struct ControllerConfig {
     pub gateway_api: bool,
     /// `--readiness-gate`: set the condition of pods that wait for the proxies to know them.
     pub readiness_gate: bool,
-    /// `--observed`: say on Ingresses and routes whose authors ask which generation is in force at how many proxies.
+    /// `--observed`: report on Ingresses and routes that ask for it which generation is in force at how many proxies.
     pub observed: bool,
     /// `--read-only`: write nothing, neither status nor Events nor a Lease.
     pub read_only: bool,
@@ -128,7 +128,7 @@ pub enum AddressSource {
     },
     /// Those of the nodes that run our ready pods.
     Nodes {
-        /// `--control-pods`: the labels of the pods that serve, where those are not replicas of this one.
+        /// `--control-pods`: the labels of the pods that serve, if those are not replicas of this one.
         pods: Option<String>,
         /// `--report-node-internal-ip-address`: the internal address, even if there is an external one.
         internal: bool,

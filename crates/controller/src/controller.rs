@@ -13,7 +13,7 @@ mod running;
 
 use running::{MESSAGES, Running};
 
-/// The target of log lines about users' objects. Each is logged once, and again when it comes back after it was resolved.
+/// The target of log lines about users' objects. Each finding is logged once, and again if it returns after it was resolved.
 pub const FINDINGS: &str = "fairway_controller::findings";
 
 /// Watches, translates, publishes, and writes status and Events.
@@ -32,24 +32,24 @@ pub struct Controller {
 
 /// Proxies in other processes.
 pub(crate) struct Proxies {
-    /// Changes whenever one of them has got further, came, or went.
+    /// Changes whenever one of them has made progress, connected or disconnected.
     pub(crate) changed: watch::Receiver<u64>,
-    /// For each connected one the number of the last change that is in force there.
+    /// For each connected proxy, the number of the last change that is in force there.
     pub(crate) serves: Box<dyn Fn() -> Vec<u64> + Send + Sync>,
-    /// How many there are at least, connected or not.
+    /// The minimum number of proxies, connected or not.
     pub(crate) least: usize,
 }
 
 /// Why a configuration is invalid.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum InvalidConfig {
-    /// Both require knowledge of the own pod.
+    /// Both require knowledge of our own pod.
     #[error("POD_NAME and POD_NAMESPACE must be set for {0}")]
     NoPod(&'static str),
-    /// The two are different ways to say the same.
+    /// The two are different ways to select the same.
     #[error("--watch-namespace and --watch-namespace-selector exclude each other")]
     TwoSelections,
-    /// Who writes the conditions is who writes status.
+    /// The replica that writes status also writes the conditions.
     #[error("--readiness-gate and --observed need --update-status, POD_NAME and POD_NAMESPACE, and not --read-only")]
     NoRouting,
 }
@@ -67,7 +67,7 @@ impl Controller {
     ///
     /// # Errors
     ///
-    /// If the configuration contradicts itself or lacks the own pod.
+    /// If the configuration contradicts itself or lacks our own pod.
     pub fn new(
         client: kube::Client,
         mut config: ControllerConfig,
@@ -97,9 +97,9 @@ impl Controller {
         Ok(Self { client, config, sink, ready, findings, reporter, reports, reviewer, questions, proxies: None })
     }
 
-    /// Says that the proxies are in other processes. `changed` changes whenever one of them has got further, came, or went; `serves` gives
-    /// for each connected one the number of the last change that is in force there, where the first one is 1; and there are at least
-    /// `least`, connected or not.
+    /// Declares that the proxies are in other processes. `changed` changes whenever one of them has made progress, connected or
+    /// disconnected; `serves` returns for each connected one the number of the last change that is in force there, counted from 1; `least`
+    /// is the minimum number of proxies, connected or not.
     #[must_use]
     pub fn with_proxies(
         self,
@@ -115,7 +115,7 @@ impl Controller {
         self.findings.clone()
     }
 
-    /// Takes the proxy's reports about its routes.
+    /// Takes the proxy's reports about routes.
     pub fn reporter(&self) -> Reporter {
         self.reporter.clone()
     }

@@ -1,17 +1,17 @@
-//! When to translate: what can be complete in itself at once, the rest soon after the last of several, and never long after the first.
+//! When to translate: changes that can be complete in themselves at once, the others soon after the last, and never long after the first.
 //!
-//! Objects that were written one after the other come by different watches, in whatever order, and the first one is not to be served without
-//! what the other says of it: a Service in the clear, whose BackendTLSPolicy is on its way; a route without its RoutePolicy; a path that has
-//! lost its own restriction, before the one in the ConfigMap. Three rules see to that:
+//! Objects that were written one after the other come by different watches, in whatever order, and the first must not be served without
+//! what a later one demands for it: a Service in the clear, whose BackendTLSPolicy is on its way; a route without its RoutePolicy; a path
+//! that has lost its own restriction before the ConfigMap's arrives. Three rules ensure that:
 //!
-//! 1. A kind that others may restrict, or name before it is there, waits for [`QUIET`] ([`Haste::Soon`]). So does whatever is new or gone.
-//! 2. Endpoints wait for nothing: no other kind says anything about them ([`Haste::AtOnce`]).
-//! 3. An Ingress that changes is translated at once, and what comes of it is judged ([`Haste::Judged`]): a change that lets nothing through
-//!    which is kept back now (`Snapshot::may_open`) is published, whatever else may be on its way. Any other waits until it has been there
-//!    as long as under rule 1, together with what arrives meanwhile.
+//! 1. A kind that others may restrict, or may name before it exists, waits for [`QUIET`] ([`Haste::Soon`]). So do new and removed objects.
+//! 2. Endpoints never wait: no object of another kind restricts them ([`Haste::AtOnce`]).
+//! 3. An Ingress that changes is translated at once, and the result is judged ([`Haste::Judged`]): a change that lets nothing through that
+//!    is kept back now (`Snapshot::may_open`) is published, whatever else may be on its way. Any other waits until its age is that of rule
+//!    1, together with what arrives meanwhile.
 //!
-//! What follows shortly after an act is part of a burst and waits for its end: the first change of a burst is live soon, and the others do
-//! not come one by one.
+//! A change shortly after an act is part of a burst and waits for its end: the first change of a burst is live soon, and the others don't
+//! come one by one.
 
 use std::time::Duration;
 
@@ -24,14 +24,14 @@ const QUIET: Duration = Duration::from_millis(5);
 /// How long a change waits at most while others keep arriving.
 const LONGEST: Duration = Duration::from_millis(25);
 
-/// Whether a change waits for those that belong to it.
+/// Whether a change waits for others that belong to it.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Haste {
     /// It is complete in itself, and requests go to the wrong endpoints until it is live.
     AtOnce,
     /// It may be complete in itself, as its translation shows.
     Judged,
-    /// It may refer to what is just arriving.
+    /// It may refer to an object that is just arriving.
     Soon,
 }
 
@@ -58,14 +58,14 @@ impl Debounce {
         burst.haste = burst.haste.max(haste);
     }
 
-    /// When to act; `None` if nothing changed. What follows shortly after the last act is part of a burst, however urgent it is.
+    /// When to act; `None` if nothing changed. A change shortly after the last act is part of a burst, however urgent it is.
     pub(crate) fn due(&self) -> Option<Instant> {
         let Burst { first, last, haste } = *self.burst.as_ref()?;
         let is_alone = self.acted.is_none_or(|acted| acted + QUIET <= first);
         Some(if haste < Haste::Soon && is_alone { first } else { Burst::end(first, last) })
     }
 
-    /// Resets when acting. Returns until when what opens something has to wait, if it was not waited for.
+    /// Resets when acting. Returns the time until which a change that opens something has to wait, if that is still to come.
     pub(crate) fn reset(&mut self, now: Instant) -> Option<Instant> {
         let burst = self.burst.take();
         self.acted = Some(now);
@@ -77,7 +77,7 @@ impl Debounce {
 }
 
 impl Burst {
-    /// When one is over that began and went on at these times.
+    /// When a burst with these first and last changes is over.
     fn end(first: Instant, last: Instant) -> Instant {
         (last + QUIET).min(first + LONGEST)
     }

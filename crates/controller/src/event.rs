@@ -1,10 +1,9 @@
 //! Events on users' objects, as shown by `kubectl describe`.
 //!
-//! Each is sent once: its name is derived from the object, the reason and the text, so the API server itself rejects
-//! the second one, whether it comes from a resync, a restart or another replica. What lasts is sent again after pauses that grow, as an
-//! Event of its own that says since when and how often: to change the first one we would need one more right. Invariants: the queue holds no more
-//! than the objects' present diagnostics and a bounded number of other notes; no failure affects anything but the Event
-//! itself.
+//! Each is sent once: its name is derived from the object, the reason and the text, so the API server itself rejects the second one,
+//! whether it comes from a resync, a restart or another replica. An outage that lasts is reported again after growing pauses, as a separate
+//! Event that says since when and how often, because changing the first one would need one more right. Invariants: the queue holds no more
+//! than the objects' present diagnostics and a bounded number of other notes; no failure affects anything but the Event itself.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::future::pending;
@@ -36,7 +35,7 @@ const OUTAGE_PAUSE: Duration = Duration::from_secs(60);
 /// The longest of these pauses: Events are kept for an hour, and there is always one while an outage lasts.
 const OUTAGE_PAUSE_LIMIT: Duration = Duration::from_secs(30 * 60);
 
-/// After so long without a report, the next one is about another outage.
+/// After this long without a report, the next one is about another outage.
 const OUTAGE_QUIET: Duration = Duration::from_secs(5 * 60);
 
 /// Maximum number of queued notes that are not diagnostics. Diagnostics are never dropped for them.
@@ -56,8 +55,8 @@ const REMEMBERED: usize = 20_000;
 /// Pause between two Events, so that thousands of faulty objects don't use up our share of the API server.
 const PACE: Duration = Duration::from_millis(20);
 
-/// The same while more than [`MANY`] objects wait: what thousands of objects have to say must not slow the API server down for those who
-/// change one, and us with them.
+/// The same while more than [`MANY`] objects wait: Events about thousands of objects must not slow the API server down for users who change
+/// one, or for us.
 const CROWDED_PACE: Duration = Duration::from_millis(100);
 
 /// How many objects and notes may wait before Events are sent at the slower pace.
@@ -70,9 +69,9 @@ pub(crate) enum Report {
     Diagnostics(Subject, Vec<Diagnostic>),
     /// One of our Ingresses is new or changed.
     Sync(Subject),
-    /// No endpoint of a backend of an Ingress can be connected to, with a text that says which.
+    /// No endpoint of a backend of an Ingress can be connected to; the text names the backend.
     Unreachable(Subject, String),
-    /// A proxy does not understand what an object is translated to.
+    /// A proxy does not understand the translation of an object.
     Refused(Subject, String),
     /// An object is gone.
     Gone(ObjectKey),
@@ -85,7 +84,7 @@ struct Outage {
     seen: Instant,
     /// The earliest time of the next Event.
     next: Instant,
-    /// The pause until then.
+    /// The pause before that.
     pause: Duration,
     period: Period,
 }
@@ -101,7 +100,7 @@ pub(crate) struct Sender {
     standing: BTreeMap<ObjectKey, Vec<Note>>,
     /// The queued notes that are not diagnostics, and their failures.
     passing: VecDeque<(Subject, Note, u32)>,
-    /// Objects that have a backend that can't be reached.
+    /// Objects with an unreachable backend.
     outages: BTreeMap<ObjectKey, Outage>,
     /// The object of the last failure: its next turn is after all others.
     passed: Option<ObjectKey>,
@@ -160,7 +159,7 @@ impl Sender {
             Report::Diagnostics(Subject { key, identity }, diagnostics) => {
                 let present: Vec<_> = diagnostics.iter().map(Note::from_diagnostic).collect();
                 let before = self.standing.remove(&key).unwrap_or_default();
-                // A warning that was never shown needs no end, and one that was only reworded has none.
+                // A warning that was never shown needs no end, and one that was only reworded hasn't ended.
                 let over = |note: &&Note| {
                     note.warning
                         && self.sent.holds(note.name_hash(&key, &identity))
@@ -192,7 +191,7 @@ impl Sender {
             }
             Report::Refused(subject, text) => {
                 let note = Note::refused(text);
-                // A proxy says so each time that it connects.
+                // A proxy reports this each time it connects.
                 if !self.sent.holds(note.name_hash(&subject.key, &subject.identity)) {
                     self.happened(subject, note);
                 }
@@ -205,7 +204,7 @@ impl Sender {
         }
     }
 
-    /// Takes note that a backend of an object can't be reached. Gives how long that has been so if it is time for an Event.
+    /// Records that a backend of an object can't be reached. Returns the period of the outage if an Event is due.
     fn outage(&mut self, key: &ObjectKey) -> Option<Period> {
         let (now, time) = (Instant::now(), Timestamp::now().as_second());
         if self.outages.len() >= REMEMBERED {

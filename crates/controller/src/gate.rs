@@ -1,10 +1,10 @@
 //! Pods that become ready only when the proxies know them: those with the readiness gate [`CONDITION`].
 //!
-//! Kubernetes takes such a pod, and with it its endpoint, for not ready before the condition is true, and we set the condition when the
-//! endpoint is in force. So the endpoint of a pod that lacks nothing else counts as ready here before its EndpointSlice says so.
-//! Only bookkeeping, see `controller/running/route.rs` for what is done. Invariants: an endpoint is never ready here while its containers
-//! aren't; once Kubernetes has written that the pod is ready into an EndpointSlice, that alone decides; no leader lets a pod wait for longer
-//! than [`PATIENCE`].
+//! Kubernetes considers such a pod, and with it its endpoint, not ready until the condition is true, and we set the condition when the
+//! endpoint is in force. So the endpoint of a pod that lacks nothing else counts as ready here before its EndpointSlice says so. Only
+//! bookkeeping; the actions are in `controller/running/route.rs`. Invariants: an endpoint is never ready here while its containers aren't;
+//! once an EndpointSlice of Kubernetes has shown the pod as ready, only EndpointSlices decide; no leader lets a pod wait for longer than
+//! [`PATIENCE`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -39,10 +39,10 @@ use reach::Extent;
 /// The type of the condition.
 pub(crate) const CONDITION: &str = "fairway.dev/routed";
 
-/// The label of pods with the gate, by which they are watched. The same on a namespace gives it to the pods that are created there.
+/// The label of pods with the gate, by which they are watched. On a namespace, it adds the gate to the pods that are created there.
 pub(crate) const LABEL: &str = "fairway.dev/readiness-gate=enabled";
 
-/// How long a pod waits for the proxies. One that doesn't answer must not stop what others roll out.
+/// How long a pod waits for the proxies. An unresponsive proxy must not stop rollouts.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How many conditions are written at the same time.
@@ -53,32 +53,32 @@ const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
 type Uid = Box<str>;
 
-/// The pods with the gate, and what of their EndpointSlices is needed for it.
+/// The pods with the gate, and the EndpointSlices that they concern.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     pods: HashMap<Uid, PodStage>,
     waiting: BTreeMap<Uid, Waiting>,
-    /// The pods that have waited and are ready, with the EndpointSlices that don't say so yet: they stay ready there. Kubernetes writes
-    /// those only after the pod, so without this all proxies would lose a new pod for as long as that takes.
+    /// The pods that have waited and are ready, with the EndpointSlices that don't show it yet: they stay ready there. Kubernetes writes
+    /// those only after the pod, so without this all proxies would lose a new pod in the meantime.
     arriving: HashMap<Uid, BTreeSet<ObjectKey>>,
     /// The EndpointSlices with endpoints that aren't ready, as the API server has them.
     slices: HashMap<ObjectKey, Arc<EndpointSlice>>,
-    /// Those in which a pod isn't ready.
+    /// The EndpointSlices in which a pod isn't ready.
     places: HashMap<Uid, BTreeSet<ObjectKey>>,
-    /// Those to translate again, because a pod waits now or no longer.
+    /// The EndpointSlices to translate again, because a pod has begun or ceased to wait.
     stale: BTreeSet<ObjectKey>,
-    /// Whether a pod waits since the last translation.
+    /// Whether a pod has begun to wait since the last translation.
     fresh: bool,
 }
 
-/// How far a pod is.
+/// The stage of a pod.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum PodStage {
-    /// It lacks more than our condition.
+    /// It lacks other conditions besides ours.
     Starting,
-    /// It lacks nothing but our condition, or nothing but that the kubelet notices it.
+    /// It lacks only our condition, or the kubelet has yet to notice it.
     Waiting,
-    /// It has been ready, or it ends.
+    /// It has been ready, or it is ending.
     Settled,
 }
 
@@ -100,7 +100,7 @@ struct Waiting {
 /// Whether our condition is true.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum ConditionWrite {
-    /// No, and it may be written from then on.
+    /// No; it may be written from then on.
     From(Option<Instant>),
     /// It is being written.
     UnderWay,
@@ -111,7 +111,7 @@ enum ConditionWrite {
 impl PodStage {
     fn of(pod: &GatedPod, before: Option<Self>) -> Self {
         let has_gate = pod.gates().any(|gate| gate == CONDITION);
-        // One that had our condition before we saw it may have been ready, and not be for another reason: its node may be lost.
+        // A pod that had our condition before we saw it may have been ready, and may be unready for another reason, such as a lost node.
         let was_routed = before.is_none() && pod.holds(CONDITION);
         if before == Some(Self::Settled) || pod.ends() || !has_gate || pod.holds("Ready") || was_routed {
             Self::Settled
@@ -164,7 +164,7 @@ impl Gate {
         self.end(uid);
     }
 
-    /// Records that these are all pods.
+    /// Records that these are all the pods.
     pub(crate) fn listed(&mut self, pods: &[GatedPod], now: Instant) {
         let there: BTreeSet<&str> = pods.iter().map(|pod| pod.uid()).collect();
         let gone: Vec<Uid> = self.pods.keys().filter(|uid| !there.contains(&***uid)).cloned().collect();
@@ -172,7 +172,7 @@ impl Gate {
         pods.iter().for_each(|pod| self.seen(pod, now));
     }
 
-    /// Ends the waiting of a pod that is ready: from now on its EndpointSlices decide, as soon as they say that.
+    /// Ends the waiting of a pod that is ready: from now on its EndpointSlices decide, as soon as they show it as ready.
     fn arrive(&mut self, uid: &str) {
         let Some(pod) = self.waiting.remove(uid) else { return };
         let places = self.places.get(uid).into_iter().flatten().filter(|key| *key.namespace == *pod.namespace);
@@ -204,8 +204,8 @@ impl Gate {
         !self.waiting.is_empty()
     }
 
-    /// Makes the endpoints of waiting pods ready in the changes that come to be translated, and adds the EndpointSlices that change only
-    /// by that.
+    /// Makes the endpoints of waiting pods ready in the changes to be translated, and adds the EndpointSlices that change only because of
+    /// that.
     pub(crate) fn overlay(&mut self, changes: &mut Vec<Change>) {
         self.fresh = false;
         for change in changes.iter_mut() {
@@ -226,14 +226,14 @@ impl Gate {
             }
         }
         for key in std::mem::take(&mut self.stale) {
-            // Without one that isn't ready, translation has the EndpointSlice as it is.
+            // If the EndpointSlice has no unready endpoint, translation already has it as it is.
             if let Some(slice) = self.slices.get(&key) {
                 changes.push(Change::Upsert(Object::EndpointSlice(self.ready(&key, slice))));
             }
         }
     }
 
-    /// Keeps an EndpointSlice as it is, if endpoints of it may be made ready.
+    /// Keeps an EndpointSlice as it is if some of its endpoints may be made ready.
     fn keep(&mut self, key: ObjectKey, slice: &Arc<EndpointSlice>) {
         let unready: BTreeSet<Uid> = slice.endpoints.iter().flatten().filter_map(unready).map(Into::into).collect();
         let arriving: Vec<Uid> = unready.iter().filter(|uid| self.arrives(uid, &key)).cloned().collect();
@@ -263,13 +263,13 @@ impl Gate {
         }
     }
 
-    /// Whether a pod is ready and an EndpointSlice has not said so yet.
+    /// Whether a pod is ready but an EndpointSlice doesn't show it yet.
     fn arrives(&self, uid: &str, key: &ObjectKey) -> bool {
         self.arriving.get(uid).is_some_and(|keys| keys.contains(key))
     }
 
-    /// An EndpointSlice with the endpoints of waiting pods ready. Whoever may write an EndpointSlice names any pod in it, so only those of its
-    /// namespace count.
+    /// An EndpointSlice with the endpoints of waiting pods made ready. An author of EndpointSlices can name any pod in them, so only pods
+    /// of the same namespace count.
     fn ready(&self, key: &ObjectKey, slice: &Arc<EndpointSlice>) -> Arc<EndpointSlice> {
         let waits = |endpoint: &Endpoint| {
             let is_here = |pod: &Waiting| *pod.namespace == *key.namespace;
@@ -284,7 +284,7 @@ impl Gate {
             if let Some(conditions) = &mut endpoint.conditions {
                 (conditions.ready, conditions.serving) = (Some(true), Some(true));
             }
-            // Endpoints that aren't ready have no hints, and one without turns those of all others off.
+            // Endpoints that aren't ready have no hints, and an endpoint without hints would turn off those of all others.
             if let (true, None, Some(zone)) = (has_hints, &endpoint.hints, &endpoint.zone) {
                 let for_zones = Some(vec![ForZone { name: zone.clone() }]);
                 endpoint.hints = Some(EndpointHints { for_zones, ..EndpointHints::default() });
@@ -364,7 +364,7 @@ impl Gate {
         self.waiting.values().filter(|pod| pod.write == ConditionWrite::UnderWay).count()
     }
 
-    /// Records whether a condition was written. If not, it is tried again: a pod that was replaced is gone from the watch soon. Returns
+    /// Records whether a condition was written. If not, it is tried again: a pod that was replaced soon disappears from the watch. Returns
     /// whether this is the first failure.
     pub(crate) fn written(&mut self, uid: &str, result: Result<(), &CallError>, now: Instant) -> bool {
         let Some(pod) = self.waiting.get_mut(uid).filter(|pod| pod.write == ConditionWrite::UnderWay) else {
@@ -377,7 +377,7 @@ impl Gate {
         result.is_err() && pod.backoff.failures() == 1
     }
 
-    /// When [`due`](Self::due) has more to say though nothing else happens, if it has room.
+    /// When [`due`](Self::due) returns more even if nothing else happens, if it has room.
     pub(crate) fn next_at(&self, peers: &Peers, now: Instant) -> Option<Instant> {
         if self.under_way() >= WRITES {
             return None;
@@ -404,7 +404,7 @@ fn unready(endpoint: &Endpoint) -> Option<&str> {
     endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"))?.uid.as_deref()
 }
 
-/// Whether Kubernetes puts a pod with these labels into EndpointSlices of a Service, and takes account of whether it is ready.
+/// Whether Kubernetes puts a pod with these labels into EndpointSlices of a Service, and considers whether it is ready.
 fn selects(service: &Service, labels: &BTreeMap<String, String>) -> bool {
     let Some(spec) = &service.spec else { return false };
     let selector = spec.selector.iter().flatten();

@@ -19,24 +19,24 @@ use crate::api::{ApiServer, CallError, collection};
 use crate::backlog::{Backlog, Writes};
 use crate::watch::{Identity, SeenStatus, plural};
 
-/// Most addresses that a Gateway's status may show.
+/// The most addresses that a Gateway's status may show.
 const ADDRESSES: usize = 16;
 
-/// What is written here, for the log.
+/// The writes of this module, for the log.
 const WRITES: Writes = Writes {
     all: "the status of objects of the Gateway API",
     one: "the status of this object",
     again: "when the object changes",
 };
 
-/// Conditions that are there only while they hold.
+/// Conditions that exist only while they hold.
 const FLEETING: [&str; 2] = ["InsecureFrontendValidationMode", "PartiallyInvalid"];
 
 /// The status of all objects of the Gateway API.
 #[derive(Debug, Default)]
 pub(crate) struct GatewayStatus {
     objects: BTreeMap<ObjectKey, Shown>,
-    /// What translation says about each object of ours.
+    /// The status that translation wants for each object of ours.
     wanted: BTreeMap<ObjectKey, Arc<ObjectStatus>>,
     addresses: Vec<Value>,
     /// Objects to check.
@@ -51,7 +51,7 @@ struct Shown {
     generation: i64,
     /// The generation that translation has seen.
     translated: Option<i64>,
-    /// As text: a tree of it takes ten times as much memory.
+    /// As text: a parsed tree takes ten times as much memory.
     status: Box<RawValue>,
 }
 
@@ -95,7 +95,7 @@ impl GatewayStatus {
         self.backlog.remove(key);
     }
 
-    /// Records what translation says about an object; `None` if it is not ours.
+    /// Records the status that translation wants for an object; `None` if it is not ours.
     pub(crate) fn want(&mut self, key: ObjectKey, status: Option<Arc<ObjectStatus>>) {
         match status {
             Some(status) => self.wanted.insert(key.clone(), status),
@@ -171,7 +171,7 @@ impl GatewayStatus {
     }
 }
 
-/// What a status is written with.
+/// The inputs of a status.
 struct Writing<'a> {
     generation: i64,
     now: &'a str,
@@ -198,7 +198,7 @@ impl Writing<'_> {
                 status.insert("conditions".into(), self.conditions(&shown["conditions"], &conditions));
                 let shared = || json!(self.addresses);
                 status.insert("addresses".into(), addresses.as_ref().map_or_else(shared, |own| json!(own)));
-                // Older CRDs don't have it, and the API server would drop it again and again.
+                // Older CRDs lack it, and the API server would drop it again and again.
                 if *attached_listener_sets > 0 || !shown["attachedListenerSets"].is_null() {
                     status.insert("attachedListenerSets".into(), json!(attached_listener_sets));
                 }
@@ -208,7 +208,7 @@ impl Writing<'_> {
                 status.insert("conditions".into(), self.conditions(&shown["conditions"], &json!(conditions)));
                 status.insert("listeners".into(), self.listeners(shown, listeners));
             }
-            // Routes, policies and XBackends have entries of ours among those of others.
+            // Routes, policies and XBackends have our entries among those of others.
             wanted
                 if matches!(
                     key.kind,
@@ -241,7 +241,7 @@ impl Writing<'_> {
         Value::Object(status)
     }
 
-    /// Puts our entries beside those of others. Each has the name of what it is about in a field.
+    /// Puts our entries beside those of others. Each names its subject in a field.
     fn merge(&self, status: &mut Map<String, Value>, shown: &Value, names: (&str, &str), ours: &[(Value, Value)]) {
         let (list, field) = names;
         let is_ours = |entry: &&Value| entry["controllerName"] == CONTROLLER;
@@ -271,7 +271,7 @@ impl Writing<'_> {
         ours.iter().map(complete).collect()
     }
 
-    /// Conditions after a change: ours in place of those of the same type, in their places, and all others as they are.
+    /// Conditions after a change: ours replace those of the same type in their places, and all others stay.
     fn conditions(&self, shown: &Value, ours: &Value) -> Value {
         let complete = |one: &Value| {
             let before = entries(shown).find(|before| before["type"] == one["type"]);
@@ -283,7 +283,7 @@ impl Writing<'_> {
             one
         };
         let is_ours = |kind: &Value| entries(ours).find(|one| one["type"] == *kind);
-        // A condition that holds only sometimes goes when it doesn't.
+        // A fleeting condition disappears when it no longer holds.
         let lasts = |one: &Value| FLEETING.iter().all(|kind| one["type"] != *kind);
         let fleeting = |one: &&Value| lasts(one) || is_ours(&one["type"]).is_some();
         let mut merged: Vec<Value> = entries(shown)
@@ -296,7 +296,7 @@ impl Writing<'_> {
     }
 }
 
-/// Says that a Gateway without an address can't be reached.
+/// Reports in the conditions that a Gateway without an address can't be reached.
 fn unassigned(conditions: &mut Value) {
     for condition in conditions.as_array_mut().into_iter().flatten() {
         if condition["type"] == "Programmed" && condition["status"] == "True" {

@@ -1,4 +1,4 @@
-//! The processes of an install, found by the containers of its pods, and asked through the API server.
+//! The processes of an install, found by the containers of its pods and called through the API server.
 
 use kube::api::ListParams;
 use serde::Deserialize;
@@ -24,7 +24,7 @@ pub struct Process {
     pub container: String,
     /// The port of health and metrics.
     pub port: u16,
-    /// Why it can't be asked now, if it can't: the phase of the pod.
+    /// Why it can't be called now, if it can't: the phase of the pod.
     pub absent: Option<String>,
 }
 
@@ -50,10 +50,10 @@ pub async fn processes(client: kube::Client, namespace: Option<&str>) -> Result<
     }
 }
 
-/// What a process answers to a GET of a path.
+/// The response of a process to a GET of a path.
 ///
 /// # Errors
-/// If the API server can't reach the process, or doesn't let us.
+/// If the API server can't reach the process, or forbids the call.
 pub async fn ask(client: kube::Client, process: &Process, path: &str) -> Result<Vec<u8>, ReadError> {
     let Process { namespace, pod, port, .. } = process;
     let uri = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy{path}");

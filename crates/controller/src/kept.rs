@@ -1,7 +1,7 @@
-//! What a controller keeps in its own namespace: one text in a Secret or a ConfigMap.
+//! State that a controller keeps in its own namespace: one text in a Secret or a ConfigMap.
 //!
-//! Invariant: nobody's writing is lost. An object is created only if there is none, and replaced only as it was read, so that several
-//! controllers need no order among them: one is first, and the others read what it has written.
+//! Invariant: no write is lost. An object is created only if it doesn't exist, and replaced only in the version that was read, so several
+//! controllers need no coordination: one is first, and the others read what it has written.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +13,7 @@ use kube::api::{GetParams, PostParams};
 
 use crate::api::{ApiServer, CallError, collection};
 
-/// Where a text is kept.
+/// The object and key that hold a text.
 #[derive(Clone)]
 pub struct Keep {
     api: ApiServer,
@@ -23,19 +23,19 @@ pub struct Keep {
     key: &'static str,
 }
 
-/// What it is kept in.
+/// The kind of object that holds a text.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum KeepKind {
-    /// For what nobody else may know.
+    /// For secret texts.
     Secret,
-    /// For what everybody may know.
+    /// For texts that all may read.
     ConfigMap,
 }
 
-/// The text that was found.
+/// A text as it was read.
 #[derive(Default)]
 pub struct KeptText {
-    /// Empty if there is an object without it.
+    /// Empty if the object exists without it.
     pub text: Vec<u8>,
     metadata: ObjectMeta,
     secret: BTreeMap<String, ByteString>,
@@ -54,7 +54,7 @@ pub struct KeepError {
 }
 
 impl KeepError {
-    /// Whether somebody else has written in the meantime.
+    /// Whether another writer came first.
     pub fn is_overtaken(&self) -> bool {
         self.source.code() == Some(409)
     }
@@ -66,10 +66,10 @@ impl Keep {
         Self { api: ApiServer::new(client), kind, namespace: namespace.to_owned(), name: name.to_owned(), key }
     }
 
-    /// Reads it. `None` if there is no object.
+    /// Reads the text. `None` if the object doesn't exist.
     ///
     /// # Errors
-    /// If the API server refuses, or does not answer.
+    /// If the API server refuses or doesn't answer.
     pub async fn read(&self) -> Result<Option<KeptText>, KeepError> {
         let request = self.request().get(&self.name, &GetParams::default());
         let found = match self.kind {
@@ -91,10 +91,10 @@ impl Keep {
         }
     }
 
-    /// Writes it, in place of what was read.
+    /// Writes the text in place of what was read.
     ///
     /// # Errors
-    /// If the API server refuses, or does not answer, or somebody else was faster.
+    /// If the API server refuses or doesn't answer, or another writer came first.
     pub async fn write(&self, text: &[u8], before: Option<KeptText>) -> Result<(), KeepError> {
         let is_new = before.is_none();
         let KeptText { mut metadata, mut secret, mut map, .. } = before.unwrap_or_default();
@@ -147,7 +147,7 @@ impl fmt::Debug for Keep {
     }
 }
 
-/// Without the text.
+/// It leaves out the text.
 impl fmt::Debug for KeptText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes", self.text.len())

@@ -1,4 +1,4 @@
-//! Which of several replicas may write: the holder of a Lease.
+//! Which of several replicas may write: the one that holds a Lease.
 //!
 //! The algorithm and the fields are those of client-go, so a replica of ingress-nginx and one of ours with the same
 //! election id exclude each other. Time is measured with the monotonic clock of this process, starting when a record is
@@ -107,7 +107,7 @@ impl Candidate {
                 }
                 Ok(Ok(Attempt::HeldBy(holder))) => {
                     failing = false;
-                    // The holder may be dead: then it is our turn as soon as its record expires.
+                    // The holder may be dead: then our turn comes as soon as its record expires.
                     let retry = begin + self.ttl / LOOKS;
                     next = self.end_of_record().map_or(retry, |end| end.min(retry));
                     if leading {

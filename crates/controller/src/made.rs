@@ -1,4 +1,4 @@
-//! Objects that are made for Gateways and XBackends: written and deleted as translation says, by the leader.
+//! Objects that the leader creates for Gateways and XBackends: written and deleted as translation wants.
 
 use std::collections::BTreeMap;
 
@@ -11,17 +11,17 @@ use crate::api::{ApiServer, CallError, collection};
 use crate::backlog::{Backlog, Writes};
 use crate::watch::{Identity, plural};
 
-/// The field manager of what we apply.
+/// The field manager of the objects that we apply.
 const MANAGER: &str = "fairway";
 
-/// What is written here, for the log.
+/// The writes of this module, for the log.
 const WRITES: Writes = Writes {
     all: "Services and EndpointSlices for Gateways and XBackends",
     one: "an object that is made for a Gateway or an XBackend",
     again: "from time to time",
 };
 
-/// What is left to do.
+/// The work that is left.
 #[derive(Debug, Default)]
 pub(crate) struct Making {
     wanted: BTreeMap<ObjectKey, Make>,
@@ -42,8 +42,8 @@ pub(crate) struct MakeWrite {
 pub(crate) type Made = Result<(), CallError>;
 
 impl MakeWrite {
-    /// Creates, applies or deletes the object, provided that it is still as it was examined: an object of the same name that someone
-    /// else has created meanwhile is left alone.
+    /// Creates, applies or deletes the object, provided that it is still as it was examined: an object of the same name that another writer
+    /// has created meanwhile is left alone.
     pub(crate) async fn run(&self, api: &ApiServer) -> Made {
         let request = collection(self.key.kind.api_version(), plural(self.key.kind), Some(&self.key.namespace));
         let name = &self.key.name;
@@ -70,7 +70,7 @@ impl MakeWrite {
 }
 
 impl Making {
-    /// Records what has to be done about an object; `None` if it is as it should be.
+    /// Records the pending work on an object; `None` if nothing is left to do.
     pub(crate) fn want(&mut self, key: ObjectKey, make: Option<Make>) {
         match make {
             Some(make) => {
@@ -84,12 +84,12 @@ impl Making {
         }
     }
 
-    /// Does everything that is left again: what was written may have been changed by others before we saw it.
+    /// Does everything that is left again: others may have changed what was written before we saw it.
     pub(crate) fn check(&mut self) {
         self.backlog.extend(self.wanted.keys().cloned());
     }
 
-    /// The next write, if there is one and not too many are in progress. `found` gives an object as the watch has shown it last.
+    /// The next write, if there is one and not too many are in progress. `found` returns an object as the watch last showed it.
     pub(crate) fn next(&mut self, found: impl Fn(&ObjectKey) -> Option<Identity>) -> Option<MakeWrite> {
         while let Some(key) = self.backlog.next() {
             let Some(make) = self.wanted.get(&key).cloned() else { continue };
@@ -105,7 +105,7 @@ impl Making {
         let MakeWrite { key, make, .. } = write;
         self.backlog.end(&key);
         match result {
-            // The watch shows the result. Something else may have been asked for in the meantime.
+            // The watch shows the result. The wanted state may have changed meanwhile.
             Ok(()) if self.wanted.get(&key).is_some_and(|wanted| *wanted != make) => self.backlog.succeeded(key),
             Ok(()) => {}
             Err(error) => self.backlog.failed(key, &error, &WRITES),

@@ -57,7 +57,7 @@ pub(crate) async fn addresses(
 /// The zone of the node that our pod runs on.
 ///
 /// # Errors
-/// If the pod is not known, it or its node can't be read, or the node is in no zone.
+/// If the pod is unknown, it or its node can't be read, or the node has no zone.
 pub async fn own_zone(client: kube::Client, pod: Option<&config::Pod>) -> Result<String, NoZone> {
     let api = ApiServer::new(client);
     let zone = match pod {

@@ -24,7 +24,7 @@ pub(crate) fn join(first: Delta, second: Delta) -> Delta {
         second.upserts.iter().filter_map(Resource::name).chain(second.removals.iter().cloned()).collect();
     let has_settings = second.upserts.iter().any(|resource| resource.name().is_none());
     let stays = |resource: &Resource| resource.name().map_or(!has_settings, |name| !later.contains(&name));
-    // Removals precede upserts in a delta: one that was followed by an upsert stays harmless.
+    // Removals precede upserts in a delta, so a removal that was followed by an upsert does no harm.
     let removals: BTreeSet<ResourceName> = first.removals.into_iter().chain(second.removals).collect();
     Delta {
         upserts: first.upserts.into_iter().filter(stays).chain(second.upserts).collect(),
@@ -32,7 +32,7 @@ pub(crate) fn join(first: Delta, second: Delta) -> Delta {
     }
 }
 
-/// Takes from a held change everything that hosts of other changes may refer to, so that it can go before them.
+/// Takes everything that hosts of other changes may refer to out of a held change, so that it can be sent before them.
 #[allow(clippy::mutable_key_type, reason = "names with a regular expression are ordered by its text")]
 pub(crate) fn take_referenced(held: &mut Delta) -> Vec<Resource> {
     let refers = |resource: &Resource| {
@@ -43,7 +43,7 @@ pub(crate) fn take_referenced(held: &mut Delta) -> Vec<Resource> {
     };
     let (stay, referenced): (Vec<_>, Vec<_>) = std::mem::take(&mut held.upserts).into_iter().partition(refers);
     held.upserts = stay;
-    // A removal that an upsert followed would come after it now.
+    // A removal that came before an upsert would now come after it.
     let names: BTreeSet<ResourceName> = referenced.iter().filter_map(Resource::name).collect();
     held.removals.retain(|name| !names.contains(name));
     referenced
@@ -56,7 +56,7 @@ mod tests {
 
     const NAMES: [&str; 3] = ["a.example.com", "b.example.com", "~^c"];
 
-    /// A state with the hosts whose digit is not 0. One that is 2 differs from one that is 1.
+    /// A state with the hosts whose digit is not 0. A host with 2 differs from one with 1.
     fn state(digits: [u8; 3]) -> Snapshot {
         let hosts = NAMES.iter().zip(digits).filter(|(_, digit)| *digit > 0).map(|(name, digit)| {
             let pattern = HostPattern::parse(name).unwrap();
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn one_after_the_other_or_joined_is_the_same() {
-        // Every fifth is enough: all digits occur in all places, and each before and after each other one.
+        // Every fifth state is enough: all digits occur in all places, each before and after each other one.
         let numbers = (0..27).step_by(5);
         let states: Vec<_> = numbers.map(|number: u8| state([number % 3, number / 3 % 3, number / 9])).collect();
         for before in &states {

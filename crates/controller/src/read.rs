@@ -94,7 +94,7 @@ pub async fn read(client: kube::Client, options: &Options, now: i64) -> Result<C
             Err(error) if source.kind.is_of_gateway_api() && error.code() == Some(404) => {
                 options.has_xbackends &= source.kind != Kind::XBackend;
             }
-            // Who may read Ingresses only is told about Ingresses.
+            // A user with the right to Ingresses only gets results about Ingresses only.
             Err(error) if source.without_right == WithoutRight::WaitIfDefined && error.code() == Some(403) => {
                 if !matches!(defines(&api, source.kind).await, Ok(false)) {
                     found.unreadable.push(unreadable(&source, "what is said about the Gateway API may be wrong").1);

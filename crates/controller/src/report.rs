@@ -10,13 +10,13 @@ use tokio::sync::mpsc;
 /// Maximum number of queued reports. Workers send them and never wait: with more, some are lost.
 const WAITING: usize = 256;
 
-/// How many endpoints a text names.
+/// The most endpoints that a text names.
 const NAMED: usize = 8;
 
 /// A backend to whose endpoints no connection can be made.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Unreachable {
-    /// The object whose route leads there.
+    /// The object whose route leads to it.
     pub origin: Origin,
     /// The backend, `NAMESPACE/SERVICE:PORT`.
     pub backend: String,
@@ -24,14 +24,14 @@ pub struct Unreachable {
     pub endpoints: Vec<(SocketAddr, Cow<'static, str>)>,
 }
 
-/// What an object is translated to can't be understood by a proxy, because that is of another version.
+/// A proxy of another version can't understand the translation of an object.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NotUnderstood {
     /// The object.
     pub origin: Origin,
     /// The proxy.
     pub proxy: String,
-    /// What it does not understand.
+    /// The part that it doesn't understand.
     pub reason: String,
 }
 
@@ -42,7 +42,7 @@ pub(crate) enum ProxyReport {
     NotUnderstood(NotUnderstood),
 }
 
-/// Takes reports. Clones are the same.
+/// Takes reports. Clones report to the same receiver.
 #[derive(Clone, Debug)]
 pub struct Reporter(mpsc::Sender<ProxyReport>);
 
@@ -53,12 +53,12 @@ impl Reporter {
         (Self(sender), reports)
     }
 
-    /// Reports a backend. Does not wait; when too many reports wait already, this one is lost.
+    /// Reports a backend. Never waits: if too many reports wait already, this one is lost.
     pub fn unreachable(&self, report: Unreachable) {
         let _ = self.0.try_send(ProxyReport::Unreachable(report));
     }
 
-    /// Reports that a proxy goes on with the last good form of an object. Does not wait either.
+    /// Reports that a proxy continues with the last good form of an object. Never waits either.
     pub fn not_understood(&self, report: NotUnderstood) {
         let _ = self.0.try_send(ProxyReport::NotUnderstood(report));
     }
@@ -79,7 +79,7 @@ impl Unreachable {
     /// The text of the Event.
     pub(crate) fn text(&self) -> String {
         let mut endpoints = self.endpoints.clone();
-        // Replicas say the same in the same words.
+        // Sorted, so that replicas report the same in the same words.
         endpoints.sort_unstable();
         let mut text = match endpoints.len() {
             1 => format!("connecting to the only endpoint of {} failed within the last minute: ", self.backend),

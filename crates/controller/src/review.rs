@@ -14,7 +14,7 @@ pub(crate) struct Question {
     pub(crate) answer: oneshot::Sender<Review>,
 }
 
-/// Asks whether Ingresses may be stored. Clones are the same.
+/// Asks whether Ingresses may be stored. Clones ask the same controller.
 #[derive(Clone, Debug)]
 pub struct Reviewer {
     questions: mpsc::Sender<Question>,
@@ -28,8 +28,8 @@ impl Reviewer {
         (Self { questions, ready }, asked)
     }
 
-    /// The answer about an Ingress; `None` if the controller has ended. Waits until the first complete state is live, because before
-    /// that nothing is known about the other Ingresses.
+    /// The answer about an Ingress; `None` if the controller has ended. Waits until the first complete state is live, because until then
+    /// the other Ingresses are unknown.
     pub async fn review(&self, ingress: Ingress) -> Option<Review> {
         self.ready.clone().wait_for(|ready| *ready).await.ok()?;
         let (answer, answered) = oneshot::channel();

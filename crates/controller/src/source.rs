@@ -54,15 +54,15 @@ pub(crate) fn sources(config: &ControllerConfig) -> Vec<Source> {
             Kind::RoutePolicy,
             Kind::XBackend,
         ];
-        // They are about Services, of which Gateways with a shared address have none.
+        // GatewayParameters are about Services, which Gateways with a shared address don't have.
         let has_own = config.options.gateway_address != GatewayAddressing::Shared;
         let parameters = has_own.then_some(Kind::GatewayParameters);
         let others = [Kind::Gateway, Kind::ListenerSet].into_iter().chain(policies).chain(parameters);
         let kinds = others.chain(routes).flat_map(of_namespace);
-        // Grants may lie in any namespace whose objects are read.
+        // Grants may be in any namespace whose objects are read.
         let all = [(Kind::GatewayClass, None)].into_iter().chain(kinds).chain(of_namespace(Kind::ReferenceGrant));
         for (kind, namespace) in all {
-            // What a policy demands must not be left out because it can't be read.
+            // A policy's demands must not be dropped because the policy can't be read.
             let source = Source::new(kind, namespace.as_deref(), Wanted::Object);
             sources.push(Source { without_right: WaitIfDefined, ..source });
         }
@@ -77,7 +77,7 @@ pub(crate) fn sources(config: &ControllerConfig) -> Vec<Source> {
     sources
 }
 
-/// What there is to say about a source that can't be read, with a key that stands for all of its objects.
+/// The finding about a source that can't be read, with a key that stands for all of its objects.
 pub(crate) fn unreadable(source: &Source, then: &str) -> (ObjectKey, Diagnostic) {
     let namespace = source.namespace.as_deref().unwrap_or_default();
     let key = ObjectKey::new(source.kind, namespace, "*");

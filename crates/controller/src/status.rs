@@ -24,7 +24,7 @@ pub(crate) use write::{Write, Written};
 /// Ingresses. Two controllers that claim the same Ingress would otherwise overwrite each other for ever.
 const REWRITES: u8 = 2;
 
-/// What is written here, for the log.
+/// The writes of this module, for the log.
 const WRITES: Writes =
     Writes { all: "the status of Ingresses", one: "the status of this Ingress", again: "when the Ingress changes" };
 

@@ -135,7 +135,7 @@ impl Store {
         self.known.get(key).map(|known| &known.identity).or_else(aside)
     }
 
-    /// Whether a watch reports a change of something that is known already, rather than a list everything there is.
+    /// Whether a watch reports a change of a known object, rather than a list all objects.
     pub(crate) fn is_change(&self, source: usize, key: &ObjectKey) -> bool {
         self.sources[source].relisting.is_none() && self.known.contains_key(key)
     }

@@ -1,11 +1,11 @@
-//! Whose token it is that somebody shows: the API server knows.
+//! Identifies the owner of a token by asking the API server.
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::api::PostParams;
 
 use crate::api::{ApiServer, CallError, collection};
 
-/// Where the API server says which pod a token is bound to.
+/// The key under which the API server names the pod that a token is bound to.
 const POD: &str = "authentication.kubernetes.io/pod-name";
 
 /// Recognises the pods of one ServiceAccount.
@@ -16,18 +16,18 @@ pub struct TokenReviewer {
     user: String,
 }
 
-/// Why somebody is not recognised.
+/// Why the owner of a token is not recognised.
 #[derive(Debug, thiserror::Error)]
 pub enum Unrecognised {
-    /// The token is not good.
+    /// The token is not valid.
     #[error("{0}")]
     Token(String),
-    /// The API server does not say.
+    /// The API server doesn't identify it.
     #[error("asking the API server whose token it is")]
     Review(#[from] ReviewError),
 }
 
-/// The API server does not say whose token it is.
+/// The API server doesn't identify the owner of a token.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct ReviewError(CallError);
@@ -39,10 +39,10 @@ impl TokenReviewer {
         Self { api: ApiServer::new(client), audience: audience.to_owned(), user }
     }
 
-    /// The name of the pod whose token this is.
+    /// The name of the pod that owns this token.
     ///
     /// # Errors
-    /// If it is not one, or the API server does not say.
+    /// If the token isn't a pod's, or the API server doesn't identify it.
     pub async fn review(&self, token: &str) -> Result<String, Unrecognised> {
         let spec = TokenReviewSpec { token: token.to_owned(), audiences: Some(vec![self.audience.clone()]) };
         let review = TokenReview { spec, ..TokenReview::default() };
@@ -59,7 +59,7 @@ impl TokenReviewer {
             let why = status.error.unwrap_or_else(|| "the API server does not know it".to_owned());
             return Err(Unrecognised::Token(why.chars().filter(|char| !char.is_control()).take(200).collect()));
         }
-        // An API server that does not know audiences names none.
+        // An API server that doesn't support audiences names none.
         if !status.audiences.unwrap_or_default().contains(&self.audience) {
             return Err(Unrecognised::Token(format!("it is not for {}", self.audience)));
         }
@@ -80,7 +80,7 @@ mod tests {
 
     use super::*;
 
-    /// What comes of an answer of the API server, and what that was asked.
+    /// The outcome of an answer of the API server, and the question that it got.
     async fn reviewed(status: Value) -> (Result<String, String>, Value) {
         let answer = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "metadata": {}, "spec": {}, "status": status});
         let api = Origin::new("api").reply(Reply::ok().body(answer.to_string())).start();

@@ -40,7 +40,7 @@ const WATCH_GRACE: Duration = Duration::from_secs(5);
 /// roles, which takes less than the three seconds of these attempts.
 const FORBIDDEN_TRIES: u32 = 6;
 
-/// How often to look whether the CRD of a kind has appeared.
+/// How often to check whether the CRD of a kind has appeared.
 const ABSENT_RETRY: Duration = Duration::from_secs(5);
 
 /// How often to retry an optional kind that we have never been allowed to read.
@@ -58,16 +58,16 @@ pub(crate) struct Source {
     pub(crate) without_right: WithoutRight,
 }
 
-/// What happens if we aren't allowed to read a source from the start. A right that is lost later is waited for in any case, with the
-/// last state in effect.
+/// What happens if we aren't allowed to read a source from the start. If a right is lost later, we always wait for it, with the last state
+/// in effect.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum WithoutRight {
-    /// Wait for it.
+    /// Wait for the right.
     Wait,
     /// Go on without it.
     GoOn,
-    /// Wait for it if the API server has the kind. If its CRD is not there, there are no objects, but an API server that refuses a
-    /// request doesn't say so.
+    /// Wait for the right if the API server has the kind. Without its CRD there are no objects, but an API server that refuses a request
+    /// doesn't reveal that.
     WaitIfDefined,
 }
 
@@ -92,7 +92,7 @@ pub(crate) enum Message {
     Forbidden,
     /// We may not read this, and wait.
     Refused,
-    /// The API server does not know the kind: its CRD is not there.
+    /// The API server doesn't know the kind, because its CRD doesn't exist.
     Absent,
 }
 
@@ -127,7 +127,7 @@ pub(crate) fn plural(kind: Kind) -> &'static str {
 /// Whether the API server has a kind. Every account may ask this.
 ///
 /// # Errors
-/// If it doesn't say so.
+/// If the answer doesn't tell.
 pub(crate) async fn defines(api: &ApiServer, kind: Kind) -> Result<bool, CallError> {
     #[derive(Deserialize)]
     struct Resources {
@@ -252,8 +252,8 @@ impl Watch {
         }
     }
 
-    /// All objects, page by page, or all at once if the API server drops the version of the first page before the last:
-    /// that would recur. Returns the version to follow from.
+    /// All objects, page by page, or all at once if the API server drops the version of the first page before the last: that would recur.
+    /// Returns the version to follow from.
     async fn list(&mut self) -> Result<String, Ended> {
         let mut params =
             ListParams { limit: Some(PAGE), field_selector: self.field_selector(), ..ListParams::default() };
@@ -413,7 +413,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Whether the API server says that it doesn't have the kind. Without an answer it may have it.
+    /// Whether the API server answers that it lacks the kind. Without an answer it may have it.
     async fn is_undefined(&self) -> bool {
         matches!(defines(&self.api, self.source.kind).await, Ok(false))
     }

@@ -57,13 +57,13 @@ pub(super) enum Job {
     GatewayWritten(GatewayWrite, GatewayWritten),
     Made(MakeWrite, Made),
     Nodes(Result<Addresses, CallError>),
-    /// With the number of changed resources, the time it was sent, and the Ingresses that are served since.
+    /// With the number of changed resources, the time of sending, and the Ingresses that are served from then on.
     Published(Result<(), RunError>, usize, Instant, Vec<ObjectKey>),
     /// Whether no other replica follows.
     Last(Result<bool, CallError>),
     /// The Lease is released.
     Resigned,
-    /// Something about pods with the readiness gate; `None` if the proxies have got further.
+    /// News about pods with the readiness gate; `None` if the proxies have made progress.
     Fed(Option<Fed>),
     /// The condition of a pod.
     Routed(Routed, Result<(), CallError>),
@@ -94,12 +94,12 @@ pub(super) struct Running {
     synced: Vec<ObjectKey>,
     /// The translated but unsent changes, and until when they may wait for the contents they refer to.
     held: Option<(Delta, Instant)>,
-    /// Until when they wait in any case for what may restrict them, as one of them opens something.
+    /// The time until which they wait for what may restrict them in any case, because one of them opens something.
     settled: Option<Instant>,
     /// Changes that go before the held ones, because they refer to nothing that is being fetched.
     ahead: Delta,
     publishing: bool,
-    /// The number of changes that were sent to the proxy, and of those that are live.
+    /// The number of changes sent to the proxy, and the number of those that are live.
     sent: u64,
     live: u64,
     gating: Option<Gating>,
@@ -124,7 +124,7 @@ pub(super) struct Running {
     leave_until: Instant,
     check_at: Instant,
     looking_up_nodes: bool,
-    /// Whether the last look-up failed, which was said then.
+    /// Whether the last look-up failed, which was reported then.
     nodes_fail: bool,
     reports: mpsc::Sender<Report>,
     jobs: JoinSet<Job>,
@@ -165,7 +165,7 @@ impl Running {
                 let ttl = Some(config.election.ttl).filter(|ttl| !ttl.is_zero()).unwrap_or(Duration::from_secs(30));
                 let contender = Candidate::new(api.clone(), namespace, &config.election.id, name, ttl);
                 candidate = Some(tokio::spawn(contender.run(term_sender, async {
-                    // The sender is used or dropped: both mean that it is over.
+                    // The sender is used or dropped: both mean the end.
                     let _ = resigned.await;
                 })));
             } else {
@@ -260,7 +260,7 @@ impl Running {
 
     /// Answers the admission webhook. Without a translation there is no answer.
     pub(super) fn review(&self, question: Question) {
-        // The asker may have given up.
+        // The webhook may have given up.
         if let Some(translator) = self.translator.as_ref().filter(|_| !question.answer.is_closed()) {
             let _ = question.answer.send(translator.review(&question.ingress));
         }

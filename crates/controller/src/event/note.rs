@@ -1,4 +1,4 @@
-//! One Event: what it says, and the name under which the API server knows whether it was sent.
+//! One Event: its text, and the name by which the API server knows whether it was sent.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -33,15 +33,15 @@ pub(super) struct Note {
 /// What an Event is about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Topic {
-    /// What holds of an object, with the reason of the diagnostic. Sent once for an object.
+    /// A finding that holds, with the reason of the diagnostic. Sent once for an object.
     Finding(Reason),
-    /// That a warning holds no more. Sent once for each version of the object.
+    /// A warning that no longer holds. Sent once for each version of the object.
     Resolved,
-    /// That an Ingress of ours was taken into account. Sent once for each version of it.
+    /// An Ingress of ours that was taken into account. Sent once for each version of it.
     Sync,
-    /// That no endpoint of a backend can be connected to. Sent again as long as it lasts.
+    /// A backend without a reachable endpoint. Sent again as long as it lasts.
     Outage(Period),
-    /// That a proxy does not understand the object. Sent once for each version of it.
+    /// An object that a proxy does not understand. Sent once for each version of it.
     Refused,
 }
 
@@ -75,13 +75,13 @@ impl Note {
         Self { warning: false, topic: Topic::Sync, text: "Scheduled for sync".to_owned() }
     }
 
-    /// Says that a backend can't be reached now.
+    /// Reports that a backend can't be reached now.
     pub(super) fn outage(mut text: String, period: Period) -> Self {
         text.truncate(text.floor_char_boundary(TEXT));
         Self { warning: true, topic: Topic::Outage(period), text }
     }
 
-    /// Says that a proxy goes on with the last good form of the object.
+    /// Reports that a proxy continues with the last good form of the object.
     pub(super) fn refused(mut text: String) -> Self {
         text.truncate(text.floor_char_boundary(TEXT));
         Self { warning: true, topic: Topic::Refused, text }
@@ -94,14 +94,14 @@ impl Note {
         Self { warning: false, topic: Topic::Resolved, text }
     }
 
-    /// Equal for what is to be sent once only.
+    /// A hash that is equal for Events that must be sent only once.
     pub(super) fn name_hash(&self, key: &ObjectKey, identity: &Identity) -> u64 {
         let mut hasher = DefaultHasher::new();
         (key, &identity.uid, self.warning, self.topic.reason(), &self.text).hash(&mut hasher);
         match self.topic {
             Topic::Finding(_) => (),
             Topic::Resolved | Topic::Sync | Topic::Refused => identity.version.hash(&mut hasher),
-            // Replicas that see the same send it once.
+            // Replicas that see the same outage send it once.
             Topic::Outage(period) => (period.last / 60).hash(&mut hasher),
         }
         hasher.finish()
@@ -154,7 +154,7 @@ impl Topic {
         }
     }
 
-    /// Whether it says what happened, not what holds.
+    /// Whether it reports an occurrence rather than a lasting state.
     pub(super) fn is_passing(self) -> bool {
         match self {
             Self::Finding(_) | Self::Resolved => false,
@@ -162,7 +162,7 @@ impl Topic {
         }
     }
 
-    /// Since when, and how often. All but outages happen once.
+    /// The period and count of the Event. All but outages happen once.
     pub(super) fn period(self) -> Period {
         match self {
             Self::Outage(period) => period,

@@ -1,4 +1,4 @@
-//! Follows pods with the gate, and the Leases of controllers: list, then watch, for ever. After any failure the list comes again, so the
+//! Follows pods with the gate, and the Leases of controllers: list, then watch, for ever. After any failure the list is repeated, so the
 //! receiver misses nothing.
 
 use std::time::Duration;
@@ -27,17 +27,17 @@ const PAGE: u32 = 500;
 /// How long the API server keeps one watch open, in seconds.
 const WATCH_SECONDS: u32 = 120;
 
-/// How long to wait beyond that.
+/// How much longer to wait for the end of a watch.
 const WATCH_GRACE: Duration = Duration::from_secs(5);
 
-/// What is new about objects of a kind.
+/// News about objects of a kind.
 #[derive(Debug)]
 pub(crate) enum FeedNews<T> {
-    /// These are all.
+    /// These are all objects.
     Listed(Vec<T>),
-    /// One is there, new or changed.
+    /// An object exists, new or changed.
     Seen(Box<T>),
-    /// One is gone.
+    /// An object is gone.
     Gone(Box<T>),
 }
 
@@ -78,7 +78,7 @@ struct Event<'a> {
     object: &'a RawValue,
 }
 
-/// What every object has.
+/// The common fields of all objects.
 #[derive(Deserialize)]
 struct Versioned {
     metadata: ObjectMeta,
@@ -130,7 +130,7 @@ impl<T: DeserializeOwned> Feed<T> {
                     version = seen;
                 }
                 if let Some(news) = news {
-                    // A receiver that is gone ends the task that this runs in.
+                    // If the receiver is gone, this task is about to end.
                     let _ = self.out.send((self.wrap)(news)).await;
                 }
             }
@@ -138,7 +138,7 @@ impl<T: DeserializeOwned> Feed<T> {
                 return Ok(());
             }
             if begin.elapsed() < Duration::from_secs(1) {
-                // Something between us and the API server cuts watches short.
+                // A middlebox between us and the API server cuts watches short.
                 sleep(backoff.after(None)).await;
             }
         }
@@ -161,7 +161,7 @@ impl<T: DeserializeOwned> Feed<T> {
         }
     }
 
-    /// An object; one that can't be decoded is left out.
+    /// An object; `None` if it can't be decoded.
     fn decode(&self, text: &str) -> Option<T> {
         let decoded = serde_json::from_str(text);
         decoded

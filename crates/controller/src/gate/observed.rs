@@ -1,7 +1,7 @@
-//! Ingresses and routes whose authors ask to be told when a change is in force at all proxies, by an annotation.
+//! Ingresses and routes that ask, by an annotation, for a report once a change is in force at all proxies.
 //!
-//! Only bookkeeping, like [`Gate`](super::Gate). Invariants: a generation is told of once, when all proxies have it; before that once
-//! more, if it has taken [`PATIENCE`] and some don't. Nothing is written about one that the object shows already.
+//! Only bookkeeping, like [`Gate`](super::Gate). Invariants: a generation is reported once, when all proxies have it, and once before if
+//! some still don't after [`PATIENCE`]. Nothing is written about a generation that the object already shows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,15 +18,15 @@ use crate::api::{ApiServer, CallError, collection};
 use crate::backoff::Backoff;
 use crate::watch::{Identity, plural};
 
-/// What an object whose author asks shows.
+/// The state of an object that asks for a report.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Asking {
     pub(crate) generation: i64,
-    /// Of which generation it shows that all proxies have it.
+    /// The generation that its report shows as in force at all proxies.
     pub(crate) shown: Option<i64>,
 }
 
-/// The objects with a change that not all proxies are known to have.
+/// The objects with a change that isn't known to be in force at all proxies.
 #[derive(Debug, Default)]
 pub(crate) struct Observed {
     objects: BTreeMap<ObjectKey, Observing>,
@@ -36,12 +36,12 @@ pub(crate) struct Observed {
 struct Observing {
     uid: Box<str>,
     generation: i64,
-    /// Whether we serve it. Nothing is said about others, neither on them nor to other controllers.
+    /// Whether we serve it. Other objects are never reported, neither on them nor to other controllers.
     ours: bool,
     since: Instant,
     translated: bool,
     publication: Option<u64>,
-    /// Whether it was told that some proxies lack it.
+    /// Whether it was reported that some proxies lack it.
     told: bool,
     write: ConditionWrite,
     backoff: Backoff,
@@ -67,7 +67,7 @@ struct Count {
 }
 
 impl Asking {
-    /// What an object shows in its annotation.
+    /// Reads the annotation of an object.
     pub(crate) fn new(generation: i64, shown: Option<&str>) -> Self {
         let shown = shown.and_then(|text| serde_json::from_str::<Count>(text).ok());
         let whole = shown.filter(|shown| shown.proxies == shown.of);
@@ -76,8 +76,8 @@ impl Asking {
 }
 
 impl Telling {
-    /// Writes the annotation, provided that the object of this name is still the same. On an Ingress with the status, for which the right is
-    /// there; an object of a CRD takes nothing but its status that way. Neither changes the generation.
+    /// Writes the annotation, provided that the object of this name is still the same. On an Ingress it is written with the status, for
+    /// which we have the right; an object of a CRD accepts only its status that way. Neither changes the generation.
     pub(crate) async fn run(&self, api: &ApiServer) -> Result<(), CallError> {
         let Self { key, uid, generation, knowing, of, milliseconds } = self;
         let text =
@@ -94,15 +94,15 @@ impl Telling {
 }
 
 impl Observing {
-    /// By which controllers name this change to each other.
+    /// The id of this change among controllers.
     fn id(&self) -> Box<str> {
         format!("{}/{}", self.uid, self.generation).into()
     }
 }
 
 impl Observed {
-    /// Records an object as it is now. Returns whether a translation has to confirm that nothing of it is left to translate: who removes
-    /// our annotation changes nothing else.
+    /// Records an object as it is now. Returns whether a translation has to confirm that nothing of it is left to translate: a user who
+    /// removes our annotation changes nothing else.
     pub(crate) fn seen(&mut self, key: &ObjectKey, identity: &Identity, asking: Option<Asking>, now: Instant) -> bool {
         let Some(Asking { generation, .. }) = asking.filter(|asking| asking.shown != Some(asking.generation)) else {
             self.objects.remove(key);
@@ -137,7 +137,7 @@ impl Observed {
         self.objects.remove(key);
     }
 
-    /// Whether any change is under way.
+    /// Whether any change is in progress.
     pub(crate) fn waits(&self) -> bool {
         self.objects.values().any(|entry| entry.ours)
     }
@@ -198,7 +198,7 @@ impl Observed {
         let Some(entry) = self.objects.get_mut(&telling.key).filter(is_it) else { return false };
         let whole = telling.knowing == telling.of;
         entry.told |= result.is_ok() && !whole;
-        // The watch shows the annotation, and ends this.
+        // The watch shows the annotation, which ends this.
         entry.write = match result {
             Ok(()) if whole => ConditionWrite::Done,
             Ok(()) => ConditionWrite::From(None),
@@ -211,14 +211,14 @@ impl Observed {
         false
     }
 
-    /// When [`due`](Self::due) has more to say though nothing else happens, if it has room.
+    /// When [`due`](Self::due) returns more even if nothing else happens, if it has room.
     pub(crate) fn next_at(&self, peers: &Peers, now: Instant) -> Option<Instant> {
         if self.under_way() >= WRITES {
             return None;
         }
         let times = self.objects.values().filter(|entry| entry.ours).flat_map(|entry| {
             let ConditionWrite::From(from) = entry.write else { return [None; 3] };
-            // What is over by now was looked at.
+            // Times that are over were considered already.
             [from, Some(entry.since + PATIENCE), peers.next_end(now)]
         });
         times.flatten().filter(|at| *at > now).min()

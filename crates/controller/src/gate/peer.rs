@@ -1,4 +1,4 @@
-//! What other controllers of the same release say in their Leases: which pods all proxies of theirs know.
+//! Reports of other controllers of the same release in their Leases: which pods all of their proxies know.
 //!
 //! Time is measured as in the election, from when a record was first seen, so the clocks of nodes need not agree. Invariant: a controller
 //! that no longer renews its Lease is waited for no longer than [`EXPIRY`].
@@ -19,7 +19,7 @@ pub(super) const PROXIES: &str = "fairway.dev/proxies";
 /// The annotation with the name of the Lease by which the controllers of a release elect their leader.
 pub(super) const ELECTION: &str = "fairway.dev/election";
 
-/// How long a controller counts that doesn't renew its Lease.
+/// How long a controller counts without renewing its Lease.
 pub(super) const EXPIRY: Duration = Duration::from_secs(15);
 
 /// The other controllers.
@@ -27,7 +27,7 @@ pub(super) const EXPIRY: Duration = Duration::from_secs(15);
 pub(crate) struct Peers {
     election: String,
     own: String,
-    /// Whether it is known who there is.
+    /// Whether the set of controllers is known.
     is_listed: bool,
     peers: HashMap<String, Peer>,
 }
@@ -41,7 +41,7 @@ struct Peer {
 }
 
 impl Peers {
-    /// Those of a release, except the one of the pod `own`.
+    /// The controllers of a release, except that of the pod `own`.
     pub(crate) fn new(election: &str, own: &str) -> Self {
         Self { election: election.to_owned(), own: own.to_owned(), is_listed: false, peers: HashMap::new() }
     }
@@ -68,7 +68,7 @@ impl Peers {
         }
     }
 
-    /// Records that these are all Leases.
+    /// Records that these are all the Leases.
     pub(crate) fn listed(&mut self, leases: Vec<Lease>, now: Instant) {
         self.is_listed = true;
         let there: HashSet<_> = leases.iter().filter_map(|lease| lease.metadata.name.clone()).collect();
@@ -80,22 +80,22 @@ impl Peers {
         self.peers.values().filter(move |peer| now < peer.until)
     }
 
-    /// Whether all of them say that their proxies know a pod. Before their first list nobody can tell.
+    /// Whether all of them report that their proxies know a pod. Before their first list this is unknown.
     pub(super) fn all_know(&self, uid: &str, now: Instant) -> bool {
         self.is_listed && self.live(now).all(|peer| peer.known.contains(uid))
     }
 
-    /// How many proxies they have.
+    /// The number of their proxies.
     pub(super) fn proxies(&self, now: Instant) -> usize {
         self.live(now).map(|peer| peer.proxies).sum()
     }
 
-    /// How many of these know a pod at least: a controller says it when all of its own do.
+    /// The minimum number of these that know a pod: a controller reports a pod when all of its own proxies know it.
     pub(super) fn knowing(&self, uid: &str, now: Instant) -> usize {
         self.live(now).filter(|peer| peer.known.contains(uid)).map(|peer| peer.proxies).sum()
     }
 
-    /// When the next of them counts no longer.
+    /// When the next of them ceases to count.
     pub(super) fn next_end(&self, now: Instant) -> Option<Instant> {
         self.live(now).map(|peer| peer.until).min()
     }

@@ -1,4 +1,4 @@
-//! What the gate reads of a pod. Everything else of it is dropped while it is decoded: a namespace may have thousands.
+//! The parts of a pod that the gate reads. The rest is dropped during decoding: a namespace may have thousands of pods.
 
 use std::collections::BTreeMap;
 
@@ -57,7 +57,7 @@ impl GatedPod {
         &self.metadata.uid
     }
 
-    /// The conditions that it needs beside those of its containers.
+    /// The conditions that it needs besides those of its containers.
     pub(super) fn gates(&self) -> impl Iterator<Item = &str> {
         self.spec.readiness_gates.iter().map(|gate| &*gate.condition_type)
     }
@@ -89,7 +89,7 @@ mod tests {
         let pod: GatedPod = serde_json::from_str(text).unwrap();
         assert!(pod.ends() && pod.holds("x") && !pod.holds("z"));
         assert_eq!(pod.gates().collect::<Vec<_>>(), ["x"]);
-        // One of Kubernetes has more than a thousand, and each container comes on top.
+        // The full type has more than a thousand bytes, and each container adds more.
         assert!(size_of::<GatedPod>() <= 160, "{}", size_of::<GatedPod>());
     }
 }

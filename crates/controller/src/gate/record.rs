@@ -24,23 +24,23 @@ pub(super) const LABEL: (&str, &str) = ("fairway.dev/part", "readiness-gate");
 /// The pause between two renewals.
 const RENEWAL: Duration = Duration::from_secs(5);
 
-/// The shortest time between two writes: pods that become known within it are told of at once.
+/// The minimum time between two writes: pods that become known within it are reported together.
 const PACE: Duration = Duration::from_millis(50);
 
-/// How many pods the Lease names; an object may have 256 KiB of annotations. Further ones follow when these have the condition.
+/// The most pods that the Lease names; an object may have 256 KiB of annotations. Others follow when these have the condition.
 const MOST_PODS: usize = 4000;
 
-/// How many changes of Ingresses it names. They have places of their own, so that no author of Ingresses keeps pods waiting.
+/// The most changes of Ingresses that it names. They are counted separately, so that no author of Ingresses keeps pods waiting.
 const MOST_CHANGES: usize = 1500;
 
-/// What the Lease says.
+/// The contents of the Lease.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Record {
     /// The pods that all our proxies know, and that still wait.
     pub(crate) pods: BTreeSet<Box<str>>,
-    /// The changes of Ingresses that all our proxies have, and of which that is not said yet.
+    /// The changes of Ingresses that all our proxies have and that are not reported yet.
     pub(crate) changes: BTreeSet<Box<str>>,
-    /// How many proxies we have.
+    /// The number of our proxies.
     pub(crate) proxies: usize,
 }
 

@@ -101,7 +101,7 @@ fn an_endpoint_is_ready_as_soon_as_its_pod_lacks_nothing_but_our_condition() {
     gate.seen(&pod("a", &WAITS), now);
     assert!(gate.has_changes());
     assert_eq!(overlaid(&mut gate, &[]), Some(vec![true, false]), "the slice is translated again for this");
-    // Our condition is true, and the kubelet has not noticed it yet.
+    // Our condition is true, but the kubelet has not noticed it yet.
     gate.seen(&pod("a", &["ContainersReady", "other", CONDITION]), now);
     assert_eq!(overlaid(&mut gate, &unready), Some(vec![true, false]));
 }
@@ -115,7 +115,7 @@ fn a_pod_that_has_been_ready_is_as_ready_as_its_slice_says() {
     gate.seen(&pod("a", &["ContainersReady", "other", CONDITION, "Ready"]), now);
     let ready = [slice(&[("a", true, false)])];
     assert_eq!(overlaid(&mut gate, &ready), Some(vec![true]));
-    // Its node is lost: nothing but the pod's readiness changes.
+    // Its node is lost: only the readiness of the pod changes.
     gate.seen(&pod("a", &["ContainersReady", "other", CONDITION]), now);
     assert_eq!(overlaid(&mut gate, &unready), Some(vec![false]));
     // Another controller doesn't know that it has been ready.
@@ -150,7 +150,7 @@ fn a_pod_that_is_ready_stays_in_force_until_its_slice_says_so() {
     assert_eq!(overlaid(&mut gate, &[slice(&[("a", false, true)])]), Some(vec![false]), "it ends");
     assert!(gate.arriving.is_empty());
 
-    // It is started anew before it has been ready.
+    // It restarts before it has been ready.
     let mut gate = waiting(now);
     gate.seen(&pod("a", &["other"]), now);
     assert_eq!(overlaid(&mut gate, &[]), Some(vec![false]));

@@ -12,7 +12,7 @@ use crate::api::{ApiServer, CallError, collection};
 pub(crate) enum Verdict {
     /// All proxies know the pod.
     Known,
-    /// Not all, but it has waited long enough.
+    /// Not all do, but it has waited long enough.
     TimedOut,
 }
 
@@ -23,9 +23,9 @@ pub(crate) struct Routed {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) verdict: Verdict,
-    /// How many proxies know it.
+    /// The number of proxies that know it.
     pub(crate) knowing: usize,
-    /// Of how many.
+    /// The number of all proxies.
     pub(crate) of: usize,
 }
 

@@ -43,7 +43,7 @@ pub(crate) struct Identity {
 /// The known parts of the object.
 #[derive(Clone, Debug)]
 pub(crate) enum Content {
-    /// The parts that translation reads, what the object asks to be told and, for an Ingress, the addresses in its status.
+    /// The parts that translation reads, the report that it asks for and, for an Ingress, the addresses in its status.
     Object {
         object: Object,
         fingerprint: u64,
@@ -122,7 +122,7 @@ pub(crate) fn decode(kind: Kind, text: &str, wanted: Wanted, hasher: &RandomStat
     })
 }
 
-/// What an object shows about itself.
+/// The status that an object shows.
 fn status(text: &str) -> SeenStatus {
     #[derive(Default, Deserialize)]
     struct Whole {
@@ -149,7 +149,7 @@ fn malformed(kind: Kind, error: &serde_json::Error) -> Content {
     })
 }
 
-/// The object without the parts that are never read, its fingerprint, and what it asks to be told.
+/// The object without the parts that are never read, its fingerprint, and the report that it asks for.
 struct Reduced {
     object: Object,
     fingerprint: u64,
@@ -167,7 +167,7 @@ fn object(kind: Kind, text: &str, hasher: &RandomState) -> serde_json::Result<(R
         }
         Kind::Service => {
             let mut service: Service = lenient(text)?;
-            // Only the addresses of those that were made for Gateways.
+            // Addresses matter only for Services that were created for Gateways.
             if !fairway_translate::gateway::is_for_gateway(&service) {
                 service.status = None;
             } else if let Some(status) = &mut service.status {
@@ -214,7 +214,7 @@ fn object(kind: Kind, text: &str, hasher: &RandomState) -> serde_json::Result<(R
     Ok((reduced, shown))
 }
 
-/// What the author of an object asks to be told.
+/// The report that an object asks for.
 fn asks(metadata: &ObjectMeta) -> Option<Asking> {
     let annotations = metadata.annotations.as_ref()?;
     let asks = annotations.get(OBSERVE).and_then(|text| bool::parse(text)) == Some(true);
@@ -248,14 +248,14 @@ where
     if let Some(annotations) = &mut metadata.annotations {
         // A second copy of the whole object; for a Secret, of its content.
         annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
-        // What we write ourselves.
+        // We write this one ourselves.
         annotations.remove(OBSERVED);
     }
     let version = metadata.resource_version.take();
     let mut sink = HashSink(hasher.build_hasher());
     serde_json::to_writer(&mut sink, &object).expect("objects serialize, and the writer takes everything");
     object.metadata_mut().resource_version = version;
-    // A list that was read has room for four, each of which may be a filter of a kilobyte; a copy has room for what it holds.
+    // The list of a rule's filters has spare capacity for four after decoding, and a filter may have a kilobyte; a copy has none to spare.
     let object = object.clone().into();
     Reduced { object, fingerprint: sink.0.finish(), asking }
 }

@@ -54,7 +54,7 @@ struct State {
     watches: Vec<Watch>,
     asked: Vec<Asked>,
     faults: Vec<Fault>,
-    /// Resources of the Gateway API whose CRD is not there, as discovery says it.
+    /// Resources of the Gateway API whose CRD doesn't exist, according to discovery.
     undefined: BTreeSet<&'static str>,
     away: bool,
 }
@@ -143,7 +143,7 @@ impl ApiServer {
         self.lock().faults.push(Fault { method, part, code, times });
     }
 
-    /// Whether the CRD of a resource of the Gateway API is there, as discovery says it.
+    /// Whether the CRD of a resource of the Gateway API exists, according to discovery.
     pub(crate) fn define(&self, resource: &'static str, defined: bool) {
         let undefined = &mut self.lock().undefined;
         if defined {
@@ -215,7 +215,7 @@ fn key_of(object: &Value) -> Key {
     (resource, text("namespace"), text("name"))
 }
 
-/// As a strategic merge does: each condition replaces the one of its type.
+/// Merges strategically: each condition replaces the one of its type.
 fn merge_conditions(status: &mut Value, patch: &Value) {
     let new = patch["conditions"].as_array().unwrap();
     let conditions = status["conditions"].as_array_mut().unwrap();
@@ -346,7 +346,7 @@ impl State {
             }
             ("PUT" | "PATCH", [name, subresource @ ..]) => {
                 let key = key(name);
-                // Only server-side apply, whose sender names itself, creates what isn't there.
+                // Only server-side apply, whose sender names itself, creates a missing object.
                 let creates = query.contains_key("fieldManager") && subresource.is_empty();
                 let Some(before) = self.objects.get(&key).cloned() else {
                     return if creates { json_answer(201, &self.store(key, body)) } else { refusal(404, "NotFound") };
@@ -364,19 +364,19 @@ impl State {
                         if !body["status"].is_null() {
                             after["status"] = body["status"].clone();
                         }
-                        // An object of a CRD takes nothing but its status this way.
+                        // An object of a CRD accepts only its status this way.
                         let annotations = body["metadata"]["annotations"].as_object().filter(|_| key.0 == "ingresses");
                         for (name, value) in annotations.into_iter().flatten() {
                             after["metadata"]["annotations"][name] = value.clone();
                         }
                     }
-                    // A merge, of annotations alone.
+                    // A merge patch, of annotations only.
                     _ if body["kind"].is_null() => {
                         for (name, value) in body["metadata"]["annotations"].as_object().into_iter().flatten() {
                             after["metadata"]["annotations"][name] = value.clone();
                         }
                     }
-                    // An apply leaves what others have written.
+                    // An apply leaves the fields of others unchanged.
                     _ if creates => {
                         for field in body.as_object().into_iter().flatten().map(|(field, _)| field) {
                             if field != "metadata" {

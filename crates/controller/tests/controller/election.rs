@@ -85,7 +85,7 @@ async fn a_leader_that_cannot_renew_stops_writing_before_another_begins() {
     one.serves(&["a.example.com", "b.example.com"]).await;
     sleep(Duration::from_secs(300)).await;
     assert_eq!(shown(&api, "b"), Value::Null);
-    // It comes back when it can.
+    // It takes over again when it can.
     api.heal();
     api.until("the second write", |api| shown(api, "b") == json!([{"ip": "192.0.2.1"}])).await;
 }

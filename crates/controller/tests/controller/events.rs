@@ -128,7 +128,7 @@ async fn an_unreachable_backend_is_an_event_at_most_once_a_minute() {
     assert_eq!(about(&api, UNREACHABLE).len(), 3, "nothing without a report");
 }
 
-/// A proxy of another version goes on with the last good form; who wrote the object learns of it, once for each version of it.
+/// A proxy of another version continues with the last good form; the object's author learns of it, once for each version of the object.
 #[tokio::test(start_paused = true)]
 async fn what_a_proxy_does_not_understand_is_an_event_on_its_object() {
     const REASON: &str = "NotUnderstoodByProxy";
@@ -153,18 +153,18 @@ async fn what_a_proxy_does_not_understand_is_an_event_on_its_object() {
         text.contains("proxy-1") && text.contains("last good form stays") && text.contains("only_on_mondays"),
         "{text}"
     );
-    // It is in the way of no other Event, and is sent once.
+    // It holds up no other Event, and is sent once.
     report("b");
     api.until("one on the other Ingress", |api| about(api, REASON).len() == 2).await;
     report("a");
     sleep(Duration::from_secs(600)).await;
     let posts = api.asked("POST", "/events").into_iter().filter(|post| post.body["reason"] == REASON);
     let names: Vec<_> = posts.map(|post| post.body["involvedObject"]["name"].clone()).collect();
-    // The second report came while the first one was being sent.
+    // The second report may have come while the first one was being sent.
     assert!(names == ["a", "a", "b"] || names == ["a", "b"], "{names:?}");
 }
 
-/// With the same text all the time: the clock of the names is the machine's, so only what was asked for counts here.
+/// The text stays the same. Names depend on the machine's clock, so only the requests are counted here.
 #[tokio::test(start_paused = true)]
 async fn an_outage_that_lasts_is_an_event_after_pauses_that_grow() {
     let api = cluster(&["a"]);
@@ -186,7 +186,7 @@ async fn an_outage_that_lasts_is_an_event_after_pauses_that_grow() {
     let last = &posts(&api)[9];
     assert!(last["count"].as_u64() > Some(900), "{last}");
     assert_eq!(last["message"], posts(&api)[0]["message"]);
-    // It is over, and another one begins.
+    // The outage is over, and another one begins.
     sleep(Duration::from_secs(301)).await;
     report(&rig, "a", 1);
     api.until("the Event about another outage", |api| posts(api).len() == 11).await;
@@ -244,7 +244,7 @@ async fn a_secret_that_is_being_fetched_is_not_reported_missing() {
     api.put(tls_secret("other", "b.example.com"));
     api.put(with_tls("b", "other"));
     rig.serves(&["a.example.com", "b.example.com"]).await;
-    // One that is really missing is reported.
+    // A Secret that is really missing is reported.
     api.put(with_tls("c", "missing"));
     api.until("the Event", |api| !about(api, "SecretNotFound").is_empty()).await;
     sleep(Duration::from_secs(600)).await;

@@ -237,7 +237,7 @@ async fn who_writes_no_status_cannot_keep_pods_waiting() {
     assert_eq!(new(gated("one")), None);
 }
 
-/// The Ingress of the shop, at a generation, whose author asks.
+/// The Ingress of the shop, at a generation, asking for a report.
 fn put_asking(api: &ApiServer, generation: u64) {
     let mut ingress = api.get("ingresses", "shop", "a").unwrap_or_else(|| ingress("a"));
     ingress["metadata"]["annotations"]["fairway.dev/observe"] = json!("true");

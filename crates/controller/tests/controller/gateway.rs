@@ -1,4 +1,4 @@
-//! The Gateway API: served while its CRDs are there, with a status that leaves others' alone.
+//! The Gateway API: served while its CRDs exist, with a status that leaves others' entries alone.
 
 use std::time::Duration;
 
@@ -52,8 +52,8 @@ fn experimental((kind, name): (&str, &str), generation: u64, spec: Value) -> Val
     })
 }
 
-/// Waits until such an object says that it is accepted at the Gateway, and that its next form, `refused`, is not. What another controller
-/// says stays.
+/// Waits until such an object shows that it is accepted at the Gateway, and that its next form, `refused`, is not. The entry of another
+/// controller stays.
 async fn is_told(api: &ApiServer, (plural, name): (&str, &str), mut refused: Value) {
     let ancestors = |api: &ApiServer| api.get(plural, "shop", name).unwrap()["status"]["ancestors"].clone();
     api.until("its status", |api| conditions(&ancestors(api)[0]) == ["Accepted=True@1"]).await;
@@ -104,7 +104,7 @@ async fn routes_are_served_and_told_so_with_one_write_each() {
     })
     .await;
     assert_eq!(writes(&api), 3, "one for each object");
-    // Checks, and new lists.
+    // Checks and new lists cause no writes.
     for _ in 0..4 {
         sleep(Duration::from_secs(900)).await;
         api.compact();
@@ -146,7 +146,7 @@ async fn a_kind_that_may_not_be_read_keeps_a_new_pod_unready_until_it_may_be() {
     rig.serves(&["a.example.com", "b.example.com"]).await;
     assert!(rig.findings.list().iter().all(|found| found.reason != Reason::MissingRight));
 
-    // Lost later: what is there stays, and what is new waits for nothing else.
+    // The right is lost later: existing state stays, and new objects wait for nothing else.
     api.fail("GET", POLICIES, 403, usize::MAX);
     let before = tries(&api);
     api.disconnect();
@@ -169,7 +169,7 @@ async fn a_kind_whose_crd_is_not_there_is_not_waited_for_even_if_it_may_not_be_r
     let mut rig = Rig::start(&api, gateway_config());
     rig.serves(&["a.example.com", "b.example.com"]).await;
     assert!(rig.findings.list().iter().all(|found| found.reason != Reason::MissingRight));
-    // Installed, but not yet allowed.
+    // The CRD is installed, but the right is still missing.
     api.define("backendtlspolicies", true);
     let before = api.asked("GET", POLICIES).len();
     api.until("many tries", |api| api.asked("GET", POLICIES).len() >= before + 20).await;
@@ -194,7 +194,7 @@ async fn without_the_crds_ingresses_are_served_and_gateways_once_they_are_there(
     assert_eq!(api.asked("PATCH", "gateway").len(), 0);
     api.heal();
     rig.serves(&["a.example.com", "late.example.com"]).await;
-    // Without them again, their objects are gone.
+    // Without the CRDs, their objects are gone.
     api.fail("GET", API, 404, usize::MAX);
     api.disconnect();
     rig.serves(&["a.example.com"]).await;
@@ -216,9 +216,9 @@ async fn a_policy_of_the_experimental_channel_is_told_about_at_its_gateway_and_g
     api.put(policy(1, 20));
     let mut rig = Rig::start(&api, gateway_config());
     rig.serves(&["a.example.com"]).await;
-    // What the API server of another version let through.
+    // An API server of another version may have accepted this one.
     is_told(&api, (POLICIES, "retries"), policy(2, 130)).await;
-    // Without the CRD, which only that channel has, everything else goes on.
+    // Without the CRD, which only that channel has, everything else continues.
     api.fail("GET", "gateway.networking.x-k8s.io", 404, usize::MAX);
     api.disconnect();
     api.put(route(2, "b.example.com"));
@@ -255,7 +255,7 @@ async fn an_xbackend_is_told_at_its_gateway_what_became_of_it_and_its_pods_get_a
     api.until("a backend", |api| resolved(api) == "ResolvedRefs").await;
     is_told(&api, (XBACKENDS, "pay"), xbackend(2, host("localhost"))).await;
 
-    // Pods are found through a Service, which is made once.
+    // Pods are found through a Service, which is created once.
     let mut pods = xbackend(
         3,
         json!({
@@ -323,7 +323,7 @@ async fn a_gateway_with_an_address_of_its_own_gets_a_service_with_one_write_for_
     assert_eq!(slice(&api).unwrap()["ports"][0]["port"], 20000);
     api.until("a status without an address", |api| programmed(api, "Programmed=False@1")).await;
 
-    // A load balancer gives it one, and adds what it likes.
+    // A load balancer assigns an address, and adds annotations of its own.
     let mut given = made.clone();
     given["status"] = json!({"loadBalancer": {"ingress": [{"ip": "198.51.100.9"}]}});
     given["metadata"]["annotations"]["example.com/id"] = json!("lb-7");
@@ -336,17 +336,17 @@ async fn a_gateway_with_an_address_of_its_own_gets_a_service_with_one_write_for_
     sleep(Duration::from_secs(900)).await;
     assert_eq!(applied(&api), 2, "one for each object");
 
-    // A rollout of the proxy changes the slice, and nothing else.
+    // A rollout of the proxy changes only the slice.
     api.put(endpoints("10.0.0.2"));
     api.until("the new endpoint", |api| slice(api).unwrap()["endpoints"][0]["addresses"] == json!(["10.0.0.2"])).await;
     sleep(Duration::from_secs(900)).await;
     assert_eq!(applied(&api), 3);
 
-    // What others spoil is repaired, and what is not wanted any more is deleted.
+    // Changes by others are repaired, and an object that is no longer wanted is deleted.
     given["spec"]["ports"][0]["targetPort"] = json!(80);
     api.put(given);
     api.until("a repaired Service", |api| service(api).unwrap()["spec"]["ports"][0]["targetPort"] == 20000).await;
-    // What is there is changed only in the version that was examined.
+    // An existing object is changed only in the version that was examined.
     for patch in asked(&api, "PATCH") {
         let metadata = &patch.body["metadata"];
         assert!(metadata["uid"].is_string() && metadata["resourceVersion"].is_string(), "{metadata}");

@@ -1,4 +1,4 @@
-//! What is live first when objects become known in another order than they were written in.
+//! What is live first when objects arrive in a different order than they were written in.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::rig::{Rig, cluster, config, ingress};
 
 const PREFIX: &str = "nginx.ingress.kubernetes.io";
 
-/// How long what may be restricted waits for what restricts it.
+/// How long an object that others may restrict waits for them.
 const QUIET: Duration = Duration::from_millis(5);
 
-/// How much later than it was written an object becomes known.
+/// The delay between the write of an object and its arrival.
 const LATE: Duration = Duration::from_millis(3);
 
 fn annotated(name: &str, annotations: &[(&str, &str)]) -> Value {
@@ -54,8 +54,8 @@ async fn begin(annotations: &[(&str, &str)]) -> (ApiServer, Rig) {
     (api, rig)
 }
 
-/// Lets the settings restrict all Ingresses, some time after the last change. Returns how many snapshots are live since that change, each of
-/// which has to be restricted.
+/// Restricts all Ingresses by the settings, some time after the last change. Returns the number of snapshots that are live since that
+/// change, each of which has to be restricted.
 async fn restricted_late(api: &ApiServer, rig: &mut Rig) -> usize {
     sleep(LATE).await;
     api.put(settings(&json!({"whitelist-source-range": "192.0.2.128/25"})));
@@ -89,7 +89,7 @@ async fn what_an_ingress_opens_waits_for_what_may_restrict_it() {
 #[tokio::test(start_paused = true)]
 async fn an_ingress_that_overtakes_the_restriction_in_the_settings_is_not_served_without() {
     let (api, mut rig) = begin(&[("allowlist-source-range", "192.0.2.0/24")]).await;
-    // Written after the settings, and known before.
+    // It is written after the settings and arrives before them.
     api.put(annotated("a", &[]));
     assert_eq!(restricted_late(&api, &mut rig).await, 1, "both at once");
 }

@@ -74,7 +74,7 @@ async fn many_events_leave_room_for_others_who_ask_the_api_server() {
     assert!((80..=110).contains(&sent), "{sent} in ten seconds");
     sleep(Duration::from_secs(3600)).await;
     assert!(api.all("events").len() >= MANY, "each has its turn");
-    // Few are sent soon.
+    // Only a few are sent soon.
     let begin = Instant::now();
     api.put(faulty("shop", "last"));
     api.until("the Event on another object", |api| has_event(api, "last", FAULT)).await;

@@ -45,7 +45,7 @@ async fn a_read_reports_missing_rights() {
     api.fail("GET", "/services", 403, 1);
     let error = read(api.client(Default::default()), &Options::default(), 0).await.unwrap_err();
     assert_eq!(error.to_string(), "reading services from the cluster");
-    // Ingresses can be judged without the Gateway API, but not without saying so.
+    // Ingresses can be judged without the Gateway API, but a finding has to report that.
     api.fail("GET", "v1/backendtlspolicies", 403, 2);
     let unreadable = async || read(api.client(Default::default()), &Options::default(), 0).await.unwrap().unreadable;
     assert_eq!(unreadable().await.iter().map(|one| one.reason).collect::<Vec<_>>(), [Reason::MissingRight]);

@@ -17,10 +17,10 @@ use crate::apiserver::ApiServer;
 pub(crate) struct Rig {
     snapshot: watch::Receiver<Snapshot>,
     ready: watch::Receiver<bool>,
-    /// What the proxy reports with.
+    /// Takes the reports of the proxy.
     pub(crate) reporter: Reporter,
     pub(crate) findings: Findings,
-    /// Every snapshot that was live, from the first on.
+    /// Every snapshot that was live, starting with the first.
     pub(crate) history: mpsc::UnboundedReceiver<Snapshot>,
     leave: Option<oneshot::Sender<()>>,
     stop: Option<oneshot::Sender<()>>,
@@ -43,7 +43,7 @@ impl Rig {
         Self::begin(api, config, |controller| controller)
     }
 
-    /// With proxies in other processes: for each the number of the last change that is in force there.
+    /// With proxies in other processes: for each one the number of the last change that is in force there.
     pub(crate) fn start_with_proxies(
         api: &ApiServer,
         config: ControllerConfig,

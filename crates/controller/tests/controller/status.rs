@@ -158,7 +158,7 @@ async fn the_address_of_the_service_in_front_is_followed() {
     assert_eq!(writes(&api), 0, "an address that isn't known yet is not written");
     api.put(balancer(json!([{"hostname": "lb.example.com"}, {"ip": "192.0.2.8"}])));
     shows(&api, "a", json!([{"ip": "192.0.2.8"}, {"hostname": "lb.example.com"}])).await;
-    // Gone for a while: users still see the same.
+    // The Service is gone for a while: users still see the same.
     api.delete("services", "edge", "lb");
     sleep(Duration::from_secs(300)).await;
     assert_eq!(shown(&api, "a"), json!([{"ip": "192.0.2.8"}, {"hostname": "lb.example.com"}]));

@@ -90,7 +90,7 @@ async fn a_watch_that_is_refused_as_too_old_lists_again() {
     let api = cluster(&["a"]);
     let mut rig = Rig::start(&api, config("one"));
     rig.ready().await;
-    // As a status code this time, not as an event.
+    // This time the error is a status code, not an event.
     api.fail("GET", "/ingresses?", 410, 1);
     api.disconnect();
     api.delete("ingresses", "shop", "a");
@@ -104,7 +104,7 @@ async fn changes_are_live_soon_after_an_api_server_is_back() {
     rig.serves(&["a.example.com"]).await;
     api.set_away(true);
     sleep(Duration::from_secs(600)).await;
-    // It comes back as after a restart: without the earlier versions.
+    // It returns as after a restart: without the earlier versions.
     api.compact();
     api.set_away(false);
     api.put(ingress("b"));
@@ -339,7 +339,7 @@ async fn a_namespaced_controller_asks_for_its_namespace_only() {
     }
 }
 
-/// In real time: a clock that stands still while there is work would let the edit wait for all of it.
+/// In real time: with a paused clock, which stands still while there is work, the edit would wait for all of it.
 #[tokio::test]
 async fn an_edit_is_live_before_the_rest_of_a_large_change() {
     const MANY: usize = 6000;
@@ -351,7 +351,7 @@ async fn an_edit_is_live_before_the_rest_of_a_large_change() {
     }
     let mut rig = Rig::start(&api, config("one"));
     rig.serves(&["other.example.com"]).await;
-    // One object, and all of these Ingresses are ours.
+    // This one object makes all of these Ingresses ours.
     api.put(json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": "late"},
         "spec": {"controller": "k8s.io/ingress-nginx"},

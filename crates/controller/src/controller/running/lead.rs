@@ -57,7 +57,7 @@ impl Running {
                 });
                 self.writes.insert(key, task);
             }
-            // Not while the first configuration, or a part of it, is on its way to the workers.
+            // These wait while the first configuration, or a part of it, is on its way to the workers.
             if *self.ready.borrow() && self.stage == Stage::Working {
                 self.write_gateways();
                 self.make();
@@ -81,7 +81,7 @@ impl Running {
         }
     }
 
-    /// Starts the due writes of objects that are made for Gateways.
+    /// Starts the due writes of objects that are created for Gateways and XBackends.
     fn make(&mut self) {
         while let Some(write) = self.making.next(|key| self.store.identity(key).cloned()) {
             let (api, key) = (self.api.clone(), write.key.clone());

@@ -21,10 +21,10 @@ impl Running {
     /// Handles a message of a watch.
     pub(in crate::controller) async fn take(&mut self, source: usize, message: Message) {
         let Source { kind, wanted, .. } = self.sources[source];
-        // Endpoints name nothing else, and nothing names them. When they vanish with their Service, what leads there may be about to change.
+        // No object refers to endpoints, nor they to any. If they go with their Service, the routes to it may be about to change.
         let haste = match &message {
             Message::Seen(_) if kind == Kind::EndpointSlice => Haste::AtOnce,
-            // What is held may wait for longer, and this one not with it.
+            // Held changes may wait longer, and this one must not wait with them.
             Message::Seen(seen)
                 if kind == Kind::Ingress && self.held.is_none() && self.store.is_change(source, &seen.key) =>
             {
@@ -86,7 +86,7 @@ impl Running {
         }
     }
 
-    /// Takes back that a kind can't be read.
+    /// Withdraws the finding that a kind can't be read.
     fn readable(&self, source: usize) {
         let (key, _) = unreadable(&self.sources[source], "");
         self.known.set(&key, &[]).iter().for_each(log_resolved);
@@ -115,7 +115,7 @@ impl Running {
         }
     }
 
-    /// Records whether an Ingress or a route asks to be told who has observed it.
+    /// Records whether an Ingress or a route asks for a report on its changes.
     fn asked(&mut self, key: &ObjectKey, identity: &Identity, asking: Option<Asking>) {
         let is_observed = self.config.observed && (key.kind == Kind::Ingress || key.kind.is_route());
         let Some(gating) = self.gating.as_mut().filter(|_| is_observed) else { return };

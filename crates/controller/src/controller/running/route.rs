@@ -1,4 +1,4 @@
-//! The readiness gate of pods: what comes from its watches, what we tell other controllers, and the conditions that the leader writes.
+//! The readiness gate of pods: the messages of its watches, our reports to other controllers, and the conditions that the leader writes.
 
 use fairway_model::ErrorChain;
 use fairway_translate::Translator;
@@ -16,7 +16,7 @@ use crate::controller::Proxies;
 use crate::debounce::Haste;
 use crate::gate::{self, Fed, FeedNews, Gate, Observed, Peers, Reach, Record, Routed, Telling, Verdict};
 
-/// What runs only with `--readiness-gate` or `--observed`.
+/// The parts that run only with `--readiness-gate` or `--observed`.
 pub(super) struct Gating {
     pub(super) gate: Gate,
     pub(super) observed: Observed,
@@ -48,7 +48,7 @@ impl Gating {
         Some(Self { gate: Gate::default(), observed: Observed::default(), peers, inbox, record, proxies })
     }
 
-    /// The next message of the watches, or `None` when the proxies have got further.
+    /// The next message of the watches, or `None` when the proxies have made progress.
     pub(super) async fn next(&mut self) -> Option<Fed> {
         let waits = self.gate.waits() || self.observed.waits();
         let reached = async {
@@ -101,7 +101,7 @@ impl Running {
                 proxies = of,
                 "not all proxies know a pod that has waited long enough: it may be ready; /debug/channel shows which are slow"
             ),
-            // The pod is gone; the watch will say so.
+            // The pod is gone; the watch will report that.
             Err(error) if matches!(error.code(), Some(404 | 409)) => (),
             Err(error) if is_new => {
                 warn!(namespace, name, error = %ErrorChain(error), "cannot write the condition of a pod that waits for the proxies; trying again");
@@ -124,10 +124,10 @@ impl Running {
         }
     }
 
-    /// Tells other controllers what our proxies know and, as the leader, writes the conditions of pods that all proxies know.
+    /// Reports to other controllers what our proxies know and, as the leader, writes the conditions of pods that all proxies know.
     pub(super) fn route(&mut self) {
         let writes = self.writes_conditions();
-        // Everything translated so far is sent?
+        // Whether everything translated so far is sent.
         let is_sent = self.held.is_none() && self.ahead.is_empty() && !self.has_more();
         let (sent, live) = (self.sent, self.live);
         let translator = &self.translator;
@@ -169,7 +169,7 @@ impl Running {
         }
     }
 
-    /// When [`route`](Self::route) is due though nothing else happens.
+    /// When [`route`](Self::route) is due even if nothing else happens.
     pub(super) fn route_at(&self) -> Option<Instant> {
         let Gating { gate, observed, peers, .. } = self.gating.as_ref().filter(|_| self.writes_conditions())?;
         let now = Instant::now();

@@ -1,4 +1,4 @@
-//! What users and operators are told: Events on objects, and the log of findings.
+//! Messages to users and operators: Events on objects, and the log of findings.
 
 use fairway_model::Origin;
 use fairway_translate::diagnostic::{Diagnostic, Severity};
@@ -24,7 +24,7 @@ impl Running {
         }
     }
 
-    /// Tells the owner of a route what a proxy says about it.
+    /// Reports a proxy's message about a route to the route's owner.
     pub(in crate::controller) async fn of_proxy(&self, report: &ProxyReport) {
         let origin = match report {
             ProxyReport::Unreachable(report) => &report.origin,

@@ -18,8 +18,8 @@ use crate::event::Report;
 use crate::publish::{Publish, join, take_referenced};
 use crate::reference::is_referenced;
 
-/// How long a change that refers to a Secret for the first time waits for its content, and later changes of the same hosts with it.
-/// Without the wait, a new host would briefly be served with the default certificate.
+/// How long a change that refers to a Secret for the first time waits for its content, and later changes of the same hosts with it. Without
+/// the wait, a new host would briefly be served with the default certificate.
 const HOLD: Duration = Duration::from_millis(100);
 
 /// The same before the first publication, when nothing else is delayed.
@@ -135,7 +135,7 @@ impl Running {
         }
     }
 
-    /// Whether a change needn't wait with those held: it changes none of the same resources, and takes nothing away that they may still use.
+    /// Whether a change needn't wait with the held ones: it changes none of the same resources, and removes none that they may still use.
     fn goes_ahead(&self, delta: &Delta) -> bool {
         let Some((held, _)) = &self.held else { return false };
         let is_host = |name: &ResourceName| matches!(name, ResourceName::Host(_));
@@ -147,7 +147,7 @@ impl Running {
             && names(delta).is_disjoint(&names(held))
     }
 
-    /// Publishes a change before those held, with everything of them that its hosts may refer to.
+    /// Publishes a change before the held ones, together with everything in those that its hosts may refer to.
     fn go_ahead(&mut self, delta: Delta) {
         if let Some((held, _)) = &mut self.held {
             self.ahead.upserts.extend(take_referenced(held));
@@ -155,7 +155,7 @@ impl Running {
         self.ahead = join(std::mem::take(&mut self.ahead), delta);
     }
 
-    /// Whether the next part of a large change may be translated: not while the last one waits for what it refers to, or an edit
+    /// Whether the next part of a large change may be translated: not while the last one waits for the contents it refers to, or an edit
     /// would wait for more and more of them.
     pub(super) fn may_proceed(&self) -> bool {
         self.has_more() && !(self.held.is_some() && self.references.is_incomplete())
