@@ -175,7 +175,7 @@ where
         let mut answer = Vec::new();
         while let Some(data) = body.data().await {
             let data = data?;
-            // Data beyond the limit is dropped and not awaited: the answer has 7 bytes.
+            // A good answer has 7 bytes. One that exceeds the window stalls until the check times out, since no window is released.
             answer.extend_from_slice(&data[..data.len().min(HEALTH_HEAD.saturating_sub(answer.len()))]);
         }
         if let Some(trailers) = body.trailers().await? {

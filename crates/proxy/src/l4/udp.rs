@@ -3,9 +3,9 @@
 //! A session is identified by the client's address and port. It has one endpoint and its own socket, so that the endpoint can
 //! distinguish clients and its responses find their way back; they are sent from the address that the client used. A session ends
 //! when it has been silent too long, when the endpoint has sent the configured number of responses, when another session needs its place,
-//! or when its port closes. While the worker drains, datagrams from clients are forwarded but prolong nothing: the silence of the endpoint
-//! decides. When the port no longer leads to the endpoint, the next datagram begins another session: otherwise a client that keeps its port
-//! would stay with a pod that is gone. Datagrams that can't be sent at once are dropped, as networks do.
+//! or when its port closes. While the worker drains, datagrams from clients are forwarded but don't prolong it: only the silence of the
+//! endpoint counts. When the port no longer leads to the endpoint, the next datagram begins another session: otherwise a client that keeps
+//! its port would stay with a pod that is gone. Datagrams that can't be sent at once are dropped, as networks do.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;

@@ -16,7 +16,7 @@ use crate::limit::TICKET_LIFETIME;
 pub(super) struct ScopedSessions {
     pub(super) scope: [u8; 8],
     pub(super) sessions: Arc<dyn StoresServerSessions>,
-    /// Seconds for which a session is remembered; `None` for not at all.
+    /// Seconds for which a session is remembered; `None` if it is not.
     pub(super) lifetime: Option<u64>,
 }
 

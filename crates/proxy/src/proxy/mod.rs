@@ -312,7 +312,7 @@ impl Proxy {
         self.lifecycle.clone()
     }
 
-    /// The count of clients' requests, whose limits a controller may divide.
+    /// The ledger of clients' requests, whose limits a controller may divide.
     pub fn client_ledger(&self) -> Arc<ClientLedger> {
         self.ledger.clone()
     }
