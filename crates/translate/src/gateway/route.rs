@@ -25,17 +25,17 @@ use crate::options::Options;
 use crate::resource::backend::BackendKey;
 use crate::resource::{BackendWishes, Owner};
 
-/// A route with at least one parent that is ours. There may be many thousands, so no collection has spare capacity.
+/// A route with at least one parent that is ours. There may be many thousands, so nothing has room for more than it holds.
 #[derive(Debug)]
 pub(super) struct RoutePart {
     pub(super) owner: Arc<Owner>,
-    /// What it does with its traffic.
+    /// What it does with what it takes.
     pub(super) carried: Carried,
-    /// Where its rules are served, in order.
+    /// Where they are served, in order.
     pub(super) attachments: Box<[Attachment]>,
     pub(super) parents: Box<[ParentStatus]>,
     pub(super) backends: Box<[(BackendKey, String)]>,
-    /// The wishes of policies for its backends.
+    /// What policies wish for backends.
     pub(super) wishes: BTreeMap<BackendKey, Arc<BackendWishes>>,
     pub(super) services: Box<[ObjectKey]>,
     pub(super) findings: Vec<Diagnostic>,
@@ -59,7 +59,7 @@ pub(super) struct RuleRoute {
     pub(super) rule: Option<Arc<str>>,
 }
 
-/// What a route does with its traffic.
+/// What a route does with what it takes.
 #[derive(Clone, Debug)]
 pub(super) enum Carried {
     /// Requests: its rules, in order.
@@ -76,7 +76,7 @@ pub(super) struct RouteRules {
     pub(super) routes: Vec<RuleRoute>,
     /// The backends of each rule, with its name.
     pub(super) shares: Vec<(Option<Arc<str>>, Vec<BackendKey>)>,
-    /// Where connections or datagrams go; such a route has no `routes`.
+    /// Where connections or datagrams go, in place of routes.
     pub(super) passage: Option<Passage>,
     pub(super) backends: Vec<(BackendKey, String)>,
     pub(super) services: BTreeSet<ObjectKey>,
@@ -191,17 +191,17 @@ pub(super) fn rules(
     rules
 }
 
-/// The unusable part of a match, and why.
+/// The part of a match that can't be used, and why.
 type BadPart = (&'static str, String);
 
-/// The usable part of a match. An unusable part is replaced by one that takes at least as much, and the rule itself answers these requests,
-/// so that they don't fall through to a less restrictive rule. If nothing is known about the path, it becomes the prefix `/`: the longer
-/// prefixes of other rules keep their requests.
+/// What a match takes, as far as it can be used. A part that can't be used is replaced by one that takes at least as much, and the rule
+/// answers these requests itself: they fall to no rule that may restrict less. Where nothing is known of the path, it is the prefix `/`:
+/// the longer prefixes of other rules keep what is theirs.
 #[derive(Debug)]
 struct ReadMatch {
     path: PathMatch,
     conditions: Conditions,
-    /// The first unusable part.
+    /// The first part that can't be used.
     bad: Option<BadPart>,
 }
 
@@ -248,7 +248,7 @@ impl RouteRules {
         self.count += 1;
     }
 
-    /// What the route does with its traffic.
+    /// What the route does.
     pub(super) fn carried(&mut self) -> Carried {
         match (self.passage.take(), std::mem::take(&mut self.routes)) {
             (Some(passage), _) => Carried::Stream(passage.into()),
@@ -264,12 +264,12 @@ fn http_match(one: &HTTPRouteMatch) -> ReadMatch {
     let text = path.and_then(|path| path.value.as_deref()).unwrap_or("/");
     read.path = match path.and_then(|path| path.r#type.as_deref()).unwrap_or("PathPrefix") {
         "Exact" => read.path_or_more("path.value", PathMatch::exact(text), text),
-        // A slash at the end makes no difference: `/abc/` takes `/abc` too.
+        // A slash at the end says nothing: `/abc/` takes `/abc` too.
         "PathPrefix" => {
             let prefix = Some(text.trim_end_matches('/')).filter(|it| !it.is_empty()).unwrap_or("/");
             read.path_or_more("path.value", PathMatch::prefix(prefix), prefix)
         }
-        // It matches the whole path, and case counts.
+        // The whole path, in the case that it has.
         "RegularExpression" => {
             let pattern = PathMatch::regex(&format!("(?-i:(?:{text})$)"));
             read.path_or_more("path.value", pattern, literal_start(text))
@@ -320,8 +320,8 @@ fn escaped(text: &str) -> String {
     text.chars().flat_map(|c| (!c.is_ascii_alphanumeric()).then_some('\\').into_iter().chain([c])).collect()
 }
 
-/// The beginning that all texts matched by a regular expression share, as far as it can be found without parsing the expression, which may
-/// be for another engine.
+/// What every text begins with that a regular expression matches, as far as that is seen without reading the expression, which may be
+/// one for another engine.
 fn literal_start(pattern: &str) -> &str {
     let pattern = pattern.strip_prefix('^').unwrap_or(pattern);
     let is_literal = |c: char| c.is_ascii_alphanumeric() || "/-_~%!@,;:=&".contains(c);
@@ -336,16 +336,16 @@ fn literal_start(pattern: &str) -> &str {
     }
 }
 
-/// Whether the pattern may have branches outside of groups.
+/// Whether there may be branches outside of groups.
 fn may_branch(pattern: &str) -> bool {
-    // An apparent end of a class or start of a group need not be one.
+    // What looks like the end of a class or the begin of a group need not be one.
     if ["[]", "[^]", "(?#"].iter().any(|unclear| pattern.contains(unclear)) {
         return true;
     }
     let (mut depth, mut in_class, mut quoted) = (0u32, false, false);
     pattern.chars().any(|c| {
         if std::mem::take(&mut quoted) {
-            // `\Q` to `\E` is literal text.
+            // What stands between `\Q` and `\E` is text.
             return c == 'Q';
         }
         match c {
@@ -374,7 +374,7 @@ impl ReadMatch {
         self.bad.get_or_insert((part, message));
     }
 
-    /// The path, or if it is unusable, all paths that begin with `start`.
+    /// The path, or where it can't be used all paths with this start.
     fn path_or_more<E: fmt::Display>(
         &mut self,
         part: &'static str,
@@ -383,7 +383,7 @@ impl ReadMatch {
     ) -> PathMatch {
         path.unwrap_or_else(|error| {
             self.bad(part, error.to_string());
-            // Patterns come before prefixes: a pattern for every path would take the requests of all other routes of the host.
+            // Patterns come before prefixes: one for every path would take the paths of all other routes of the host.
             match start {
                 "" | "/" => every_path(),
                 start => PathMatch::regex(&format!("(?-i:{})", escaped(start))).unwrap_or_else(|_| every_path()),
@@ -402,8 +402,8 @@ impl ReadMatch {
         fields
     }
 
-    /// Conditions on values; the first one for each name counts. They are sorted by name, since the order in which a user lists them has no
-    /// meaning.
+    /// Conditions on values; of several for one name the first counts. In the order of names: the order in which a user lists them says
+    /// nothing.
     fn values(
         &mut self,
         all: &[ValueMatcher],
@@ -424,7 +424,7 @@ impl ReadMatch {
                     Err(_) => {
                         let message = format!("{:?} is no regular expression that runs in linear time", one.value);
                         self.bad(field, message);
-                        // Whatever it would match has at least the field or parameter.
+                        // What it would match has at least the field or parameter.
                         found.extend("(?s).*".parse().ok().map(|any| (name, ValueMatch::Regex(any))));
                     }
                 },
