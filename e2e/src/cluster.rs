@@ -96,8 +96,7 @@ impl Cluster {
     /// xtask` does that.
     ///
     /// # Errors
-    /// If one with that name is running, if something is missing, or if it does not become ready; nothing of it runs
-    /// then.
+    /// If one with that name is running, if something is missing, or if it does not become ready. Then no part of it runs.
     pub async fn up(name: &str, options: &Options) -> anyhow::Result<Self> {
         let (name, options) = (name.to_owned(), options.clone());
         tokio::task::spawn_blocking(move || Self::start(&name, &options, |_| {})).await?

@@ -1,8 +1,8 @@
 //! Maps images to programs.
 //!
-//! There is no container runtime and nothing is pulled: the repository of an image's name determines the program to
-//! run. Our own image, the echo server of the Gateway API and cert-manager's solver are root file systems on disk; every other known image is a program over the host's system
-//! directories.
+//! There is no container runtime and nothing is pulled: the repository of an image's name determines the program to run. Our own image, the
+//! echo server of the Gateway API and cert-manager's solver are root file systems on disk; every other known image is a program over the
+//! host's system directories.
 
 use std::path::{Path, PathBuf};
 
@@ -134,7 +134,7 @@ fn own(root: &Path) -> anyhow::Result<Image> {
     })
 }
 
-/// An image beside our own one that has nothing but one program, whose name it has.
+/// An image beside our own that contains only a program of the same name.
 fn alone(image_root: &Path, name: &str, builder: &str) -> anyhow::Result<Image> {
     let root = image_root.with_file_name(name);
     if !root.join(name).is_file() {

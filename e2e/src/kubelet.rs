@@ -267,7 +267,7 @@ impl Kubelet {
     /// Records a container's first process for the next kubelet, in case this one is killed.
     fn remember(&self, process: i32, directory: &Path) {
         if let Some(birth) = Process::new(process).birth() {
-            // Only the kernel's own tie is left then.
+            // If this fails, only the kernel's own tie remains.
             let _ = std::fs::write(directory.join("process"), format!("{process} {birth}"));
         }
     }

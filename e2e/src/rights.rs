@@ -15,20 +15,20 @@ pub use self::chart::{RELEASE, Right, Scope, rights};
 
 /// Compares the rights granted by the chart with those that pods request.
 ///
-/// A request that was denied is a lack of the chart, with four exceptions; each takes for granted that the chart grants this
-/// right, in this scope, for an object of this name, with some of its settings:
-/// - it was taken away: the role or its binding was deleted before, as when a user uninstalls while pods are still ending;
-/// - it was changed while the pod ran: an upgrade to settings that need fewer rights, of which the pod knows nothing;
-/// - it is to read IngressClasses, and the account only ever had rights in namespaces: Fairway asks, and goes on without;
-/// - the API server didn't know it yet, as one that has just started: the same request of the same account was allowed, and
-///   role and binding did not change between the two.
+/// A denied request is a gap in the chart, with four exceptions. Each requires that the chart grants this right, in this scope, for an
+/// object of this name, with some of its settings:
+/// - the right was taken away: the role or its binding was deleted before, as when a user uninstalls while pods are still ending;
+/// - the right was changed while the pod ran: an upgrade to settings that need fewer rights, which the pod doesn't know about;
+/// - the request reads IngressClasses, and the account only ever had rights in namespaces: Fairway asks, and continues without;
+/// - the API server didn't know the right yet, having just started: the same request of the same account was allowed, and role and binding
+///   did not change between the two.
 ///
-/// A right of the whole cluster counts as used when one account used it for all namespaces at once, or in two of them: for one
-/// namespace a Role would do. A right of a namespace counts as used when the binding in that namespace allowed a request.
+/// A cluster-wide right counts as used if one account used it for all namespaces at once, or in two of them: for one namespace a Role would
+/// be enough. A namespace's right counts as used if the binding in that namespace allowed a request.
 #[derive(Debug)]
 pub struct Judge {
     granted: BTreeSet<Right>,
-    /// What the chart grants with each of its settings; with some of them more than has to be used.
+    /// What the chart grants with each of its settings, including rights that need not be used.
     settings: Vec<BTreeSet<Right>>,
     used: BTreeSet<Right>,
     requests: usize,
@@ -43,7 +43,7 @@ impl Judge {
         Self { granted, settings, used: BTreeSet::new(), requests: 0, denied: BTreeMap::new() }
     }
 
-    /// Knows the rights that the chart grants with other settings, and that need not be used.
+    /// Registers the rights that the chart grants with other settings, which need not be used.
     #[must_use]
     pub fn knowing(mut self, others: BTreeSet<Right>) -> Self {
         self.settings.push(others);
@@ -96,7 +96,7 @@ impl Judge {
         self.granted.difference(&self.used)
     }
 
-    /// A log doesn't say with which settings the account got its rights.
+    /// A log doesn't show the settings from which the account got its rights.
     fn is_excused(&self, denied: &JudgedRequest, log: &RequestLog) -> bool {
         self.settings.iter().any(|rights| is_excused_with(rights, denied, log))
     }

@@ -377,7 +377,7 @@ pub fn is_ready(pod: &Pod) -> bool {
         && conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// What there is to say about pods that are not as expected.
+/// Describes pods that are not in the expected state.
 fn standing(pods: &[Pod]) -> String {
     let of_pod = |pod: &Pod| {
         let name = pod.metadata.name.as_deref().unwrap_or_default();

@@ -231,7 +231,7 @@ fn the_right_to_low_ports_needs_no_escalation_and_its_absence_prevents_no_start(
                     let output = run(&low);
                     let said = String::from_utf8_lossy(&output.stderr).into_owned();
                     assert!(!output.status.success() && said.contains("127.0.0.1:80"), "{grant:?}: {said}");
-                    // What the chart and container runtimes set makes the right unnecessary.
+                    // The settings of the chart and of container runtimes make the right unnecessary.
                     Server::start(&["dev", "/files", "--http", "127.0.0.1:8080", "--https", "127.0.0.1:0"])
                         .line("https on ");
                 }

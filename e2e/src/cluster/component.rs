@@ -199,7 +199,7 @@ impl Files<'_> {
             "--metrics-bind-address=127.0.0.1:10249".to_owned(),
         ];
         if options.prompt_proxies {
-            // Holds for nftables too.
+            // This applies to nftables too.
             arguments.push("--iptables-min-sync-period=0s".to_owned());
         }
         let name = format!("kube-proxy-{}", node.name);

@@ -30,10 +30,10 @@ impl Turn {
         Self { _held: Arc::new(Held) }
     }
 
-    /// Stops what an earlier run that was killed has left under this name, and starts a cluster.
+    /// Stops the remains of a killed run under this name, and starts a cluster.
     ///
     /// # Errors
-    /// If either fails; nothing of it runs then.
+    /// If either fails. Then no part of the cluster runs.
     pub fn start(&self, name: &str, options: &Options) -> anyhow::Result<OwnCluster> {
         down(name)?;
         let cluster = Cluster::start(name, options, |_| {})?;

@@ -1,4 +1,4 @@
-//! From a container of a pod to a running process.
+//! Turns a container of a pod into a running process.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -207,8 +207,8 @@ impl ContainerProcess {
     }
 }
 
-/// Starts what `program` says at a place; `directory` is for the description that the process reads. What it writes goes to
-/// `output`, if given, else nowhere.
+/// Starts `program` at a place; `directory` holds the description that the process reads. Its output goes to `output`, if given, and is
+/// discarded otherwise.
 ///
 /// # Errors
 /// Why the program does not run.

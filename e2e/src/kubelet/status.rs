@@ -20,7 +20,7 @@ pub(crate) struct PodState {
     pub containers: Vec<ContainerState>,
     /// Why the whole pod failed or was refused: reason and message.
     pub failed: Option<(String, String)>,
-    /// Nothing runs or will run any more.
+    /// No container runs, or will run again.
     pub ended: bool,
 }
 

@@ -1,4 +1,4 @@
-//! "End by then", sent to the containers of a pod; the deadline may move forward but never back.
+//! "End by then", sent to the containers of a pod; the deadline may become earlier, but never later.
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -21,7 +21,7 @@ pub(crate) fn channel() -> (Stopper, Stop) {
 }
 
 impl Stopper {
-    /// Orders the end by a deadline; of several deadlines the earliest holds.
+    /// Orders the end by a deadline; the earliest of several applies.
     pub(crate) fn stop(&self, deadline: Instant) {
         self.0.send_if_modified(|known| {
             let earlier = known.is_none_or(|known| deadline < known);

@@ -20,9 +20,9 @@ pub(crate) struct View<'a> {
 
 /// The Node for `service`, whose current one is `current`. `load` counts the addresses that already lead to each Node.
 ///
-/// With `externalTrafficPolicy: Local` it is one with a ready endpoint or, if no Node has one, with a terminating
-/// endpoint that still serves (kube-proxy uses those, too). Otherwise any Node that is ready and schedulable. An
-/// address stays with its Node while that remains usable; a cordoned Node does, because kube-proxy continues there.
+/// With `externalTrafficPolicy: Local` it is one with a ready endpoint or, if no Node has one, with a terminating endpoint that still
+/// serves (kube-proxy also uses those). Otherwise any Node that is ready and schedulable. An address stays with its Node while that remains
+/// usable; a cordoned Node does, because kube-proxy continues there.
 pub(crate) fn node(
     service: &Service,
     current: Option<&str>,

@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// As the chart has them: some of the whole cluster, some of a namespace.
+/// Like the chart's rights: some cluster-wide, some in a namespace.
 const CHART: &str = "
 kind: ClusterRole
 rules:
@@ -26,7 +26,7 @@ const CREATE_EVENT: Asked = Asked { verb: "create", group: "", resource: "events
 const UPDATE_LEASE: Asked =
     Asked { verb: "update", group: "coordination.k8s.io", resource: "leases", namespace: "shop", name: "shop-leader" };
 
-/// The binding in the namespace `shop`, and the one of the whole cluster.
+/// The binding in the namespace `shop`, and the cluster-wide one.
 const ROLE: &str = "RoleBinding \"shop/shop\" of Role \"shop\"";
 const CLUSTER_ROLE: &str = "ClusterRoleBinding \"shop\" of ClusterRole \"shop\"";
 
@@ -39,7 +39,7 @@ struct Asked {
     name: &'static str,
 }
 
-/// A log, written line by line, a second for each.
+/// A log, written line by line, one second per line.
 #[derive(Default)]
 struct Written {
     lines: Vec<Value>,
@@ -109,12 +109,12 @@ impl Written {
         judge
     }
 
-    /// What was denied without an excuse.
+    /// The requests that were denied without an excuse.
     fn complaints(&self) -> Vec<String> {
         self.judge().denied().keys().cloned().collect()
     }
 
-    /// What of the chart was used.
+    /// The chart's rights that were used.
     fn used(&self) -> Vec<String> {
         let judge = self.judge();
         let unused: BTreeSet<_> = judge.unused().collect();
@@ -161,7 +161,7 @@ fn what_was_never_given_is_a_lack() {
     assert_eq!(log.complaints().len(), 1);
 }
 
-/// With `rbac.scope` Fairway asks for classes, and goes on without.
+/// With `rbac.scope`, Fairway asks for classes and continues without.
 #[test]
 fn who_has_rights_in_namespaces_only_may_ask_for_classes() {
     let classes =
@@ -209,7 +209,7 @@ fn what_was_taken_away_elsewhere_excuses_nothing() {
     for (resource, namespace, name) in [
         ("rolebindings", "shop", "another"),
         ("rolebindings", "another", "shop"),
-        // The rights from the Role stay when the ClusterRole goes.
+        // Rights from the Role remain when the ClusterRole is deleted.
         ("clusterrolebindings", "", "shop"),
         ("clusterroles", "", "shop"),
     ] {
@@ -245,7 +245,7 @@ fn a_right_that_need_not_be_used_ends_with_its_role_too() {
     assert_eq!((judged(true), judged(false)), ((0, 0), (1, 0)));
 }
 
-/// An uninstall takes the Role away before the ClusterRole.
+/// An uninstall deletes the Role before the ClusterRole.
 #[test]
 fn a_right_that_other_settings_grant_in_the_cluster_too_ends_with_the_role_of_these() {
     let others = "{kind: ClusterRole, rules: [{apiGroups: [''], resources: [pods], verbs: [get]}]}";
@@ -367,7 +367,7 @@ fn undecided_requests_and_those_of_the_control_plane_do_not_count() {
     let mut log = Written::installed();
     log.line("system:serviceaccount:shop:shop@pod-1", LIST_SECRETS, 429, json!({}));
     log.denied("kube-system:job-controller", LIST_SECRETS);
-    // The end of a watch, which was decided on at its beginning.
+    // The end of a watch, which was authorised at its start.
     log.denied(POD, Asked { verb: "watch", ..LIST_SECRETS }).lines.last_mut().unwrap()["stage"] =
         json!("ResponseComplete");
     let judge = log.judge();

@@ -27,8 +27,8 @@ impl Scene {
         Ok(kibibytes.parse::<u64>()? * 1024)
     }
 
-    /// The process of a pod of the namespace that serves, and has the name of the pod in `POD_NAME`, as those of Fairway and of the echo image
-    /// do: the only one, or the proxy beside a controller.
+    /// The process of a pod of the namespace that serves: the only one with the pod's name in `POD_NAME`, as Fairway and the echo image set
+    /// it, or the proxy beside a controller.
     ///
     /// # Errors
     /// If there is not exactly one such process.
@@ -39,7 +39,7 @@ impl Scene {
         }
     }
 
-    /// The process of a pod of Fairway that has this role; not the parent that starts a controller again.
+    /// The process of a Fairway pod with this role; not the parent that restarts a controller.
     ///
     /// # Errors
     /// If there is none.

@@ -1,4 +1,4 @@
-//! Requests as sent by a client of users' hosts. Any failure is an error, never a panic: a test may retry.
+//! Requests as users' clients send them. Any failure is an error, never a panic: a test may retry.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -158,7 +158,7 @@ async fn challenge(fairway: &Release<'_>, scene: &Scene, solver: &Solver, addres
         let expected: &[u16] = match sample {
             Sample { answered, .. } if answered < begin => &[308],
             Sample { asked, answered, .. } if asked >= everywhere && answered < removed => &[200],
-            // The pod counts as ready before its process listens, so the first requests may find nobody there.
+            // The pod counts as ready before its process listens, so the first requests may be refused.
             Sample { answered, .. } if answered < everywhere => &[308, 200, 502],
             _ => &[308, 200],
         };

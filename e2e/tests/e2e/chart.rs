@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::ground::Ground;
 
-/// Kinds installed by operators of Prometheus and KEDA; their contents are up to those.
+/// Kinds installed by the operators of Prometheus and KEDA, which define their contents.
 const CUSTOM_KINDS: [(&str, &str, &str); 3] = [
     ("monitoring.coreos.com", "v1", "ServiceMonitor"),
     ("monitoring.coreos.com", "v1", "PrometheusRule"),
@@ -207,7 +207,7 @@ fn replicas_run_on_both_nodes() {
     let values = "--set controller.replicaCount=2";
     ground.read(&format!("{INSTALL} --wait {values}"));
     assert_eq!(nodes(), ["node-a", "node-b"]);
-    // A rollout spreads them again; those of the previous version don't count.
+    // A rollout spreads the pods again; pods of the previous version don't count.
     ground.read(&format!("{INSTALL} --wait {values} --set controller.podAnnotations.a=b"));
     assert_eq!(nodes(), ["node-a", "node-b"]);
 }

@@ -1,7 +1,7 @@
-//! How soon each of many changes is live, how many other requests fail meanwhile, and what that takes.
+//! How soon each of many changes is live, how many other requests fail meanwhile, and what the changes cost.
 //!
-//! Measurements, so nothing else runs beside them: each has its own cluster, and `cargo xtask e2e` runs them alone, as small as they say at their
-//! heads, where they also name the environment variable that makes them large.
+//! These are measurements, so nothing else runs beside them: each has its own cluster, and `cargo xtask e2e` runs them alone, in the small
+//! size that the heads of their files give; these also name the environment variable that makes them large.
 
 mod backend;
 mod delay;
@@ -30,7 +30,7 @@ const SAMPLE: Duration = Duration::from_secs(5);
 /// Number of objects created at a time.
 const WRITERS: usize = 16;
 
-/// What changes have cost.
+/// The cost of the changes.
 struct Churned {
     /// How long each took to become live after the API server's response.
     delays: Vec<Duration>,
@@ -38,10 +38,10 @@ struct Churned {
     memory: Vec<Resident>,
 }
 
-/// Makes changes, each at its time, while a bystander asks for something else; shows how that went.
+/// Makes changes, each at its time, while a bystander requests another host; prints the results.
 ///
 /// # Errors
-/// If one of the bystander's requests fails, or a change.
+/// If one of the bystander's requests or a change fails.
 async fn churn<F>(
     scene: &Scene,
     bystander: Load,

@@ -41,7 +41,7 @@ fn ending_leaves_nothing_whether_asked_for_or_by_force() {
     let left: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["logs"]);
 
-    // The other one doesn't notice until it is killed.
+    // The other cluster notices nothing until it is killed.
     let nodes = succeed(second.command("kubectl").args(["get", "nodes", "--no-headers"]));
     assert_eq!(nodes.lines().filter(|line| line.contains(" Ready ")).count(), 2, "{nodes}");
     let footprint = Footprint::of(&second);
@@ -50,7 +50,7 @@ fn ending_leaves_nothing_whether_asked_for_or_by_force() {
     footprint.assert_gone();
     assert_eq!(Surroundings::look(), before);
 
-    // The remains of the dead one do no harm. `second` also stops this one if anything goes wrong.
+    // The remains of the dead cluster do no harm. `second` also stops this one if anything goes wrong.
     assert!(Layout::new("side-two").unwrap().kubeconfig().exists());
     let again = Cluster::start("side-two", &Options::default(), |_| {}).unwrap();
     again.down().unwrap();
@@ -69,7 +69,7 @@ fn an_interrupted_start_leaves_nothing() {
     let cluster = Cluster::find("interrupted").unwrap();
     let footprint = Footprint::of(&cluster);
     drop(cluster);
-    // By force.
+    // This kills it.
     drop(up);
     eventually("the lock is free", || layout.try_lock().unwrap().is_some());
     footprint.assert_gone();
@@ -77,7 +77,7 @@ fn an_interrupted_start_leaves_nothing() {
     assert!(!down("interrupted").unwrap());
 }
 
-/// Ends what it has started by its own panic.
+/// A panic of the test stops the cluster that it has started.
 #[test]
 fn a_cluster_of_ones_own_ends_with_a_panic() {
     let mut footprint = None;
@@ -231,7 +231,7 @@ spec:
   ports: [{port: 80, targetPort: 8080}]
 "#;
 
-/// A connection that is used again and again.
+/// A connection that is reused.
 struct Kept(std::net::TcpStream);
 
 impl Kept {

@@ -53,9 +53,8 @@ impl<'a> Ask<'a> {
         Self { method: "GET", scheme: "http", host, path }
     }
 
-    /// Sends the request, and follows one redirect to the same address, as the client of the suite does. ingress-nginx's first
-    /// response is also a redirect: to https for all hosts of an Ingress with a tls section, and to the path with a slash for a
-    /// Prefix that ends in one.
+    /// Sends the request, and follows one redirect to the same address, as the suite's client does. ingress-nginx's first response is also
+    /// a redirect: to https for all hosts of an Ingress with a tls section, and to the path with a slash for a Prefix that ends in one.
     async fn follow(self, address: IpAddr) -> anyhow::Result<Answer> {
         let answer = self.send(address).await?;
         if !(300..400).contains(&answer.response.status) {
@@ -260,7 +259,7 @@ fn host_rules() -> anyhow::Result<()> {
     })
 }
 
-/// A request is answered by that Service, or with 404.
+/// A request is answered by this Service, or with 404.
 async fn expect(address: IpAddr, ask: Ask<'_>, service: Option<&str>) -> anyhow::Result<()> {
     let answer = ask.follow(address).await?;
     match service {

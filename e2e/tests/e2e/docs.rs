@@ -139,7 +139,7 @@ fn page_migrate_from_ingress_nginx() {
     walk.prepare(SHOP);
     walk.prepare("kubectl get validatingwebhookconfiguration ingress-nginx-admission");
 
-    // What external-dns would see all the time: one address, never another and never none.
+    // What external-dns would see at any time: one address, never another one and never none.
     let seen = walk.folder.join("seen.txt");
     let mut watch = walk.ground.cluster().command("kubectl");
     let path = "--output=jsonpath={.status.loadBalancer.ingress[*].ip}{\"\\n\"}";

@@ -1,6 +1,6 @@
 //! Fairway beside the controllers that most users run with it: cert-manager, which orders certificates, and external-dns, which writes DNS
-//! records. Both are theirs, built from their Go modules; only the authority (pebble) and the DNS provider (external-dns' own, in memory)
-//! stand in for services of the internet. They take minutes to build, so only `cargo xtask e2e ecosystem` runs these tests.
+//! records. Both are the original programs, built from their Go modules; only the authority (pebble) and the DNS provider (external-dns'
+//! own, in memory) replace internet services. They take minutes to build, so only `cargo xtask e2e ecosystem` runs these tests.
 
 mod authority;
 mod certificate;
@@ -14,7 +14,7 @@ use fairway_e2e::scene::Scene;
 
 use crate::ground::Background;
 
-/// Starts one of the built programs in the cluster's network. Both its outputs go to a file beside the logs of the cluster's components.
+/// Starts one of the built programs in the cluster's network. Both output streams go to a file beside the logs of the cluster's components.
 fn start(scene: &Scene, program: &str, variables: &[(&str, &str)], arguments: &[String]) -> anyhow::Result<Background> {
     let path = layout::tools().join(program);
     let mut command = scene.cluster().command(path.to_str().context("a path of text")?);
@@ -24,7 +24,7 @@ fn start(scene: &Scene, program: &str, variables: &[(&str, &str)], arguments: &[
     Ok(Background::start(&mut command))
 }
 
-/// The option of a program that says where the API server is.
+/// The program option that selects the API server.
 fn kubeconfig(scene: &Scene) -> String {
     format!("--kubeconfig={}", scene.cluster().layout().kubeconfig().display())
 }

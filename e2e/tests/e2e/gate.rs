@@ -1,6 +1,6 @@
 //! Pods that become ready only when all proxies know them.
 //!
-//! In a cluster of its own: the policy that gives pods the gate holds for all namespaces with the label, whichever release it is of.
+//! It has its own cluster: the policy that adds the gate to pods applies to all namespaces with the label, whichever release it belongs to.
 
 use std::time::Instant;
 
@@ -40,13 +40,13 @@ fn name(pod: &Pod) -> anyhow::Result<&str> {
     pod.metadata.name.as_deref().context("a pod without a name")
 }
 
-/// A pod that is not created, as it would be stored.
+/// The pod as the API server would store it; it is not created.
 async fn admitted(scene: &Scene, namespace: &str, pod: serde_json::Value) -> anyhow::Result<Pod> {
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     Ok(Api::<Pod>::namespaced(scene.client(), namespace).create(&dry, &serde_json::from_value(pod)?).await?)
 }
 
-/// Gives a namespace the label, and waits until the API server gives new pods there the gate.
+/// Labels a namespace, and waits until the API server adds the gate to new pods there.
 async fn label(scene: &Scene, namespace: &str) -> anyhow::Result<()> {
     scene.kubectl(&["label", "namespace", namespace, LABEL]).await?;
     let pod = || json!({"metadata": {"name": "probe"}, "spec": {"containers": [{"name": "a", "image": "busybox"}]}});
@@ -57,7 +57,7 @@ async fn label(scene: &Scene, namespace: &str) -> anyhow::Result<()> {
         .await
 }
 
-/// The pods of the backend, which are ready, and why their condition is true.
+/// The ready pods of the backend, and the reason of their condition.
 async fn reasons(scene: &Scene) -> anyhow::Result<Vec<(String, String)>> {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let pods = scene.pods("web").await?;
@@ -129,7 +129,7 @@ async fn shows_who_has_observed_it(scene: &Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The policy adds what is missing to a pod, and nothing twice, and nothing to one that doesn't want it.
+/// The policy adds missing gates to a pod, never twice, and none to a pod that opts out.
 async fn gives_the_gate_once(scene: &Scene) -> anyhow::Result<()> {
     label(scene, scene.namespace()).await?;
     let containers = json!([{"name": "a", "image": "busybox"}]);
@@ -155,7 +155,7 @@ async fn gives_the_gate_once(scene: &Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Pods that no route leads to wait for nothing, in whichever namespace.
+/// Pods without a route don't wait, whatever their namespace.
 async fn unrouted_pods_are_ready(scene: &Scene) -> anyhow::Result<()> {
     let other = format!("{}-other", scene.namespace());
     scene.apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {other}}}}}")).await?;
@@ -175,20 +175,20 @@ async fn unrouted_pods_are_ready(scene: &Scene) -> anyhow::Result<()> {
     scene.delete(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {other}}}}}")).await
 }
 
-/// New pods come before old ones go.
+/// New pods start before old ones end.
 async fn one_at_a_time(scene: &Scene) -> anyhow::Result<()> {
     let strategy = r#"{"spec": {"strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}}}"#;
     scene.kubectl(&["patch", "deployment/web", "--patch", strategy]).await?;
     Ok(())
 }
 
-/// Stops the proxy of a pod of Fairway, or lets it go on.
+/// Sends a signal to the proxy of a Fairway pod, to stop or resume it.
 async fn signal(scene: &Scene, pod: &str, signal: Signal) -> anyhow::Result<()> {
     let process = scene.process_of(pod, "proxy")?.id();
     kill(Pid::from_raw(process), signal).with_context(|| format!("{signal} to {process}"))
 }
 
-/// A new pod of the backend, whose containers are ready.
+/// A new pod of the backend whose containers are ready.
 async fn starting(scene: &Scene, before: &[Pod]) -> anyhow::Result<Pod> {
     let is_new = |pod: &Pod| before.iter().all(|old| old.metadata.uid != pod.metadata.uid);
     scene
@@ -201,7 +201,7 @@ async fn starting(scene: &Scene, before: &[Pod]) -> anyhow::Result<Pod> {
 
 /// A rollout of the backend that began while a proxy was stopped.
 struct Rollout {
-    /// The pod of Fairway with that proxy.
+    /// The Fairway pod with that proxy.
     victim: Pod,
     /// The pods of the backend until then.
     before: Vec<Pod>,
@@ -242,7 +242,7 @@ async fn slow(scene: &Scene, fairway: &Release<'_>) -> anyhow::Result<()> {
     fairway.ready(2).await
 }
 
-/// A proxy that never goes on stops nobody's rollout.
+/// A proxy that never resumes doesn't block a rollout.
 async fn stuck(scene: &Scene, fairway: &Release<'_>) -> anyhow::Result<()> {
     let Rollout { victim, new, .. } = rollout_without_a_proxy(scene, fairway).await?;
     let begin = Instant::now();

@@ -1,4 +1,4 @@
-//! The Gateway API on a real API server. Its CRDs come from the table by which `fairway check` judges, and stay until the cluster ends.
+//! The Gateway API on a real API server. Its CRDs come from the table that `fairway check` uses, and stay until the cluster ends.
 
 mod moving;
 mod observed;
@@ -14,13 +14,13 @@ use kube::api::DynamicObject;
 use kube::discovery::ApiResource;
 use serde_json::{Value, json};
 
-/// By which `check` judges.
+/// The table that `check` uses.
 const TABLE: &str = "crates/fairway/src/manifest/crd/gateway-api.json";
 
-/// The plurals of our own kinds, which are the names of the files with their CRDs too.
+/// The plurals of our own kinds, which are also the names of their CRD files.
 const OWN: [(&str, &str); 2] = [("RoutePolicy", "routepolicies"), ("GatewayParameters", "gatewayparameters")];
 
-/// Kind, plural, and whether it belongs to a namespace.
+/// Kind, plural, and whether the kind is namespaced.
 const KINDS: [(&str, &str, bool); 10] = [
     ("GatewayClass", "gatewayclasses", false),
     ("Gateway", "gateways", true),
@@ -37,7 +37,7 @@ const KINDS: [(&str, &str, bool); 10] = [
 const GROUP: &str = "gateway.networking.k8s.io";
 const EXPERIMENTS: &str = "gateway.networking.x-k8s.io";
 
-/// Makes the CRDs of the standard channel, some of the experimental one, and our own.
+/// Creates the CRDs of the standard channel, some of the experimental one, and our own.
 pub(crate) async fn install(scene: &Scene) -> anyhow::Result<()> {
     let table: Value = serde_json::from_slice(&std::fs::read(repository().join(TABLE))?)?;
     let mut names = Vec::new();
@@ -73,14 +73,14 @@ pub(crate) async fn install(scene: &Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes the CRDs, and installs Fairway with a class of the scene's name and these values of the chart.
+/// Creates the CRDs, and installs Fairway with a class of the scene's name and these chart values.
 pub(crate) async fn fairway<'a>(scene: &'a Scene, values: &[&str]) -> anyhow::Result<Release<'a>> {
     install(scene).await?;
     let class = format!("controller.gatewayAPI.className={}", scene.namespace());
     scene.fairway(&[&["controller.gatewayAPI.enabled=true", &class], values].concat()).await
 }
 
-/// A route of this kind that leads to the Service `web`. Its parents and host names are the items of lists in YAML.
+/// A route of this kind to the Service `web`. Its parents and host names are the items of YAML lists.
 pub(crate) fn route((kind, name, parents, hostnames): (&str, &str, &str, &str)) -> String {
     format!(
         "apiVersion: {GROUP}/v1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n  parentRefs: [{parents}]\n  \
@@ -88,7 +88,7 @@ pub(crate) fn route((kind, name, parents, hostnames): (&str, &str, &str, &str)) 
     )
 }
 
-/// Waits until a policy or an XBackend says this at the Gateway `edge`, about its current generation.
+/// Waits until a policy or an XBackend reports these conditions for the Gateway `edge` and its current generation.
 async fn says(scene: &Scene, (kind, name): (&str, &str), expected: &[&str]) -> anyhow::Result<()> {
     let objects: Api<DynamicObject> = Api::namespaced_with(scene.client(), scene.namespace(), &resource(kind).0);
     scene
@@ -110,7 +110,7 @@ async fn says(scene: &Scene, (kind, name): (&str, &str), expected: &[&str]) -> a
         .await
 }
 
-/// A schema with every reference followed.
+/// A schema with all references resolved.
 fn followed(schema: &Value, definitions: &Value) -> Value {
     match schema {
         Value::Object(members) => match members.get("$ref").and_then(Value::as_str) {
@@ -122,7 +122,7 @@ fn followed(schema: &Value, definitions: &Value) -> Value {
     }
 }
 
-/// The API of a kind, and whether it belongs to a namespace.
+/// The API of a kind, and whether the kind is namespaced.
 pub(crate) fn resource(kind: &str) -> (ApiResource, bool) {
     let (group, version, plural, namespaced) = match KINDS.iter().find(|(known, ..)| *known == kind) {
         Some((_, plural, namespaced)) => (GROUP, "v1", *plural, *namespaced),

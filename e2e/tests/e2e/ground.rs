@@ -42,8 +42,7 @@ impl Ground {
     }
 }
 
-/// A process that is killed when the value is dropped, at the latest. It must not outlive the cluster whose network it
-/// uses.
+/// A process that is killed when the value is dropped, or earlier. It must not outlive the cluster whose network it uses.
 pub(crate) struct Background(Child);
 
 impl Background {

@@ -91,7 +91,7 @@ fn clients_have_the_address_that_the_traffic_policy_says_and_the_way_in_follows_
         let of_nodes = NODES.map(|node| [node.address, node.gateway]).concat();
         ensure!(of_nodes.contains(&seen), "with the default policy the client is {seen}");
 
-        // Nothing about the pod changes.
+        // The pod itself doesn't change.
         let local = "controller.service.externalTrafficPolicy=Local";
         fairway.upgrade(&[&on_first, local]).await?;
         follows(scene, &fairway, address, first.address, second.address).await?;

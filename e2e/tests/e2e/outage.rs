@@ -26,7 +26,7 @@ use self::world::World;
 /// The number of clients that send requests all the time.
 const CLIENTS: usize = 4;
 
-/// The host that has them.
+/// The host to which they send them.
 const SHOP: &str = "shop.example";
 
 /// The time from the return of the API server until everything has to be live. The goal is 2 s, and the figures are printed. The
@@ -129,7 +129,7 @@ fn traffic_continues_and_changes_arrive_after_an_outage_of_the_api_server() -> a
             let with_the_victim = failure.ended() >= killed && failure.sent <= returned;
             ensure!(with_the_victim, "a request failed: {failure}");
         }
-        // Requests in progress there.
+        // Only requests in progress there may fail.
         ensure!(account.failed <= CLIENTS as u64, "{} requests failed with the endpoint that died", account.failed);
         same(&before, &fairway.pods().await?)?;
         drop(other);
@@ -137,7 +137,7 @@ fn traffic_continues_and_changes_arrive_after_an_outage_of_the_api_server() -> a
     })
 }
 
-/// As when a node restarts during an outage: there is nobody to ask for a configuration.
+/// As when a node restarts during an outage: there is no controller with a configuration.
 #[test]
 fn a_proxy_that_starts_while_the_api_server_is_away_serves_what_it_kept() -> anyhow::Result<()> {
     scene::run_alone("outage-start", &Options::default(), async |scene| {
@@ -157,7 +157,7 @@ fn a_proxy_that_starts_while_the_api_server_is_away_serves_what_it_kept() -> any
         scene.until("the file has the host", async || Ok(metric(at, "file_timestamp_seconds").await? > live)).await?;
 
         scene.cluster().component(API_SERVER, Action::Kill).await?;
-        // The one that starts in its place can't know what there is.
+        // The process that replaces it can't know the objects.
         for role in ["controller", "proxy"] {
             kill(Pid::from_raw(scene.process_of(&name, role)?.id()), Signal::SIGKILL)?;
         }
@@ -170,7 +170,7 @@ fn a_proxy_that_starts_while_the_api_server_is_away_serves_what_it_kept() -> any
     })
 }
 
-/// A figure of the channel of the proxy with its health port here.
+/// A metric of the channel, from the proxy with this health port.
 async fn metric(at: SocketAddr, name: &str) -> anyhow::Result<f64> {
     let text = Session::connect(at).await?.get("metrics", "/metrics").await?.text();
     let series = format!("fairway_channel_{name}{{");

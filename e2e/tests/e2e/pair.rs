@@ -60,7 +60,7 @@ fn no_request_fails_while_pods_of_two_containers_are_replaced_or_lose_their_cont
                 let pod = pod.metadata.name.context("a pod without a name")?;
                 kill(Pid::from_raw(scene.process_of(&pod, "controller")?.id()), Signal::SIGKILL)?;
             }
-            // The new ones find out what there is.
+            // The new pods must find out the current state.
             scale(scene, 4).await
         })
         .await?;

@@ -47,7 +47,7 @@ fn pods_run_on_both_nodes_without_any_right_that_they_can_do_without() -> anyhow
             let written = fs::write(process.path("root/written"), "");
             let refused = written.as_ref().is_err_and(|error| error.kind() == ErrorKind::ReadOnlyFilesystem);
             ensure!(refused, "writing to its root: {written:?}");
-            // Services of the namespace are not in its environment. Those of the API server are in every pod's.
+            // The namespace's Services are not in its environment. The API server's are in every pod's.
             let own = ["HOME", "HOSTNAME", "PATH", "POD_NAME", "POD_NAMESPACE"];
             let others: Vec<_> = process.environment()?.into_keys().collect();
             let others: Vec<_> = others

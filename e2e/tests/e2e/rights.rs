@@ -34,14 +34,14 @@ const SETTINGS: &[&[&str]] = &[
     &["controller.readinessGate.enabled=true"],
 ];
 
-/// With these it grants rights for the Gateway API, of which the tests use only some.
+/// With these settings it grants rights for the Gateway API, of which the tests use only some.
 const GATEWAYS: &[&str] =
     &["controller.gatewayAPI.enabled=true", "controller.gatewayAPI.address=own", "controller.observed.enabled=true"];
 
 #[test]
 fn no_request_was_denied_and_no_right_was_left_unused() -> anyhow::Result<()> {
-    // All others have their objects in one namespace, where a Role would do, and some end before Fairway has reported everything
-    // about them.
+    // All other tests have their objects in one namespace, where a Role would be enough, and some end before Fairway has reported
+    // everything about them.
     scene::run("rights", async |scene| {
         let fairway = scene.fairway(&[]).await?;
         let other = format!("{}-other", scene.namespace());

@@ -67,7 +67,7 @@ fn no_request_fails_while_fairway_is_restarted_or_upgraded() -> anyhow::Result<(
     })
 }
 
-/// On ports of its own: those of other tests on the network of the nodes are taken.
+/// With its own ports: other tests use theirs on the nodes' network.
 #[test]
 fn no_request_fails_at_a_node_while_its_pod_hands_its_sockets_to_the_next_one() -> anyhow::Result<()> {
     scene::run("rollout-handover", async |scene| {
@@ -207,7 +207,7 @@ pub(super) async fn restart(scene: &Scene, deployment: &str) -> anyhow::Result<(
     Ok(())
 }
 
-/// Updates a backend of this many pods under load. Its old pods end at once: no request may need them any more.
+/// Updates a backend with this many pods under load. Its old pods end at once, so no request may still need them.
 pub(super) async fn hasty_update(scene: &Scene, what: &str, address: SocketAddr, pods: usize) -> anyhow::Result<()> {
     let path = "/spec/template/spec/containers/0/args";
     let patch = format!(r#"[{{"op": "add", "path": "{path}", "value": ["--linger=0"]}}]"#);

@@ -26,7 +26,7 @@ fn a_selector_chooses_the_namespaces_that_are_served() -> anyhow::Result<()> {
     })
 }
 
-/// It needs rights in four namespaces then: it has them in each, and in no other.
+/// It needs rights in four namespaces then: it has them in each of these, and in no other.
 #[test]
 fn a_release_serves_another_namespace_and_takes_its_address_from_a_third() -> anyhow::Result<()> {
     scene::run("scope-elsewhere", async |scene| {

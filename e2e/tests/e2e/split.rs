@@ -32,7 +32,7 @@ fn process(scene: &Scene, pod: &Pod) -> anyhow::Result<Process> {
     scene.processes(name(pod)?)?.first().copied().with_context(|| format!("no process of {:?}", pod.metadata.name))
 }
 
-/// A new host, at each proxy.
+/// Creates a host, and waits until each proxy serves it.
 async fn lives(scene: &Scene, fairway: &Release<'_>, host: &str) -> anyhow::Result<()> {
     fairway.ingress(&host.replace('.', "-"), host, "web").await?;
     for pod in fairway.pods().await? {
@@ -62,13 +62,13 @@ fn proxies_serve_whichever_controllers_there_are_and_have_no_token_for_the_api_s
             for pod in controllers(scene).await? {
                 kill(Pid::from_raw(process(scene, &pod)?.id()), Signal::SIGKILL)?;
             }
-            // The new ones find out what there is.
+            // The new pods must find out the current state.
             scale(scene, 4).await?;
             lives(scene, &fairway, "second.example").await
         })
         .await?;
 
-        // Someone may have copied the authority: with a new one, nothing counts that the old one has signed.
+        // The authority may have been copied: after it is replaced, nothing that the old one signed counts.
         let patch = r#"{"data": {"authorities": ""}}"#;
         let secret = format!("secret/{}", control(&fairway));
         scene.kubectl(&["patch", &secret, "--type=merge", "--patch", patch]).await?;

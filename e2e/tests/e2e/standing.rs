@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use crate::status::holder;
 
-/// Settings of each of these releases, whatever its replicas: pods end soon, and a leader that is gone is soon replaced.
+/// Settings of each of these releases, independent of its replicas: pods end soon, and a missing leader is soon replaced.
 const SETTINGS: [&str; 3] = [
     "controller.electionTTL=15s",
     "controller.terminationGracePeriodSeconds=60",

@@ -48,7 +48,7 @@ fn status_follows_the_address_with_one_write_for_each_change() -> anyhow::Result
         }
         scene.apply(&other("by-annotation", &format!("kubernetes.io/ingress.class: {}", fairway.class()), "")).await?;
         let ours = ["a", "b", "by-annotation"];
-        // Others' Ingresses, of which one shows our address.
+        // Ingresses of other classes, of which one shows our address.
         scene.apply(&other("class", "x: y", "ingressClassName: someone-elses")).await?;
         scene.apply(&other("annotation", "kubernetes.io/ingress.class: someone-elses", "")).await?;
         scene.apply(&other("none", "x: y", "")).await?;
@@ -60,7 +60,7 @@ fn status_follows_the_address_with_one_write_for_each_change() -> anyhow::Result
         show(scene, &ours, &[&first]).await.context("set")?;
         Writes::until(scene, &ours, 1).await.context("set")?;
 
-        // One comes later, and one is changed.
+        // One is created later, and one is changed.
         fairway.ingress("late", "late.example", "web").await?;
         fairway.ingress("a", "changed.example", "web").await?;
         let ours = ["a", "b", "by-annotation", "late"];
@@ -291,7 +291,7 @@ pub(crate) async fn holder(scene: &Scene) -> anyhow::Result<String> {
         .await
 }
 
-/// How the next leader took the Lease.
+/// The renewal by which the next leader took the Lease.
 async fn next_renewal(scene: &Scene, before: &str) -> anyhow::Result<Request> {
     let what = format!("another leader than {before}");
     scene

@@ -1,4 +1,4 @@
-//! Ingresses that the API server refuses: by the webhook, with what the controller knows, and by the policy, alone.
+//! Ingresses that the API server refuses: by the webhook, with what the controller knows, and by the policy, without it.
 
 use fairway_e2e::scene::{self, Release, Scene};
 use k8s_openapi::api::networking::v1::Ingress;
@@ -6,7 +6,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-/// What the API server says about an Ingress that would be stored; nothing is.
+/// The API server's verdict on storing an Ingress; nothing is stored.
 async fn verdict(
     scene: &Scene,
     fairway: &Release<'_>,
@@ -49,7 +49,7 @@ fn the_webhook_refuses_a_path_that_another_ingress_has_and_nothing_once_it_is_go
         let refused = verdict(scene, &fairway, "third", "/third", snippet).await?;
         anyhow::ensure!(refused.contains("Snippet directives are disabled by the Ingress administrator"), "{refused}");
 
-        // Its pods are away, and nothing depends on them.
+        // The webhook's pods are gone, and nothing depends on them.
         let deployment = format!("deployment/{}", fairway.controller());
         scene.kubectl(&["scale", &deployment, "--replicas=0"]).await?;
         scene.until("no refusal", async || Ok(about("second", "/").await? == "stored")).await

@@ -234,7 +234,7 @@ impl PodWorker {
         }
     }
 
-    /// Whether a container finished for good under an earlier kubelet.
+    /// Whether a container ended under an earlier kubelet and must not restart.
     fn is_done(&self, index: usize) -> bool {
         matches!(self.state.borrow().containers[index].current, Current::Terminated(_))
     }
@@ -254,7 +254,7 @@ impl PodWorker {
         }
     }
 
-    /// Deletes the object for good once nothing of it runs.
+    /// Deletes the object permanently once nothing of it runs.
     async fn delete(&self, updates: &mut watch::Receiver<Update>) {
         let object = self.object();
         let namespace = object.metadata.namespace.as_deref().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Services whose endpoints only the test manages: each is one of the pods of a Deployment that answers with its name.
+//! Services whose endpoints only the test manages: each is one of a Deployment's pods, which answer with their names.
 
 use fairway_e2e::scene::Scene;
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ pub(super) fn slice(name: &str, service: &str, pod: &Pod) -> Value {
     slice
 }
 
-/// What of an EndpointSlice changes with the pod.
+/// The part of an EndpointSlice that depends on the pod.
 pub(super) fn endpoints(pod: &Pod) -> Value {
     json!({
         "endpoints": [{"addresses": [pod.address], "conditions": {"ready": true}}],

@@ -1,7 +1,8 @@
 //! Two thousand Ingresses, fifty changes per second: how soon each change is live, and how many other requests fail.
 //!
-//! With `FAIRWAY_CHURN=10000,4` there are as many Ingresses, and as many proxies in pods of their own, and it also shows how long a start takes, and
-//! what remains in memory when nearly all Ingresses are gone. A third number, as in `FAIRWAY_CHURN=10000,1,10`, is that of the hosts of each Ingress.
+//! `FAIRWAY_CHURN=10000,4` sets the number of Ingresses, and of proxies in pods of their own; then it also shows how long a start takes,
+//! and what remains in memory once nearly all Ingresses are deleted. A third number, as in `FAIRWAY_CHURN=10000,1,10`, sets the hosts of
+//! each Ingress.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,14 +31,14 @@ const CHANGES: usize = 3_000;
 const FEW: usize = 10;
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// How large the cluster is.
+/// The size of the cluster.
 #[derive(Clone, Copy)]
 struct Size {
     /// The first half redirects, the second half leads to the Services.
     ingresses: usize,
-    /// Proxies in pods of their own, with one controller; `None` for one pod of both.
+    /// Proxies in pods of their own, with one controller; `None` for one pod with both.
     proxies: Option<usize>,
-    /// The hosts of each Ingress. Changes are seen at the first one.
+    /// The number of hosts of each Ingress. Changes are observed at the first one.
     hosts: usize,
 }
 
@@ -56,7 +57,7 @@ impl Size {
         Ok(Self { ingresses, proxies: Some(proxies), hosts })
     }
 
-    /// The first half of them has its ports changed, the second half its endpoints.
+    /// The ports of the first half change, and the endpoints of the second half.
     fn services(self) -> usize {
         self.ingresses / 10
     }
@@ -69,7 +70,7 @@ impl Size {
                 format!("controller.replicaCount={proxies}"),
                 "controller.mode=split".to_owned(),
                 "controller.control.replicaCount=1".to_owned(),
-                // The nodes of tests have no DNS.
+                // The nodes of the tests have no DNS.
                 "controller.control.clusterIP=10.96.0.42".to_owned(),
             ],
         }
@@ -133,7 +134,7 @@ fn every_change_is_soon_live_and_fails_no_request() -> anyhow::Result<()> {
     })
 }
 
-/// Shows how long starts take, and what remains in memory of Ingresses that are gone.
+/// Shows how long starts take, and what remains in memory after Ingresses are deleted.
 async fn start_and_shrink(scene: &Scene, fairway: &Release<'_>, ground: &Ground) -> anyhow::Result<()> {
     let restart = async || {
         for deployment in [format!("{}-control", fairway.class()), fairway.controller()] {
@@ -172,7 +173,7 @@ async fn start_and_shrink(scene: &Scene, fairway: &Release<'_>, ground: &Ground)
     Ok(())
 }
 
-/// The names of the pods of Fairway.
+/// The names of Fairway's pods.
 async fn pods(scene: &Scene) -> anyhow::Result<Vec<String>> {
     let labels = format!("app.kubernetes.io/instance={}", scene.namespace());
     let pods = scene.api::<Pod>().list(&ListParams::default().labels(&labels)).await?;
@@ -186,9 +187,9 @@ struct Ground {
     slices: Api<EndpointSlice>,
     size: Size,
     class: String,
-    /// Each of them has to know a change.
+    /// Each of them must know a change.
     proxies: Proxies,
-    /// The two that answer.
+    /// The two pods that answer.
     pods: Vec<backend::Pod>,
 }
 

@@ -1,4 +1,4 @@
-//! The processes of Fairway: what they have in memory, and what their logs say.
+//! Fairway's processes: their memory and their logs.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use anyhow::Context;
 use fairway_e2e::procfs::{self, Process};
 use fairway_e2e::scene::Scene;
 
-/// Megabytes that the largest process of each role has.
+/// Megabytes used by the largest process of each role.
 pub(super) type Resident = BTreeMap<String, f64>;
 
-/// What the processes of Fairway in the namespace have in memory.
+/// The memory of Fairway's processes in the namespace.
 pub(super) fn resident(scene: &Scene) -> anyhow::Result<Resident> {
     let mut all = Resident::new();
     for (role, process) in processes(scene)? {
@@ -20,7 +20,7 @@ pub(super) fn resident(scene: &Scene) -> anyhow::Result<Resident> {
     Ok(all)
 }
 
-/// The processes of Fairway in the namespace, each with its role.
+/// Fairway's processes in the namespace, each with its role.
 pub(super) fn processes(scene: &Scene) -> anyhow::Result<Vec<(String, Process)>> {
     let mut all = Vec::new();
     for process in procfs::all()? {
@@ -35,7 +35,7 @@ pub(super) fn processes(scene: &Scene) -> anyhow::Result<Vec<(String, Process)>>
     Ok(all)
 }
 
-/// When a log first says this.
+/// When a log first contains this text.
 pub(super) fn time_of(log: &str, part: &str) -> anyhow::Result<jiff::Timestamp> {
     let line =
         log.lines().find(|line| line.contains(part)).with_context(|| format!("no {part:?} in the log: {log}"))?;

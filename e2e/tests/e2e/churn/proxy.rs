@@ -1,4 +1,4 @@
-//! Asks proxies until all of them know a change.
+//! Sends requests to proxies until all of them know a change.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Mutex;

@@ -1,4 +1,4 @@
-//! Nobody changes anything any more, and a thousand nodes and the controllers of others go on as they always do: that costs nothing.
+//! No one changes the served objects any more, while a thousand nodes and other controllers keep writing as usual: that costs nothing.
 
 use std::time::{Duration, Instant};
 
@@ -17,17 +17,17 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use super::process::processes;
 use super::{WRITERS, patch};
 
-/// Nodes, each of which renews its Lease once in [`HEARTBEAT`].
+/// Nodes, each of which renews its Lease once per [`HEARTBEAT`].
 const NODES: usize = 1_000;
 const HEARTBEAT: Duration = Duration::from_secs(10);
-/// One of so many writes is about an object that Fairway watches.
+/// One in this many writes concerns an object that Fairway watches.
 const NOISE: usize = 10;
 /// A controller that uses at most a hundredth of this time has nothing left to do.
 const QUIET: Duration = Duration::from_secs(2);
 /// How often each node renews its Lease.
 const HEARTBEATS: usize = 3;
 
-/// Nobody changes what is served, but the objects around it are written all the time. There is an EndpointSlice `slice-0`, and Ingresses
+/// What is served doesn't change, but the objects around it are written all the time. There is an EndpointSlice `slice-0`, and Ingresses
 /// like `ingress`.
 pub(super) async fn rest(scene: &Scene, fairway: &Release<'_>, ingress: Value) -> anyhow::Result<()> {
     let noise = Noise::new(scene, ingress).await?;
@@ -35,11 +35,11 @@ pub(super) async fn rest(scene: &Scene, fairway: &Release<'_>, ingress: Value) -
         let of_controllers = processes(scene)?.into_iter().filter(|(role, _)| role == "controller");
         of_controllers.map(|(_, process)| Ok(process.cpu()?)).sum::<anyhow::Result<Duration>>()
     };
-    // What the objects of the noise themselves bring is over when all of them were written once.
+    // The first write to each noise object costs something; after that, the noise causes no work.
     for number in 0..NOISE * Noise::KINDS {
         noise.write(number).await?;
     }
-    // What was changed before is still being said in Events.
+    // Events about earlier changes are still being written.
     scene
         .until("a controller that has caught up", async || {
             let before = cpu()?;
@@ -62,12 +62,12 @@ pub(super) async fn rest(scene: &Scene, fairway: &Release<'_>, ingress: Value) -
         "{written} writes without a meaning in {took:.1?}: {published} changes, controller {share:.2} % of a core"
     );
     ensure!(published == 0.0, "{published} changes for nothing");
-    // The goal is 0.5 %; a hundred times as much would be work for each write.
+    // The goal is 0.5 %; work for each write would cost a hundred times as much.
     ensure!(share < 50.0, "the controller works: {share:.1} % of a core");
     Ok(())
 }
 
-/// What is written in a large cluster while nobody changes anything.
+/// The writes in a large cluster in which no one changes anything.
 struct Noise {
     leases: Api<Lease>,
     slices: Api<EndpointSlice>,
@@ -76,7 +76,7 @@ struct Noise {
 }
 
 impl Noise {
-    /// Kinds of writes that the controller sees.
+    /// Kinds of writes that reach the controller.
     const KINDS: usize = 3;
 
     async fn new(scene: &Scene, ingress: Value) -> anyhow::Result<Self> {
@@ -99,8 +99,8 @@ impl Noise {
         Ok(noise)
     }
 
-    /// Mostly the Lease of a node; now and then the time stamp of endpoints, the record of an election or the status of an Ingress of another
-    /// class, which reach the controller.
+    /// Writes mostly a node's Lease; now and then endpoints' time stamp, an election record or the status of an Ingress of another class,
+    /// which reach the controller.
     async fn write(&self, number: usize) -> anyhow::Result<()> {
         let annotations =
             |key: &str| json!({"metadata": {"annotations": {key: format!("2026-01-01T00:00:00.{number:09}Z")}}});

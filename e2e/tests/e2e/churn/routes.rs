@@ -1,8 +1,8 @@
-//! HTTPRoutes in many namespaces on one Gateway, twenty changes per second: how soon each is live, how soon the Gateway's status counts a route
-//! that comes or goes meanwhile, and the same after a start.
+//! HTTPRoutes in many namespaces on one Gateway, twenty changes per second: how soon each is live, how soon the Gateway's status counts a
+//! route that is created or deleted meanwhile, and the same after a start.
 //!
-//! In CI there are 200 routes and 100 changes, which shows that all of it is right; `FAIRWAY_CHURN_ROUTES=5000` has as many routes, a hundred in
-//! each namespace, and 1,000 changes.
+//! CI uses 200 routes and 100 changes, which shows that everything is correct; `FAIRWAY_CHURN_ROUTES=5000` uses that many routes, a hundred
+//! in each namespace, and 1,000 changes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,18 +27,18 @@ use crate::gateway::{fairway, resource};
 
 const API: &str = "gateway.networking.k8s.io/v1";
 const INTERVAL: Duration = Duration::from_millis(50);
-/// How often a route comes or goes.
+/// How often a route is created or deleted.
 const COMING: Duration = Duration::from_secs(1);
 /// Routes in each namespace.
 const EACH: usize = 100;
-/// Routes that come while no controller runs.
+/// Routes created while no controller runs.
 const MEANWHILE: usize = 10;
-/// The interval between two looks at a status.
+/// The interval between two checks of a status.
 const PAUSE: Duration = Duration::from_millis(5);
 /// The same for the status of all routes.
 const LONG_PAUSE: Duration = Duration::from_millis(500);
 
-/// How large it is.
+/// The size of the test.
 #[derive(Clone, Copy)]
 struct Size {
     routes: usize,
@@ -111,11 +111,11 @@ fn host(number: usize) -> String {
 struct Ground {
     client: Client,
     size: Size,
-    /// The namespace of the Gateway, and what those of the routes begin with.
+    /// The namespace of the Gateway, and the prefix of the routes' namespaces.
     namespace: String,
-    /// Each of them has to know a change.
+    /// Each of them must know a change.
     proxies: Proxies,
-    /// What the Services `one` and `two` of each namespace lead to.
+    /// The pods behind the Services `one` and `two` of each namespace.
     pods: [backend::Pod; 2],
 }
 
@@ -153,7 +153,7 @@ impl Ground {
         routes.buffer_unordered(WRITERS).try_collect::<()>().await
     }
 
-    /// Makes the namespace of a route.
+    /// Creates the namespace of a route.
     async fn create_namespace(&self, route: usize) -> anyhow::Result<()> {
         let (post, name) = (&PostParams::default(), self.namespace_of(route));
         let namespace = json!({"metadata": {"name": name}});
@@ -181,7 +181,7 @@ impl Ground {
         Ok(())
     }
 
-    /// Makes one change and waits until a client sees it. Each is of another route, and none of the first, for which a bystander asks.
+    /// Makes one change and waits until a client sees it. Each changes another route, but never the first, which a bystander requests.
     async fn change(&self, number: usize) -> anyhow::Result<Duration> {
         let object = 1 + number * (self.size.routes / self.size.changes) % (self.size.routes - 1);
         let (routes, name, value) = (self.routes(object), format!("route-{object}"), (number + 1).to_string());
@@ -204,8 +204,8 @@ impl Ground {
         }
     }
 
-    /// Makes a route and removes it again, all the while that changes are made; returns how long each took to be counted after the API
-    /// server's response.
+    /// Creates a route and deletes it again while changes are made; returns how long each took to be counted after the API server's
+    /// response.
     async fn come_and_go(self: Arc<Self>) -> anyhow::Result<Vec<Duration>> {
         let (count, extra) =
             (INTERVAL.as_millis() as usize * self.size.changes / COMING.as_millis() as usize, self.size.routes);
@@ -228,7 +228,7 @@ impl Ground {
         Ok(delays)
     }
 
-    /// Waits until the Gateway's status counts so many routes; returns how long that took.
+    /// Waits until the Gateway's status counts this many routes; returns how long that took.
     async fn counts(&self, routes: usize) -> anyhow::Result<Duration> {
         let gateways: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), &self.namespace, &resource("Gateway").0);
@@ -264,7 +264,7 @@ impl Ground {
         }
     }
 
-    /// Stops Fairway, makes more routes, and starts it again. Returns how long after that start they are counted, and what is in memory then.
+    /// Stops Fairway, creates more routes, and starts it again. Returns how long after that start they are counted, and the memory then.
     async fn restart(&self, scene: &Scene, fairway: &Release<'_>) -> anyhow::Result<(Duration, super::Resident)> {
         let deployment = format!("deployment/{}", fairway.controller());
         scene.kubectl(&["scale", &deployment, "--replicas=0"]).await?;

@@ -1,5 +1,5 @@
-//! An ACME authority, pebble, which validates as a public one does: it asks DNS for the address of a name and sends its request there, to
-//! port 80. The only names in its DNS are those that a test enters.
+//! An ACME authority, pebble, which validates as a public one does: it looks up the address of a name in DNS and sends its request there,
+//! to port 80. Its DNS has only the names that a test enters.
 
 use std::fs;
 use std::net::IpAddr;
@@ -13,29 +13,29 @@ use tempfile::TempDir;
 use super::start;
 use crate::ground::Background;
 
-/// Its server of names.
+/// The address of its DNS server.
 pub(super) const DNS: &str = "127.0.0.1:8053";
 
-/// Where clients of ACME begin.
+/// The ACME directory, where clients start.
 pub(super) const DIRECTORY: &str = "https://127.0.0.1:14000/dir";
 
-/// A page of its own for who runs it.
+/// The root certificate, on the management interface.
 const ROOT: &str = "https://127.0.0.1:15000/roots/0";
 
-/// Where names are entered.
+/// The address at which names are entered.
 const NAMES: &str = "127.0.0.1:8055";
 
-/// It ends with this value.
+/// Ends when dropped.
 pub(super) struct Authority<'a> {
     scene: &'a Scene,
     folder: TempDir,
-    /// The authority of its own certificate, not the one with which it signs.
+    /// The authority that signs the server's own certificate, not the one that signs orders.
     ca: Ca,
     _processes: [Background; 2],
 }
 
 impl<'a> Authority<'a> {
-    /// Starts it and waits until it answers.
+    /// Starts pebble and waits until it answers.
     pub(super) async fn start(scene: &'a Scene) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let ca = Ca::new("authority");
@@ -59,7 +59,7 @@ impl<'a> Authority<'a> {
             ["http01", "https01", "tlsalpn01", "doh", "defaultIPv4", "defaultIPv6"].map(|name| format!("-{name}="));
         let own = [format!("-dnsserver={DNS}"), format!("-management={NAMES}")];
         let names = start(scene, "pebble-challtestsrv", &[], &[&none[..], &own].concat())?;
-        // Every order is validated anew, without the random delays that it has by default.
+        // Every order is validated again, without the random delays that are the default.
         let variables = [("PEBBLE_VA_NOSLEEP", "1"), ("PEBBLE_AUTHZREUSE", "0")];
         let arguments = [format!("-config={}", path("pebble.json")), format!("-dnsserver={DNS}")];
         let pebble = start(scene, "pebble", &variables, &arguments)?;
@@ -69,18 +69,18 @@ impl<'a> Authority<'a> {
         Ok(authority)
     }
 
-    /// The certificate of the authority of its own certificate, for clients of ACME.
+    /// The certificate of the authority for the server's own certificate, for ACME clients.
     pub(super) fn ca(&self) -> String {
         self.ca.pem()
     }
 
-    /// Lets a name lead to an address.
+    /// Makes a name resolve to an address.
     pub(super) async fn enter(&self, name: &str, address: IpAddr) -> anyhow::Result<()> {
         let record = json!({"host": name, "addresses": [address]}).to_string();
         self.curl(&["--data", &record, &format!("http://{NAMES}/add-a")]).await.map(drop)
     }
 
-    /// What https answers for a host at an address to a client that trusts this authority alone. It fails if the certificate isn't from it.
+    /// The https response for a host at an address. The client trusts only this authority, so other certificates make it fail.
     pub(super) async fn get(&self, host: &str, address: IpAddr) -> anyhow::Result<String> {
         let (root, place) = (self.path("root.pem"), format!("{host}:443:{address}"));
         self.curl(&["--cacert", &root, "--resolve", &place, &format!("https://{host}/")]).await

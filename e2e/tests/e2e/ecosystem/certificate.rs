@@ -1,4 +1,4 @@
-//! cert-manager orders certificates for annotated Gateways and Ingresses by HTTP-01, whose challenges its own routes and Ingresses lead
+//! cert-manager orders certificates for annotated Gateways and Ingresses by HTTP-01. Its own routes and Ingresses lead the challenges
 //! through Fairway to its pod.
 
 use std::fs;
@@ -18,7 +18,7 @@ use super::authority::{Authority, DIRECTORY, DNS};
 use super::{kubeconfig, start};
 use crate::gateway::{fairway, route};
 
-/// Hosts of the Gateway, of which the second redirects to https from the beginning; of the Ingress; and of an Ingress without TLS.
+/// Hosts of the Gateway, of which the second redirects to https from the start; of the Ingress; and of an Ingress without TLS.
 const SHOP: &str = "shop.example";
 const SAFE: &str = "safe.example";
 const SITE: &str = "site.example";
@@ -27,14 +27,14 @@ const OTHER: &str = "other.example";
 /// cert-manager's CRDs.
 const DEFINITIONS: &str = "cert-manager-crds";
 
-/// By which its routes and Ingresses for challenges are told from those of users.
+/// Distinguishes its routes and Ingresses for challenges from those of users.
 const LABEL: &str = "acme.cert-manager.io/http01-solver=true";
 
-/// The image of its pod that answers a challenge.
+/// The image of the pod that answers a challenge.
 const SOLVER: &str = "quay.io/jetstack/cert-manager-acmesolver";
 
-/// The latest time for the answer to a challenge after its route exists. cert-manager looks every ten seconds, and most of this time
-/// belongs to its pod.
+/// The latest time for the answer to a challenge after its route exists. cert-manager checks every ten seconds, and its pod takes most of
+/// this time.
 const SOON: Duration = Duration::from_secs(10);
 
 /// Requests per second to each host.
@@ -87,7 +87,7 @@ spec:
   rules: [{filters: [{type: RequestRedirect, requestRedirect: {scheme: https}}]}]
 ";
 
-/// Its plain requests are redirected once it has a certificate, as by default.
+/// Plain requests are redirected once the Ingress has a certificate, as by default.
 const INGRESS: &str = "
 apiVersion: networking.k8s.io/v1
 kind: Ingress
@@ -135,7 +135,7 @@ fn certificates_are_ordered_through_gateways_and_ingresses_while_all_requests_su
         scene.apply(GATEWAY_WITH_TLS).await?;
         let wait = ["wait", "gateway/edge", "--for", "condition=ResolvedRefs=False", "--timeout", "30s"];
         scene.kubectl(&wait).await?;
-        // On the port of Ingresses the default certificate is shown for it, as for any name that nobody has.
+        // On the port of Ingresses, the default certificate is shown for it, as for any unknown name.
         let secure = SocketAddr::new(address.ip(), 443);
         let unknown = Session::connect_tls(secure, SHOP).await?.get(SHOP, "/").await?;
         ensure!(unknown.status == 404, "a listener without its certificate serves nothing: {unknown:?}");
@@ -172,12 +172,12 @@ async fn install(scene: &Scene) -> anyhow::Result<()> {
     for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
         scene.apply(&fs::read_to_string(entry?.path())?).await?;
     }
-    // kubectl fails for one that has no status yet.
+    // kubectl fails for a CRD that has no status yet.
     let wait = ["wait", "crd", "--all", "--for", "condition=established", "--timeout", "60s"];
     scene.until("cert-manager's kinds", async || scene.kubectl(&wait).await.map(|_| true)).await
 }
 
-/// An issuer that proves the Gateway's hosts by routes, and every other one by Ingresses.
+/// An issuer that proves the Gateway's hosts with routes, and all others with Ingresses.
 fn issuer(scene: &Scene, authority: &Authority<'_>) -> String {
     let ca = ByteString(authority.ca().into_bytes());
     json!({
@@ -256,7 +256,7 @@ async fn renew(scene: &Scene, certificate: &str) -> anyhow::Result<()> {
     scene.kubectl(&words).await.map(drop)
 }
 
-/// Asks again and again until `change` is done; returns how often, or the first failure of either.
+/// Sends requests until `change` is done; returns how many, or the first failure of either.
 async fn meanwhile(
     change: impl Future<Output = anyhow::Result<()>>,
     ask: impl AsyncFn() -> anyhow::Result<()>,
@@ -282,7 +282,7 @@ fn is_key(answer: &Response, key: &str) -> bool {
     answer.status == 200 && answer.text() == key
 }
 
-/// Whether an object says that it is ready.
+/// Whether an object reports that it is ready.
 async fn is_ready(scene: &Scene, kind: &str, name: &str) -> anyhow::Result<bool> {
     let conditions = read(scene, &[kind, name]).await?["status"]["conditions"].clone();
     let is_it = |one: &Value| one["type"] == "Ready" && one["status"] == "True";
@@ -290,7 +290,7 @@ async fn is_ready(scene: &Scene, kind: &str, name: &str) -> anyhow::Result<bool>
     Ok(true)
 }
 
-/// What `kubectl get` prints.
+/// The output of `kubectl get`.
 async fn read(scene: &Scene, words: &[&str]) -> anyhow::Result<Value> {
     Ok(serde_json::from_str(&scene.kubectl(&[&["get", "--output=json"], words].concat()).await?)?)
 }

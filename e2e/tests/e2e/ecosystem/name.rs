@@ -1,4 +1,4 @@
-//! external-dns writes the records that routes and Ingresses ask for, from their status and from the addresses of their Gateways.
+//! external-dns writes the records that routes and Ingresses ask for, based on their status and on the addresses of their Gateways.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -41,8 +41,8 @@ spec:
   listeners: [{name: team, port: 80, protocol: HTTP, hostname: team.example}]
 ";
 
-/// Kind, name, parents and host names: names of its own, two of which its listener takes; names of the listener, also of a ListenerSet's;
-/// and a Gateway beside the first.
+/// Kind, name, parents and host names: routes with names of their own, two of which the listener accepts; with the names of a listener,
+/// also a ListenerSet's; and at a second Gateway.
 const ROUTES: [(&str, &str, &str, &str); 7] = [
     (
         "HTTPRoute",
@@ -88,7 +88,7 @@ fn records_are_the_names_of_routes_and_the_addresses_of_their_gateways() -> anyh
         expected.insert("both.example A".to_owned(), BTreeSet::from([outer.to_string(), inner.to_string()]));
         expected.insert("site.example A".to_owned(), BTreeSet::from([own.to_string()]));
         written(scene, "all", &expected).await?;
-        // What the records promise.
+        // Traffic arrives where the records point.
         for (address, port, host) in [
             (outer, 80, "shop.apps.example"),
             (outer, 80, "any.apps.example"),
@@ -100,7 +100,7 @@ fn records_are_the_names_of_routes_and_the_addresses_of_their_gateways() -> anyh
             scene.served(SocketAddr::new(address, port), host).await?;
         }
 
-        // Another name in place of two, and a route, a Gateway, a ListenerSet and an Ingress less.
+        // One name replaces two, and a route, a Gateway, a ListenerSet and an Ingress are deleted.
         let patch = r#"{"spec":{"hostnames":["new.apps.example"]}}"#;
         scene.kubectl(&["patch", "httproute", "shop", "--type=merge", "--patch", patch]).await?;
         scene.kubectl(&["delete", "grpcroute/rpc", "gateway/inner", "listenerset/team", "ingress/site"]).await?;
@@ -143,7 +143,7 @@ fn records(scene: &Scene) -> anyhow::Result<Records> {
         targets: BTreeSet<String>,
     }
     let log = fs::read_to_string(scene.cluster().layout().log("external-dns"))?;
-    // A line without its end is being written.
+    // A line without its end is still being written.
     let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
     let last = whole.lines().rfind(|line| line.starts_with('[')).context("no pass so far")?;
     let records: Vec<Record> = serde_json::from_str(last)?;

@@ -1,4 +1,4 @@
-//! One host moves from an Ingress to an HTTPRoute and back, by the steps of `docs/move-to-gateway-api.md`.
+//! One host moves from an Ingress to an HTTPRoute and back, following the steps of `docs/move-to-gateway-api.md`.
 
 use anyhow::{Context, ensure};
 use fairway_e2e::load::{Load, Running};
@@ -79,7 +79,7 @@ fn a_host_moves_to_a_route_and_back_without_a_failed_request() -> anyhow::Result
     })
 }
 
-/// Waits until a route says that its Gateway has taken it.
+/// Waits until a route reports that its Gateway has accepted it.
 async fn accepted(scene: &Scene, name: &str) -> anyhow::Result<()> {
     let routes: Api<DynamicObject> = Api::namespaced_with(scene.client(), scene.namespace(), &resource("HTTPRoute").0);
     let holds = |one: &Value| one["type"] == "Accepted" && one["status"] == "True";
@@ -112,8 +112,7 @@ fn answered(load: &Running, deployment: &str) -> bool {
     load.so_far().pods.keys().any(|pod| pod.starts_with(&format!("{deployment}-")))
 }
 
-/// What `fairway convert` writes for the Ingress, with another backend, by which a test can tell who has answered. The class is that of the
-/// chart.
+/// The output of `fairway convert` for the Ingress, with another backend, which shows a test what has answered. The class is the chart's.
 async fn convert(scene: &Scene) -> anyhow::Result<Vec<Value>> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("ingress.yaml");

@@ -1,4 +1,4 @@
-//! Routes whose authors ask show which generation is in force at how many proxies, for which the chart grants one right more.
+//! Routes whose authors ask for it show which generation is in effect at how many proxies; the chart grants one additional right for this.
 
 use anyhow::Context;
 use fairway_e2e::scene::{self, Scene};

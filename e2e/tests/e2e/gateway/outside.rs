@@ -1,4 +1,4 @@
-//! XBackends in a cluster: pods by their labels, and what their status says.
+//! XBackends in a cluster: pods selected by label, and the status.
 
 use anyhow::{Context, ensure};
 use fairway_e2e::scene;
@@ -56,7 +56,7 @@ fn pods_are_served_by_their_labels_through_a_service_that_goes_with_the_xbackend
         let spec = service.spec.clone().context("a spec")?;
         ensure!(spec.cluster_ip.as_deref() == Some("None"), "{spec:?}");
 
-        // What leads back to the proxy is refused.
+        // An address that leads back to the proxy is refused.
         scene.apply(BACK).await?;
         says(scene, ("XBackend", "web"), &["Accepted=False/UnsupportedValue"]).await?;
         scene.steady("it answers 500", async || Ok(scene.get(address, &host, "/").await?.status == 500)).await?;

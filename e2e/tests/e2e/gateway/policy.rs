@@ -1,12 +1,12 @@
-//! RoutePolicies in a cluster: what they demand, and what their status says.
+//! RoutePolicies in a cluster: their effects, and their status.
 
 use anyhow::ensure;
 use fairway_e2e::scene;
 
 use super::{fairway, says};
 
-/// A Gateway, a ListenerSet that adds a listener to it, and a route at both. Fairway serves the Gateways of all tests in the cluster, so no
-/// two have the same names.
+/// A Gateway, a ListenerSet that adds a listener to it, and a route at both. Fairway serves the Gateways of all tests in the cluster, so
+/// their names must differ.
 const OBJECTS: &str = "
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
@@ -31,7 +31,7 @@ spec:
   rules: [{backendRefs: [{name: web, port: 80}]}]
 ";
 
-/// For the listener of the set alone.
+/// Applies only to the listener of the set.
 const CLOSED: &str = "
 apiVersion: fairway.dev/v1alpha1
 kind: RoutePolicy
@@ -41,7 +41,7 @@ spec:
   access: {deny: [0.0.0.0/0, '::/0']}
 ";
 
-/// For the route, wherever it is served.
+/// Applies to the route, wherever it is served.
 const USERS: &str = "
 apiVersion: fairway.dev/v1alpha1
 kind: RoutePolicy
@@ -84,7 +84,7 @@ fn policies_hold_for_a_route_and_for_a_listener_of_a_set_and_say_so() -> anyhow:
         scene.apply(CLOSED).await?;
         answers([(&set, 403), (&own, 200)]).await?;
         says(scene, ("RoutePolicy", "closed"), &["Accepted=True/Accepted", "ResolvedRefs=True/ResolvedRefs"]).await?;
-        // Without its Secret it lets nobody in.
+        // Without its Secret, the policy denies all access.
         scene.apply(USERS).await?;
         answers([(&set, 503), (&own, 503)]).await?;
         says(scene, ("RoutePolicy", "users"), &["Accepted=True/Accepted", "ResolvedRefs=False/InvalidSecretRef"])

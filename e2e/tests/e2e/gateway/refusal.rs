@@ -1,4 +1,4 @@
-//! What the API server refuses, and what `fairway check` says about it without one: the same, for every rule of the CRDs.
+//! The API server's refusals, and the output of `fairway check` without a server: they are the same for every rule of the CRDs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,15 +11,15 @@ use serde_json::Value;
 
 use super::{install, resource};
 
-/// Objects that are taken, and such that are refused, at least one for every rule.
+/// Accepted objects, and refused ones for every rule.
 const CASES: &str = "crates/fairway/src/manifest/crd/cases.yaml";
 
 const BINARY: &str = "target/image/rootfs/fairway";
 
-/// No field: the API server adds that the rules between fields were not evaluated, or which alternatives of a schema don't fit either.
+/// No field: the API server adds that it did not evaluate the rules between fields, or which alternatives of a schema don't match either.
 const NOWHERE: &str = "<nil>";
 
-/// What is wrong, by field.
+/// Faults by field.
 type Faults = BTreeMap<String, Vec<String>>;
 
 #[test]
@@ -48,7 +48,7 @@ fn check_refuses_what_the_api_server_refuses_in_its_words() -> anyhow::Result<()
     })
 }
 
-/// The objects, each with whether it is taken.
+/// The objects, and whether each is accepted.
 fn cases() -> anyhow::Result<Vec<(bool, Value)>> {
     let cases: Value = serde_norway::from_str(&fs::read_to_string(repository().join(CASES))?)?;
     let mut found = Vec::new();
@@ -68,7 +68,7 @@ fn cases() -> anyhow::Result<Vec<(bool, Value)>> {
     Ok(found)
 }
 
-/// What the API server would say about a new object; nothing is stored.
+/// The API server's verdict on a new object; nothing is stored.
 async fn ask(scene: &Scene, object: &Value) -> anyhow::Result<Faults> {
     let object: DynamicObject = serde_json::from_value(object.clone())?;
     let (resource, namespaced) = resource(&object.types.as_ref().context("a kind")?.kind);
@@ -111,7 +111,7 @@ fn agree(ours: &Faults, theirs: &Faults) -> bool {
     let fields = |faults: &Faults| faults.keys().cloned().collect::<BTreeSet<_>>();
     let said = |our: &str, theirs: &[String]| {
         let (kind, detail) = our.split_once(": ").unwrap_or((our, ""));
-        // The hints are ours, and so is the list of what is supported.
+        // The hints are our own, and so is the list of supported values.
         let detail = detail.split(": write ").next().unwrap_or_default();
         let detail = if kind == "Unsupported value" { "" } else { detail };
         theirs.iter().any(|their| their.starts_with(kind) && their.contains(detail))

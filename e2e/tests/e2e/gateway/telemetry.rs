@@ -1,11 +1,11 @@
-//! XTelemetryPolicies in a cluster that has their CRD: the requests of a Gateway are traced, and what the policies say.
+//! XTelemetryPolicies in a cluster that has their CRD: a Gateway's requests are traced, and the policies report their status.
 
 use anyhow::ensure;
 use fairway_e2e::scene;
 
 use super::{fairway, says};
 
-/// A Gateway and a route at it. Fairway serves the Gateways of all tests in the cluster, so no two have the same names.
+/// A Gateway and a route at it. Fairway serves the Gateways of all tests in the cluster, so their names must differ.
 const OBJECTS: &str = "
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
@@ -31,7 +31,7 @@ spec:
   tracing: {mode: Enabled, provider: {backendRef: {name: web, port: 80}}}
 ";
 
-/// Of the same second, perhaps, so that the name decides.
+/// Perhaps created in the same second, so that the name decides.
 const SECOND: &str = "
 apiVersion: gateway.networking.x-k8s.io/v1alpha1
 kind: XTelemetryPolicy
@@ -78,7 +78,7 @@ fn the_requests_of_a_gateway_are_traced_by_its_oldest_policy_and_each_says_how_i
         scene.apply(SECOND).await?;
         says(scene, (kind, "second"), &["Accepted=False/Conflicted", "ResolvedRefs=False/BackendNotFound"]).await?;
         scene.delete(FIRST).await?;
-        // Its receiver is missing: the trace goes on, and no spans are sent.
+        // Its collector is missing: the trace context is passed on, and no spans are sent.
         says(scene, (kind, "second"), &["Accepted=True/Accepted", "ResolvedRefs=False/BackendNotFound"]).await?;
         traced(true).await?;
         scene.delete(SECOND).await?;

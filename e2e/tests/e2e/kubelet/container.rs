@@ -118,7 +118,7 @@ fn a_security_context_is_what_a_container_gets() -> anyhow::Result<()> {
         let plain = async |script: &str| shell(scene, "plain", "main", script).await;
         let hardened = async |script: &str| shell(scene, "hardened", "main", script).await;
 
-        // The 14 capabilities that container runtimes leave by default; of them, one.
+        // The 14 capabilities that container runtimes leave by default, and then only one of them.
         assert_eq!(plain(show).await?, "CapEff: 00000000a80425fb CapBnd: 00000000a80425fb NoNewPrivs: 0 Seccomp: 0 ");
         let rights = "CapEff: 0000000000000000 CapBnd: 0000000000000400 NoNewPrivs: 1 Seccomp: 2 ";
         assert_eq!(hardened(show).await?, rights, "for a command");

@@ -182,7 +182,7 @@ fn a_pod_ends_by_its_hooks_then_when_asked_and_then_by_force() -> anyhow::Result
         let took = begin.elapsed();
         assert!(took >= Duration::from_secs(3), "the hook waits: {took:?}");
 
-        // The object of the container that was killed is gone at once, the rest soon.
+        // The object of the killed container is gone at once, its processes soon after.
         assert!(scene.api::<Pod>().get_opt("forced").await?.is_none());
         scene.until("nothing of it answers", async || Ok(scene.get(address, "any", "/").await.is_err())).await?;
         for name in ["polite", "stubborn", "lingering"] {
