@@ -14,7 +14,7 @@ use crate::backoff::Backoff;
 /// share of the API server.
 const CONCURRENT: usize = 8;
 
-/// What a backlog writes, as its log names it.
+/// The writes of a backlog, as its log names them.
 #[derive(Debug)]
 pub(crate) struct Writes {
     /// All of it: `the status of Ingresses`.

@@ -21,7 +21,7 @@ pub struct ControllerConfig {
     pub status: StatusConfig,
     /// `--disable-sync-events`: no Event "Sync" on Ingresses.
     pub disable_sync_events: bool,
-    /// `--gateway-api`: also serve the Gateway API, as soon as its CRDs are there.
+    /// `--gateway-api`: also serve the Gateway API, as soon as its CRDs exist.
     pub gateway_api: bool,
     /// `--readiness-gate`: set the condition of pods that wait for the proxies to know them.
     pub readiness_gate: bool,

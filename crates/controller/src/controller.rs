@@ -32,7 +32,7 @@ pub struct Controller {
 
 /// Proxies in other processes.
 pub(crate) struct Proxies {
-    /// Changes whenever one of them has made progress, connected or disconnected.
+    /// Changes whenever one of them connects, disconnects or makes progress.
     pub(crate) changed: watch::Receiver<u64>,
     /// For each connected proxy, the number of the last change that is in force there.
     pub(crate) serves: Box<dyn Fn() -> Vec<u64> + Send + Sync>,
@@ -97,9 +97,9 @@ impl Controller {
         Ok(Self { client, config, sink, ready, findings, reporter, reports, reviewer, questions, proxies: None })
     }
 
-    /// Declares that the proxies are in other processes. `changed` changes whenever one of them has made progress, connected or
-    /// disconnected; `serves` returns for each connected one the number of the last change that is in force there, counted from 1; `least`
-    /// is the minimum number of proxies, connected or not.
+    /// Declares that the proxies are in other processes. `changed` changes whenever one of them connects, disconnects or makes progress;
+    /// `serves` returns for each connected one the number of the last change that is in force there, counted from 1; `least` is the minimum
+    /// number of proxies, connected or not.
     #[must_use]
     pub fn with_proxies(
         self,

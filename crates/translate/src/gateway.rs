@@ -1,11 +1,11 @@
 //! The reader of the Gateway API: classes, Gateways with their listeners, routes, and the grants between namespaces.
 //!
-//! Each object is read by itself (`listener`, `route`); `attach` decides which listeners take a route, and `reader` keeps all of
-//! it up to date and turns it into hosts. Each port of an address has a table of hosts of its own. On the ports that Ingresses use, it lies above
-//! that of the Ingresses (`Onward`): of all hosts for a name the most specific takes a request, and a host that both name has the routes of
-//! both. Two routes conflict only if their whole match is the same, path and conditions; the younger route then stays behind the older, where
-//! no request reaches it but `explain` finds it. Services that give Gateways an address of their own are data too ([`Make`]): the leader writes
-//! what translation says, and every replica opens the ports that it reads in them.
+//! Each object is read by itself (`listener`, `route`); `attach` decides which listeners take a route, and `reader` keeps all of it up to
+//! date and turns it into hosts. Each port of an address has its own table of hosts. On the ports of Ingresses, it lies above that of the
+//! Ingresses (`Onward`): of all hosts for a name the most specific takes a request, and a host that both name has the routes of both. Two
+//! routes conflict only if their whole match is the same, path and conditions; the younger route then stays behind the older, where no
+//! request reaches it but `explain` finds it. Services that give Gateways an address of their own are data too ([`Make`]): the leader
+//! writes what translation wants, and every replica opens the ports that it reads in them.
 
 pub mod api;
 mod attach;

@@ -1,5 +1,5 @@
 //! What routes may ask for beyond a match and backends, built from values that a user wrote: the annotations of an Ingress, or a
-//! RoutePolicy, which become the same here. What restricts access and can't be built is an error, and the reader denies.
+//! RoutePolicy, which become the same here. A restriction that can't be built is an error, and the reader denies access.
 
 pub(crate) mod check;
 pub(crate) mod error_page;

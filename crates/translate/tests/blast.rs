@@ -1,6 +1,5 @@
 //! Whatever one tenant does to its objects, valid or not, changes nothing for others: their hosts, backends, endpoints, certificates and
-//! listeners, as a controller sends them, have the same bytes as without that tenant, in the same step, and so have their statuses and
-//! findings.
+//! listeners, as a controller sends them, have the same bytes in each step as without that tenant, and so have their statuses and findings.
 //!
 //! Two translations get the same changes of two tenants. One of them also gets those of a third.
 

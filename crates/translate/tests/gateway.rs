@@ -347,8 +347,7 @@ fn begin() -> Vec<Change> {
     classes.map(Change::Upsert).into()
 }
 
-/// The pods of an XBackend follow the slices of the Service that is created for it, whichever comes first, and however often it is created
-/// anew.
+/// The pods of an XBackend follow the slices of the Service created for it, whichever comes first, and however often it is recreated.
 #[test]
 fn the_pods_of_an_xbackend_are_those_of_the_service_that_is_made_for_it() {
     let options = Options { gateway_address: GatewayAddressing::Asked, ..Options::default() };

@@ -30,7 +30,7 @@ pub(super) struct Note {
     pub(super) text: String,
 }
 
-/// What an Event is about.
+/// The subject of an Event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Topic {
     /// A finding that holds, with the reason of the diagnostic. Sent once for an object.

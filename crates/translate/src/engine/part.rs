@@ -75,8 +75,7 @@ pub(crate) fn portion<T: Ord>(
 
 /// Waiting changes, one per object. Namespaces take turns, so that a small change doesn't wait for a large one in another namespace. Within
 /// a namespace, referenced objects come before those that refer to them, and objects in effect before new ones. Objects that any namespace
-/// can refer to come first and removals last, so that an application that moves to another namespace exists there before it disappears
-/// here.
+/// can refer to come first and removals last, so that an application that moves between namespaces is created before it is removed.
 #[derive(Debug)]
 pub(crate) struct WaitingChanges {
     /// By namespace; the empty name has the objects that any namespace can refer to.

@@ -279,8 +279,7 @@ pub(super) fn ancestor(gateway: &ObjectKey) -> ParentReference {
     }
 }
 
-/// The authorities that an object names in a field, and the first reference that can't be followed. All ConfigMaps that it names are
-/// recorded.
+/// The authorities that an object names in a field, and the first unusable reference. All ConfigMaps that it names are recorded.
 pub(super) fn trusted(
     key: &ObjectKey,
     validation: &BackendTlsValidation,

@@ -33,7 +33,7 @@ pub(super) enum Door {
     Stream,
 }
 
-/// Where the traffic that a route takes goes.
+/// Where the traffic of a route goes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Passage {
     /// The route.

@@ -25,7 +25,7 @@ use crate::standing::NotOurs;
 pub struct Review {
     /// Why it must not be stored; `None` if it may.
     pub refusal: Option<String>,
-    /// What its author should know all the same.
+    /// Messages for its author all the same.
     pub warnings: Vec<String>,
 }
 
@@ -38,7 +38,7 @@ impl Review {
 /// The prefix that annotations have by default.
 const DEFAULT_PREFIX: &str = "nginx.ingress.kubernetes.io";
 
-/// What the answer depends on, besides the Ingress.
+/// The inputs of an answer, besides the Ingress.
 #[derive(Clone, Copy)]
 pub(crate) struct ReviewInputs<'a> {
     pub(crate) ingresses: &'a Ingresses,

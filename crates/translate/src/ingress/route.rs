@@ -83,7 +83,7 @@ pub(crate) struct Common<'a> {
     /// Headers of responses.
     headers: Option<Filter>,
     mirror: Option<Filter>,
-    /// What snippets make of the paths.
+    /// The effect of snippets on the paths.
     effect: Option<Box<Effect>>,
     tracing: Option<Arc<TraceRule>>,
     /// The authentication of the ConfigMap, or why it can't be applied; `None` if the Ingress has its own or is exempt.

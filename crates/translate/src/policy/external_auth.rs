@@ -112,7 +112,7 @@ pub(crate) fn global_backend(config: &GlobalConfig, options: &Options) -> Option
     }
 }
 
-/// What the ConfigMap says about the service for all paths, as annotations would.
+/// The ConfigMap's settings of the service for all paths, in the form of annotations.
 pub(crate) fn global(config: &GlobalConfig) -> ExternalAuthentication {
     let names = &config.global_auth_response_headers.names;
     ExternalAuthentication {

@@ -74,11 +74,11 @@ fn digests<'a>(
 fn entries<'a>(annotations: &UserAuthentication, secret: &'a Secret) -> Vec<(&'a str, &'a str)> {
     let is_map = annotations.secret_type == Some(AuthSecretType::Map);
     let all = lines(annotations, secret).into_iter();
-    // What follows a second colon of a line is a comment.
+    // The rest of a line after a second colon is a comment.
     all.map(|(user, rest)| (user, if is_map { rest } else { rest.split(':').next().unwrap_or_default() })).collect()
 }
 
-/// Users, and what follows them.
+/// Users, and the rest of their entries.
 fn lines<'a>(annotations: &UserAuthentication, secret: &'a Secret) -> Vec<(&'a str, &'a str)> {
     let data = secret.data.iter().flatten().filter_map(|(key, value)| Some((&**key, str::from_utf8(&value.0).ok()?)));
     if annotations.secret_type == Some(AuthSecretType::Map) {

@@ -50,8 +50,8 @@ pub(crate) enum Layer {
     Tcp,
     /// Datagrams of a UDP service.
     Udp,
-    /// Requests of the proxy itself, to an authentication service or a receiver of spans. Their owners may be in other namespaces, so they
-    /// decide nothing.
+    /// Requests of the proxy itself, to an authentication service or a receiver of spans. Owners may be in other namespaces, so they decide
+    /// nothing.
     Auth,
     /// The same, to a DNS name or an address, which is in `target`; the namespace is empty.
     Name,

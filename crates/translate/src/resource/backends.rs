@@ -45,7 +45,7 @@ pub(crate) struct BackendInputs<'a> {
     pub(crate) objects: &'a Objects,
     pub(crate) config: &'a GlobalConfig,
     pub(crate) options: &'a Options,
-    /// What policies say about retries.
+    /// The limits on retries that policies set.
     pub(crate) traffic: &'a TrafficPolicies,
 }
 

@@ -164,7 +164,7 @@ pub enum LoadBalance {
     RoundRobin,
     /// The faster of two random ones, by recent response times.
     Ewma,
-    /// The one of two random ones with fewer requests in progress.
+    /// Of two random ones, the one with fewer requests in progress.
     LeastRequest,
 }
 

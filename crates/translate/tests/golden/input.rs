@@ -73,7 +73,7 @@ struct Flags {
     development: bool,
     no_echo: bool,
     backend: BTreeMap<String, SocketAddr>,
-    /// The zone of the own node, with `--enable-topology-aware-routing`.
+    /// The zone of our own node, with `--enable-topology-aware-routing`.
     zone: Option<String>,
 }
 

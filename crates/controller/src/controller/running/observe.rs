@@ -1,4 +1,4 @@
-//! What the watches and the fetches of single objects deliver.
+//! Handles the results of watches and of fetches of single objects.
 
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
 use fairway_translate::objects::{Change, Kind, ObjectKey};

@@ -55,7 +55,7 @@ impl StoredIngress {
         Arc::make_mut(&mut self.0).created = Some(created);
     }
 
-    /// The Ingress, without what doesn't matter: status, labels, managed fields and the like.
+    /// The Ingress, without irrelevant parts such as status, labels and managed fields.
     pub fn read(&self) -> Ingress {
         let content: Content<BTreeMap<String, String>, IngressSpec> =
             serde_json::from_str(&self.0.content).expect("the JSON was written from the same types");

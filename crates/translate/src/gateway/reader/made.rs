@@ -94,9 +94,8 @@ impl Gateways {
         for key in &self.services_made {
             let Some(name) = objects.service(key).and_then(|found| made_for(found, GATEWAY)) else { continue };
             let gateway = ObjectKey::new(Kind::Gateway, &*key.namespace, name);
-            // A Gateway that is deleted takes its Service along, and Services of others are left alone. An address may be in DNS, so it is
-            // given up only if its Gateway has no fault and no longer asks for it: not because of a mistake, nor while its class is
-            // missing.
+            // A deleted Gateway takes its Service along, and Services of others are left alone. An address may be in DNS, so it is given up
+            // only if its Gateway has no fault and no longer asks for it: not because of a mistake, nor while its class is missing.
             let says_so = self.gateways.get(&gateway).is_some_and(|part| part.fault.is_none());
             if !services.contains(key) && says_so && is_in_scope(key, objects, options) {
                 made.extend(service::leftovers(key, objects));

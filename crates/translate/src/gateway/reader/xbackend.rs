@@ -1,5 +1,4 @@
-//! XBackends among the objects of the Gateway API: what is read again when one changes, which Services are created for them, and their
-//! status.
+//! XBackends among the objects of the Gateway API: what is read again when one changes, the Services created for them, and their status.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,6 @@
 //! One RoutePolicy by itself: its spec, as the values of the annotations that ask for the same.
 //!
-//! A value that can't be read is a fault of its section: if the section restricts access, requests get 503, otherwise the section is left
-//! out.
+//! A value that can't be read is a fault of its section: if the section restricts access, requests get 503, otherwise it is left out.
 
 use fairway_model::{NetworkSet, Template};
 

@@ -104,7 +104,7 @@ fn invalid_values_are_reported_and_end_as_the_table_says() {
 fn empty_values_are_absent() {
     // Only the risk depends on the name alone.
     let rules = Rules { risk_level: RiskLevel::Critical, snippets: true, ..Rules::default() };
-    // A template may have lost this URL, which was to restrict access.
+    // A template may have lost this URL, which was meant to restrict access.
     assert_eq!(read_all(&[("auth-url", "")]).0.map(|read| read.denial), Ok(Denial::Locations));
     for name in names().filter(|name| *name != "auth-url") {
         assert_eq!(read_with(&rules, &[(name, "")]), (Ok(IngressAnnotations::default()), vec![]), "{name}");
