@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long to wait for more after a change. A rollout or `kubectl apply -f` of a folder comes in bursts, and the watches of an Ingress and of
-/// the Service that it names may deliver them in the other order.
+/// How long to wait for more after a change. A rollout or `kubectl apply -f` of a folder comes in bursts, and the watches of an Ingress and
+/// of the Service that it names may deliver them in the other order.
 const QUIET: Duration = Duration::from_millis(5);
 
 /// How long a change waits at most while others keep arriving.

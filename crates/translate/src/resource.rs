@@ -1,5 +1,5 @@
-//! Resources that any kind of route can refer to: backends with their endpoints, and the contents of Secrets and ConfigMaps. [`backend`] and
-//! [`certificate`] read them; [`backends`], [`secrets`] and [`config_maps`] keep them up to date and know their owners.
+//! Resources that any kind of route can refer to: backends with their endpoints, and the contents of Secrets and ConfigMaps. [`backend`]
+//! and [`certificate`] read them; [`backends`], [`secrets`] and [`config_maps`] keep them up to date and know their owners.
 
 pub(crate) mod backend;
 pub(crate) mod backends;
