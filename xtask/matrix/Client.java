@@ -1,4 +1,4 @@
-// A client of Java's HttpClient for `cargo xtask matrix`: `java Client.java URL h1|h2 TYPE CASE...`. A line for each case.
+// A client with Java's HttpClient for `cargo xtask matrix`: `java Client.java URL h1|h2 TYPE CASE...`. Prints a line for each case.
 import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
@@ -49,7 +49,7 @@ public class Client {
         tls.init(null, new TrustManager[] {anyone}, new SecureRandom());
         var version = arguments[1].equals("h2") ? HttpClient.Version.HTTP_2 : HttpClient.Version.HTTP_1_1;
         client = HttpClient.newBuilder().sslContext(tls).version(version).build();
-        // A message of gRPC as long as the body; servers of other kinds don't look at it.
+        // A gRPC message as long as the body; other servers ignore its content.
         var upload = ByteBuffer.allocate(1000000).putInt(1, 999995).array();
         var empty = kind.equals("application/grpc") ? new byte[5] : null;
         for (var what : Arrays.copyOfRange(arguments, 3, arguments.length)) {

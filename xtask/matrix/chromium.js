@@ -1,5 +1,5 @@
-// Chromium for `cargo xtask matrix`, without a screen: `node chromium.js URL h1|h2 TYPE CASE...`. A page of the same origin fetches; what
-// it reports comes over the pipe of the DevTools protocol. A line for each case.
+// Headless Chromium for `cargo xtask matrix`: `node chromium.js URL h1|h2 TYPE CASE...`. A page of the same origin sends the requests, and
+// reports over the pipe of the DevTools protocol. Prints a line for each case.
 const { spawn } = require('node:child_process');
 const fs = require('node:fs');
 const os = require('node:os');
@@ -34,7 +34,7 @@ function call(method, params, sessionId) {
   });
 }
 
-// Runs in the page. Returns the length of the body, its end, the version that it came in, and the error.
+// Runs in the page. Returns the length of the body, its end, the HTTP version of the response, and the error.
 async function fetched(url, kind, what) {
   const upload = new Uint8Array(1000000);
   new DataView(upload.buffer).setUint32(1, 999995);

@@ -1,4 +1,4 @@
-// A client of Go for `cargo xtask matrix`: `client URL h1|h2 TYPE CASE...`. A line for each case.
+// A Go client for `cargo xtask matrix`: `client URL h1|h2 TYPE CASE...`. Prints a line for each case.
 package main
 
 import (
@@ -17,7 +17,7 @@ func main() {
 	transport.Protocols.SetHTTP1(version == "h1")
 	transport.Protocols.SetHTTP2(version == "h2")
 	client := &http.Client{Transport: transport}
-	// A message of gRPC as long as the body; servers of other kinds don't look at it.
+	// A gRPC message as long as the body; other servers ignore its content.
 	upload := make([]byte, 1000000)
 	binary.BigEndian.PutUint32(upload[1:], 999995)
 	ask := func(what string) (*http.Response, error) {

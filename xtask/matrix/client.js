@@ -1,11 +1,11 @@
-// A client of Node's http2 for `cargo xtask matrix`: `node client.js URL h2 TYPE CASE...`. A line for each case.
+// A client with Node's http2 for `cargo xtask matrix`: `node client.js URL h2 TYPE CASE...`. Prints a line for each case.
 const http2 = require('node:http2');
 
 const [address, , kind, ...cases] = process.argv.slice(2);
 const url = new URL(address);
 const session = http2.connect(url.origin, { rejectUnauthorized: false });
 session.on('error', () => {});
-// A message of gRPC as long as the body; servers of other kinds don't look at it.
+// A gRPC message as long as the body; other servers ignore its content.
 const UPLOAD = Buffer.alloc(1000000);
 UPLOAD.writeUInt32BE(999995, 1);
 

@@ -5,7 +5,7 @@ import httpx
 
 url, version, kind = sys.argv[1:4]
 client = httpx.Client(http1=version == "h1", http2=version == "h2", verify=False, trust_env=False, timeout=60)
-# A message of gRPC as long as the body; servers of other kinds don't look at it.
+# A gRPC message as long as the body; other servers ignore its content.
 upload = (999995).to_bytes(5, "big") + bytes(999995)
 
 

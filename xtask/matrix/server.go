@@ -1,4 +1,4 @@
-// A server of Go for `cargo xtask matrix`, of HTTP/1.1 and of HTTP/2 by prior knowledge. It prints its address.
+// A Go server for `cargo xtask matrix`, for HTTP/1.1 and for HTTP/2 with prior knowledge. It prints its address.
 package main
 
 import (
@@ -26,21 +26,21 @@ func answer(w http.ResponseWriter, r *http.Request) {
 		time.Sleep(50 * time.Millisecond)
 		panic(http.ErrAbortHandler)
 	case "goaway":
-		// Of HTTP/2 this sends GOAWAY, and the stream goes on.
+		// In HTTP/2 this sends GOAWAY, and the stream continues.
 		w.Header().Set("Connection", "close")
 		w.Write(half)
 		http.NewResponseController(w).Flush()
 		time.Sleep(50 * time.Millisecond)
 		w.Write(half)
 	case "cut":
-		// Fairway has to end it.
+		// Fairway must end the response.
 		w.Write(half)
 		http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	case "drain":
 		w.Write(half)
 		http.NewResponseController(w).Flush()
-		// Who reads this asks Fairway to end, which a second later announces the end of the client's connection.
+		// The reader of this line asks Fairway to stop, which announces the end of the client's connection a second later.
 		fmt.Println("half of it is sent")
 		time.Sleep(2500 * time.Millisecond)
 		w.Write(half)

@@ -1,4 +1,4 @@
-// A server of Node for `cargo xtask matrix`: `node server.js h1` or `node server.js h2c`. It prints its address.
+// A Node server for `cargo xtask matrix`: `node server.js h1` or `node server.js h2c`. It prints its address.
 const http = require('node:http');
 const http2 = require('node:http2');
 
@@ -13,7 +13,7 @@ function answer(request, response, end) {
     request.on('end', () => response.end(String(length)));
   } else if (what === 'reset' || what === 'goaway') {
     response.writeHead(200, what === 'reset' ? { 'content-length': String(BODY.length) } : {});
-    // The rest comes when this is on its way.
+    // The rest follows once this has been written.
     response.write(HALF, () => setTimeout(() => end(what, response), 50));
   } else {
     response.end(BODY);

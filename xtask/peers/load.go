@@ -1,7 +1,7 @@
-// An open load for `cargo xtask bench --peers latency`: `load ADDRESS HOST RATE SECONDS`. Requests are due at random times, RATE a second on
-// average, whatever happened to those before; the time of one counts from when it was due. One thread, and nothing but system calls on
-// the path of a request, since load and proxy share the machine. Prints how many were answered, and the microseconds within which the half
-// and 99 % of them were.
+// An open load for `cargo xtask bench --peers latency`: `load ADDRESS HOST RATE SECONDS`. Requests are due at random times, RATE per second
+// on average, independent of earlier ones; the time of a request counts from when it was due. It has one thread, and only system calls on
+// the path of a request, since load and proxy share the machine. Prints how many requests were answered, and the microseconds within which
+// 50 % and 99 % of them were.
 package main
 
 import (
@@ -40,7 +40,7 @@ func check(err error) {
 
 func main() {
 	runtime.LockOSThread()
-	// What is allocated in a run is little, and collecting it would look like the proxy's doing.
+	// A run allocates little, and garbage collection would look like latency of the proxy.
 	debug.SetGCPercent(-1)
 	address, host := os.Args[1], os.Args[2]
 	rate, err := strconv.ParseFloat(os.Args[3], 64)
@@ -104,7 +104,7 @@ func main() {
 		if now > end+10*time.Second {
 			panic("answers are missing")
 		}
-		// Up to the next one that is due.
+		// Wait until the next request is due.
 		wait := max(next-time.Since(begin), 1)
 		value := [4]int64{0, 0, int64(wait / time.Second), int64(wait % time.Second)}
 		syscall.RawSyscall6(syscall.SYS_TIMERFD_SETTIME, timer, 0, uintptr(unsafe.Pointer(&value)), 0, 0, 0)

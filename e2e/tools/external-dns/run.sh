@@ -58,7 +58,7 @@ copy() {
     | kubectl annotate --local --filename - --output yaml "$@" | kubectl create --filename - >/dev/null
   address shop-fairway "$new"
 }
-# What the versions make of the name: up to 0.21, and since 0.22, which has no default for --policy any more.
+# What the versions do with the name: up to 0.21, and since 0.22, which no longer has a default for --policy.
 expect() {
   for version in "${versions[@]}"; do
     wanted=$3
