@@ -1,5 +1,5 @@
-//! What a client says about itself: forwarded fields and cookies. No input panics, nothing that it says can end a field, and the address
-//! of a peer that is not trusted is its own.
+//! A client's claims about itself: forwarded fields and cookies. No input panics, no value can end a field, and an untrusted peer's address
+//! is its own.
 #![no_main]
 
 use std::net::SocketAddr;

@@ -1,5 +1,5 @@
-//! A client's frames, against a running proxy: whatever they are, no task panics, no request reaches an endpoint that is not one of
-//! HTTP/1.1, and others are served.
+//! A client's frames, against a running proxy: whatever they are, no task panics, only well-formed HTTP/1.1 requests reach an endpoint, and
+//! other clients are served.
 #![no_main]
 
 use std::io::{Read, Write};
@@ -19,7 +19,7 @@ use fairway_proxy::{Proxy, ProxyConfig};
 use libfuzzer_sys::fuzz_target;
 use nix::sys::signal::{SigSet, Signal};
 
-/// How long a client waits for what the proxy has to say.
+/// How long a client waits for the proxy's bytes.
 const PATIENCE: Duration = Duration::from_millis(20);
 
 fn proxy() -> SocketAddr {
@@ -32,8 +32,8 @@ fn proxy() -> SocketAddr {
         .1
 }
 
-/// Keeps a write to a connection that the client has closed from ending the process, without a word, by SIGPIPE. The start of a
-/// Rust program does this; the `main` of libFuzzer is not one. Threads that start later inherit it.
+/// Keeps SIGPIPE from silently ending the process at a write to a connection that the client has closed. The start of a Rust program does
+/// this; libFuzzer's `main` does not. Threads that start later inherit it.
 fn ignore_broken_pipes() {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGPIPE);
@@ -153,7 +153,7 @@ fuzz_target!(|frames: Vec<(u8, u8, u8, Vec<u8>)>| {
         bytes.extend_from_slice(&payload);
     }
     exchange(&bytes);
-    // A panic of the worker would be one of this process; one that hangs serves nobody.
+    // A panic of the worker would end this process; a worker that hangs would not answer.
     let answer = exchange(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 200 "), "{}", answer.escape_ascii());
 });

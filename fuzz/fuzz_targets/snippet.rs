@@ -1,4 +1,4 @@
-//! The reader of snippets: no text makes it panic, and what it says about a text is the same each time and bounded.
+//! The parser of snippets: no text makes it panic, and its messages about a text are deterministic and bounded.
 #![no_main]
 
 use fairway_translate::snippet::{fault, is_read, words};

@@ -1,5 +1,4 @@
-//! Arbitrary objects: translation never panics, gives the same result for the same input, and gives it also when it receives the
-//! objects one by one.
+//! Arbitrary objects: translation never panics, and gives the same result for the same input, even if it receives the objects one by one.
 #![no_main]
 
 use std::collections::BTreeMap;

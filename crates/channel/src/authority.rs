@@ -1,7 +1,7 @@
-//! Who signs the certificates of controllers and proxies, and whom they trust.
+//! The authorities that sign the certificates of controllers and proxies, and that they trust.
 //!
-//! Invariant: an authority signs only once everyone has had a day to learn of it, and is trusted until all that it has signed is
-//! expired. What each may do follows from its age alone, so that controllers need to agree on nothing but the list.
+//! Invariant: an authority signs only after all parties have had a day to learn of it, and is trusted until everything it has signed has
+//! expired. What each may do follows from its age alone, so controllers need to agree only on the list.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,22 +20,22 @@ pub(crate) const CONTROLLER: &str = "controller.fairway";
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The age from which on an authority gets a successor.
+/// The age at which an authority gets a successor.
 const SUCCESSION: Duration = DAY.saturating_mul(90);
 
-/// How long a successor is trusted before it signs: each file that names it is written anew within minutes.
+/// How long a successor is trusted before it signs: each file that names it is rewritten within minutes.
 const NOTICE: Duration = DAY;
 
-/// How long a certificate is valid. That of a proxy is renewed after half of this, so that it can do without controllers for days.
+/// How long a certificate is valid. A proxy's is renewed after half of this, so that it can do without controllers for days.
 pub(crate) const VALIDITY: Duration = DAY.saturating_mul(7);
 
-/// How long an authority lasts: beyond the last certificate that it can have signed when its successor was made in time.
+/// How long an authority lasts: beyond the last certificate that it can have signed if its successor was made in time.
 const LIFE: Duration = DAY.saturating_mul(120);
 
-/// What clocks may differ.
+/// By how much clocks may differ.
 const SKEW: Duration = Duration::from_secs(3600);
 
-/// Authorities that are read: with this many, somebody else writes them.
+/// Most authorities that are read: a longer list comes from something else.
 const MOST: usize = 8;
 
 /// The authorities of an installation, the oldest first. There is at least one.
@@ -66,10 +66,10 @@ pub enum AuthorityError {
     /// A certificate or a key can't be made or read.
     #[error("making or reading a certificate")]
     Certificate(#[from] rcgen::Error),
-    /// What is kept is not what is written here.
+    /// The list is not one that this module has written.
     #[error("reading the list of authorities")]
     List(#[from] serde_json::Error),
-    /// A certificate is not one.
+    /// A certificate can't be parsed.
     #[error("the certificate of the authority {0} can't be read")]
     Unreadable(String),
     /// There are none, or too many.
@@ -77,18 +77,18 @@ pub enum AuthorityError {
     Count(usize),
 }
 
-/// Whose certificate is signed.
+/// The holder of a signed certificate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Subject {
     Controller,
     Proxy,
 }
 
-/// A public key of the curve P-256, as a point. One that is not on the curve makes a certificate that is good for nothing.
+/// A public key of the curve P-256, as a point. A point off the curve makes a useless certificate.
 pub(crate) struct PublicKey([u8; 65]);
 
 impl PublicKey {
-    /// A point that is written in full.
+    /// An uncompressed point.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().filter(|point: &[u8; 65]| point[0] == 4).map(Self)
     }
@@ -128,7 +128,7 @@ impl Authorities {
         Ok(Self(authorities))
     }
 
-    /// All, with their keys.
+    /// The whole list, with keys.
     ///
     /// # Errors
     /// None that is known.
@@ -137,7 +137,7 @@ impl Authorities {
         Ok(serde_json::to_vec(&kept)?)
     }
 
-    /// The certificates of all, which everyone trusts.
+    /// The certificates of all authorities, which every party trusts.
     pub fn trusted(&self) -> String {
         self.0.iter().map(|authority| authority.pem.as_str()).collect()
     }
@@ -147,13 +147,13 @@ impl Authorities {
         self.0.last().map_or("", |authority| &authority.name)
     }
 
-    /// What there should be at this time; `None` if that is what there is.
+    /// The list as it should be at this time; `None` if it already is.
     ///
     /// # Errors
     /// If there is no randomness for a key.
     pub fn due(&self, now: SystemTime) -> Result<Option<Self>, AuthorityError> {
         let signs_for = |at: usize| self.0.get(at + 1).map(|next| next.age(now).saturating_sub(NOTICE));
-        // A predecessor goes when what it signed last is expired.
+        // A predecessor goes when the last certificate it signed has expired.
         let is_over =
             |at: usize| self.0[at].age(now) >= LIFE || signs_for(at).is_some_and(|time| time >= VALIDITY + DAY);
         let mut due: Vec<_> = (0..self.0.len()).filter(|at| !is_over(*at)).map(|at| self.0[at].clone()).collect();
@@ -165,7 +165,7 @@ impl Authorities {
         Ok(Some(Self(due)))
     }
 
-    /// The certificates that everyone trusts.
+    /// The certificates that every party trusts.
     pub(crate) fn certificates(&self) -> impl Iterator<Item = CertificateDer<'static>> {
         self.0.iter().map(|authority| authority.certificate.clone())
     }
@@ -193,7 +193,7 @@ impl Authorities {
         Ok(params.signed_by(key, &issuer)?.der().clone())
     }
 
-    /// The newest one that everyone knows.
+    /// The newest one that every party knows.
     fn signing(&self, now: SystemTime) -> Option<&Authority> {
         let lasting = || self.0.iter().filter(|authority| authority.age(now) < LIFE);
         let known = lasting().rfind(|authority| authority.age(now) >= NOTICE);
@@ -234,7 +234,7 @@ impl Authority {
         }
     }
 
-    /// The same each time, so that certificates name it in the same way, whoever signs with its key.
+    /// The same each time, so that certificates name it identically, whichever controller signs with its key.
     fn params(name: &str, made: SystemTime) -> CertificateParams {
         let mut params = CertificateParams::default();
         params.distinguished_name = named(name);
@@ -242,7 +242,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         params.serial_number = Some(SerialNumber::from(since(made).as_secs().max(1)));
         params.not_before = date_time_ymd(1970, 1, 1) + since(made).saturating_sub(SKEW);
-        // Whatever it has signed is still good then.
+        // It outlasts everything that it has signed.
         params.not_after = date_time_ymd(1970, 1, 1) + since(made) + LIFE + VALIDITY;
         params
     }
@@ -274,7 +274,7 @@ mod tests {
         authorities.0.iter().map(|authority| authority.made).collect()
     }
 
-    /// What a controller makes of the list at a time.
+    /// The list after a controller has revised it on a day.
     fn on(authorities: Authorities, days: u64) -> Authorities {
         authorities.due(at(days)).unwrap().unwrap_or(authorities)
     }
@@ -302,7 +302,7 @@ mod tests {
     fn after_a_long_pause_there_is_a_new_authority_that_signs_at_once() {
         let late = on(Authorities::new(at(0)).unwrap(), 200);
         assert_eq!((names(&late), signing(&late, 200)), (vec![at(200)], at(200)));
-        // Before its end, the old one goes on for a day.
+        // If it has not reached its end, the old one signs for another day.
         let late = on(Authorities::new(at(0)).unwrap(), 118);
         assert_eq!((names(&late), signing(&late, 118), signing(&late, 119)), (vec![at(0), at(118)], at(0), at(118)));
     }

@@ -1,5 +1,5 @@
-//! What a proxy would hold of a snapshot, without a connection, and what another release would have sent: for tests of whatever makes
-//! snapshots, and of processes that are joined.
+//! Carries snapshots as a proxy would receive them, without a connection, and rewrites messages as another release would send them: for
+//! tests of whatever makes snapshots, and of connected processes.
 
 use std::collections::BTreeMap;
 
@@ -47,10 +47,10 @@ pub fn bodies(snapshot: &Snapshot) -> Result<BTreeMap<String, Vec<u8>>, String> 
     encoded.collect()
 }
 
-/// A message of a controller with other bodies: `edit` is given the name and the body of each resource, and says whether it has changed that.
+/// A controller's message with other bodies: `edit` gets the name and the body of each resource, and returns whether it has changed the
+/// body.
 ///
-/// # Errors
-/// If it is none, or a resource in it is not whole: in several pieces, a difference to an earlier form, or too large afterwards.
+/// # Errors If it is not one, or a resource in it is in several pieces, is a patch of an earlier form, or becomes too large.
 pub fn rewritten(message: &[u8], edit: impl Fn(&str, &mut Value) -> bool) -> Result<Vec<u8>, String> {
     let mut message = FromController::decode(message).map_err(|error| error.to_string())?;
     for piece in &mut message.pieces {

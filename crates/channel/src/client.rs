@@ -1,4 +1,4 @@
-//! The proxy's side: connects to a controller, takes its rounds, and goes on without it.
+//! The proxy's side: connects to a controller, takes its rounds, and continues without it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -25,11 +25,11 @@ use crate::resource::Version;
 pub struct Change {
     /// The change. The first one is the whole state.
     pub delta: Delta,
-    /// To be answered once it is in force.
+    /// Answered once it is in force.
     pub live: oneshot::Sender<()>,
 }
 
-/// How a proxy stands to its controllers.
+/// The state of a proxy's link to its controllers.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct LinkStatus {
     /// Whether a controller is connected and everything that it has sent is in force.
@@ -38,7 +38,7 @@ pub struct LinkStatus {
     pub complete: bool,
     /// When the state was last known to be the newest: now, if it is current.
     pub as_of: Option<AsOf>,
-    /// Whether what is in force is from a file, and no controller has said yet that it is the newest.
+    /// Whether the state in force is from a file, and no controller has confirmed yet that it is the newest.
     pub from_file: bool,
     /// Number of resources that are held.
     pub held: usize,
@@ -50,11 +50,11 @@ pub struct LinkStatus {
     pub rounds: u64,
 }
 
-/// A moment in the past, by a clock that nobody sets: the age of a state does not jump when that of the machine is corrected.
+/// A moment in the past, by a monotonic clock: the age of a state does not jump when the machine's clock is corrected.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct AsOf {
     noted: Instant,
-    /// How long before it was noted: what is read from a file is from another process.
+    /// How long before `noted` it was: a state from a file comes from another process.
     before: Duration,
 }
 
@@ -71,42 +71,42 @@ pub struct Link {
     file: Option<SnapshotFile>,
 }
 
-/// What a proxy holds. Clones are the same.
+/// What a proxy holds. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Holding(Arc<Mutex<Replica>>);
 
-/// Takes what users are to be told. Clones are the same.
+/// Takes reports for users. Clones are equivalent.
 #[derive(Clone, Debug)]
 pub struct LinkReporter(mpsc::Sender<FromProxy>);
 
-/// What a controller says of the shares of limits.
+/// A controller's message about the shares of limits.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Dealt {
-    /// It deals. The number is that of the connection.
+    /// A deal, with the number of the connection.
     Shares(u64, ShareDeal),
-    /// It is gone, or deals what this release does not know.
+    /// The controller is gone, or deals limits that this release does not know.
     Gone,
 }
 
-/// Where the shares of limits are dealt to a proxy, and its demands are reported.
+/// The end of a link where a proxy receives shares of limits and reports its demands.
 #[derive(Debug)]
 pub struct ShareEnd {
     dealt: mpsc::Receiver<Dealt>,
     demands: mpsc::Sender<(u64, DemandReport)>,
 }
 
-/// The other side of it.
+/// The link's side of a [`ShareEnd`].
 #[derive(Debug)]
 struct Shares {
     dealt: mpsc::Sender<Dealt>,
     demands: mpsc::Receiver<(u64, DemandReport)>,
     /// The number of the connection.
     connection: u64,
-    /// Whether what is dealt is understood.
+    /// Whether deals are understood.
     understood: bool,
 }
 
-/// Only a new process could prove who this proxy is.
+/// Only a new process could prove this proxy's identity.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("no controller takes this proxy for one")]
 pub struct Unproven;
@@ -124,7 +124,7 @@ enum Ended {
     Over,
     #[error(transparent)]
     Violation(#[from] crate::round::Violation),
-    /// Nobody takes changes any more.
+    /// The receiver of changes is gone.
     #[error("the proxy ends")]
     Closed,
 }
@@ -144,7 +144,7 @@ impl AsOf {
         Self { noted: Instant::now(), before: Duration::ZERO }
     }
 
-    /// What the clock of the machine says; a time to come counts as now.
+    /// By the machine's clock; a time in the future counts as now.
     fn from_file(time: SystemTime) -> Self {
         Self { before: time.elapsed().unwrap_or_default(), ..Self::now() }
     }
@@ -167,7 +167,7 @@ impl Holding {
 }
 
 impl ShareEnd {
-    /// What the controller says next. `None` when the link has ended.
+    /// The controller's next message. `None` when the link has ended.
     pub async fn next(&mut self) -> Option<Dealt> {
         self.dealt.recv().await
     }
@@ -197,7 +197,7 @@ impl Shares {
             Ok(deal) => {
                 let _ = self.dealt.send(Dealt::Shares(self.connection, deal)).await;
             }
-            // Further ones must not confirm it.
+            // Later deals must not confirm this one.
             Err(_) => self.end().await,
         }
     }
@@ -234,7 +234,7 @@ impl LinkReporter {
 }
 
 impl Link {
-    /// A link to the controller at a place. `name` is what that calls this proxy.
+    /// A link to the controller at a place. `name` is what the controller calls this proxy.
     pub fn new(place: Place, name: String, sink: mpsc::Sender<Change>) -> (Self, LinkReporter) {
         let (reporter, reports) = mpsc::channel(REPORTS);
         let (status, replica) = (watch::Sender::default(), Holding::default());
@@ -254,7 +254,7 @@ impl Link {
         ShareEnd { dealt, demands }
     }
 
-    /// How the proxy stands to its controllers.
+    /// The state of the link to controllers.
     pub fn status(&self) -> watch::Receiver<LinkStatus> {
         self.status.subscribe()
     }
@@ -264,7 +264,7 @@ impl Link {
         self.replica.clone()
     }
 
-    /// Follows a controller, and connects again whenever that is gone. Ends when nobody takes changes any more.
+    /// Follows a controller, and reconnects whenever it is gone. Ends when the receiver of changes is gone.
     ///
     /// # Errors
     /// If no controller knows this proxy any more, and it has nothing to serve.
@@ -302,7 +302,7 @@ impl Link {
                 }
             });
             failures = failures_after(failures, worked, begun.elapsed());
-            // Each outage is told once.
+            // Each outage is logged once.
             if worked || !said {
                 let error = fairway_model::ErrorChain(&ended);
                 let complete = self.status.borrow().complete;
@@ -313,7 +313,7 @@ impl Link {
         }
     }
 
-    /// Puts the state in the file into force. One that can't be read is as good as none.
+    /// Puts the state in the file into force. An unreadable one counts as none.
     async fn begin(&mut self) {
         let Some(file) = self.file.take() else { return };
         let path = file.path().to_owned();
@@ -357,7 +357,7 @@ impl Link {
                     }
                 }
             };
-            // A controller may answer before it has heard everything.
+            // A controller may answer before it has received everything.
             let (stream, ()) = tokio::join!(grpc::follow(connection, outgoing), inventory);
             stream.map_err(Ended::Stream)
         };
@@ -437,7 +437,7 @@ impl Link {
     }
 }
 
-/// Passes a report on. The controller may take none before its round is read, so this waits beside the reading, and never keeps it up.
+/// Passes a report on. The controller may take none before its round is read, so this waits alongside the reading and never blocks it.
 async fn pass_on(
     reports: &mut mpsc::Receiver<FromProxy>,
     shares: Option<&mut Shares>,
@@ -458,14 +458,14 @@ async fn pass_on(
     Some(())
 }
 
-/// The failures in a row, after a connection. What the proxy says may be what the controller ends it for, again and again: only one that
-/// has lasted has worked.
+/// The number of consecutive failures after a connection. The controller may end each connection because of what the proxy sends, so only
+/// one that has lasted counts as a success.
 fn failures_after(failures: u32, worked: bool, lasted: Duration) -> u32 {
     if worked && lasted >= AGAIN_LONGEST { 0 } else { failures.saturating_add(1) }
 }
 
-/// The pause before the next attempt: doubled with each failure, and shortened at random by up to a half, so that many proxies do not come
-/// at once.
+/// The pause before the next attempt: doubled with each failure, and shortened at random by up to a half, so that many proxies do not
+/// reconnect at once.
 fn pause(failures: u32, random: f64) -> Duration {
     let whole = AGAIN_FIRST.saturating_mul(1 << failures.min(16)).min(AGAIN_LONGEST);
     whole.mul_f64(1.0 - random.clamp(0.0, 1.0) / 2.0)
@@ -474,7 +474,7 @@ fn pause(failures: u32, random: f64) -> Duration {
 /// A number from 0 to 1.
 pub(crate) fn jitter() -> f64 {
     let mut bytes = [0; 2];
-    // Without randomness there is none in the pauses either.
+    // Without randomness, the pauses have no jitter.
     let _ = aws_lc_rs::rand::fill(&mut bytes);
     f64::from(u16::from_ne_bytes(bytes)) / f64::from(u16::MAX)
 }

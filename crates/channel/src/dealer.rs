@@ -1,8 +1,8 @@
 //! Deals shares of the limits for clients to the proxies of a controller.
 //!
-//! Invariant: what the proxies may use of a limit together never exceeds what they have together in an even division. A share is lowered
-//! first, and what that frees is dealt only when the proxy has confirmed that it keeps to less, or when the lease has ended under which it
-//! used more. One that is silent counts with its even share at least, before it goes back to that by itself.
+//! Invariant: together, the proxies may never use more of a limit than in an even division. A share is lowered first; what that frees is
+//! dealt only once the proxy has confirmed the lower share, or the lease under which it used more has ended. A silent proxy counts with at
+//! least its even share, even before it returns to that by itself.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::num::NonZeroU32;
@@ -12,8 +12,8 @@ use fairway_model::{Demand, DemandReport, FLOOR, LEASE, LimitKey, LimitKind, Lim
 
 use crate::limit::{DEALT, DEALT_CELLS, PROXIES, SHARES};
 
-/// How old the last confirmed deal may be before its proxy counts with its even share. It goes back to that after four seconds; others give up
-/// what is above theirs when their lease ends.
+/// How old the last confirmed deal may be before its proxy counts with its even share. A proxy below its even share returns to it after
+/// four seconds; one above gives up the excess when its lease ends.
 // No limit: what keeps the sum of all shares.
 const SILENCE: Duration = Duration::from_secs(1);
 
@@ -25,24 +25,24 @@ const MARGIN: Duration = Duration::from_millis(100);
 // No limit: what keeps the sum of all shares.
 const AFTERLIFE: Duration = Duration::from_millis(2500);
 
-/// How long nobody is close to a limit before all shares are even again.
+/// How long no client is close to a limit before all its shares are even again.
 // No limit: what keeps shares from coming and going.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// The pause between looking through everything.
+/// The pause between two sweeps through everything.
 // No limit: what it costs.
 const SWEEP: Duration = Duration::from_millis(500);
 
-/// The pause between looking which proxies are silent.
+/// The pause between two checks for silent proxies.
 // No limit: what it costs.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// More shares than this, over all limits that are to be divided again, are not dealt before [`REST`] has passed, however many proxies report
-/// them meanwhile: each of many reports would else cost as much as there are proxies.
+/// If more shares than this are due, over all limits that are to be divided again, they are dealt only after [`REST`], however many proxies
+/// report meanwhile: otherwise each of many reports would cost as much as there are proxies.
 // No limit: what it costs.
 const MANY: usize = 256;
 
-/// The pause between two times that many shares are dealt.
+/// The pause between two deals of many shares.
 // No limit: what it costs.
 const REST: Duration = Duration::from_millis(100);
 
@@ -50,20 +50,20 @@ const REST: Duration = Duration::from_millis(100);
 // No limit: what it costs.
 const STEP: u64 = 64;
 
-/// Deals without a confirmation of which the time is known.
+/// Unconfirmed deals whose time is remembered.
 // No limit: what is remembered.
 const UNCONFIRMED: usize = 256;
 
-/// Deals shares. Times are those since any fixed moment.
+/// Deals shares. Times count from any fixed moment.
 #[derive(Debug)]
 pub struct Dealer {
-    /// Among how many proxies limits are divided. Nothing is dealt before that is known.
+    /// The number of proxies that limits are divided among. Nothing is dealt before it is known.
     replicas: Option<NonZeroU32>,
     proxies: BTreeMap<u64, DealtProxy>,
     rows: HashMap<LimitKey, Row>,
     /// Limits whose shares are to be divided again.
     dirty: BTreeSet<LimitKey>,
-    /// Proxies that are to be told something new.
+    /// Proxies that there is news for.
     woken: BTreeSet<u64>,
     swept: Duration,
     looked: Duration,
@@ -80,20 +80,20 @@ struct DealtProxy {
     heard: u64,
     /// When that came.
     heard_at: Duration,
-    /// The report to which its lease refers, and when that came: the last one before a deal that left nothing untold.
+    /// The report that its lease refers to, and when it came: the last one before a deal that left no news.
     leased: (u64, Duration),
     /// Whether it knows that shares are dealt. It reports nothing before.
     knows: bool,
     unanswered: bool,
-    /// When deals were made that are not confirmed.
+    /// When the unconfirmed deals were made.
     sent: VecDeque<(u64, Duration)>,
-    /// Limits of which the proxy is to be told.
+    /// Limits whose share the proxy has not been told yet.
     news: BTreeSet<LimitKey>,
     /// Limits that it has a demand for, or whose share is not confirmed.
     active: HashSet<LimitKey>,
-    /// Limits of which it has a share that is not the even one.
+    /// The number of limits of which its share is not the even one.
     told: usize,
-    /// When the last deal was made that is confirmed, or the first one was to be made.
+    /// When the last confirmed deal was made, or the first one was due.
     alive: Duration,
     contact: Contact,
     gone: Option<Duration>,
@@ -115,11 +115,11 @@ enum Contact {
 #[derive(Debug)]
 struct Row {
     cells: BTreeMap<u64, Cell>,
-    /// The time in which the whole burst comes back.
+    /// The time in which a burst that is used up becomes available again.
     span: Duration,
-    /// When somebody was last close to the limit.
+    /// When a client was last close to the limit.
     warm: Duration,
-    /// Since when nobody is, and all shares are even and confirmed.
+    /// Since when none is, and all shares are even and confirmed.
     even: Option<Duration>,
 }
 
@@ -132,9 +132,9 @@ struct Cell {
     used: LimitPart,
     /// The share; `None` for the even one.
     share: Option<LimitPart>,
-    /// The deal that told it; the largest number until it is told.
+    /// The deal that carried it; the largest number until there is one.
     number: u64,
-    /// What it may use at most of what was dealt, until it has confirmed its share.
+    /// The most it may use of what was dealt, until it has confirmed its share.
     held: LimitPart,
 }
 
@@ -152,14 +152,14 @@ impl Cell {
         Self { now: none, lately: none, used: none, share: None, number: 0, held: even }
     }
 
-    /// What counts of it: what it may use at most.
+    /// What counts: the most it may use.
     fn counted(&self, kind: LimitKind, contact: Contact, even: LimitPart) -> LimitPart {
         let held = if contact == Contact::Lapsed { self.held.min(even) } else { self.held };
         held.max(self.in_progress(kind))
     }
 
-    /// What goes on, whatever the share is. Of requests in progress, a proxy is believed that it has more than was dealt to it: some go on
-    /// from an earlier connection or an earlier share, and of a limit that is lowered, they are a larger part.
+    /// What continues, whatever the share is. A proxy is believed to have more requests in progress than it was dealt: some continue from
+    /// an earlier connection or share, and when a limit is lowered, they are a larger part of it.
     fn in_progress(&self, kind: LimitKind) -> LimitPart {
         if kind == LimitKind::InProgress { self.used } else { LimitPart::default() }
     }
@@ -180,7 +180,7 @@ impl Dealer {
         self.rows.len()
     }
 
-    /// Sets among how many proxies limits are divided, those of other controllers included.
+    /// Sets the number of proxies that limits are divided among, those of other controllers included.
     pub fn resize(&mut self, replicas: NonZeroU32) {
         if self.replicas == Some(replicas) {
             return;
@@ -197,7 +197,7 @@ impl Dealer {
         self.replicas.map_or(LimitPart::WHOLE, LimitPart::even)
     }
 
-    /// Adds a proxy, which has even shares. Where there are too many, it stays without others.
+    /// Adds a proxy, which has even shares. If there are too many, it keeps them.
     pub fn join(&mut self, id: u64) {
         if self.proxies.len() >= 2 * PROXIES || self.rows.len() * (self.proxies.len() + 1) > DEALT_CELLS {
             return;
@@ -212,7 +212,7 @@ impl Dealer {
         self.woken.extend(self.proxies.iter().filter(|(_, proxy)| !proxy.knows).map(|(id, _)| *id));
     }
 
-    /// Notes that a proxy has gone. It is remembered only if it may go on with more than its even share.
+    /// Notes that a proxy has gone. It is remembered only if it may continue to use more than its even share.
     pub fn leave(&mut self, id: u64, at: Duration) {
         let even = self.even();
         let is_even = |cell: &Cell, kind| cell.share.is_none() && cell.counted(kind, Contact::Kept, even) <= even;
@@ -227,7 +227,7 @@ impl Dealer {
         self.dirty.extend(self.rows.keys().cloned());
     }
 
-    /// Takes what a proxy says.
+    /// Takes a proxy's report.
     pub fn report(&mut self, id: u64, report: DemandReport, at: Duration) {
         let even = self.even();
         let Self { proxies, rows, dirty, replicas, .. } = self;
@@ -239,12 +239,12 @@ impl Dealer {
         };
         let Some(proxy) = proxies.get_mut(&id).filter(|proxy| proxy.gone.is_none()) else { return };
         (proxy.heard, proxy.heard_at, proxy.unanswered) = (report.number, at, true);
-        // It can't have what was not sent.
+        // It can't have applied a deal that was not sent.
         let applied = report.applied.min(proxy.number);
         while let Some((_, sent)) = proxy.sent.pop_front_if(|(number, _)| *number <= applied) {
             proxy.alive = sent;
         }
-        // What a report has no room for stays as it was.
+        // Demands that a report has no room for stay as they were.
         let mut touched = if report.cut { HashSet::new() } else { std::mem::take(&mut proxy.active) };
         for key in &touched {
             if let Some(cell) = rows.get_mut(key).and_then(|row| row.cells.get_mut(&id)) {
@@ -282,12 +282,12 @@ impl Dealer {
         self.look(at);
     }
 
-    /// The proxies that are to be told something new since this was last asked.
+    /// The proxies with news since the last call.
     pub fn woken(&mut self) -> BTreeSet<u64> {
         std::mem::take(&mut self.woken)
     }
 
-    /// What a proxy is to be told, if anything. There may be more.
+    /// The next deal for a proxy, if any. There may be more.
     pub fn deal(&mut self, id: u64, at: Duration) -> Option<ShareDeal> {
         self.look(at);
         let Self { proxies, rows, replicas, .. } = self;
@@ -313,15 +313,15 @@ impl Dealer {
         if proxy.sent.len() < UNCONFIRMED {
             proxy.sent.push_back((proxy.number, at));
         }
-        // What is above the even share is leased anew only to a proxy that then knows all that is lower now, and not to one that is silent,
-        // whose lease others wait for.
+        // What is above the even share is leased again only to a proxy that then knows of all lower shares, and not to a silent one, whose
+        // lease others wait for.
         if proxy.news.is_empty() && proxy.contact == Contact::Kept {
             proxy.leased = (proxy.heard, proxy.heard_at);
         }
         Some(ShareDeal { number: proxy.number, heard: proxy.leased.0, shares })
     }
 
-    /// Looks for what time alone changes, and divides what is to be divided again.
+    /// Applies what time alone changes, and divides again what needs it.
     fn look(&mut self, at: Duration) {
         if self.looked + LOOK <= at {
             self.looked = at;
@@ -343,7 +343,7 @@ impl Dealer {
         }
     }
 
-    /// Forgets proxies that have gone, and limits that nobody is close to.
+    /// Forgets proxies that have gone, and limits that no client is close to.
     fn sweep(&mut self, at: Duration) {
         let even = self.even();
         let Self { proxies, rows, dirty, woken, .. } = self;
@@ -372,7 +372,7 @@ impl Dealer {
             if !is_even {
                 row.even = None;
             }
-            // Then everyone has the whole burst of an even share, as if nothing had been dealt.
+            // By then every proxy has the whole burst of an even share, as if nothing had been dealt.
             let rests = is_even && since + row.span < at;
             if rests {
                 for (id, cell) in &row.cells {
@@ -388,7 +388,7 @@ impl Dealer {
         });
     }
 
-    /// Divides a limit again: lowers at once, and raises by what is free.
+    /// Divides a limit again: lowers shares at once, and raises others by what is free.
     fn settle(&mut self, key: &LimitKey, at: Duration) {
         let even = self.even();
         let Self { proxies, rows, woken, .. } = self;
@@ -400,7 +400,7 @@ impl Dealer {
         let is_quiet = row.warm + QUIET < at;
         // Every limit has a cell for every proxy.
         let connected = proxies.values().filter(|proxy| proxy.gone.is_none()).count() as u32;
-        // Where nobody says how many proxies there are, each has all of it when it is alone.
+        // If the number of proxies is not configured, the even share is the whole, as for a lone proxy.
         let own = even.min(LimitPart::millionths(LimitPart::WHOLE.get() / connected.max(1)));
         let mut taken = LimitPart::default();
         for (proxy, cell) in proxies.values().zip(row.cells.values()) {
@@ -459,7 +459,7 @@ impl DealtProxy {
         self.contact != Contact::Kept
     }
 
-    /// Looks again whether it keeps to its shares. Whether that is different now.
+    /// Checks again whether it keeps to its shares, and returns whether that has changed.
     fn changes_contact(&mut self, at: Duration) -> bool {
         let is_silent = self.gone.is_some() || (self.told > 0 && self.alive + SILENCE < at);
         let contact = match is_silent {
@@ -471,12 +471,12 @@ impl DealtProxy {
     }
 }
 
-/// Whether there is anything to deal: what one proxy has not, another one may have.
+/// Whether there is anything to deal, which takes a second connected proxy.
 fn several(proxies: &BTreeMap<u64, DealtProxy>) -> bool {
     proxies.values().filter(|proxy| proxy.gone.is_none()).nth(1).is_some()
 }
 
-/// Whether a change is worth a message. In the end, all are even.
+/// Whether a change is worth a message. When a limit is quiet, each is, so that all shares become even.
 fn is_worth(a: LimitPart, b: LimitPart, is_quiet: bool) -> bool {
     is_quiet || u64::from(a.get().abs_diff(b.get())) * STEP > u64::from(a.max(b).get())
 }

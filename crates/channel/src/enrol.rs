@@ -1,7 +1,7 @@
-//! How a proxy in another pod gets the certificate that it follows a controller with.
+//! How a proxy in another pod gets the certificate with which it follows a controller.
 //!
-//! It makes a key, which never leaves it, and proves who it is: the first time by the token of its ServiceAccount, which somebody who
-//! knows the API server checks, later by the certificate that it has. The token goes only to a controller whose certificate is good.
+//! It makes a key, which never leaves it, and proves its identity: the first time with the token of its ServiceAccount, which the API
+//! server can check, later with its current certificate. The token goes only to a controller whose certificate is valid.
 
 use std::fmt;
 use std::future::Future;
@@ -19,46 +19,46 @@ use tracing::{info, warn};
 use crate::authority::{Authorities, PublicKey, Subject, VALIDITY};
 use crate::limit::{CLAIMS, TOKEN};
 
-/// The audience that tokens of proxies are for. The API server takes no token that has only this one.
+/// The audience of proxies' tokens. The API server accepts no token that is for this audience alone.
 pub const AUDIENCE: &str = "fairway.dev/control";
 
 /// A token of a ServiceAccount. It is never printed.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Token(String);
 
-/// Somebody shows a token. The answer is the name of the proxy, if it is one.
+/// A token that a client presents. The answer is the name of the proxy, if it is one.
 #[derive(Debug)]
 pub struct Claim {
-    /// What is shown.
+    /// The token presented.
     pub token: Token,
-    /// To be answered.
+    /// Takes the answer.
     pub answer: oneshot::Sender<Result<String, Denied>>,
 }
 
-/// Why a token does not make somebody a proxy.
+/// Why a token does not prove that a client is a proxy.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Denied {
-    /// It is not one of a proxy.
+    /// It is not a proxy's.
     #[error("the token is not that of a proxy: {0}")]
     Token(String),
-    /// Nobody can tell at the moment.
+    /// It can't be checked at the moment.
     #[error("the token can't be checked: {0}")]
     Unchecked(String),
 }
 
-/// What a proxy asks for.
+/// A proxy's request for a certificate.
 #[derive(Clone, PartialEq, prost::Message)]
 #[prost(skip_debug)]
 pub(crate) struct EnrolRequest {
-    /// Empty for one that shows a certificate.
+    /// Empty if the proxy presents a certificate.
     #[prost(string, tag = "1")]
     pub(crate) token: String,
-    /// A point of P-256, written in full.
+    /// An uncompressed point of P-256.
     #[prost(bytes = "bytes", tag = "2")]
     pub(crate) public_key: Bytes,
 }
 
-/// What it gets.
+/// The answer to it.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct EnrolResponse {
     /// The certificate (DER).
@@ -76,11 +76,11 @@ pub(crate) struct Desk {
     turns: Arc<Semaphore>,
 }
 
-/// A desk and who stands at it, as tonic calls it.
+/// A desk and the client at it, as a service for tonic.
 pub(crate) struct Enrol {
     pub(crate) desk: Desk,
     pub(crate) authorities: Arc<Authorities>,
-    /// Whether a certificate of a proxy was shown.
+    /// Whether the client presented a proxy's certificate.
     pub(crate) known: bool,
 }
 

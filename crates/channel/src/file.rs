@@ -1,10 +1,10 @@
 //! The last good state of a proxy in a file, so that it can start while there is no controller.
 //!
-//! The file holds keys of certificates, so it is encrypted (AES-256-GCM, by a key for each file that is derived from that of the operator),
-//! and each part of it can be read only at its place, in this file, as a whole: a torn or foreign file is as good as none. The parts are
-//! the messages of a round that would bring a proxy without anything to this state.
+//! The file contains keys of certificates, so it is encrypted (AES-256-GCM, with a key for each file, derived from the operator's). Each
+//! part of it can be read only at its place, in this file, as a whole: a torn or foreign file counts as none. The parts are the messages of
+//! a round that would bring an empty proxy to this state.
 //!
-//! Invariant: at its path there is always the newest complete file, because another one takes its place only when it is on the disk.
+//! Invariant: the path always holds the newest complete file, because another one replaces it only once it is on disk.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -30,7 +30,7 @@ const BEGIN: &[u8; 19] = b"fairway snapshot 1\n";
 /// Bytes of random data from which the key of a file is derived.
 const SALT: usize = 32;
 
-/// The bit of a length that says that the part is the last one.
+/// The bit of a length that marks the last part.
 const LAST: u32 = 1 << 31;
 
 /// A place for the last good state.
@@ -62,13 +62,13 @@ pub enum SnapshotFileError {
     /// The key is too short to be one, or too long.
     #[error("the key in {0} must have from 32 to {SNAPSHOT_KEY} bytes")]
     Key(PathBuf),
-    /// The file is of something else, or of another version.
+    /// The file is something else, or of another version.
     #[error("{0} is no snapshot of this version")]
     Foreign(PathBuf),
-    /// It was written with another key, or is not as it was written.
+    /// It was written with another key, or has been altered.
     #[error("{0} was written with another key, or is damaged")]
     Sealed(PathBuf),
-    /// It has something that this version does not understand.
+    /// It contains something that this version does not understand.
     #[error("{0} can't be understood: {1}")]
     Unreadable(PathBuf, String),
     /// The state is too large to be written, or there is no randomness.
@@ -84,7 +84,7 @@ impl std::fmt::Debug for SnapshotFile {
 }
 
 impl SnapshotFile {
-    /// A place for the state, and the file with the key for it, of which all bytes count.
+    /// A place for the state, and the file with its key, all bytes of which count.
     ///
     /// # Errors
     /// If there is no key.
@@ -103,7 +103,7 @@ impl SnapshotFile {
         &self.path
     }
 
-    /// Writes a state in the place of the last one.
+    /// Writes a state, which replaces the last one.
     ///
     /// # Errors
     /// If it can't be written. The last one stays.
@@ -161,7 +161,7 @@ impl SnapshotFile {
         };
         let as_of = file.metadata().and_then(|metadata| metadata.modified()).map_err(failed)?;
         let mut file = BufReader::new(file);
-        // What ends too early is damaged, whatever was to follow.
+        // A file that ends too early is damaged.
         let mut take = |bytes: &mut [u8]| match file.read_exact(bytes) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Err(SnapshotFileError::Sealed(self.path.clone()))
@@ -197,7 +197,7 @@ impl SnapshotFile {
                 let delta = std::mem::take(&mut round.delta);
                 replica.commit(round);
                 return match replica.refused().first_key_value() {
-                    // Its last good form is not here.
+                    // The file does not have its last good form.
                     Some((name, reason)) => Err(unreadable(format!("{name}: {reason}"))),
                     None => Ok(Some(KeptState { replica, delta, as_of })),
                 };
@@ -207,11 +207,11 @@ impl SnapshotFile {
     }
 }
 
-/// An empty file at this path that nothing else writes to: two proxies of a node may have the same place.
+/// An empty file at this path that nothing else writes to: two proxies of a node may share the path.
 fn fresh(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
     file.try_lock()?;
-    // The one who had it before may have put it in the place of the last state since it was opened.
+    // Since it was opened, its previous holder may have moved it to the place of the last state.
     let (ours, there) = (file.metadata()?, std::fs::metadata(path)?);
     if (ours.dev(), ours.ino()) != (there.dev(), there.ino()) {
         return Err(io::ErrorKind::WouldBlock.into());
@@ -290,9 +290,9 @@ mod tests {
         for text in [&b"very private"[..], b"shop", b"cart"] {
             assert!(!bytes.windows(text.len()).any(|window| window == text));
         }
-        // Nothing else stays behind.
+        // Nothing else is left behind.
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
-        // Nor does the same state look the same.
+        // The same state never looks the same twice.
         file.write(&snapshot()).unwrap();
         assert_ne!(std::fs::read(file.path()).unwrap()[BEGIN.len()..200], bytes[BEGIN.len()..200]);
     }
@@ -335,7 +335,7 @@ mod tests {
             other[cut] ^= 1;
             assert!(read(&other).is_err(), "{cut}");
         }
-        // Without its last parts it is not taken for a whole one, and with two of them swapped neither.
+        // A file without its last parts is not taken for a whole one, nor is one with two parts swapped.
         let first = u32::from_be_bytes(good[51..55].try_into().unwrap()) as usize;
         assert!(first < good.len() - 55, "it has several parts");
         assert!(read(&good[..55 + first]).is_err());
@@ -368,7 +368,7 @@ mod tests {
             writers.into_iter().map(|writer| writer.join().unwrap()).sum()
         });
         assert!(written > 0);
-        // What nobody finished is written over.
+        // An unfinished file is overwritten.
         file.write(&Snapshot::default()).unwrap();
         assert_eq!(Snapshot::default().apply(file.read().unwrap().unwrap().delta), Snapshot::default());
     }

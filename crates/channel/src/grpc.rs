@@ -39,7 +39,7 @@ const FOLLOW: &str = "/fairway.channel.v1.Configuration/Follow";
 /// The certificate.
 const ENROL: &str = "/fairway.channel.v1.Configuration/Enrol";
 
-/// A connection, whatever it goes over.
+/// A connection over any transport.
 pub(crate) type Connection = Pin<Box<dyn Duplex>>;
 
 /// Bytes in both directions.
@@ -51,7 +51,7 @@ impl<T: AsyncRead + AsyncWrite + Send> Duplex for T {}
 #[derive(Clone)]
 pub(crate) struct Served {
     pub(crate) hub: Hub,
-    /// `None` where who connects is known already.
+    /// `None` where the client's identity is already known.
     pub(crate) desk: Option<(Desk, Arc<Authorities>)>,
     /// Whether the other end may follow.
     pub(crate) known: bool,
@@ -59,8 +59,7 @@ pub(crate) struct Served {
 
 /// Serves a proxy on a connection until that ends.
 ///
-/// # Errors
-/// If the connection fails, or nothing is asked for on it.
+/// # Errors If the connection fails, or carries no request.
 pub(crate) async fn accept(served: Served, connection: Connection) -> io::Result<()> {
     let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     http.max_concurrent_streams(1).max_header_list_size(16 << 10);
@@ -103,7 +102,7 @@ impl Served {
     }
 }
 
-/// Asks a controller on a connection for everything, and passes `said` on. The connection ends with the stream.
+/// Asks a controller on a connection for everything, and sends it what `said` yields. The connection ends with the stream.
 pub(crate) async fn follow(
     connection: Connection,
     said: mpsc::Receiver<FromProxy>,
@@ -123,7 +122,7 @@ pub(crate) async fn enrol(connection: Connection, request: EnrolRequest) -> Resu
     Ok(response.into_inner())
 }
 
-/// A client on a connection, which ends with what it is used for.
+/// A client on a connection that ends with the stream or call it is used for.
 async fn client(connection: Connection) -> Result<tonic::client::Grpc<Sender>, Status> {
     let failed = |error: hyper::Error| Status::unavailable(format!("HTTP/2: {}", ErrorChain(&error)));
     let mut http = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
@@ -135,12 +134,12 @@ async fn client(connection: Connection) -> Result<tonic::client::Grpc<Sender>, S
             tracing::debug!(%error, "the connection to the controller ended");
         }
     });
-    // HTTP/2 wants a name; nobody looks it up.
+    // HTTP/2 requires a name; it is not looked up.
     let origin = http::Uri::from_static("http://controller");
     Ok(tonic::client::Grpc::with_origin(Sender(sender), origin))
 }
 
-/// The stream, as tonic calls it.
+/// The stream, as a service for tonic.
 struct Follow(Hub);
 
 impl Service<Request<Streaming<FromProxy>>> for Follow {
@@ -159,7 +158,7 @@ impl Service<Request<Streaming<FromProxy>>> for Follow {
     }
 }
 
-/// A connection to a controller, as tonic calls it.
+/// A connection to a controller, as a service for tonic.
 struct Sender(SendRequest<Body>);
 
 impl Service<http::Request<Body>> for Sender {
@@ -176,7 +175,7 @@ impl Service<http::Request<Body>> for Sender {
     }
 }
 
-/// Messages of protobuf.
+/// A codec for protobuf messages.
 struct Prost<E, D>(PhantomData<fn(E) -> D>);
 
 impl<E, D> Default for Prost<E, D> {

@@ -1,8 +1,8 @@
 //! What a controller publishes, for any number of proxies.
 //!
-//! Each proxy is told what differs from what it has, whatever happened in between: one that is slow or was away gets the newest state
-//! and no queue of old ones. Invariant: no proxy delays another, and none delays a change for longer than [`PATIENCE`] and more than
-//! once before it has caught up.
+//! Each proxy gets the difference to what it has, whatever happened in between: one that is slow or was away gets the newest state, not a
+//! queue of old ones. Invariant: no proxy delays another, and none delays a change for longer than [`PATIENCE`], or more than once before
+//! it has caught up.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,7 @@ mod pace;
 use pace::Pace;
 pub use pace::{PROPAGATION_BOUNDS, Propagation};
 
-/// What a controller publishes. Clones are the same.
+/// What a controller publishes. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Hub(Arc<Inner>);
 
@@ -43,7 +43,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Dealing {
     dealer: Dealer,
-    /// How each proxy that takes shares is told that there is something new for it: each by itself, because with many proxies most have no news.
+    /// Wakes each proxy that takes shares when there is news for it: each has its own bell, because with many proxies most have no news.
     bells: HashMap<u64, Arc<Notify>>,
 }
 
@@ -58,13 +58,13 @@ struct State {
     logged: usize,
     proxies: BTreeMap<u64, Proxy>,
     next: u64,
-    /// Proxies, and those that are still greeting.
+    /// Proxies, including those that are still greeting.
     seats: usize,
-    /// Bytes of the names of what they have said they hold.
+    /// Bytes of the names that they have said they hold.
     names: usize,
     /// When the last change was published.
     published: Option<SystemTime>,
-    /// Whether a change has waited in vain for any proxy to come.
+    /// Whether a change has waited in vain for any proxy to connect.
     alone: bool,
     rounds: u64,
     sent: u64,
@@ -75,7 +75,7 @@ struct State {
 struct Entry {
     version: Version,
     resource: Resource,
-    /// Whether it is worth keeping when another form takes its place.
+    /// Whether it is worth keeping when another form replaces it.
     long: bool,
     /// The form before.
     before: Option<(Version, Resource)>,
@@ -94,7 +94,7 @@ struct Proxy {
     refused: BTreeMap<Box<str>, String>,
 }
 
-/// What proxies have to tell users.
+/// A report from a proxy to users.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Report {
     /// No connection can be made to the endpoints of a backend.
@@ -128,7 +128,7 @@ pub struct ProxyStatus {
     pub fairway: String,
     /// Whether it serves the newest generation.
     pub current: bool,
-    /// Seconds since it serves what it serves.
+    /// Seconds for which it has served this generation.
     pub seconds: u64,
     /// Number of resources that it holds.
     pub held: usize,
@@ -172,7 +172,7 @@ pub(crate) struct Ledger {
     pub(crate) seen: Option<u64>,
 }
 
-/// What a proxy is to be told.
+/// What a proxy lacks.
 #[derive(Debug)]
 pub(crate) struct Difference {
     pub(crate) generation: u64,
@@ -180,13 +180,13 @@ pub(crate) struct Difference {
     pub(crate) removed: Vec<Arc<str>>,
 }
 
-/// A resource that a proxy is to be told.
+/// A resource to send to a proxy.
 #[derive(Debug)]
 pub(crate) struct Changed {
     pub(crate) name: Arc<str>,
     pub(crate) version: Version,
     pub(crate) resource: Resource,
-    /// What the proxy has of it, if that is known.
+    /// The form that the proxy has, if that is known.
     pub(crate) before: Option<(Version, Resource)>,
 }
 
@@ -204,7 +204,7 @@ pub(crate) struct ConnectedProxy {
     hub: Hub,
     id: u64,
     _seat: Seat,
-    /// Rings when it is to be told of a share, if it takes shares of limits.
+    /// Rings when there is a share to send, if it takes shares of limits.
     bell: Option<Arc<Notify>>,
 }
 
@@ -345,7 +345,7 @@ impl Hub {
         }
     }
 
-    /// The last proxy to have the last change that all have, and the time that it took.
+    /// Of the last change that all proxies have: the last proxy to get it, and the time that took.
     pub fn slowest(&self) -> Option<(String, Duration)> {
         self.state().pace.slowest.clone()
     }
@@ -455,7 +455,7 @@ impl Hub {
 }
 
 impl State {
-    /// Records the names that the newest generation changed. With more names than there are resources, comparing all costs less.
+    /// Records the names that the newest generation changed. With more names than resources, comparing everything costs less.
     fn note(&mut self, names: Vec<Arc<str>>) {
         self.logged += names.len();
         self.log.push_back((self.generation, names));
@@ -517,7 +517,7 @@ impl Seat {
         true
     }
 
-    /// Adds the proxy that takes the place.
+    /// Adds the proxy that takes the seat.
     pub(crate) fn join(self, name: String, fairway: String, shares: bool) -> ConnectedProxy {
         let id = {
             let mut state = self.hub.state();
@@ -541,7 +541,7 @@ impl Seat {
 }
 
 impl Dealing {
-    /// Wakes those who have news.
+    /// Wakes the proxies that have news.
     fn ring(&mut self) {
         for id in self.dealer.woken() {
             if let Some(bell) = self.bells.get(&id) {
@@ -560,7 +560,7 @@ impl Drop for Seat {
 }
 
 impl ConnectedProxy {
-    /// Takes what the proxy says of its clients.
+    /// Takes the proxy's report about its clients.
     pub(crate) fn demands(&self, report: DemandReport) {
         if self.bell.is_some() {
             let mut dealing = self.hub.dealing();
@@ -569,7 +569,7 @@ impl ConnectedProxy {
         }
     }
 
-    /// Resolves when the proxy is to be told of a share.
+    /// Resolves when there is a share to send to the proxy.
     pub(crate) async fn dealt(&self) {
         match &self.bell {
             Some(bell) => bell.notified().await,
@@ -577,7 +577,7 @@ impl ConnectedProxy {
         }
     }
 
-    /// What the proxy is to be told of shares. There may be more.
+    /// The next deal of shares for the proxy. There may be more.
     pub(crate) fn deal(&self) -> Option<ShareDeal> {
         self.bell.as_ref()?;
         let mut dealing = self.hub.dealing();
@@ -647,13 +647,14 @@ impl Drop for ConnectedProxy {
     }
 }
 
-/// Writes a resource once, for its name and version. It is written again when it is sent, so that not all of them are in memory twice.
-/// Returns also whether this stands in for a host that can't be written: its last form stays, but if there is none, its requests must not go
-/// to a wider host.
+/// Serializes a resource once, for its name and version, and again when it is sent, so that not all of them are in memory twice. Also
+/// returns whether this stands in for a host that can't be serialized: its last form stays, but without one its requests must not go to a
+/// wider host.
 fn encode(resource: Resource) -> Option<(Arc<str>, Entry, bool)> {
     match Encoded::new(&resource) {
         Ok(encoded) => {
-            // Nothing of a new certificate is in the old one, whose key is not to be kept, and neither are fields for a receiver of spans.
+            // A new certificate shares nothing with the old one, whose key must not be kept, and neither must fields for a receiver of
+            // spans.
             let is_secret = matches!(resource, Resource::Certificate(_) | Resource::Telemetry(_));
             let (long, version) = (encoded.is_long() && !is_secret, encoded.version);
             Some((encoded.name, Entry { version, resource, long, before: None }, false))

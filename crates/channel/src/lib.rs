@@ -12,10 +12,10 @@
 //! | `message` | the messages |
 //! | `hub`, `session` | the controller's side: what is published, and the stream to one proxy |
 //! | `replica`, `client` | the proxy's side: what is held, and the connection |
-//! | `dealer` | deals shares of the limits for clients to proxies, by what they report; `share` is how that is said |
+//! | `dealer` | deals shares of the limits for clients to proxies, by what they report; `share` is the form of these messages |
 //! | `grpc`, `socket`, `tcp` | the transport |
-//! | `place` | where a proxy finds its controller, and what it shows there |
-//! | `authority`, `enrol` | who signs the certificates for TLS, and how a proxy gets its own |
+//! | `place` | where a proxy finds its controller, and how it proves its identity |
+//! | `authority`, `enrol` | the authorities that sign the certificates for TLS, and how a proxy gets its own |
 //! | `file` | what a proxy holds, in a file for its next start |
 //! | `limit` | all bounds |
 //!

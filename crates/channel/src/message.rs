@@ -1,10 +1,10 @@
-//! What is said on the stream, as messages of protobuf. `Debug` shows no body, because that may hold keys.
+//! The messages of the stream, in protobuf. `Debug` shows no body, because that may contain keys.
 
 use std::fmt;
 
 use bytes::Bytes;
 
-/// What a proxy says.
+/// A message from a proxy.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct FromProxy {
     #[prost(oneof = "Said", tags = "1, 2, 3, 4, 5")]
@@ -139,7 +139,7 @@ pub(crate) struct OneDemand {
     pub(crate) lately: u32,
     #[prost(uint32, tag = "4")]
     pub(crate) held: u32,
-    /// Milliseconds in which the whole burst comes back.
+    /// Milliseconds in which a burst that is used up becomes available again.
     #[prost(uint32, tag = "5")]
     pub(crate) span: u32,
 }
@@ -158,13 +158,13 @@ pub(crate) struct OneLimit {
     pub(crate) kind: u32,
 }
 
-/// Shares of limits. What earlier messages said of others stays.
+/// Shares of limits. For other limits, earlier messages remain in force.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Deal {
     /// Counts the deals.
     #[prost(uint64, tag = "1")]
     pub(crate) number: u64,
-    /// The last report that was read before.
+    /// The last report read before this deal.
     #[prost(uint64, tag = "2")]
     pub(crate) heard: u64,
     #[prost(string, repeated, tag = "3")]
@@ -182,7 +182,7 @@ pub(crate) struct OneShare {
     pub(crate) share: Option<u32>,
 }
 
-/// What a controller says: a part of a round, or a deal.
+/// A message from a controller: a part of a round, or a deal.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct FromController {
     /// The number of the round. A round is applied as a whole, and acknowledged by this number.
@@ -195,7 +195,7 @@ pub(crate) struct FromController {
     /// Whether the round is complete.
     #[prost(bool, tag = "4")]
     pub(crate) last: bool,
-    /// Then this is no part of a round. Only to a proxy that takes shares.
+    /// If given, the message is not part of a round. Sent only to a proxy that takes shares.
     #[prost(message, optional, tag = "5")]
     pub(crate) deal: Option<Deal>,
 }
@@ -216,7 +216,7 @@ pub(crate) struct Piece {
     /// Whether another piece of the resource follows.
     #[prost(bool, tag = "5")]
     pub(crate) more: bool,
-    /// The version of which the body, as a patch, makes this one. Empty if the body is all that there is.
+    /// The version that the body is a patch of. Empty if the body is complete.
     #[prost(bytes = "bytes", tag = "6")]
     pub(crate) base: Bytes,
 }

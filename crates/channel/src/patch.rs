@@ -2,7 +2,7 @@
 //! all of them.
 //!
 //! The new text is described as parts of the old one with other text between them, found as in rsync: blocks of the old text are looked up
-//! at each place of the new one. What comes out is checked by the version of the resource, so that a wrong base can do no harm.
+//! at each place of the new one. The result is checked against the version of the resource, so that a wrong base can do no harm.
 
 use std::collections::HashMap;
 
@@ -12,13 +12,13 @@ use prost::Message as _;
 use crate::limit::RESOURCE;
 use crate::resource::Unreadable;
 
-/// Bytes of a block: shorter than what JSON says about an endpoint, so that each of them has some of its own.
+/// Bytes of a block: shorter than an endpoint in JSON, so that each endpoint has blocks of its own.
 const BLOCK: usize = 24;
 
-/// A patch is at most one part in so many of what it makes: compression would leave as little.
+/// A patch is at most one part in this many of its result: compression would leave as little.
 const SHARE: usize = 8;
 
-/// About the bytes that a step takes beside its text.
+/// About the bytes that a step takes besides its text.
 const STEP: usize = 12;
 
 /// The new text, from its beginning to its end.
@@ -47,10 +47,10 @@ impl std::fmt::Debug for Step {
     }
 }
 
-/// What makes `new` of `old`; `None` if that is longer than a share of `new`, which is found out before all of it was looked at.
+/// The patch from `old` to `new`; `None` if it is longer than its share of `new`, which shows before all of that was searched.
 pub(crate) fn between(old: &[u8], new: &[u8]) -> Option<Vec<u8>> {
     let most = new.len() / SHARE;
-    // Only blocks that occur once say where they are from.
+    // Only blocks that occur once identify their place.
     let mut blocks: HashMap<&[u8], Option<usize>> = HashMap::with_capacity(old.len() / BLOCK);
     for (number, block) in old.chunks_exact(BLOCK).enumerate() {
         blocks.entry(block).and_modify(|from| *from = None).or_insert(Some(number * BLOCK));

@@ -1,4 +1,4 @@
-//! Where a proxy finds its controller, and who it is there.
+//! Where a proxy finds its controller, and how it proves its identity there.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -29,11 +29,11 @@ use crate::tcp::PROTOCOL;
 pub enum Place {
     /// In the same pod, at a Unix socket.
     Socket(PathBuf),
-    /// In any other, over TLS.
+    /// In another pod, over TLS.
     Server(Arc<ControlServer>),
 }
 
-/// A controller in another pod, and what this proxy is for it.
+/// A controller in another pod, and this proxy's proof of identity.
 pub struct ControlServer {
     /// `HOST:PORT`.
     address: String,
@@ -42,9 +42,9 @@ pub struct ControlServer {
     proof: Mutex<Proof>,
 }
 
-/// What a proxy can show.
+/// A proxy's proof of identity.
 struct Proof {
-    /// Gone once it has been shown with success, or to no avail.
+    /// `None` once it has been accepted or rejected.
     token: Option<Token>,
     identity: Option<Identity>,
 }
@@ -86,7 +86,7 @@ impl Place {
         }
     }
 
-    /// Sees to it that the certificate does not expire. Never ends.
+    /// Renews the certificate before it expires. Never ends.
     pub(crate) async fn keep(&self) {
         match self {
             Self::Socket(_) => std::future::pending().await,
@@ -105,15 +105,15 @@ impl fmt::Display for Place {
 }
 
 impl PlaceError {
-    /// Whether only a new process has something to show.
+    /// Whether only a new process has a new proof.
     pub(crate) fn is_final(&self) -> bool {
         matches!(self, Self::Unproven)
     }
 }
 
 impl ControlServer {
-    /// A controller at `HOST:PORT` with a certificate of the authorities in a file. Reads the token, once and for all: to be called before
-    /// the process gives up its right to.
+    /// A controller at `HOST:PORT` with a certificate of the authorities in a file. Reads the token, once: call it before the process gives
+    /// up the right to.
     ///
     /// # Errors
     /// If the token can't be read.
@@ -129,7 +129,7 @@ impl ControlServer {
     pub(crate) async fn connect(&self) -> Result<Connection, PlaceError> {
         let shown = {
             let mut proof = self.proof();
-            // Nobody takes one that is expired.
+            // An expired one would be refused.
             proof.identity = proof.identity.take().filter(|identity| Instant::now() < identity.until);
             proof.identity.is_some()
         };
@@ -166,7 +166,7 @@ impl ControlServer {
         Ok(Box::pin(stream.await?))
     }
 
-    /// Gets a certificate for a new key, by the one that there is, or by the token.
+    /// Gets a certificate for a new key, with the current one or with the token.
     pub(crate) async fn enrol(&self) -> Result<(), PlaceError> {
         let (token, renewed) = {
             let proof = self.proof();
@@ -193,7 +193,7 @@ impl ControlServer {
                 Ok(())
             }
             Err(PlaceError::Enrol(status)) if status.code() == Code::Unauthenticated && !renewed => {
-                // It is refused for good: it is expired, or not for this.
+                // The refusal is final: the token has expired, or is not for this purpose.
                 self.proof().token = None;
                 error!(reason = status.message(), "the controller does not take the token of this proxy");
                 Err(PlaceError::Unproven)
@@ -230,7 +230,7 @@ impl ControlServer {
     }
 }
 
-/// Without what proves something.
+/// Without the proof.
 impl fmt::Debug for ControlServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ControlServer").field("address", &self.address).finish_non_exhaustive()
@@ -255,7 +255,7 @@ impl Identity {
 }
 
 /// When a certificate is renewed: after half of its time, and up to a tenth of that earlier, so that proxies that started together don't
-/// come together.
+/// renew together.
 fn renewal(validity: Duration, random: f64) -> Duration {
     (validity / 2).mul_f64(1.0 - random.clamp(0.0, 1.0) / 10.0)
 }

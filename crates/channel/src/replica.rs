@@ -14,13 +14,13 @@ use crate::message::{Ack, FromController, HeldList, HeldOne, Refusal};
 use crate::resource::{HOST, SETTINGS, Unreadable, Version, patched, read};
 use crate::round::{Gather, Gathered, Violation};
 
-/// What a proxy holds. It outlives the connection that it came by.
+/// What a proxy holds. It outlives the connection that it came over.
 #[derive(Debug, Default)]
 pub(crate) struct Replica {
     held: BTreeMap<Box<str>, Held>,
     refused: BTreeMap<Box<str>, String>,
     arriving: Arriving,
-    /// Whether a patch was none of what is held: a controller of another build writes resources differently.
+    /// Whether a patch did not fit what is held: a controller of another build writes resources differently.
     misfits: bool,
 }
 
@@ -28,8 +28,7 @@ pub(crate) struct Replica {
 struct Held {
     /// `None` if what was sent is refused and there is no earlier form.
     version: Option<Version>,
-    /// What is in force, of which the next form may be a patch: a reference to what the snapshot has. `None` for a stand-in that has no
-    /// form.
+    /// The form in force, which the next form may be a patch of: a reference to the snapshot's. `None` for a stand-in, which has no form.
     resource: Option<Resource>,
 }
 
@@ -138,7 +137,7 @@ impl Replica {
                 let old = self.held.get(&name).and_then(|held| held.resource.as_ref()).ok_or(Unreadable::Patch);
                 let body = old.and_then(|old| patched(old, base, &gathered.body()?, version));
                 if body.is_err() {
-                    // The next connection begins without.
+                    // The next connection begins without patches.
                     self.misfits = true;
                     return Err(Violation("a patch is none of what is held"));
                 }
@@ -171,7 +170,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Notes that a round is in effect. Returns what the controller is told, in messages of bounded size.
+    /// Notes that a round is in effect. Returns the acknowledgements for the controller, in messages of bounded size.
     pub(crate) fn commit(&mut self, round: Round) -> Vec<Ack> {
         let Round { nonce, held, gone, refused, .. } = round;
         for name in gone {
@@ -198,8 +197,8 @@ impl Replica {
     }
 }
 
-/// What a host answers that can't be understood and has no earlier form. A missing resource of another kind has a defined meaning:
-/// its routes answer 503, too.
+/// Stands in for a host that can't be understood and has no earlier form. A missing resource of another kind has a defined meaning: its
+/// routes answer 503, too.
 pub(crate) fn stand_in(name: &str) -> Option<Resource> {
     let (table, pattern) = name.strip_prefix(HOST)?.split_once(' ')?;
     let everything = PathMatch::prefix("/").ok()?;

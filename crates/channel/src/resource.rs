@@ -1,11 +1,11 @@
 //! A resource as it is sent: a name, a version and a body.
 //!
-//! The body is JSON, because that says the name of each field and each variant: a proxy sees what it does not know. It is also what
-//! `/debug/snapshot` prints, so that no second format is compiled into the binary, and compression takes back most of what the
-//! names cost. The version is a hash of the body, so that a proxy can go on with another controller where it was.
+//! The body is JSON, which names each field and each variant, so that a proxy sees what it does not know. `/debug/snapshot` prints the
+//! same, so no second format is compiled into the binary, and compression recovers most of the cost of the names. The version is a hash of
+//! the body, so that a proxy can continue with another controller where it was.
 //!
-//! Invariant: a resource is accepted only if all that was sent is found in what was understood, written again. A field that a newer
-//! controller adds is a reason to refuse the resource, for it may be a restriction.
+//! Invariant: a resource is accepted only if everything that was sent reappears when the parsed value is written again. A field that a
+//! newer controller adds is a reason to refuse the resource, because it may be a restriction.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -88,7 +88,7 @@ impl Encoded {
         Ok(Self { name: name_of(resource).into(), version: Version::of(&body), body, base: None })
     }
 
-    /// In the form of a patch of what the proxy has, if that is much shorter.
+    /// As a patch of what the proxy has, if that is much shorter.
     pub(crate) fn after(self, before: Option<&(Version, Resource)>) -> Self {
         let Some((version, old)) = before.filter(|_| self.is_long()) else { return self };
         let Ok(old) = written(old) else { return self };
@@ -98,7 +98,7 @@ impl Encoded {
         }
     }
 
-    /// Whether a patch of it could be worth its while.
+    /// Whether a patch of it could be worthwhile.
     pub(crate) fn is_long(&self) -> bool {
         self.body.len() >= PATCH
     }
@@ -114,7 +114,7 @@ pub(crate) fn read(name: &str, version: Version, body: &[u8]) -> Result<Resource
     if own != name {
         return Err(Unreadable::Misnamed(own.into_owned()));
     }
-    // Of a controller of the same version it is the same text, and there is nothing else to compare.
+    // From a controller of the same version it is the same text, and nothing else needs comparing.
     let again = written(&resource)?;
     if again != body {
         let (sent, understood) = (serde_json::from_slice(body)?, serde_json::from_slice(&again)?);
@@ -126,7 +126,7 @@ pub(crate) fn read(name: &str, version: Version, body: &[u8]) -> Result<Resource
     Ok(resource)
 }
 
-/// What a patch makes of a resource of the version `base`: one of the version `made`.
+/// Applies a patch to a resource of version `base`, which makes one of version `made`.
 pub(crate) fn patched(old: &Resource, base: Version, patch: &[u8], made: Version) -> Result<Vec<u8>, Unreadable> {
     let old = written(old)?;
     // Another build may write it differently.
@@ -143,7 +143,7 @@ pub fn versions(snapshot: &Snapshot) -> BTreeMap<String, Option<Version>> {
     resources.iter().map(|resource| (name_of(resource).into_owned(), version(resource))).collect()
 }
 
-/// All resources of a snapshot. A difference to nothing lacks the settings where they are the defaults.
+/// All resources of a snapshot. The difference to an empty snapshot lacks the settings if they are the defaults.
 pub(crate) fn resources(snapshot: &Snapshot) -> Vec<Resource> {
     let mut resources = Snapshot::diff(&Snapshot::default(), snapshot).upserts;
     if resources.iter().all(|resource| resource.name().is_some()) {
@@ -160,7 +160,7 @@ pub(crate) fn name_of(resource: &Resource) -> Cow<'static, str> {
 /// The name of the settings, of which there is only one.
 pub(crate) const SETTINGS: &str = "settings";
 
-/// The kind of resource that hosts are, as names begin.
+/// How the names of hosts begin.
 pub(crate) const HOST: &str = "host/";
 
 /// A name as text.
@@ -181,7 +181,7 @@ fn written(resource: &Resource) -> Result<Vec<u8>, serde_json::Error> {
     with_secrets(|| serde_json::to_vec(resource))
 }
 
-/// Whether something of `sent` is missing in `understood`, or different. `path` then leads there.
+/// Whether something of `sent` is missing in `understood`, or different. `path` then leads to it.
 fn is_lost(sent: &Value, understood: &Value, path: &mut String) -> bool {
     let start = path.len();
     let lost = match (sent, understood) {
@@ -190,7 +190,7 @@ fn is_lost(sent: &Value, understood: &Value, path: &mut String) -> bool {
             path.extend([".", key]);
             match understood.get(key) {
                 Some(other) => is_lost(value, other, path),
-                // The newer of two versions may leave out what says nothing.
+                // The newer of two versions may leave out a null.
                 None => !value.is_null(),
             }
         }),

@@ -88,8 +88,8 @@ impl Rest {
 }
 
 thread_local! {
-    // One for all resources: its state takes 380 KB, aligned to a cache line, and glibc doesn't use what was freed of such a size for the
-    // next one as long as something small has its place in between. A controller that is told of 10,000 hosts would keep 500 MB.
+    // One for all resources: its state takes 380 KB, aligned to a cache line, and glibc doesn't reuse freed memory of such a size for the
+    // next one as long as something small lies in between. A controller with 10,000 hosts would keep 500 MB.
     static DEFLATE: RefCell<Compress> = RefCell::new(new_deflate());
     static INFLATE: RefCell<Decompress> = RefCell::new(Decompress::new(true));
 }
@@ -99,7 +99,7 @@ fn compressed(body: &[u8]) -> Option<Vec<u8>> {
     if body.len() < COMPRESS {
         return None;
     }
-    // More than any body takes: zlib-rs 0.6 writes the next one wrong if this one has no end.
+    // More than any body takes: zlib-rs 0.6 corrupts the next one if this one is not finished.
     let mut small = Vec::with_capacity(body.len() + body.len() / 8 + 64);
     DEFLATE.with_borrow_mut(|deflate| {
         deflate.reset();
@@ -146,12 +146,12 @@ pub(crate) struct Gather {
     open: Option<Gathered>,
 }
 
-/// A resource of which all pieces are there.
+/// A resource all of whose pieces have arrived.
 #[derive(Debug)]
 pub(crate) struct Gathered {
     pub(crate) name: String,
     pub(crate) version: Version,
-    /// The version of which the body is a patch.
+    /// The version that the body is a patch of.
     pub(crate) base: Option<Version>,
     body: Vec<u8>,
     compressed: bool,

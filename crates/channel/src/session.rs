@@ -1,4 +1,4 @@
-//! The controller's side of the stream to one proxy: hear what it has, send what differs, one round at a time.
+//! The controller's side of the stream to one proxy: learn what it has, send what differs, one round at a time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use crate::message::{Deal, Demands, FromController, FromProxy, Hello, Refusal, S
 use crate::resource::{Encoded, Version};
 use crate::round::Cut;
 
-/// Serves a proxy until it goes or says what it should not.
+/// Serves a proxy until it leaves or violates the protocol.
 pub(crate) async fn serve<S>(hub: Hub, from: S, to: mpsc::Sender<Result<FromController, Status>>)
 where
     S: Stream<Item = Result<FromProxy, Status>> + Unpin,
 {
     let (ledger, demands) = (Ledger::default(), Instant::now());
     let mut session = Session { hub, from, to, ledger, patches: false, demands, nonce: 0 };
-    // If the proxy is gone, nobody hears it.
+    // If the proxy is gone, this has no effect.
     if let Err(status) = session.run().await {
-        // It may never take this, and its place is another's now.
+        // The proxy may never read this, and its place is free for another already.
         session.ledger = Ledger::default();
         let _ = session.to.send(Err(status)).await;
     }
@@ -37,14 +37,14 @@ struct Session<S> {
     ledger: Ledger,
     /// Whether the proxy takes patches.
     patches: bool,
-    /// From when on it may report about its clients again.
+    /// When it may next report about its clients.
     demands: Instant,
     nonce: u64,
 }
 
 impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
     async fn run(&mut self) -> Result<(), Status> {
-        // Who greets takes a place already: what it says it holds is kept from then on.
+        // A greeting proxy already takes a place, because what it says it holds is kept from then on.
         let seat = self.hub.seat().map_err(|error| Status::resource_exhausted(error.to_string()))?;
         let greeting = timeout(GREETING, self.greeting(seat)).await;
         let proxy = greeting.map_err(|_| Status::deadline_exceeded("no greeting"))??;
@@ -74,7 +74,7 @@ impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
         }
     }
 
-    /// Hears who the proxy is and what it holds.
+    /// Receives the proxy's name and what it holds.
     async fn greeting(&mut self, mut seat: Seat) -> Result<ConnectedProxy, Status> {
         let Some(Said::Hello(Hello { fairway, name, patches, shares })) = self.said().await? else {
             return Err(Status::invalid_argument("expected a greeting"));
@@ -105,7 +105,7 @@ impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
     /// Sends a round and waits until it is in effect. Meanwhile the state may change, and the next round has all of that at once.
     async fn round(&mut self, proxy: &ConnectedProxy, difference: Difference) -> Result<(), Status> {
         let Difference { generation, changed, removed } = difference;
-        // A proxy that has everything is told so once, by a round without content: only then does it know that nothing is missing.
+        // A proxy that has everything gets one round without content: only then does it know that nothing is missing.
         let first = self.ledger.seen.is_none();
         if changed.is_empty() && removed.is_empty() && !first {
             self.ledger.seen = Some(generation);
@@ -165,7 +165,7 @@ impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
         match message.said {
             Some(Said::Unreachable(report)) => self.unreachable(report),
             Some(Said::Demands(demands)) => self.demands(proxy, demands).await,
-            // A newer proxy may say more than is understood here.
+            // A newer proxy may send messages that are not understood here.
             None => {}
             Some(Said::Hello(_) | Said::Held(_) | Said::Ack(_)) => {
                 return Err(Status::invalid_argument("nothing to acknowledge"));
@@ -174,7 +174,7 @@ impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
         Ok(())
     }
 
-    /// Takes what the proxy says of its clients, as often as it should.
+    /// Takes the proxy's reports about its clients, no more often than allowed.
     async fn demands(&mut self, proxy: &ConnectedProxy, demands: Demands) {
         sleep_until(self.demands).await;
         self.demands = Instant::now() + REPORT_AGAIN;
@@ -190,12 +190,12 @@ impl<S: Stream<Item = Result<FromProxy, Status>> + Unpin> Session<S> {
     }
 }
 
-/// A text of a proxy, which may have been taken over: of bounded length and on one line.
+/// A text from a proxy, which may be compromised: of bounded length and on one line.
 fn bounded(text: String) -> String {
     text.chars().filter(|char| !char.is_control()).take(TEXT).collect()
 }
 
-/// One word of it.
+/// One word of such a text.
 fn word(text: &str) -> String {
     text.chars().filter(|char| char.is_ascii_alphanumeric() || *char == '_').take(40).collect()
 }
@@ -219,7 +219,7 @@ mod tests {
         told
     }
 
-    /// What a proxy is told that holds resources with names of these lengths.
+    /// The status for a proxy that holds resources with names of these lengths.
     async fn told(lengths: impl Iterator<Item = usize> + Unpin + Send + 'static) -> Code {
         let hello = Said::Hello(Hello::default());
         let held = lengths.map(|length| {
@@ -233,7 +233,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_names_that_a_proxy_says_it_holds_are_bounded_each_and_together() {
-        // The end of the stream is what is wrong with these.
+        // With these, only the end of the stream is an error.
         assert_eq!(told([NAME].into_iter()).await, Code::InvalidArgument);
         assert_eq!(told([NAME + 1].into_iter()).await, Code::ResourceExhausted);
         assert_eq!(told(std::iter::repeat_n(NAME, NAMES / NAME)).await, Code::InvalidArgument);
@@ -253,7 +253,7 @@ mod tests {
         let mut more = begin(&hub, tokio_stream::pending());
         let status = within("a refusal", more.recv()).await.unwrap().unwrap_err();
         assert_eq!(status.code(), Code::ResourceExhausted);
-        // One that goes makes room.
+        // A proxy that leaves makes room.
         let (to, mut told) = silent.pop().unwrap();
         drop(to);
         assert_eq!(within("the end", told.recv()).await.unwrap().unwrap_err().code(), Code::InvalidArgument);
@@ -268,7 +268,7 @@ mod tests {
         EndpointSet { backend: "shop/cart:80".into(), endpoints: Endpoints::Addresses(all) }.into()
     }
 
-    /// The bytes of each of three rounds to a proxy, which refuses what is in the second if it is told to.
+    /// The bytes of each of three rounds to a proxy, which refuses the content of the second if `refuses`.
     async fn bytes(patches: bool, refuses: bool) -> [usize; 3] {
         let (hub, _reports) = Hub::new();
         let (say, from) = mpsc::channel(4);

@@ -1,4 +1,4 @@
-//! Demands and shares, as they are said on the stream. What is not understood is left out: the limit stays divided as it was.
+//! Demands and shares in messages of the stream. What is not understood is left out: the limit stays divided as it was.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +10,8 @@ use fairway_model::{CountedClient, Demand, DemandReport, LimitKey, LimitKind, Li
 use crate::limit::{SCOPE, SHARES};
 use crate::message::{Deal, Demands, OneDemand, OneLimit, OneShare};
 
-/// The longest time that a burst may take to come back. A limit with a longer one stays divided evenly, because nobody waits for it.
+/// The longest time that a burst may take to become available again. A limit that takes longer stays divided evenly, because that is too
+/// long to wait.
 // No limit: how long shares are remembered.
 const LONGEST_SPAN: u32 = 600_000;
 

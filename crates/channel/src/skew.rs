@@ -1,4 +1,4 @@
-//! Resources of other releases: `tests/fixtures/VERSION.json` holds what that release sends. `UPDATE_FIXTURES=1` writes that of this one.
+//! Resources of other releases: `tests/fixtures/VERSION.json` holds what that release sends. `UPDATE_FIXTURES=1` writes this release's.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -70,7 +70,7 @@ fn current() -> Map<String, Value> {
     encoded.map(|one| (one.name.to_string(), serde_json::from_slice(&one.body).unwrap())).collect()
 }
 
-/// A host that restricts who may come, and what they may do.
+/// A host that restricts its clients, and what they may do.
 fn guarded_host() -> Host {
     let forward = Forward {
         backends: Backends::One("shop/web:http".into()),
@@ -195,7 +195,7 @@ fn stream(name: &str, transport: Transport, backend: StreamBackends) -> StreamLi
     StreamListener { name: name.into(), origin, address: ([0, 0, 0, 0], 9000).into(), transport, backend }
 }
 
-/// A share over TLS whose endpoints have to prove who they are, and one that leads nowhere.
+/// A share over TLS whose endpoints must prove their identity, and one that leads nowhere.
 fn shares() -> StreamBackends {
     let trust = Trust::Authorities([Authority::new(*b"authority")].into());
     let tls = UpstreamTls { name: Some("db.shop.example".into()), sni: true, trust, ..UpstreamTls::default() };
@@ -277,7 +277,7 @@ fn newer(value: &Value) -> Vec<Value> {
                 Value::Object(object)
             };
             let more = [json!(true), json!({"a": [1]})].map(|value| with(None, value));
-            // What says nothing may have any name.
+            // A null may have any name.
             let named = object.iter().filter(|(_, value)| !value.is_null());
             more.into_iter().chain(named.map(|(key, value)| with(Some(key), value.clone()))).collect()
         }
@@ -363,7 +363,7 @@ fn what_is_not_understood_stays_as_it_was_and_is_not_served_if_there_was_nothing
             let mut fresh = Proxy::default();
             fresh.round(1, vec![encoded(&name, &newer)], &[]);
             let served = Snapshot::diff(&Snapshot::default(), &fresh.snapshot).upserts;
-            // Of a host, nobody else may answer for it.
+            // No other host may answer for a refused one.
             let expected: Vec<_> = stand_in(&name).into_iter().collect();
             assert_eq!((served, name.starts_with(HOST)), (expected.clone(), !expected.is_empty()), "{name}");
         }

@@ -1,7 +1,7 @@
 //! The channel over a Unix socket, between the containers of a pod.
 //!
-//! Both sides ask the kernel who the other one is: only processes of the same user, or of root, get the configuration with its keys, or may
-//! hand one over. Who could pretend to be that user could read the memory of either process anyway.
+//! Both sides ask the kernel for the user of the peer: only processes of the same user, or of root, get the configuration with its keys, or
+//! may provide one. A process that could impersonate that user could read the memory of either process anyway.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -63,7 +63,7 @@ impl SocketServer {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     warn!(%error, path = %self.path.display(), "can't accept a proxy");
-                    // Out of open files, perhaps: others may end.
+                    // Perhaps the process has no file descriptors left; other connections may end.
                     tokio::time::sleep(crate::limit::AGAIN_FIRST).await;
                     continue;
                 }
@@ -157,7 +157,7 @@ mod tests {
         }
         let mut more = UnixStream::connect(&path).await.unwrap();
         assert_eq!(within("the end", more.read(&mut [0])).await.unwrap(), 0);
-        // One that ends makes room.
+        // A connection that ends makes room.
         drop(open.pop());
         eventually("room", || async {
             let mut next = UnixStream::connect(&path).await.ok()?;
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(SocketServer::bind(&path).unwrap_err().source.kind(), io::ErrorKind::AddrInUse);
         drop(server);
-        // A file of anyone else stays.
+        // A file that is not a socket stays.
         let file = folder.path().join("file");
         std::fs::write(&file, "text").unwrap();
         assert!(SocketServer::bind(&file).is_err());

@@ -1,7 +1,7 @@
 //! The controller's side of the channel over TCP, for proxies in other pods.
 //!
-//! Invariant: only who shows a certificate of a proxy gets the configuration with its keys. Everyone else can do one thing, which is to
-//! ask for that certificate, and has a bounded share of connections and time for it.
+//! Invariant: only a client that presents a proxy's certificate gets the configuration with its keys. Any other can only ask for that
+//! certificate, and has a bounded share of connections and time for it.
 
 use std::collections::HashMap;
 use std::io;
@@ -26,7 +26,7 @@ use crate::grpc::{Served, accept};
 use crate::hub::Hub;
 use crate::limit::{AGAIN_FIRST, PROXIES, STRANGER, STRANGERS, STRANGERS_EACH};
 
-/// What is spoken within TLS.
+/// The protocol within TLS.
 pub(crate) const PROTOCOL: &[u8] = b"h2";
 
 /// An address at which a controller serves proxies of other pods.
@@ -37,7 +37,7 @@ pub struct TcpServer {
     papers: watch::Receiver<Option<Papers>>,
 }
 
-/// The certificate of this controller, and whom it trusts.
+/// The certificate of this controller, and the authorities that it trusts.
 #[derive(Clone, Debug)]
 pub struct Papers {
     tls: Arc<ServerConfig>,
@@ -56,12 +56,12 @@ pub enum PapersError {
     /// It can't be used.
     #[error("using the certificate of this controller")]
     Tls(#[from] rustls::Error),
-    /// Nobody could be trusted.
+    /// No authority can be trusted.
     #[error("using the certificates of the authorities")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
-/// Connections of those who have not shown a certificate.
+/// Connections of clients that have not presented a certificate.
 #[derive(Clone, Debug, Default)]
 struct Strangers(Arc<Mutex<HashMap<IpAddr, usize>>>);
 
@@ -70,7 +70,7 @@ struct Strangers(Arc<Mutex<HashMap<IpAddr, usize>>>);
 struct Stranger(Strangers, IpAddr);
 
 impl Papers {
-    /// A certificate with a new key, signed by the authority that signs at this time. To be made anew when there are other authorities, and
+    /// A certificate with a new key, signed by the authority that signs at this time. Must be made anew when the authorities change, and
     /// each day.
     ///
     /// # Errors
@@ -91,7 +91,7 @@ impl Papers {
             .with_client_cert_verifier(verifier)
             .with_single_cert(vec![certificate], key)?;
         tls.alpn_protocols = vec![PROTOCOL.to_vec()];
-        // A session that is resumed would outlive what it was begun with.
+        // A resumed session would outlive the certificates that it began with.
         tls.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         tls.send_tls13_tickets = 0;
         Ok(Self { tls: Arc::new(tls), authorities: Arc::new(authorities) })
@@ -99,7 +99,7 @@ impl Papers {
 }
 
 impl TcpServer {
-    /// Opens an address. Nobody is served before there are papers. Tokens that are shown become `claims`.
+    /// Opens an address. No client is served before there are papers. Tokens that clients present become `claims`.
     ///
     /// # Errors
     /// If the address can't be opened.
@@ -130,7 +130,7 @@ impl TcpServer {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     warn!(%error, "can't accept a proxy");
-                    // Out of open files, perhaps: others may end.
+                    // Perhaps the process has no file descriptors left; other connections may end.
                     tokio::time::sleep(AGAIN_FIRST).await;
                     continue;
                 }

@@ -48,7 +48,7 @@ impl Controller {
         Self { hub, reports, server }
     }
 
-    /// Ends as a process does: its connections end with it.
+    /// Ends like a process: its connections end with it.
     async fn end(self, socket: &Path) {
         self.server.abort();
         let _ = self.server.await;
@@ -157,11 +157,11 @@ async fn left_alone(socket: &Path) -> (Proxy, Vec<Resource>) {
 async fn nothing_is_sent_again_after_the_controller_restarts() {
     let (_folder, socket) = socket();
     let (mut proxy, many) = left_alone(&socket).await;
-    // Without a controller, it goes on with what it has, and knows how old that is.
+    // Without a controller, it continues with what it has, and knows how old that is.
     proxy.holds(&many).await;
     assert!(proxy.status.borrow().age().unwrap() > Duration::ZERO);
 
-    // The new controller has the same objects, but for one that changed and one that is gone meanwhile.
+    // The new controller has the same objects, except one that has changed and one that has gone meanwhile.
     let controller = Controller::start(&socket);
     let mut expected = many;
     expected.remove(0);
@@ -175,7 +175,7 @@ async fn nothing_is_sent_again_after_the_controller_restarts() {
     assert_eq!((figures.rounds, figures.sent), (1, 2));
     controller.end(&socket).await;
 
-    // And one that has exactly the same sends nothing at all.
+    // A controller that has exactly the same sends nothing at all.
     let controller = Controller::start(&socket);
     proxy.until("the loss", |status| !status.current).await;
     controller.hub.publish(Delta::upsert(expected.clone())).await;
@@ -184,14 +184,14 @@ async fn nothing_is_sent_again_after_the_controller_restarts() {
     proxy.holds(&expected).await;
 }
 
-/// Six hours pass in the time that the attempts to connect take.
+/// Six hours pass while the proxy attempts to connect.
 #[tokio::test]
 async fn hours_without_a_controller_end_with_one_round_of_what_has_changed() {
     const AWAY: Duration = Duration::from_secs(6 * 3600);
     let (_folder, socket) = socket();
     let (mut proxy, many) = left_alone(&socket).await;
 
-    // Who is there closes each connection at once.
+    // This listener closes each connection at once.
     let closed = UnixListener::bind(&socket).unwrap();
     let attempts = Arc::new(AtomicU32::new(0));
     let counted = attempts.clone();
@@ -283,7 +283,7 @@ async fn names_and_reports_of_any_length_keep_neither_end_waiting_for_the_other(
     let mut proxy = Proxy::follow(link, reporter, changes);
     proxy.until("a complete state", |status| status.complete).await;
     proxy.holds(&many).await;
-    // Another controller hears all the names.
+    // Another controller receives all the names.
     controller.end(&socket).await;
     proxy.until("the loss", |status| !status.current).await;
     let controller = Controller::start(&socket);
@@ -292,7 +292,7 @@ async fn names_and_reports_of_any_length_keep_neither_end_waiting_for_the_other(
     assert_eq!(controller.hub.figures().sent, 0);
 }
 
-/// What is dealt next, and the number of the connection.
+/// The next deal, and the number of the connection.
 async fn dealt(end: &mut ShareEnd) -> (u64, ShareDeal) {
     match within("a deal", end.next()).await {
         Some(Dealt::Shares(connection, deal)) => (connection, deal),
@@ -306,7 +306,7 @@ async fn shares_are_dealt_to_those_who_take_them_by_what_these_report() {
     let controller = Controller::start(&socket);
     let settings = Settings { replicas: 2.try_into().unwrap(), ..Settings::default() };
     controller.hub.publish(Delta::upsert([settings.into()])).await;
-    // One of an older release takes no shares, and takes rounds as ever.
+    // A proxy of an older release takes no shares, but takes rounds as before.
     let mut old = Proxy::start(&socket);
     let ((mut busy, mut at_busy), (_idle, mut at_idle)) = (Proxy::sharing(&socket), Proxy::sharing(&socket));
     let ((connection, first), (_, at_first)) = (dealt(&mut at_busy).await, dealt(&mut at_idle).await);
@@ -318,7 +318,7 @@ async fn shares_are_dealt_to_those_who_take_them_by_what_these_report() {
     let demand = Demand { key: key.clone(), now, lately, held, span: Duration::from_secs(1) };
     let report = |number, applied| DemandReport { number, applied, demands: vec![demand.clone()], cut: false };
     at_busy.report(connection, report(1, first.number));
-    // The other one is lowered first, and only when it has confirmed that is the rest dealt: at no time have both more than all.
+    // The other share is lowered first, and the rest is dealt only once that is confirmed: at no time do both have more than all.
     let even = LimitPart::fraction(0.5);
     let (mut share, mut floor, mut number) = (even, even, 1);
     let mut at_idle_number = 0;
@@ -339,7 +339,7 @@ async fn shares_are_dealt_to_those_who_take_them_by_what_these_report() {
                 }
                 at_idle_number += 1;
                 let (number, applied) = (at_idle_number, deal.number);
-                // What belongs to another connection confirms nothing.
+                // A report that belongs to another connection confirms nothing.
                 at_idle.report(idle + 1, DemandReport { number, applied, demands: Vec::new(), cut: false });
                 at_idle.report(idle, DemandReport { number, applied, demands: Vec::new(), cut: false });
             }

@@ -32,7 +32,7 @@ impl Gate {
         Self(Arc::new(watch::Sender::new(State::default())))
     }
 
-    /// Opens the gate for good.
+    /// Opens the gate permanently.
     pub fn release(&self) {
         self.0.send_modify(|state| state.allowed = u64::MAX);
     }

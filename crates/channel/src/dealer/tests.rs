@@ -19,7 +19,7 @@ struct Proxy {
 }
 
 impl Proxy {
-    /// What it may use of a limit.
+    /// The part of a limit that it may use.
     fn in_force(&self, key: &LimitKey, even: LimitPart, at: Duration) -> LimitPart {
         self.shares.get(key).map_or(even, |share| if at < self.lease { *share } else { even.min(*share) })
     }
@@ -70,7 +70,7 @@ impl Table {
         self.dealer.report(id as u64, report, self.at);
     }
 
-    /// All report what they could use of a limit, and take what they are dealt, a few times.
+    /// All report what they could use of a limit, and apply their deals, a few times.
     fn rounds(&mut self, key: &LimitKey, wants: &[f64], count: usize) {
         for _ in 0..count {
             self.at += Duration::from_millis(200);
@@ -97,7 +97,7 @@ fn the_proxies_of_one_controller_divide_what_they_have_together() {
     let mut table = Table::new(8, 2);
     table.rounds(&key(1), &[1.0, 0.0], 4);
     let (all, floor) = (table.share(0, &key(1)), table.share(1, &key(1)));
-    // Six more have other controllers.
+    // Other controllers have six more.
     assert!((0.24..=0.25 - floor).contains(&all) && floor > 0.003, "{all}, {floor}");
 }
 
@@ -181,7 +181,7 @@ fn where_nobody_counts_the_proxies_those_that_are_connected_share() {
     table.rounds(&key(1), &[1.0; 4], 4);
     let shares = [0, 1, 2, 3].map(|id| table.share(id, &key(1)));
     assert!(shares.iter().all(|share| (0.24..=0.25).contains(share)), "{shares:?}");
-    // One that falls silent takes no more than its part with it.
+    // A proxy that falls silent takes no more than its part with it.
     for _ in 0..10 {
         table.at += Duration::from_millis(200);
         (0..3).for_each(|id| table.report(id, demand(&key(1), 1.0, 0.0).into_iter().collect()));
@@ -209,14 +209,14 @@ fn a_proxy_can_claim_no_more_than_a_fair_share_and_what_it_has() {
     for _ in 0..10 {
         table.at += Duration::from_millis(200);
         table.report(0, demand(&key(1), 1.0, 0.0).into_iter().collect());
-        // What it says it has in use, beyond what it was dealt, counts for nothing.
+        // The use that it reports beyond what it was dealt doesn't count.
         table.report(1, demand(&key(1), 1.0, 1.0).into_iter().collect());
         table.report(2, Vec::new());
         table.take();
     }
     let share = table.share(0, &key(1));
     assert!(share > 0.48, "{share}");
-    // Nor does a confirmation of what was not sent free anything.
+    // A confirmation of a deal that was not sent frees nothing.
     table.proxies[1].applied = u64::MAX;
     (0..2).for_each(|_| table.report(1, Vec::new()));
     table.report(0, demand(&key(1), 1.0, 0.0).into_iter().collect());
@@ -246,14 +246,14 @@ fn limits_are_bounded_and_forgotten() {
     assert!(table.proxies.iter().all(|proxy| proxy.shares.is_empty()));
     let dealer = &table.dealer;
     assert!(dealer.dirty.is_empty() && dealer.proxies.values().all(|proxy| proxy.news.is_empty() && proxy.told == 0));
-    // One that has gone is forgotten as well.
+    // A proxy that has gone is forgotten as well.
     table.dealer.leave(1, table.at);
     table.at += 2 * AFTERLIFE;
     table.report(0, Vec::new());
     assert_eq!(table.dealer.proxies.len(), 1);
 }
 
-/// What the second of two proxies has in each round of 200 ms after the first one, which has all of a limit, falls silent.
+/// The second proxy's share in each round of 200 ms after the first of two, which has all of a limit, falls silent.
 fn after_silence(limit: &LimitKey, used: f64, reports: bool) -> Vec<f64> {
     let mut table = Table::new(2, 2);
     for _ in 0..5 {
@@ -267,7 +267,7 @@ fn after_silence(limit: &LimitKey, used: f64, reports: bool) -> Vec<f64> {
     for _ in 0..20 {
         table.at += Duration::from_millis(200);
         if reports {
-            // It speaks, and hears nothing.
+            // It sends, and receives nothing.
             table.report(0, demand(limit, 1.0, used).into_iter().collect());
             while table.dealer.deal(0, table.at).is_some() {}
         }
@@ -325,13 +325,13 @@ fn many_limits_are_divided_again_only_after_a_pause() {
     let millisecond = Duration::from_millis(1);
     assert!(waits(&mut table, millisecond, many));
     assert!(!waits(&mut table, REST, many));
-    // A few are not kept waiting.
+    // A few don't wait.
     table = Table::new(2, 2);
     assert!(!waits(&mut table, millisecond, 9) && !waits(&mut table, millisecond, 9));
 }
 
 proptest! {
-    /// Whatever proxies ask for, in whatever order they hear and confirm.
+    /// Holds whatever proxies ask for, in whatever order they receive and confirm.
     #[test]
     fn what_proxies_may_use_is_never_more_than_all(
         steps in proptest::collection::vec((0_usize..4, 0_u32..=10, any::<bool>(), 0_u64..700), 1..120),

@@ -1,6 +1,6 @@
 //! How long changes take to be in force at all proxies that were connected when they were published.
 //!
-//! Cost: a change that all proxies have is forgotten, so that an acknowledgement looks at the few that are under way.
+//! Cost: a change that all proxies have is forgotten, so an acknowledgement looks only at the few that are under way.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ pub const PROPAGATION_BOUNDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.
 /// Times from the publication of changes to the acknowledgement of the last proxy.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Propagation {
-    /// How many there are up to each bound of [`PROPAGATION_BOUNDS`] and above the one before, and how many above all of them.
+    /// The number of times up to each bound of [`PROPAGATION_BOUNDS`] and above the previous one, and finally of those above all.
     pub counts: [u64; PROPAGATION_BOUNDS.len() + 1],
     /// Their sum in seconds.
     pub sum: f64,
@@ -23,7 +23,7 @@ pub struct Propagation {
 pub(super) struct Pace {
     under_way: VecDeque<UnderWay>,
     pub(super) propagation: Propagation,
-    /// The last proxy to have the last change that all have, and the time that it took.
+    /// Of the last change that all proxies have: the last proxy to get it, and the time that took.
     pub(super) slowest: Option<(String, Duration)>,
 }
 
@@ -46,7 +46,7 @@ impl Pace {
         }
         let change = UnderWay { generation, published: Instant::now(), after: next, waiting: proxies, last: None };
         self.under_way.push_back(change);
-        // One that is this slow is far behind; its other changes tell that as well.
+        // A proxy this slow is far behind, which its other changes show as well.
         if self.under_way.len() > LOG {
             self.under_way.pop_front();
         }
@@ -62,7 +62,7 @@ impl Pace {
         self.settle();
     }
 
-    /// Notes that a proxy is gone, which served up to a generation.
+    /// Notes that a proxy, which served up to a generation, is gone.
     pub(super) fn leaves(&mut self, id: u64, served: u64) {
         let lacking = |change: &UnderWay| change.generation > served && id < change.after;
         self.under_way.iter_mut().filter(|change| lacking(change)).for_each(|change| change.waiting -= 1);
@@ -75,7 +75,7 @@ impl Pace {
             if change.waiting > 0 {
                 return true;
             }
-            // Nobody may have had it before going.
+            // Every proxy may have left before it had the change.
             if let Some(last) = change.last.take() {
                 let seconds = last.1.as_secs_f64();
                 propagation.counts[PROPAGATION_BOUNDS.partition_point(|bound| *bound < seconds)] += 1;
@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(pace.under_way.len(), 1);
         pace.leaves(1, 0);
         assert_eq!((measured(&pace), pace.under_way.len()), (1, 0));
-        // All are gone before anyone had it.
+        // All leave before any has it.
         pace.publish(2, 3, 1);
         pace.leaves(2, 1);
         assert_eq!((measured(&pace), pace.under_way.len()), (1, 0));

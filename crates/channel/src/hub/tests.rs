@@ -14,7 +14,7 @@ fn change(name: u8, last: u8) -> Delta {
     Delta::upsert([endpoints(name, last)])
 }
 
-/// A proxy that takes what it is told at once.
+/// A proxy that takes what it is sent at once.
 #[derive(Default)]
 struct Taker {
     ledger: Ledger,
@@ -130,7 +130,7 @@ fn a_refusal_is_reported_with_the_objects_that_it_is_about() {
 }
 
 proptest! {
-    /// Whatever a proxy missed, and whatever it had before, it ends with what is published, and is told each name at most once a time.
+    /// Whatever a proxy missed or had before, it ends with what is published, and is sent each name at most once at a time.
     #[test]
     fn a_proxy_gets_what_it_lacks(
         changes in prop::collection::vec((0..6u8, 0..3u8, any::<bool>()), 1..60),
@@ -163,7 +163,7 @@ proptest! {
         taker.catch_up(&hub, &proxy);
         let expected = Delta::upsert(published.iter().map(|(name, last)| endpoints(*name, *last)));
         prop_assert_eq!(&taker.snapshot, &Snapshot::default().apply(expected));
-        // Nothing is told twice.
+        // Nothing is sent twice.
         let told = taker.told;
         taker.catch_up(&hub, &proxy);
         prop_assert_eq!(taker.told, told);

@@ -93,7 +93,7 @@ fn the_last_good_form_of_a_resource_stays_and_the_rest_of_the_round_is_in_effect
     assert!(ack.refused[0].reason.contains("only_on_mondays"), "{}", ack.refused[0].reason);
     assert_eq!((proxy.status(b"/a"), proxy.status(b"/b")), (Some(200), None));
     assert_eq!(proxy.snapshot.resource(&endpoints(2).name().unwrap()), Some(endpoints(2)));
-    // It still counts as what it was, so that another controller sends the newer form again.
+    // It still counts as its earlier version, so that another controller sends the newer form again.
     assert_eq!(proxy.inventory(), [("endpoints/shop/cart:80".to_owned(), 16), (NAME.to_owned(), 16)]);
     assert_eq!(proxy.replica.refused().len(), 1);
     // A form that is understood ends that.
@@ -155,7 +155,7 @@ fn what_is_held_and_refused_is_told_in_messages_that_are_read_however_long_the_n
     let mut proxy = Proxy::default();
     let long = "a".repeat(8 << 10);
     let hosts = (0..2 * HELD).map(|number| {
-        // However long a class is, the regex of it is small.
+        // However long a class is, its regex is small.
         let pattern = HostPattern::parse(&format!("~^[{long}]{number:05}$")).unwrap();
         newer(&Host::new("ingress".into(), pattern, Vec::new()).into())
     });
@@ -185,7 +185,7 @@ fn names_are_the_same_for_the_same_resource_and_different_for_others() {
     }
 }
 
-/// A thousand endpoints, of which the last one has this port.
+/// A thousand endpoints, the last of which has this port.
 fn thousand(port: u16) -> Resource {
     let address = |number: u16| ([10, 0, (number >> 8) as u8, number as u8], 80).into();
     let mut all: Vec<_> = (0..999).map(|number| Endpoint::ready(address(number))).collect();

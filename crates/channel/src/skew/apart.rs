@@ -1,4 +1,4 @@
-//! A controller of a newer release and a proxy of this one: the code of both, and between them somebody who writes resources anew.
+//! A controller of a newer release and a proxy of this one: the code of both, with the resources rewritten in between.
 
 use fairway_model::{
     Backend, Certificate, Delta, EndpointSet, Endpoints, Listener, Origin, Resource, Settings, StreamListener,
@@ -48,7 +48,7 @@ impl Apart {
         apart
     }
 
-    /// What the controller knows to be refused.
+    /// The resources that the controller knows to be refused.
     fn refused(&self) -> Vec<String> {
         self.hub.proxies()[0].refused.keys().map(ToString::to_string).collect()
     }

@@ -36,7 +36,7 @@ impl Controller {
         Self { address, papers, claims, server: tokio::spawn(server.run(hub.clone())), hub }
     }
 
-    /// Answers the next claim. Returns what was shown.
+    /// Answers the next claim. Returns the token presented.
     async fn decide(&mut self, verdict: Result<&str, Denied>) -> String {
         let Claim { token, answer } = within("a claim", self.claims.recv()).await.unwrap();
         answer.send(verdict.map(str::to_owned)).unwrap();
@@ -126,7 +126,7 @@ async fn a_proxy_shows_its_token_once_and_follows_whichever_controller_there_is(
     let mut controller = Controller::start(anywhere(), &authorities).await;
     let files = Files::new(&authorities);
     let server = files.server(&controller);
-    // It is not read again.
+    // The token is not read again.
     std::fs::remove_file(files.token()).unwrap();
     let mut proxy = Proxy::start(&server);
     assert_eq!(controller.decide(Ok("edge/proxy-1")).await, "secret");
@@ -196,7 +196,7 @@ async fn a_false_controller_never_sees_the_token() {
     assert!(matches!(server.connect().await, Err(PlaceError::Connect(_))));
     assert!(controller.has_no_claim());
 
-    // Nor does a proxy that plays the controller with its own certificate.
+    // Nor does a proxy that poses as the controller with its own certificate.
     let key = KeyPair::generate().unwrap();
     let certificate = own.sign(Subject::Proxy, &key, now).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -208,7 +208,7 @@ async fn a_false_controller_never_sees_the_token() {
     assert!(controller.has_no_claim());
 }
 
-/// The certificate of a proxy is from the authority before, that of the controller from the next one.
+/// The proxy's certificate is from the previous authority, the controller's from the next one.
 #[tokio::test(flavor = "multi_thread")]
 async fn while_two_authorities_are_trusted_their_certificates_meet_and_are_renewed() {
     let now = SystemTime::now();
@@ -228,7 +228,7 @@ async fn while_two_authorities_are_trusted_their_certificates_meet_and_are_renew
     server.enrol().await.unwrap();
     assert!(controller.has_no_claim(), "a certificate is renewed by itself");
 
-    // The authority before is gone, and with it what it signed.
+    // The previous authority is gone, and with it what it signed.
     let second = both.due(now + DAY * 9).unwrap().unwrap();
     controller.papers.send_replace(Some(Papers::new(second.clone(), now).unwrap()));
     let mut proxy = Proxy::start(&server);
