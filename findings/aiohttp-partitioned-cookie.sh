@@ -11,8 +11,8 @@
 # that name, and takes the attributes that follow it along. aiohttp up to 3.11 reads Set-Cookie with this parser; 3.12 brought its
 # own. requests and httpx use http.cookiejar, another parser of the same library, and keep the cookie.
 #
-# Why it matters: a sticky cookie with Partitioned, which pages in a foreign frame need, gives these clients a new endpoint with each
-# request. And it shows what any new attribute in a proxy's cookie costs: it has to be asked for, not become a default.
+# Why it matters: a sticky cookie with Partitioned, which pages in a cross-site frame need, gives these clients a new endpoint with each
+# request. It also shows the cost of any new attribute in a proxy's cookie: it must be an option, not a default.
 #
 # Seen with CPython 3.11.7. What each client sends at its second request:
 #   aiohttp  3.11.18  HttpOnly               route=17|a.b

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Apache HttpClient 4 takes a cookie with Expires only if the date has the dashes that the cookie specification gave up.
+# Apache HttpClient 4 accepts a cookie with Expires only if the date has the dashes that the cookie specification dropped.
 #
 # Needs: javac 17, mvn.
 #
-# Expected: RFC 6265 4.1.1 tells servers to write Expires like every other date of HTTP, "Thu, 01 Jan 2037 00:00:00 GMT", and
-# clients to be lenient. A proxy that takes its own Date formatter for the cookie is correct and understood by everyone.
+# Expected: RFC 6265 4.1.1 tells servers to write Expires like every other date of HTTP, "Thu, 01 Jan 2037 00:00:00 GMT", and clients to be
+# lenient. A proxy that uses its Date formatter for the cookie is correct, and every client understands it.
 #
-# What happens: with default settings 4.5.14 logs a warning, "Invalid 'expires' attribute", and does not store the cookie, also if
-# Max-Age stands beside Expires. The old form of Netscape, "Thu, 01-Jan-37 00:00:00 GMT", is taken, with a year of two or
-# four digits. Its successor 5.5 and java.net.CookieManager take all three.
+# What happens: with default settings 4.5.14 logs a warning, "Invalid 'expires' attribute", and does not store the cookie, even if Max-Age
+# accompanies Expires. Netscape's old form, "Thu, 01-Jan-37 00:00:00 GMT", is accepted, with a year of two or four digits. Its successor 5.5
+# and java.net.CookieManager accept all three.
 #
-# Why it matters: the client is in countless Java services, and the loss of a sticky session is silent but for that log line at their
-# end. The old form is the only one that all of these take; readers of RFC 6265 have to take it as well. (Leaving Expires out
-# and writing Max-Age alone runs into another Java client, see java-cookie-max-age.sh.)
+# Why it matters: the client is in countless Java services, and the loss of a sticky session is silent except for that log line on their
+# side. The old form is the only one that all of these accept; implementations of RFC 6265 must accept it as well. (Max-Age without Expires
+# fails with another Java client, see java-cookie-max-age.sh.)
 #
 # Seen with OpenJDK 17.0.15 (cookie sent back at the second request):
 #   attributes                                                   HttpClient 4  HttpClient 5  CookieManager

@@ -3,19 +3,19 @@
 #
 # Needs: python3, node, go, javac, curl, openssl.
 #
-# Expected: a client that was given a certificate sends it when it is asked for one. If the server does not know the authority, that is
-# for the server to find out; it then refuses with an alert or, where it takes any certificate, goes on.
+# Expected: a client that was given a certificate sends it when it is asked for one. If the server does not know the authority, that is for
+# the server to find out; it then refuses with an alert or, if it accepts any certificate, continues.
 #
 # What happens: the request for a certificate carries the names of the authorities that the server trusts. For a certificate of another one
 #   Go 1.26 (tls.Config.Certificates) and Java 17 (KeyManagerFactory)   finish the handshake without a certificate
 #   curl, requests 2.34.2, httpx 0.28.1, Node.js                        send it
 # If the server's list is empty, as TLS allows, all of them send it.
 #
-# Why it matters: "optional_no_ca" is for backends that check the certificate on their own, by fingerprint say, so self-signed ones and
-# those of other authorities have to arrive. With a list of names they arrive from curl, with which the set-up was tested, and
-# from Go and Java services the backend gets "no certificate". The same in an exchange of the authority: clients with a new certificate
-# are refused as if they had none, not as untrusted. A proxy that takes any certificate should send an empty list, and its
-# message for "no certificate" should say that the client may have one and not offer it.
+# Why it matters: "optional_no_ca" is for backends that check the certificate on their own, for example by fingerprint, so self-signed ones
+# and those of other authorities must arrive. With a list of names they arrive from curl, which the setup was tested with, but from Go and
+# Java services the backend gets "no certificate". The same happens when the authority is replaced: clients with a new certificate are
+# refused as if they had none, not as untrusted. A proxy that accepts any certificate should send an empty list, and its message for "no
+# certificate" should say that the client may have one but not offer it.
 #
 # Seen with CPython 3.11.7, Node.js 20.20.2, go1.26.8, OpenJDK 17.0.15, curl 7.88.1 (what the server was sent):
 #   client     list with another authority  empty list
@@ -36,7 +36,7 @@ for name in localhost client; do
 done
 openssl pkcs12 -export -in client.pem -inkey client.key -out client.p12 -passout pass:secret
 
-# Takes any certificate, and answers with its name. The first port names one authority, which is not the issuer of the client's.
+# Accepts any certificate, and answers with its name. The first port names one authority, which is not the issuer of the client's.
 cat >server.mjs <<'JS'
 import fs from "node:fs";
 import https from "node:https";

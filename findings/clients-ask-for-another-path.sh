@@ -12,9 +12,9 @@
 #   aiohttp 3.14.5 (yarl 1.25.1)    keeps %2F, and decodes %3B and %2C: /files/a%2Fb/x;y/p,q.
 #   requests, httpx, Go net/http    send it as written.
 #
-# Why it matters: an Exact path, a cache key or a signature over /p%2Cq is never met by aiohttp, and a test of encoded slashes
-# driven by a tool on fasthttp tests none. "The client sends %2F" has to be checked on the wire. A proxy that matches
-# the bytes it was sent is right here, but its documentation of Exact should name %2C and %3B beside the usual %7E.
+# Why it matters: an Exact path, a cache key or a signature over /p%2Cq never matches a request from aiohttp, and a test of encoded slashes
+# with a tool built on fasthttp tests none. "The client sends %2F" must be checked on the wire. A proxy that matches the bytes it was sent
+# is right here, but its documentation of Exact should name %2C and %3B besides the usual %7E.
 #
 # Seen with CPython 3.11.7, go1.26.8:
 #   net/http  /files/a%2Fb/x%3By/p%2Cq

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Django under gunicorn or cheroot reads a request body without Content-Length as empty, and Bottle there refuses it: both answer what the proxy made chunked.
+# Django under gunicorn or cheroot reads a chunked request body as empty, and Bottle refuses it there; the proxy may have made it chunked.
 #
 # Needs: python3, curl.
 #
@@ -13,9 +13,9 @@
 #   Bottle 0.13.4 sees Transfer-Encoding and decodes the chunks itself, a second time: 400 "Error while parsing chunked transfer body"
 #   Flask 3.1.3   works under all of them (they set wsgi.input_terminated)
 #
-# Why it matters: over HTTP/2 a body needs no length, and clients that stream send none. A proxy that streams has to make
-# it chunked, and the upload arrives empty, with a 200. nginx hides this, since it collects request bodies by default and
-# sends a length; who replaces it by a proxy that streams, or turns proxy-request-buffering off, finds empty files.
+# Why it matters: over HTTP/2 a body needs no length, and clients that stream send none. A proxy that streams must make it chunked, and the
+# upload arrives empty, with a 200. nginx hides this, since it collects request bodies by default and sends a length; anyone who replaces it
+# by a proxy that streams, or turns proxy-request-buffering off, finds empty files.
 #
 # Seen with CPython 3.11.7, curl 7.88.1 (bytes that the application read, of 11):
 #   application          length  chunked

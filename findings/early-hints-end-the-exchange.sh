@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# requests, urllib3 and http.client take 103 Early Hints for the response, and Java's HttpURLConnection waits for ever after it.
+# requests, urllib3 and http.client take 103 Early Hints for the response, and Java's HttpURLConnection waits forever after it.
 #
 # Needs: python3, java.
 #
-# Expected: a client reads past any 1xx response, also one that it doesn't know (RFC 9110, section 15.2), as all of these read past 100.
+# Expected: a client reads past any 1xx response, even one that it doesn't know (RFC 9110, section 15.2), as all of these read past 100.
 #
 # What happens, with a server that sends 103 and then 200 with five bytes:
 #   http.client of CPython 3.11, urllib3 2.8.0, requests 2.34.2   the response is 103 without a body. raise_for_status() of requests is
-#                                                                 content with it, so a download of 0 bytes looks well done
+#                                                                 content with it, so a download of 0 bytes looks successful
 #   urllib.request of CPython 3.11                                raises HTTPError 103
 #   httpx 0.28.1, aiohttp 3.14.5                                  200 with the body
 #   HttpURLConnection of OpenJDK 17                               no response until the read timeout, which is infinite by default
 #   java.net.http.HttpClient of OpenJDK 17                        200 with the body
 #
-# Why it matters: a backend that sends early hints to everybody works with browsers and curl, and breaks the Python and Java services that
-# call it, without a word in any log. A proxy should pass 103 over HTTP/1.1 only to those that can be known to be browsers.
+# Why it matters: a backend that sends early hints to every client works with browsers and curl, and breaks the Python and Java services
+# that call it, without a trace in any log. A proxy should pass 103 over HTTP/1.1 only to clients that are known to be browsers.
 #
 # Seen with CPython 3.11.7 and OpenJDK 17.0.15:
 #   http.client        103 0

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# One 503 ends an event stream's reconnecting for good; a connection that is cut without an answer does not.
+# One 503 permanently ends an event stream's reconnecting; a connection that is cut without an answer does not.
 #
 # Needs: node.
 #
-# Expected: EventSource exists to reconnect on its own. While a backend restarts it gets 502 or 503 from the proxy, tries
-# again after its "retry" time, and goes on when the backend is back. An honest status is at least as good as a reset.
+# Expected: EventSource exists to reconnect on its own. While a backend restarts it gets 502 or 503 from the proxy, tries again after its
+# "retry" time, and continues when the backend is back. An honest status is at least as good as a reset.
 #
-# What happens: the HTML standard retries after network errors and after a 200 that ends, and gives up for ever (readyState CLOSED) after
-# any other status. eventsource 4.0.0 and the EventSource of undici 7.30.2 do just that: one 502, 503 or 429 between two healthy
-# connections, "Retry-After: 0" or not, and no further request is made. eventsource 2.0.2 did try again after 502 and 503.
+# What happens: the HTML standard retries after network errors and after a 200 that ends, and gives up permanently (readyState CLOSED) after
+# any other status. eventsource 4.0.0 and the EventSource of undici 7.30.2 do just that: after one 502, 503 or 429 between two healthy
+# connections, with "Retry-After: 0" or without, they make no further request. eventsource 2.0.2 did try again after 502 and 503.
 #
-# Why it matters: at a rollout all event streams end at once and all come back within a second, just when there may be no endpoint
-# or when a limit on connections is reached. Those that meet the proxy's error page are gone until the page is reloaded, and the
-# proxy shows nothing but fewer requests. For a GET that accepts text/event-stream, waiting a little for an endpoint is worth
-# more than elsewhere, and so is ending old streams at different times. Of all ways to refuse, closing is the one that heals.
+# Why it matters: at a rollout all event streams end at once and all come back within a second, just when there may be no endpoint or when a
+# limit on connections is reached. Those that meet the proxy's error page are gone until the page is reloaded, and the proxy shows nothing
+# but fewer requests. For a GET that accepts text/event-stream, waiting a little for an endpoint is worth more than elsewhere, and so is
+# ending old streams at different times. Of all ways to refuse, only closing lets the client recover.
 #
 # Seen with Node.js 20.20.2 (connections made; the second one meets what stands at the left, the third one would be served):
 #   second answer    eventsource 4.0.0  undici 7.30.2  eventsource 2.0.2

@@ -1,20 +1,21 @@
 #!/usr/bin/env bash
-# external-dns publishes host names of a route that its Gateway has not looked at yet, and those of a listener that the Gateway has refused.
+# external-dns publishes host names of a route that its Gateway has not processed yet, and those of a listener that the Gateway has refused.
 #
 # Needs: python3 with pip (which brings Go 1.27), and some three minutes of processor time.
 #
-# Expected: a condition counts for the generation of the object that it was written for (observedGeneration), and a listener serves only when
-# its own conditions say so. external-dns' documentation says that routes have to be accepted, and its log speaks of "the current generation".
+# Expected: a condition counts for the generation of the object that it was written for (observedGeneration), and a listener serves only
+# when its own conditions say so. external-dns' documentation says that routes must be accepted, and its log speaks of "the current
+# generation".
 #
-# What happens: external-dns 0.23.0 asks whether the route has Accepted=True for the parent, from whatever generation, and compares names
-# with the listeners of the Gateway's spec.
+# What happens: external-dns 0.23.0 checks whether the route has Accepted=True for the parent, from any generation, and compares names with
+# the listeners of the Gateway's spec.
 #   A route whose hostnames have changed gets the new records, and loses the old ones, at the next pass, though the status is still
 #   that of the old spec.
-#   A route without hostnames that is accepted for the sake of one listener gets the names of all, also of one with Accepted=False.
+#   A route without hostnames that is accepted because of one listener gets the names of all, including one with Accepted=False.
 #
-# Why it matters: while a controller is away, or slow, clients are sent to names that nothing serves, and the names that are still served have
-# no record any more. A controller has to keep status prompt for the sake of DNS, and an accepted route says nothing about one of
-# several listeners: name the listener (sectionName).
+# Why it matters: while a controller is away, or slow, clients are sent to names that nothing serves, and the names that are still served no
+# longer have a record. A controller must update status promptly for the sake of DNS, and an accepted route says nothing about any
+# particular one of several listeners: name the listener (sectionName).
 #
 # Seen with external-dns 0.23.0:
 #   one, accepted                                      [one.example]

@@ -6,9 +6,9 @@
 # Expected: a client repeats a request after a 421 if it sent it on a connection that was made for another name (HTTP/2 coalescing),
 # the only case in which another connection changes the answer. fetch of Node.js speaks HTTP/1.1 and shares no connection between names.
 #
-# What happens, with the fetch of Node.js 20 and undici 7.30.2: each 421 is followed by the same request on another connection, once,
-# for every method and every body but a stream. The caller sees the second answer. axios 1.21.1, got 14.6.6 and undici.request
-# return the first one. A 407 is no answer for fetch but "fetch failed", with an empty cause: neither status nor body reach the caller.
+# What happens, with the fetch of Node.js 20 and undici 7.30.2: each 421 is followed by the same request on another connection, once, for
+# every method and every body but a stream. The caller sees the second answer. axios 1.21.1, got 14.6.6 and undici.request return the first
+# one. fetch turns a 407 into "fetch failed", with an empty cause: neither status nor body reaches the caller.
 #
 # Why it matters: a server or proxy that answers 421 after it has done the work (a name that no site has, a policy that does not fit)
 # gets everything twice; the log has two lines for one call. 421 must be decided from the head alone. And 407, which

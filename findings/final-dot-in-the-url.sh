@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A final dot in the URL, which spares a pod its search domains, works with seven HTTP clients, and fails with three that verify another name.
+# A final dot in the URL, which spares a pod its search domains, works with seven HTTP clients, and fails with three.
 #
 # Needs: python3, node, go, javac, curl, openssl, and unshare with user namespaces (for a name that resolves).
 #
@@ -14,8 +14,8 @@
 #   Java HttpClient 17                      IllegalArgumentException before anything is sent
 #
 # Why it matters: a proxy meets three combinations of SNI and Host for one name, and one that compares them, for 421 or to choose a client
-# certificate's policy, has to drop the dot from both first; certificates chosen by SNI have to ignore it too. And the advice
-# for pods has to name the clients: a lower ndots does the same for all of them.
+# certificate's policy, must drop the dot from both first; the choice of a certificate by SNI must ignore it too. The advice for pods must
+# name the clients; a lower ndots does the same for all of them.
 #
 # Seen with CPython 3.11.7, Node.js 20.20.2, go1.26.8, OpenJDK 17.0.15, curl 7.88.1:
 #   Go                  SNI shop.example    Host shop.example.

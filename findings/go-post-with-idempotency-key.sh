@@ -6,13 +6,13 @@
 # Expected: Go's Transport repeats GET, HEAD, OPTIONS and TRACE when a kept connection turns out to be dead, and never a POST of which
 # bytes were written. The field is for the application at the other end; no HTTP library reads it.
 #
-# What happens: Idempotency-Key or X-Idempotency-Key, with any value, makes a POST as repeatable as a GET. The server below reads
-# the whole second request of its connection and closes without an answer, as a process does that is being stopped: the POST
-# with the field arrives twice and the caller sees only 200; without the field the caller gets EOF.
+# What happens: Idempotency-Key or X-Idempotency-Key, with any value, makes a POST as repeatable as a GET. The server below reads the whole
+# second request of its connection and closes without an answer, as a process that is being stopped does: the POST with the field arrives
+# twice and the caller sees only 200; without the field the caller gets EOF.
 #
-# Why it matters: a proxy that closes kept connections while it drains sees such an order twice, on two connections, and nothing at
-# the client's end says why. And a Go service behind the proxy that calls another through it has two parties that may repeat a POST:
-# a proxy that honours the field as well multiplies the tries.
+# Why it matters: a proxy that closes kept connections while it drains sees such an order twice, on two connections, and nothing on the
+# client's side says why. When a Go service behind the proxy calls another through it, two parties may repeat a POST: a proxy that honours
+# the field as well multiplies the attempts.
 #
 # Seen with go1.26.8:
 #   POST                        sent once    EOF

@@ -3,16 +3,16 @@
 #
 # Needs: go 1.20 or newer (any system with the Go toolchain).
 #
-# Expected: a reverse proxy forwards the query as it came, above all one from a standard library that says nothing of the query in
-# the call. And Rewrite, the newer of the two hooks, differs from Director only in when hop-by-hop fields are removed.
+# Expected: a reverse proxy forwards the query unchanged, above all one from a standard library whose call says nothing about the query.
+# Rewrite, the newer of the two hooks, differs from Director only in when hop-by-hop fields are removed.
 #
-# What happens: with Rewrite, a query with a semicolon is parsed and written again. The parameter that has it is gone, the rest
-# is sorted by name. A semicolon is a plain character of a query (RFC 3986 3.4); matrix-style filters and old CGI programs use it.
-# With Director, as NewSingleHostReverseProxy sets it, the query is untouched.
+# What happens: with Rewrite, a query with a semicolon is parsed and written again: the parameter with it is gone, and the rest is sorted by
+# name. A semicolon is a plain character of a query (RFC 3986 3.4); matrix-style filters and old CGI programs use it. With Director, as
+# NewSingleHostReverseProxy sets it, the query is untouched.
 #
-# Why it matters: many small Go proxies (for authentication, as sidecars) stand before or behind an ingress. When one of them loses a
-# parameter, the ingress is suspected first, and the loss may date from a change of Director to Rewrite that looked harmless. An
-# ingress should never take the query apart in order to forward it; what it needs for a hash or a variable it reads from a copy.
+# Why it matters: many small Go proxies (for authentication, as sidecars) sit in front of or behind an ingress. When one of them loses a
+# parameter, the ingress is suspected first, and the loss may date from a harmless-looking change from Director to Rewrite. An ingress
+# should never take the query apart to forward it; for a hash or a variable it can read a copy.
 #
 # Seen with go1.26.8:
 #   request                    with Rewrite    with Director

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# A gRPC server on the C core refuses a share of the calls, by chance, as soon as their metadata is over 8 KiB.
+# A gRPC server on the C core refuses calls at random as soon as their metadata exceeds 8 KiB.
 #
 # Needs: python3.
 #
-# Expected: a limit on header fields is a limit. Below it every call passes, above it every call is refused, in HTTP/2 with
-# a limit that the server announces (SETTINGS_MAX_HEADER_LIST_SIZE). A test with one large token tells on which side one is.
+# Expected: a limit on header fields is a limit. Below it every call passes, above it every call is refused, in HTTP/2 with a limit that the
+# server announces (SETTINGS_MAX_HEADER_LIST_SIZE). A test with one large token shows which side a call is on.
 #
-# What happens: grpcio 1.85.3, and with it what is built on the same core, has a soft limit of 8 KiB and a hard one of 16 KiB by default.
-# Between them a call is refused with a probability that rises from 0 to 1: RESOURCE_EXHAUSTED, "received metadata size exceeds soft
-# limit". The same call, sent again, may pass.
+# What happens: grpcio 1.85.3, like everything built on the same core, has a soft limit of 8 KiB and a hard one of 16 KiB by default.
+# Between them a call is refused with a probability that rises from 0 to 1: RESOURCE_EXHAUSTED, "received metadata size exceeds soft limit".
+# The same call, sent again, may pass.
 #
-# Why it matters: what a proxy adds (forwarded fields, a certificate of the client, the answers of an external authentication, a
-# trace) lifts calls with a large token over the soft limit, and one in five fails with a status that is read as "out of
-# quota". Nothing in the proxy's limits, four times as wide, shows it. Fields for gRPC backends should be few, and the status with this
-# message in a log is about size, not about load.
+# Why it matters: the fields that a proxy adds (forwarded fields, a certificate of the client, the answers of an external authentication, a
+# trace) lift calls with a large token over the soft limit, and one in five fails with a status that is read as "out of quota". The proxy's
+# limits, four times as wide, do not show it. Fields for gRPC backends should be few, and the status with this message in a log is about
+# size, not about load.
 #
 # Seen with CPython 3.11.7, grpcio 1.85.3 (100 calls each; the numbers in between vary):
 #    7,000 bytes   none refused

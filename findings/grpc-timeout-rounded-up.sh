@@ -9,9 +9,9 @@
 # What happens: the C core, which carries the Python, Ruby, PHP and C++ clients, keeps two or three significant digits and rounds up.
 # Eight digits are allowed, and grpc-go sends eight (12344147u for 12.345 s).
 #
-# Why it matters: when such a call takes too long, the client's RST_STREAM(CANCEL) comes first, always, and the proxy's own deadline,
-# derived from the field, never fires: log and metrics show a client that went away (499), not a time-out (504, status 4). A proxy
-# that wants to tell the two apart has to take a CANCEL within the rounding (1 %) as a deadline.
+# Why it matters: when such a call takes too long, the client's RST_STREAM(CANCEL) always comes first, and the proxy's own deadline, derived
+# from the field, never fires: log and metrics show a client that went away (499), not a time-out (504, status 4). A proxy that wants to
+# tell the two apart must treat a CANCEL within the rounding (1 %) as a deadline.
 #
 # Seen with CPython 3.11.7, grpcio 1.85.3, hpack 4.2.0:
 #   deadline    12.350 s  grpc-timeout 12400m
@@ -53,7 +53,7 @@ with grpc.insecure_channel(f"127.0.0.1:{listener.getsockname()[1]}") as channel:
             channel.unary_unary("/service/Method")(b"", timeout=deadline)
         except grpc.RpcError as error:
             assert error.code() == grpc.StatusCode.UNIMPLEMENTED, error
-        if deadline != 60:  # which pays for the connection
+        if deadline != 60:  # that call sets up the connection
             print(f"deadline {deadline:9.3f} s  grpc-timeout {timeouts[-1]}")
 PY
 PYTHONPATH=lib python3 call.py | tee seen

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A 413 sent before the upload has ended, with RST_STREAM(NO_ERROR) behind it, never reaches the callers of two HTTP/2 clients.
+# A 413 sent before the upload has ended, followed by RST_STREAM(NO_ERROR), never reaches the callers of two HTTP/2 clients.
 #
 # Needs: python3, node, javac, openssl.
 #
@@ -7,10 +7,10 @@
 # RST_STREAM with NO_ERROR, and the client must not discard the answer. So httpx and Java see a 413, as they would over HTTP/1.1.
 #
 # What happens, with a POST of 300,000 bytes, more than the initial window of 65,535:
-#   httpx 0.28.1 (h2 4.4.1) and Java HttpClient 17.0.9 have read the answer and the reset, but go on waiting for room to send the
-#   rest of a body that nobody wants, and raise their own time-out error. The caller sees a slow server, not a 413.
+#   httpx 0.28.1 (h2 4.4.1) and Java HttpClient 17.0.9 have read the answer and the reset, but keep waiting for room to send the
+#   rest of a body that is no longer wanted, and raise their own time-out error. The caller sees a slow server, not a 413.
 #   undici 7.30.2 and Java HttpClient 21.0.8 return the 413.
-# If the server goes on reading (it sends WINDOW_UPDATE and drops the DATA) and sends no RST_STREAM, all four return the 413.
+# If the server keeps reading (it sends WINDOW_UPDATE and drops the DATA) and sends no RST_STREAM, all four return the 413.
 #
 # Why it matters: a proxy answers early all the time: body too large, not authorised, rate limited, no backend. The cheap way out
 # turns a clear refusal into a time-out that looks like the proxy's fault.

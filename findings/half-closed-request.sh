@@ -12,10 +12,10 @@
 #                                       (a query, a call to another service) fails, and the answer says so
 #   Node.js, aiohttp 3.14.5, granian 2.8.9, uvicorn 0.54.0   close without a byte
 #
-# Why it matters: a proxy that passes the client's half-close on to the backend, as one for plain TCP does and as a tunnel after CONNECT
-# or 101 must, turns "printf ... | nc -N" from working into an empty answer that depends on the backend's language. For HTTP the
-# sending side of a backend connection has to stay open until the answer is complete. As for what the proxy itself does with a
-# client's half-close: the servers that it replaces did not agree either, so its documentation should say whether it waits or gives up.
+# Why it matters: a proxy that passes the client's half-close on to the backend, as one for plain TCP does and as a tunnel after CONNECT or
+# 101 must, turns "printf ... | nc -N" from working into an empty answer that depends on the backend's language. For HTTP the sending side
+# of a backend connection must stay open until the answer is complete. As for what the proxy itself does with a client's half-close: the
+# servers that it replaces did not agree either, so its documentation should say whether it waits or gives up.
 #
 # Seen with CPython 3.11.7, Node.js 20.20.2, go1.26.8:
 #   gunicorn   answer: done

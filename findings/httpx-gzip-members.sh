@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# httpx returns the first part of a gzip body that has two, and says nothing of the rest.
+# httpx returns the first part of a gzip body that has two, and says nothing about the rest.
 #
 # Needs: python3, node.
 #
@@ -8,9 +8,9 @@
 #
 # What happens: httpx 0.28.1 ends at the end of the first member. Status 200, no exception, no warning, half of the body.
 #
-# Why it matters: what a proxy adds to a compressed stream (a trailing fragment, a body put together from cached or partial pieces, a
-# fresh member after each flush of an event stream) arrives everywhere in a test with curl, and is missing in Python services.
-# A proxy's compressor has to keep one member from start to end and use a sync flush between parts.
+# Why it matters: what a proxy adds to a compressed stream (a trailing fragment, a body put together from cached or partial pieces, a fresh
+# member after each flush of an event stream) arrives everywhere in a test with curl, and is missing in Python services. A proxy's
+# compressor must keep one member from start to end and use a sync flush between parts.
 #
 # Seen with CPython 3.11.7, Node.js 20.20.2:
 #   httpx   0.28.1   two members  "first "        one member, two flushes  "first second"

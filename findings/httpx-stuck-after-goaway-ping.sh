@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# A server that drains by GOAWAY and PING, as those on the Rust crate h2 do, leaves an httpx client unable to send any request again.
+# A server that drains by GOAWAY and PING, as servers built on the Rust crate h2 do, leaves an httpx client unable to send any request
+# again.
 #
 # Needs: python3.
 #
-# Expected: after GOAWAY a client opens a new connection for its next request. A PING behind the GOAWAY, which tells the server when the
+# Expected: after GOAWAY a client opens a new connection for its next request. A PING after the GOAWAY, which tells the server when the
 # client has read it, is answered or ignored (RFC 9113, sections 6.7 and 6.8: the connection stays usable for streams in progress).
 #
 # What happens with httpx 0.28.1 (httpcore 1.0.9, h2 4.3.0), when the server sends one of these after its first whole response:
@@ -12,8 +13,8 @@
 #   GOAWAY and PING    the next request raises LocalProtocolError, and so does each one after it: the pool takes the broken connection
 #                      for an idle one every time, even when the server has closed it long ago
 #
-# Why it matters: behind a proxy or server that drains in this way, a rollout or a limit on requests per connection stops a long-running
-# Python service for good. Only a new Client (or a restart) helps, and the error names neither GOAWAY nor the server.
+# Why it matters: behind a proxy or server that drains in this way, a rollout or a limit on requests per connection permanently stops a
+# long-running Python service. Only a new Client (or a restart) helps, and the error names neither GOAWAY nor the server.
 #
 # Seen with CPython 3.11.7:
 #   goaway        200 200 200

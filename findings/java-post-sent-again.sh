@@ -13,10 +13,10 @@
 #                            "Retry-After: 0".
 #   Apache HttpClient 4.5.14 and JDK HttpClient send it once.
 #
-# Why it matters: these are the statuses that proxies give. A 408 because the body came too slowly, or a 503 for an upstream that
-# broke off, after the application has seen all or part of the first POST means that the order is placed twice; and each refusal of
-# a rate limit costs two requests. So 408 only where nothing went upstream (else close the connection), 502 rather than 503 where
-# something did, and "Retry-After: 0" never.
+# Why it matters: these are the statuses that proxies give. A 408 because the body came too slowly, or a 503 for an upstream that broke off,
+# after the application has seen all or part of the first POST means that the order is placed twice; and each refusal of a rate limit costs
+# two requests. So a proxy should send 408 only if nothing went upstream (otherwise close the connection), 502 rather than 503 if something
+# did, and never "Retry-After: 0".
 #
 # Seen with OpenJDK 17.0.15 (requests that the server got for one POST):
 #   status                     HttpClient 5  HttpClient 4  OkHttp  JDK

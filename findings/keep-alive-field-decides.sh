@@ -3,14 +3,14 @@
 #
 # Needs: python3, node.
 #
-# Expected: "Keep-Alive: timeout=N" is a relic of HTTP/1.0 that nobody reads; each side has its own time limit, and the lower one wins.
-# A proxy that leaves the field out and keeps idle connections for 75 s serves a caller that calls every 5 s on one connection.
+# Expected: "Keep-Alive: timeout=N" is a relic of HTTP/1.0 that no client reads; each side has its own time limit, and the lower one wins. A
+# proxy that leaves the field out and keeps idle connections for 75 s serves a caller that calls every 5 s on one connection.
 #
 # What happens, in undici 7.30.2 and the fetch that is built into Node.js 20:
 #   no field                  idle connections are closed after 4 s, whatever the server would allow
 #   timeout=20                kept for 18 s (2 s less, so as not to meet the server's close): the field makes it longer
 #   timeout=2 and timeout=1   every request gets a new connection, even 50 ms later, since nothing is left after those 2 s
-# node:http, with its default agent, has 5 s, which the field (less 1 s) can shorten, and not make longer.
+# node:http, with its default agent, has 5 s, which the field (less 1 s) can shorten, but not lengthen.
 #
 # Why it matters: services that call every few seconds make a new connection, with a TLS handshake, for each call, and the idle time that
 # was set at the proxy changes nothing. One field does: "Keep-Alive: timeout=" with the proxy's own idle time. The client then

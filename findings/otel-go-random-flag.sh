@@ -4,11 +4,11 @@
 # Needs: go 1.24 or newer (any system with the Go toolchain).
 #
 # Expected: the flags of traceparent are eight bits. Level 2 of W3C Trace Context adds "random" (02) and leaves the version at 00, which
-# takes for granted that a reader looks at the one bit that it knows, sampled, and ignores the others.
+# assumes that a reader looks at the one bit that it knows, sampled, and ignores the others.
 #
-# What happens in 1.38.0 (1.30.0 alike): flags above 02 make the whole field invalid. 00 and 02 continue the trace; 03, sampled and random, starts a
-# new one. So just the traces that somebody wants to see are cut in two, and the ones that nobody records stay whole. 1.47.0
-# takes 03 and passes it on.
+# What happens in 1.38.0 (1.30.0 alike): flags above 02 make the whole field invalid. 00 and 02 continue the trace; 03, sampled and random,
+# starts a new one. So precisely the recorded traces are cut in two, and those that are not recorded stay whole. 1.47.0 accepts 03 and
+# passes it on.
 #
 # Why it matters: a proxy that makes trace ids is tempted to set the random bit, since its ids are random. With services
 # built on these versions behind it, every sampled trace then ends at the proxy, without an error. Pass on what the client sent,

@@ -6,9 +6,9 @@
 # Expected: a label's value is an opaque string. A rule or dashboard copies le="1" from the /metrics page of the proxy, and matches.
 #
 # What happens: in a family whose TYPE is histogram the scrape parser writes le as a number with a decimal point: "1" becomes "1.0", "1e-3"
-# becomes "0.001"; in a summary the same with quantile. Under TYPE gauge, and without a TYPE line, le stays as it is. So
-# sum(rate(x_bucket{le="1"}[5m])), the usual expression for "share of requests faster than one second", matches nothing: no error, an
-# empty graph, and an alert that never fires.
+# becomes "0.001"; in a summary, the same goes for quantile. Under TYPE gauge, and without a TYPE line, le stays as it is. So
+# sum(rate(x_bucket{le="1"}[5m])), the usual expression for "share of requests faster than one second", matches nothing: no error, an empty
+# graph, and an alert that never fires.
 #
 # Why it matters: shipped rules and dashboards must match both forms of a whole bound (le=~"1(\.0)?") as long as the page says "1",
 # or the page says "1.0" from the start. A TYPE line that is lost in a relay, or changed, makes two sets of series out of one.

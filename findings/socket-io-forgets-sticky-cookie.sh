@@ -7,12 +7,12 @@
 # Their clients outside of browsers return the cookie, or the advice would not work with them.
 #
 # What happens: socket.io-client 4.8.4 in Node.js drops Set-Cookie unless it is made with withCredentials: true, an option that is known
-# from browsers, where same-origin cookies go without it. python-socketio 5.18.1 (both clients) and SignalR 10.0.11 in Node.js keep
-# the cookie and send it with the upgrade. With two replicas behind affinity by cookie, each further request of a Node.js session goes
-# where chance sends it, and the replica that does not know the session refuses it with 400 "Session ID unknown".
+# from browsers, where same-origin cookies go without it. python-socketio 5.18.1 (both clients) and SignalR 10.0.11 in Node.js keep the
+# cookie and send it with the upgrade. With two replicas behind affinity by cookie, each further request of a Node.js session goes to a
+# random one, and the replica that does not know the session refuses it with 400 "Session ID unknown".
 #
-# Why it matters: affinity works in the browser and in Python and fails for one half of the calls between services. It is not the
-# proxy's cookie: hashing by client address (upstream-hash-by: $remote_addr), transports: ["websocket"], or the option helps.
+# Why it matters: affinity works in the browser and in Python and fails for one half of the calls between services. The proxy's cookie is
+# not at fault: hashing by client address (upstream-hash-by: $remote_addr), transports: ["websocket"], or the option helps.
 #
 # Seen with Node.js 20.20.2, CPython 3.11.7 (requests of one session, "cookie" where it came back):
 #   socket.io-client                  GET polling, POST polling, GET websocket, GET polling

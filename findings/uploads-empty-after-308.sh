@@ -14,9 +14,9 @@
 #                    fail with an error, each with a different one
 #   axios 1.21.1     keeps all it sends in memory and sends it again
 #
-# Why it matters: a redirect to https is what most ingresses answer on the plain port. A backup job that pipes its data to an URL with
-# http: works, exits with 0 and stores nothing. The proxy cannot tell the second, empty upload from one that was meant, so
-# the only cure is an URL with https: in the client, or a plain port that serves or refuses instead of redirecting.
+# Why it matters: a redirect to https is what most ingresses answer on the plain port. A backup job that pipes its data to a URL with http:
+# works, exits with 0 and stores nothing. The proxy cannot tell the second, empty upload from one that was meant, so the only cure is a URL
+# with https: in the client, or a plain port that serves or refuses instead of redirecting.
 #
 # Seen with CPython 3.11.7, Node.js 20.20.2, curl 7.88.1 (bytes of the bodies that arrived, of 10):
 #   requests generator  10 0   200

@@ -6,12 +6,12 @@
 # Expected: urllib3 retries on a status only if the caller lists it in status_forcelist, which is empty by default. Retry-After then
 # says how long to wait, and its purpose is to lower the load.
 #
-# What happens: 413, 429 and 503 with Retry-After are retried up to three times by plain urllib3, the empty list
-# notwithstanding, and without the field not at all. Bodies are sent again too, so a PUT that was too large is uploaded four times.
-# POST is sent once. requests, which sits on urllib3, switches this off.
+# What happens: 413, 429 and 503 with Retry-After are retried up to three times by plain urllib3, despite the empty list, and without the
+# field not at all. Bodies are sent again too, so a PUT that was too large is uploaded four times. POST is sent once. requests, which sits
+# on urllib3, switches this off.
 #
-# Why it matters: a proxy that adds "Retry-After: 1" to its 429 or 503, to be kind to clients, quadruples the requests of these
-# clients while it is overloaded, and counts four refusals for one call. On 413 the field is of no use to anyone.
+# Why it matters: a proxy that adds "Retry-After: 1" to its 429 or 503, to be kind to clients, quadruples the requests of these clients
+# while it is overloaded, and counts four refusals for one call. On 413 the field is useless.
 #
 # Seen with CPython 3.11.7, urllib3 2.8.0, requests 2.34.2 (requests that the server got for one call):
 #   503                    GET  1   PUT  1   POST  1   GET by requests  1

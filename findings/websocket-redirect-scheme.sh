@@ -3,8 +3,8 @@
 #
 # Needs: python3, node.
 #
-# Expected: the handshake is a GET, so a 308 to https, with which a proxy answers everything that comes unencrypted, either
-# works for all WebSocket clients that follow redirects or for none; and wss: in Location would do the same.
+# Expected: the handshake is a GET, so a 308 to https, with which a proxy answers every unencrypted request, either works for all WebSocket
+# clients that follow redirects or for none; and wss: in Location would do the same.
 #
 # What happens with a 308 to the same server's handshake:
 #   aiohttp 3.14.5       follows Location: http://..., and refuses ws://... (NonHttpUrlRedirectClientError)

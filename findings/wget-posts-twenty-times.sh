@@ -11,8 +11,8 @@
 # with or without Retry-After.
 #
 # Why it matters: "wget -q -O- --post-data= https://shop.example/cron" is how many cron jobs start their work. A job that runs longer than
-# the proxy's time limit gets 504, and is started again every minute or so, 20 times, each while the ones before still run. The same
-# URL behind a proxy that answers 502 or 503 is called once. For time-outs of long jobs the limit of the route has to be raised; a different
+# the proxy's time limit gets 504, and is started again every minute or so, 20 times, each while the ones before still run. The same URL
+# behind a proxy that answers 502 or 503 is called once. For time-outs of long jobs the limit of the route must be raised; a different
 # status would only move the problem to the next client.
 #
 # Seen with GNU Wget 1.21.3 (requests that the server got for one call; --waitretry=0 only makes the script faster):

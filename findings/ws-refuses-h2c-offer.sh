@@ -10,9 +10,9 @@
 # whatever protocol and path, to the listener and never to the application. ws 8.23.0 refuses all but "websocket" with 400
 # "Invalid Upgrade header", even on paths that are not its own ("path: '/socket'").
 #
-# Why it matters: a proxy that passes every Upgrade field on to the backend breaks ordinary GETs between two healthy parties; curl
-# without --http2 and browsers never show it. The offer of h2c has to end at the proxy, together with HTTP2-Settings, and the request
-# has to go on as a normal one.
+# Why it matters: a proxy that passes every Upgrade field on to the backend breaks ordinary GETs between two healthy parties; curl without
+# --http2 and browsers never show it. The offer of h2c must end at the proxy, together with HTTP2-Settings, and the request must continue as
+# a normal one.
 #
 # Seen with Node.js 20.20.2, ws 8.23.0, OpenJDK 17.0.15:
 #   without ws              GET / offers h2c  200 page

@@ -3,15 +3,15 @@
 #
 # Needs: Rust 1.85 or newer with cargo.
 #
-# Expected: zlib's own documentation of deflateReset says that it is like deflateEnd and deflateInit without the memory, whatever the
-# stream did before. Servers rely on that to keep encoders for the next response, also those of clients that went away half-way.
+# Expected: zlib's own documentation of deflateReset says that it is like deflateEnd and deflateInit without the memory, whatever the stream
+# did before. Servers rely on that to keep encoders for the next response, even those of clients that left half-way.
 #
-# What happens: with flate2 and its backend zlib-rs, the stream after Compress::reset can't be read if the one before was begun and not
-# ended. No call returns an error; whoever inflates the result gets one. So it is with level 1, which is Compression::fast() and the level
-# that nginx has by default; with levels 2, 6 and 9 the next stream is right.
+# What happens: with flate2 and its backend zlib-rs, the stream after Compress::reset can't be read if the previous one was begun but not
+# ended. No call returns an error; only inflating the result fails. This happens at level 1, which is Compression::fast() and the level that
+# nginx has by default; at levels 2, 6 and 9 the next stream is right.
 #
-# Why it matters: a pool of encoders turns the abort of one client into a broken page for another one, only in production, only now
-# and then. An ingress has to end each stream before it resets the encoder, even if nobody wants the rest.
+# Why it matters: a pool of encoders turns the abort of one client into a broken page for another one, only in production, only now and
+# then. An ingress must end each stream before it resets the encoder, even if the rest is not wanted.
 #
 # Seen with flate2 1.1.11, zlib-rs 0.6.8: (streams of 60 that can't be read)
 #   level    after an end    in the middle
