@@ -24,7 +24,7 @@ use crate::replica::Replica;
 use crate::resource::{Encoded, resources};
 use crate::round::Cut;
 
-/// How a file begins. Also part of what is authenticated.
+/// How a file begins. Also part of the authenticated data.
 const BEGIN: &[u8; 19] = b"fairway snapshot 1\n";
 
 /// Bytes of random data from which the key of a file is derived.

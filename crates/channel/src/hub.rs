@@ -32,7 +32,7 @@ struct Inner {
     state: Mutex<State>,
     /// The number of the newest generation.
     newest: watch::Sender<u64>,
-    /// Changes when a proxy has taken a round, came, or went.
+    /// Changes when a proxy has taken a round, has connected or has left.
     progress: watch::Sender<u64>,
     reports: mpsc::Sender<Report>,
     begun: Clock,
@@ -317,7 +317,7 @@ impl Hub {
         state.proxies.values().map(status).collect()
     }
 
-    /// Changes whenever a proxy has taken a change, came, or went.
+    /// Changes whenever a proxy has taken a change, has connected or has left.
     pub fn progress(&self) -> watch::Receiver<u64> {
         self.0.progress.subscribe()
     }

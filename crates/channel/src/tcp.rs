@@ -70,7 +70,7 @@ struct Strangers(Arc<Mutex<HashMap<IpAddr, usize>>>);
 struct Stranger(Strangers, IpAddr);
 
 impl Papers {
-    /// A certificate with a new key, signed by the authority that signs at this time. Must be made anew when the authorities change, and
+    /// A certificate with a new key, signed by the authority that signs at this time. Must be replaced when the authorities change, and
     /// each day.
     ///
     /// # Errors

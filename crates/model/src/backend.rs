@@ -78,7 +78,7 @@ pub struct Affinity {
     pub mode: AffinityMode,
     /// The cookie.
     pub cookie: SessionCookie,
-    /// Whether a retry may pick another endpoint and set the cookie anew; otherwise it goes to the same endpoint.
+    /// Whether a retry may pick another endpoint and replace the cookie; otherwise it goes to the same endpoint.
     pub change_on_failure: bool,
 }
 

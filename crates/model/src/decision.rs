@@ -7,7 +7,7 @@
 //! A filter that must wait for the response of another service ends the decision with [`Step::Wait`]: the exchange does
 //! the I/O, and calls [`decide`] again with the plan and the answer.
 //!
-//! [`cold_path`] marks what few requests do, so that what all of them do lies together in the instruction cache.
+//! [`cold_path`] marks code that few requests run, so that the code that all of them run lies together in the instruction cache.
 
 mod auth_request;
 mod certificate;
@@ -153,7 +153,7 @@ impl Scratch {
         }
     }
 
-    /// Gives up the memory that nothing needs once the response has begun.
+    /// Releases the memory that is not needed once the response has begun.
     pub fn release(&mut self) {
         for text in [&mut self.target, &mut self.prefix, &mut self.location, &mut self.host] {
             *text = Vec::new();

@@ -38,8 +38,8 @@ pub struct Onward {
     /// Whether the less specific hosts of the table follow.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub wider: bool,
-    /// On the host for any name: another table whose hosts are served beside those of this one. Of all hosts that match,
-    /// the most specific takes the request.
+    /// On the host for any name: another table whose hosts are served alongside those of this one. Of all hosts that match, the most
+    /// specific takes the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub beneath: Option<TableName>,
 }

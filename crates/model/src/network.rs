@@ -108,7 +108,7 @@ pub fn is_special(address: IpAddr) -> bool {
 }
 
 /// Whether a NAT64 address under a network's own prefix (RFC 8215) embeds a special one. Only the network knows the length of that prefix,
-/// so every place counts where the address may be (RFC 6052 2.2), whatever follows it: translators ignore that.
+/// so every place where the address may be (RFC 6052 2.2) counts, whatever follows it: translators ignore that.
 fn embeds_special(octets: [u8; 16]) -> bool {
     let places = [[6, 7, 9, 10], [7, 9, 10, 11], [9, 10, 11, 12], [12, 13, 14, 15]];
     places.into_iter().any(|places| {

@@ -1,6 +1,6 @@
 //! Shares of the limits for clients: what proxies report, and what a controller deals.
 //!
-//! Invariant: the parts that are dealt of a limit never exceed the budget, whatever is demanded.
+//! Invariant: the dealt parts of a limit never exceed the budget, whatever is demanded.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;

@@ -221,7 +221,7 @@ impl Snapshot {
         own.or_else(|| self.certificates.get(self.settings.default_certificate.as_ref()?))
     }
 
-    /// The certificate with another kind of key that the same host has beside [its own](Self::certificate_for).
+    /// The certificate with another kind of key that the same host has besides [its own](Self::certificate_for).
     pub fn alternative_certificate_for(&self, table: &TableName, server_name: &[u8]) -> Option<&Arc<Certificate>> {
         let host = self.certified(self.tables.get(table)?, server_name)?;
         self.certificates.get(host.alternative_certificate()?)
@@ -433,7 +433,7 @@ impl HostTable {
         found.or(self.any.as_ref())
     }
 
-    /// The table whose hosts are served beside those of this one.
+    /// The table whose hosts are served alongside those of this one.
     fn beneath(&self) -> Option<&TableName> {
         self.any.as_ref()?.onward()?.beneath.as_ref()
     }

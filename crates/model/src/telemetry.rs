@@ -41,7 +41,7 @@ pub struct Telemetry {
 pub enum ParentRule {
     /// It is ignored.
     Ignored,
-    /// A trace that isn't sampled stays so; of the others, these spans are recorded.
+    /// A trace that isn't sampled stays so; of the sampled ones, the sampler selects which spans are recorded.
     Followed(Sampler),
 }
 

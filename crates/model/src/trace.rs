@@ -16,7 +16,7 @@ const B3_PARENT: FieldName<'_> = FieldName::from_static("X-B3-ParentSpanId");
 const B3_SAMPLED: FieldName<'_> = FieldName::from_static("X-B3-Sampled");
 const B3_FLAGS: FieldName<'_> = FieldName::from_static("X-B3-Flags");
 
-/// Fields of B3 that are written anew, or removed.
+/// Fields of B3 that are rewritten or removed.
 const B3_FIELDS: [FieldName<'_>; 6] = [B3, B3_TRACE, B3_SPAN, B3_PARENT, B3_SAMPLED, B3_FLAGS];
 
 /// How requests are sampled, and where their spans go.

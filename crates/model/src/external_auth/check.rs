@@ -69,8 +69,8 @@ pub enum CheckChange {
 }
 
 impl CheckChange {
-    /// The change by the fields `append` and `append_action` of a `HeaderValueOption`. Without either, the old fields are replaced:
-    /// whatever the default is elsewhere, it is so for this service, so that no field of the client stands beside one of the service.
+    /// The change by the fields `append` and `append_action` of a `HeaderValueOption`. Without either, the old fields are replaced: that is
+    /// the default for this service, whatever it is elsewhere, so that no field of the client remains next to one of the service.
     pub fn of(append: Option<bool>, action: i32) -> Option<Self> {
         match (append, action) {
             (Some(true), _) => Some(Self::Append),
