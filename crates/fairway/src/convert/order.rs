@@ -76,21 +76,12 @@ pub(super) fn torn(reading: &Reading, converted: &Converted) -> BTreeMap<String,
                 is_done: false,
                 place,
                 text: route.path.text().to_owned(),
-                is_pattern: has_pattern(&route.path),
+                // A default backend comes after prefixes.
+                is_pattern: has_pattern(&route.path) && &*route.origin.section != "defaultBackend",
                 beginnings: super::served::beginnings(&route.path),
             })
         });
-        // On a host with patterns all other paths are one too, that of the first Ingress which stays.
-        let first = routes.iter().filter(|route| has_pattern(&route.path)).find_map(is_kept);
-        let others = first.map(|ingress| Member {
-            ingress,
-            is_done: false,
-            place: usize::MAX,
-            text: "/".to_owned(),
-            is_pattern: true,
-            beginnings: vec![Vec::new()],
-        });
-        let mut all: Vec<_> = done.chain(kept).chain(others).collect();
+        let mut all: Vec<_> = done.chain(kept).collect();
         all.sort_by_key(|one| one.place);
         for (at, second) in all.iter().enumerate().filter(|(_, one)| one.is_pattern) {
             for first in all[..at].iter().filter(|first| first.ingress != second.ingress) {

@@ -269,9 +269,9 @@ impl PortTable {
         for route in below.into_iter().flat_map(|host| host.routes()) {
             // What no user wrote comes last, whatever its age.
             if is_implied(route) {
-                tiers[last].push((None, route.clone()));
+                tiers[last].push((None, after_prefixes(route)));
             } else {
-                tiers[0].push(((beneath.age)(&route.origin), route.clone()));
+                tiers[0].push(((beneath.age)(&route.origin), after_prefixes(route)));
             }
         }
         let wider = !is_barrier && !is_ground;
@@ -358,6 +358,25 @@ pub(super) enum Settled {
 
 /// Whether a route of an Ingress's host stands for nothing that a user wrote: the answers for everything else.
 fn is_implied(route: &Route) -> bool {
-    let everything = matches!(&route.path, PathMatch::Prefix(path) if **path == *"/");
-    &*route.origin.kind == "Fairway" || (route.origin.section.is_empty() && everything)
+    &*route.origin.kind == "Fairway" || (route.origin.section.is_empty() && takes_the_rest(route))
+}
+
+/// Whether a route answers for all paths that no other of its host takes.
+fn takes_the_rest(route: &Route) -> bool {
+    let everything = match &route.path {
+        PathMatch::Prefix(path) => **path == *"/",
+        // On a host with patterns it is one too.
+        PathMatch::Regex(pattern) => pattern.text() == "/",
+        PathMatch::Exact(_) | PathMatch::Start(_) => false,
+    };
+    everything && matches!(&*route.origin.section, "" | "defaultBackend")
+}
+
+/// The route of an Ingress as it is beside others. Patterns come before all prefixes, but what takes the rest is more specific than none.
+fn after_prefixes(route: &Route) -> Route {
+    let mut route = route.clone();
+    if takes_the_rest(&route) {
+        route.path = PathMatch::Prefix("/".into());
+    }
+    route
 }
