@@ -1,6 +1,7 @@
 //! `fairway explain`: the response to a request, the route that it takes, and why, computed by the code of the proxy itself.
 
 mod account;
+mod backend_tls;
 #[cfg(test)]
 mod differential;
 mod lookup;

@@ -3,7 +3,8 @@
 
 mod support;
 
-use serde_json::Value;
+use fairway_testkit::Ca;
+use serde_json::{Value, json};
 use support::{example, run, text};
 
 fn explain(name: &str, words: &[&str]) -> (Option<i32>, String) {
@@ -330,6 +331,50 @@ fn a_secret_that_an_xbackend_lacks_is_the_cause() {
     let account = of(&(with_rule("", rule) + xbackend), &["GET", "http://a.example/"]);
     assert_eq!((&account["answer"]["status"], &account["answer"]["reason"]), (&503.into(), &"misconfigured".into()));
     assert!(why(&account).contains("there is no Secret default/gone"), "{account:#}");
+}
+
+#[test]
+fn tls_to_the_backend_is_told() {
+    let plain = "{backendRefs: [{name: web, port: 80}]}";
+    let tls_of = |manifests: &str, url| {
+        let account = of(manifests, &["GET", url]);
+        assert_eq!(account["answer"]["by"], "backend", "{account:#}");
+        account["forward"]["tls"].clone()
+    };
+    assert_eq!(tls_of(&with_rule("", plain), "http://a.example/"), Value::Null);
+    let policy = "\n---\n{apiVersion: gateway.networking.k8s.io/v1, kind: BackendTLSPolicy, metadata: {name: t}, spec: \
+        {targetRefs: [{group: '', kind: Service, name: web}], validation: {hostname: web.example, wellKnownCACertificates: System}}}";
+    let expected = json!({
+        "server_name": "web.example", "verified_by": "system", "authorities": null, "names": ["web.example"], "client_certificate": null,
+    });
+    assert_eq!(tls_of(&(with_rule("", plain) + policy), "http://a.example/"), expected);
+    let expected = json!({
+        "server_name": null, "verified_by": "nobody", "authorities": null, "names": [], "client_certificate": null,
+    });
+    assert_eq!(tls_of(&ingress("backend-protocol: HTTPS", "/", "web"), "https://a.example/"), expected);
+    let (ca, leaf) = (Ca::new("ours"), Ca::new("clients").leaf(&["proxy"]));
+    let shown = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "shown"}, "type": "kubernetes.io/tls",
+        "stringData": {"tls.crt": leaf.certificate_pem(), "tls.key": leaf.key_pem()},
+    });
+    let authority =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ca"}, "data": {"ca.crt": ca.pem()}});
+    let xbackend = "{apiVersion: gateway.networking.x-k8s.io/v1alpha1, kind: XBackend, metadata: {name: out}, spec: \
+        {type: ExternalHostname, externalHostname: {hostname: api.example.com}, port: {number: 443}, tls: {mode: ClientAndServer, \
+        clientCertificateRef: {name: shown}, validation: {hostname: api.example.com, caCertificateRefs: [{group: '', kind: ConfigMap, name: ca}]}}}}";
+    let rule = "{backendRefs: [{group: gateway.networking.x-k8s.io, kind: XBackend, name: out}]}";
+    let all = [&with_rule("", rule), xbackend, &shown.to_string(), &authority.to_string()].map(str::to_owned);
+    let expected = json!({
+        "server_name": "api.example.com", "verified_by": "authorities", "authorities": 1, "names": ["api.example.com"],
+        "client_certificate": "default/shown",
+    });
+    assert_eq!(tls_of(&all.join("\n---\n"), "http://a.example/"), expected);
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("objects.yaml"), all.join("\n---\n")).expect("a file");
+    let report = text(&run(["explain", folder.path().to_str().expect("UTF-8"), "http://a.example/"]));
+    let line = "over TLS: server name api.example.com; only a certificate for api.example.com of its authority is accepted; shows \
+                certificate default/shown";
+    assert_lines(&report, &[line]);
 }
 
 #[test]

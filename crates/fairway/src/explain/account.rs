@@ -140,10 +140,38 @@ pub(crate) struct Forwarded {
     pub(crate) line: Option<u32>,
     /// How the endpoint is chosen.
     pub(crate) choice: String,
+    /// `None` for a connection in the clear, or if the request is not sent.
+    pub(crate) tls: Option<BackendTls>,
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) limits: Limits,
     /// The request as sent to an endpoint; `None` if it is not sent.
     pub(crate) request: Option<Sent>,
+}
+
+/// TLS to endpoints.
+#[derive(Debug, Serialize)]
+pub(crate) struct BackendTls {
+    /// The name that the endpoint is told (SNI).
+    pub(crate) server_name: Option<String>,
+    pub(crate) verified_by: VerifiedBy,
+    /// How many authorities verify, if it is not those of the system.
+    pub(crate) authorities: Option<usize>,
+    /// The names of which the endpoint's certificate must have one.
+    pub(crate) names: Vec<String>,
+    /// The certificate that the endpoint is shown, if it asks for one.
+    pub(crate) client_certificate: Option<String>,
+}
+
+/// Who must have signed the certificate of an endpoint.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum VerifiedBy {
+    /// Any certificate is accepted.
+    Nobody,
+    /// Authorities of the object.
+    Authorities,
+    /// Those that the machine trusts.
+    System,
 }
 
 /// The destination of a connection whose TLS passes through.

@@ -24,7 +24,7 @@ use super::account::{
     Forwarded, Limits, NotLoaded, ResponseField, RouteName, Sent,
 };
 use super::lookup::Lookup;
-use super::{Request, Told};
+use super::{Request, Told, backend_tls};
 use crate::manifest::Place;
 use crate::reading::{Reading, Source};
 use crate::table::field;
@@ -573,6 +573,10 @@ impl Teller<'_> {
         };
         let resource = self.backend(backend);
         let (file, line) = place(resource.and_then(|backend| self.reading.manifests.place(&backend.origin)));
+        let tls = match plan.step {
+            Step::Forward(forwarding) => forwarding.tls_as_written(),
+            _ => None,
+        };
         let request = match &self.rehearsed.outcome {
             Outcome::Forward { request, .. } => sent(request),
             Outcome::Answer { .. } => None,
@@ -585,6 +589,7 @@ impl Teller<'_> {
             file,
             line,
             choice: resource.map(|backend| self.choice(backend, rule)).unwrap_or_default(),
+            tls: tls.map(|tls| backend_tls::of(tls)),
             endpoints: self.endpoints(backend),
             limits: limits(rule),
             request: request.map(|request| self.without_chance(request)),

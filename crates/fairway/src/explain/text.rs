@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use fairway_proxy::http::reason;
 
 use super::account::{Account, Answer, By, Endpoint, FilterEffect, Forwarded, PassedThrough, RouteName};
+use super::backend_tls;
 use crate::terminal::{Style, Terminal, count, printable};
 
 /// Maximum number of routes and endpoints shown one by one.
@@ -101,6 +102,9 @@ impl Page {
             let place = at_place(forward.file.as_deref(), forward.line);
             self.line("Backend", &format!("{}, port {}{place}", forward.service, forward.port));
             self.line("", &forward.choice);
+        }
+        if let Some(tls) = &forward.tls {
+            self.line("", &format!("over TLS: {}", backend_tls::text(tls)));
         }
         self.endpoints(&forward.endpoints);
         let limits = &forward.limits;

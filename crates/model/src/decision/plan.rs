@@ -283,12 +283,17 @@ impl<'s> Forwarding<'s> {
     /// TLS to the endpoints of the backend. The policy applies to the rule's own backend; connections to a fallback are in
     /// the clear.
     pub fn tls(&self, backend: &Backend) -> Option<&'s Arc<UpstreamTls>> {
+        self.tls_as_written().filter(|_| self.follows_policy(backend))
+    }
+
+    /// The same, whatever stands in for the endpoints of the backend in development.
+    pub fn tls_as_written(&self) -> Option<&'s Arc<UpstreamTls>> {
         let policy = &*self.rule.policy;
         let clear = policy.protocol == UpstreamProtocol::LikeClient && self.scheme == Scheme::Http;
         self.share
             .and_then(|share| share.tls.as_ref())
             .or(policy.tls.as_ref())
-            .filter(|_| !clear && self.follows_policy(backend))
+            .filter(|_| !clear && self.in_place_of.is_none())
     }
 
     /// The filters for the chosen backend.
