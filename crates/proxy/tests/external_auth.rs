@@ -493,6 +493,47 @@ async fn another_endpoint_is_asked_if_one_refuses() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_leaves_while_it_is_asked_does_not_count() {
+    let ca = Ca::new("ca");
+    let leaving = [1, 2, 3, 4].map(|_| Origin::new("leaving").fault(Fault::Silent).start());
+    let new = Origin::new("new").tls(&ca.leaf(&["auth.example"])).start();
+    let mut asks = auth();
+    let within = Duration::from_secs(3600);
+    let tls = Some(Arc::new(UpstreamTls::default()));
+    asks.forward.policy =
+        Arc::new(ForwardPolicy { connect_timeout: within, read_timeout: within, tls, ..ForwardPolicy::default() });
+    let guarded = guarded_by_one(new, vec![filter(asks)]);
+    guarded.proxy.publish([endpoints("auth", &[leaving[0].address()])]).await;
+    let mut client = guarded.proxy.connect().await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    for (at, origin) in leaving.iter().enumerate() {
+        // The handshake has begun, and is never answered.
+        origin.next_connection().await;
+        let next = leaving.get(at + 1).unwrap_or(&guarded.service);
+        guarded.proxy.publish([endpoints("auth", &[next.address()])]).await;
+        origin.close_connections();
+    }
+    assert_eq!(client.read_response().await.status, 200);
+    assert_eq!((guarded.service.requests(), guarded.web.requests()), (1, 1));
+}
+
+#[tokio::test]
+async fn another_endpoint_is_asked_if_a_kept_connection_ends_with_its_endpoint() {
+    let gate = Gate::new();
+    let old = Origin::new("old").replies([Reply::ok(), Reply::ok().held_by(&gate)]).start();
+    let guarded = guarded_by_one(Origin::start("new"), vec![filter(auth())]);
+    guarded.proxy.publish([endpoints("auth", &[old.address()])]).await;
+    let mut client = guarded.proxy.connect().await;
+    assert_eq!(client.get(HOST, "/").await.status, 200);
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    gate.reached(1).await;
+    guarded.proxy.publish([endpoints("auth", &[guarded.service.address()])]).await;
+    old.reset_connections();
+    assert_eq!(client.read_response().await.status, 200);
+    assert_eq!((guarded.service.requests(), old.connections()), (1, 1), "the old endpoint is not connected to again");
+}
+
+#[tokio::test]
 async fn fields_of_the_answer_replace_those_of_the_client() {
     let reply = Reply::ok().header("X-Auth-User", "alice").header("x-groups", "a").header("x-groups", "b");
     let copied = ["X-Auth-User", "X-Groups", "Authorization", "X-Real-IP"].map(name).into();

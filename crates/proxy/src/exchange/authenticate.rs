@@ -417,14 +417,72 @@ impl<'a> Exchange<'a> {
         question: Option<Question<'_>>,
     ) -> Result<Option<Reply>, Failure> {
         let mut tries = 0;
+        // Set when a kept connection turned out to be closed: its endpoint is asked once more, on a new one.
+        let mut again = None;
+        // The failure of the last try: the answer if the endpoints are gone when the next one is chosen.
+        let mut last = None;
         loop {
-            tries += 1;
-            match self.ask_endpoint(serves, forwarding, service, way, question).await {
-                Err(failure) if failure.is_connect() && tries < AUTH_TRIES => {
-                    service.refresh(&self.facts.shard.running());
-                }
-                asked => return asked,
+            if self.is_late() {
+                return Err(Failure::AuthenticationTimeout);
             }
+            let fresh = again.is_some();
+            let pick = match again.take() {
+                Some(pick) => pick,
+                None => {
+                    tries += 1;
+                    let (tried, now) = (&self.scratch.tried, Instant::now());
+                    let ask = Ask { session: None, hash_key: b"", tried, ejected: &[], unhealthy: &[], now };
+                    let without = || Failure::without_endpoint(self.live, forwarding.backend);
+                    service.pick(|_| ask).ok_or_else(|| last.unwrap_or_else(without))?
+                }
+            };
+            let mut attempt = Attempt::new(service, pick, Instant::now());
+            let left = self.time_left();
+            let asked = match question {
+                // Up to the head of the answer.
+                None => {
+                    let timers = self.facts.shard.timers.clone();
+                    // Pinned: what bounds its time would otherwise hold it twice.
+                    let asked = pin!(self.attempt(serves, forwarding, service, way, &mut attempt, fresh));
+                    in_time(&timers, left, asked).await.map(|()| None)
+                }
+                // Boxed: it would otherwise take room in every request that waits for authentication.
+                Some(question) => {
+                    let called = self.call(forwarding, service, way, &mut attempt, question, fresh);
+                    Box::pin(called).await.map(Some)
+                }
+            };
+            let failure = match asked {
+                Ok(reply) => {
+                    let status = if reply.is_some() { 200 } else { self.endpoint.status() };
+                    self.end_try(serves, service, &attempt, status, None);
+                    return Ok(reply);
+                }
+                Err(failure) => failure,
+            };
+            self.endpoint.disconnect();
+            let lost = service.has_lost(&self.facts.shard.running(), pick.endpoint);
+            // The kept connection had been closed, or was about to be. A service may have read this already, and is asked once more.
+            if attempt.kept && !fresh && (failure.is_closed() || failure == Failure::Unprocessed) {
+                last = Some(failure);
+                match lost {
+                    true => tries -= 1,
+                    false => again = Some(pick),
+                }
+                continue;
+            }
+            // Its time ended with that of the request.
+            let (status, reason) = match failure {
+                Failure::AuthenticationTimeout => (504, Failure::ReadTimeout.reason()),
+                failure => (failure.status(), failure.reason()),
+            };
+            self.end_try(serves, service, &attempt, status, Some(reason));
+            // A try at an endpoint that has left says nothing of those that are there, and does not count.
+            tries -= u32::from(lost);
+            if !failure.is_connect() || tries >= AUTH_TRIES {
+                return Err(failure);
+            }
+            last = Some(failure);
         }
     }
 
@@ -454,60 +512,6 @@ impl<'a> Exchange<'a> {
             }
         }
         lasts
-    }
-
-    /// Asks one endpoint, up to the head of its answer, or up to the end of that to a call.
-    async fn ask_endpoint(
-        &mut self,
-        serves: Serves<'_>,
-        forwarding: &Forwarding<'_>,
-        service: &Service,
-        way: &Way,
-        question: Option<Question<'_>>,
-    ) -> Result<Option<Reply>, Failure> {
-        if self.is_late() {
-            return Err(Failure::AuthenticationTimeout);
-        }
-        let tried = &self.scratch.tried;
-        let now = Instant::now();
-        let ask = Ask { session: None, hash_key: b"", tried, ejected: &[], unhealthy: &[], now };
-        let pick = service.pick(|_| ask).ok_or_else(|| Failure::without_endpoint(self.live, forwarding.backend))?;
-        let mut attempt = Attempt::new(service, pick, now);
-        let mut fresh = false;
-        let asked = loop {
-            let left = self.time_left();
-            let asked = match question {
-                None => {
-                    let timers = self.facts.shard.timers.clone();
-                    // Pinned: what bounds its time would otherwise hold it twice.
-                    let asked = pin!(self.attempt(serves, forwarding, service, way, &mut attempt, fresh));
-                    in_time(&timers, left, asked).await.map(|()| None)
-                }
-                // Boxed: it would otherwise take room in every request that waits for authentication.
-                Some(question) => {
-                    let called = self.call(forwarding, service, way, &mut attempt, question, fresh);
-                    Box::pin(called).await.map(Some)
-                }
-            };
-            // The kept connection had been closed, or was about to be. A service may have read this already, and is asked once more.
-            let stale = |failure: &Failure| failure.is_closed() || *failure == Failure::Unprocessed;
-            if fresh || !attempt.kept || !asked.as_ref().is_err_and(stale) {
-                break asked;
-            }
-            fresh = true;
-        };
-        let (status, reason) = match &asked {
-            Ok(None) => (self.endpoint.status(), None),
-            Ok(Some(_)) => (200, None),
-            // Its time ended with that of the request.
-            Err(Failure::AuthenticationTimeout) => (504, Some(Failure::ReadTimeout.reason())),
-            Err(failure) => (failure.status(), Some(failure.reason())),
-        };
-        self.end_try(serves, service, &attempt, status, reason);
-        if asked.is_err() {
-            self.endpoint.disconnect();
-        }
-        asked
     }
 
     /// Keeps what the answer contributes to other messages: its memory is needed for the next response.
