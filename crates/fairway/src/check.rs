@@ -68,18 +68,13 @@ fn as_text(reading: &Reading, verdicts: &Verdicts, flags: &Flags, terminal: Term
     if reading.source == Source::Cluster {
         out.push_str(&ingresses_as_text(reading, terminal));
     }
-    if !reading.statuses.is_empty() {
+    let objects = gateway::told(reading);
+    if !objects.is_empty() {
         let gap = if out.is_empty() { "" } else { "\n" };
         let _ = writeln!(out, "{gap}{}", terminal.style(Style::Bold, "Gateway API"));
-        let refused = reading.manifests.refused();
-        for (key, status) in &reading.statuses {
+        for (key, told) in &objects {
             let _ = writeln!(out, "  {}", printable(&key.to_string()));
-            if refused.contains(key) {
-                let line = "refused by the API server, as said above: it has no status";
-                let _ = writeln!(out, "    {}", terminal.style(Style::Red, line));
-                continue;
-            }
-            for (good, line) in gateway::lines(status) {
+            for (good, line) in gateway::lines(told) {
                 let style = if good { Style::Green } else { Style::Red };
                 let _ = writeln!(out, "    {}", terminal.style(style, printable(&line)));
             }
@@ -140,9 +135,13 @@ fn as_text(reading: &Reading, verdicts: &Verdicts, flags: &Flags, terminal: Term
         0 => String::new(),
         ignored => format!(" ({} of other kinds ignored)", count(ignored, "object", "objects")),
     };
+    let refused = match reading.manifests.refused().len() {
+        0 => String::new(),
+        refused => format!(", {refused} of them refused by the API server"),
+    };
     let _ = writeln!(
         out,
-        "{} in {}{ignored}: {}",
+        "{} in {}{refused}{ignored}: {}",
         count(counts.objects, "object", "objects"),
         match reading.source {
             Source::Files => count(counts.files, "file", "files"),

@@ -226,8 +226,9 @@ impl Manifests {
         findings.sort_by(|a, b| a.place.cmp(&b.place));
         let mut told = HashSet::new();
         findings.retain(|Finding { diagnostic, .. }| {
-            !diagnostic.message.ends_with(object::NOT_READ)
-                || told.insert(diagnostic.message.clone() + &diagnostic.value)
+            let once =
+                diagnostic.message.ends_with(object::NOT_READ) || diagnostic.message == object::EXPERIMENTAL_KIND;
+            !once || told.insert(diagnostic.message.clone() + &diagnostic.value)
         });
         findings
     }

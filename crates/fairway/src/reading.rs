@@ -76,7 +76,10 @@ pub(crate) fn read(paths: &[PathBuf], flags: &Flags, missing: Missing, refused: 
     findings.extend(missing_objects(&reading.objects, &reading.options, Source::Files));
     if missing == Missing::Told {
         findings.extend(nothing(&manifests));
-        findings.iter_mut().for_each(|finding| raise(&mut finding.diagnostic));
+        findings.iter_mut().for_each(|finding| {
+            raise(&mut finding.diagnostic);
+            allow_missing_certificate(&mut finding.diagnostic);
+        });
     }
     report::sort(&mut findings);
     Ok(Reading { manifests, source: Source::Files, findings, ..reading })
@@ -148,6 +151,14 @@ pub(crate) fn nothing(manifests: &Manifests) -> Option<Finding> {
 pub(crate) fn raise(diagnostic: &mut Diagnostic) {
     if diagnostic.severity == Severity::Warning && diagnostic.unserved {
         diagnostic.severity = Severity::Error;
+    }
+}
+
+/// Files rarely contain the Secret of a certificate, which cert-manager may make: for a listener, as for an Ingress, that is a warning.
+fn allow_missing_certificate(diagnostic: &mut Diagnostic) {
+    let of_listener = ["Gateway", "ListenerSet"].contains(&&*diagnostic.origin.kind);
+    if of_listener && diagnostic.reason == Reason::SecretNotFound {
+        diagnostic.severity = Severity::Warning;
     }
 }
 

@@ -454,6 +454,71 @@ fn an_object_that_the_api_server_refuses_has_no_status() {
     assert_eq!(after("Bad_Name"), Some("    refused by the API server, as said above: it has no status"), "{report}");
 }
 
+#[test]
+fn what_is_not_there_or_refused_is_not_counted_as_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let object = |kind: &str, name: &str, spec: &str| {
+        format!(
+            "---\n{{apiVersion: gateway.networking.k8s.io/v1, kind: {kind}, metadata: {{name: {name}}}, spec: {{{spec}}}}}\n"
+        )
+    };
+    let listeners = "gatewayClassName: any, listeners: [{name: http, port: 80, protocol: HTTP}]";
+    let rules = "rules: [{backendRefs: [{name: web, port: 80}]}]";
+    let route =
+        |name: &str, parent: &str| object("HTTPRoute", name, &format!("parentRefs: [{{name: {parent}}}], {rules}"));
+    let service = "---\n{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {ports: [{port: 80}]}}\n";
+    let all = [
+        object("Gateway", "edge", listeners),
+        route("good", "edge"),
+        route("Bad_Name", "edge"),
+        route("astray", "gone"),
+        service.to_owned(),
+    ];
+    fs::write(folder.path().join("a.yaml"), all.concat()).unwrap();
+    let report = text(&run(["check".as_ref(), folder.path().as_os_str()]));
+    let astray = "    at gone: there is no Gateway default/gone, so the route is not served there";
+    for line in ["    listener http, 1 route: Accepted, ResolvedRefs, Programmed", "  HTTPRoute default/astray", astray]
+    {
+        assert!(report.lines().any(|found| found == line), "{line:?} in {report}");
+    }
+    assert!(report.contains("\n5 objects in 1 file, 1 of them refused by the API server: "), "{report}");
+    let output = run(["check".as_ref(), "--output".as_ref(), "json".as_ref(), folder.path().as_os_str()]);
+    let report: serde_json::Value = serde_json::from_str(&text(&output)).unwrap();
+    let schema = serde_json::from_str(include_str!("../../../docs/schema/check.json")).unwrap();
+    support::schema::validate(&schema, &report).unwrap();
+    let astray = report["gateway"].as_array().unwrap().iter().find(|object| object["name"] == "astray");
+    assert_eq!(astray.map(|object| &object["absentParents"]), Some(&serde_json::json!(["gone"])), "{report:#}");
+    assert_eq!(report["refused"], 1);
+}
+
+#[test]
+fn a_certificate_that_the_files_lack_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = "{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: edge}, spec: {gatewayClassName: any, \
+        listeners: [{name: https, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: cert}]}}]}}\n";
+    let broken = "---\n{apiVersion: v1, kind: Secret, metadata: {name: cert}, type: kubernetes.io/tls, stringData: {tls.crt: x, tls.key: x}}\n";
+    for (manifests, severity) in [(gateway.to_owned(), "warning"), (gateway.to_owned() + broken, "error")] {
+        fs::write(folder.path().join("a.yaml"), manifests).unwrap();
+        let report = text(&run(["check".as_ref(), folder.path().as_os_str()]));
+        let said = format!("{severity}: Gateway default/edge: spec.listeners[0]: \"https\":");
+        assert!(report.contains(&said), "{said}: {report}");
+    }
+}
+
+#[test]
+fn a_kind_of_the_experimental_channel_is_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let xbackend = |name: &str| {
+        format!(
+            "---\n{{apiVersion: gateway.networking.x-k8s.io/v1alpha1, kind: XBackend, metadata: {{name: {name}}}, spec: {{type: \
+             ExternalHostname, externalHostname: {{hostname: api.example.com}}, port: {{number: 443}}}}}}\n"
+        )
+    };
+    fs::write(folder.path().join("a.yaml"), xbackend("one") + &xbackend("two")).unwrap();
+    let report = text(&run(["check".as_ref(), folder.path().as_os_str()]));
+    assert_eq!(report.matches("a kind of the experimental channel").count(), 1, "{report}");
+}
+
 const ROUTES: &str = "\
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway

@@ -37,11 +37,11 @@ pub(super) fn json(reading: &Reading, verdicts: &Verdicts, flags: &Flags) -> Val
     };
     let counts = reading.counts();
     let (errors, warnings) = report::totals(&reading.findings);
-    let refused = reading.manifests.refused();
     json!({
         "files": counts.files,
         "objects": counts.objects,
         "ignored": counts.ignored,
+        "refused": reading.manifests.refused().len(),
         "errors": errors,
         "warnings": warnings,
         "diagnostics": reading.findings.iter().map(report::json).collect::<Vec<_>>(),
@@ -57,20 +57,7 @@ pub(super) fn json(reading: &Reading, verdicts: &Verdicts, flags: &Flags) -> Val
                 })
             })
             .collect::<Vec<_>>(),
-        "gateway": reading
-            .statuses
-            .iter()
-            .map(|(key, status)| {
-                let refused = refused.contains(key);
-                json!({
-                    "kind": &*key.origin().kind,
-                    "namespace": &*key.namespace,
-                    "name": &*key.name,
-                    "refused": refused,
-                    "status": if refused { Vec::new() } else { gateway::json(status) },
-                })
-            })
-            .collect::<Vec<_>>(),
+        "gateway": gateway::told(reading).iter().map(|(key, told)| gateway::json(key, told)).collect::<Vec<_>>(),
         "annotations": of(&verdicts.annotations),
         "configmap": of(&verdicts.keys),
         // Part of the format; no default of ingress-nginx is missing at present.

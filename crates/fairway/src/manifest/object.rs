@@ -271,9 +271,8 @@ impl Reader<'_> {
                     self.contents.unreadable.push(Unreadable { key, otherwise });
                 }
                 if experimental_kind {
-                    let message = "a kind of the experimental channel of the Gateway API: a cluster without the CRDs of that channel does not take the object";
                     let (line, reason) = (node.line_of("kind"), Reason::InvalidManifest);
-                    self.find(line, Severity::Warning, reason, &origin, "kind", kind.as_str(), message);
+                    self.find(line, Severity::Warning, reason, &origin, "kind", kind.as_str(), EXPERIMENTAL_KIND);
                 }
                 for Refusal { field, value, message } in refusals {
                     let message = format!("{message}; the API server refuses the object{consequence}");
@@ -447,6 +446,8 @@ const OTHERS: &[(&str, &[&str])] = &[
     ("traefik.containo.us", &["Middleware"]),
     ("traefik.io", &["Middleware"]),
 ];
+/// The finding about a kind that only the experimental channel has, which is reported once per kind.
+pub(super) const EXPERIMENTAL_KIND: &str = "a kind of the experimental channel of the Gateway API: a cluster without the CRDs of that channel takes no object of it";
 /// The end of a finding about such an object, which is reported once per kind.
 pub(super) const NOT_READ: &str = "by which another controller restricts or changes routes; it is not read, and a RoutePolicy has to say what is to hold here (docs/route-policy.md)";
 

@@ -155,6 +155,9 @@ impl Gateways {
             if let Some(fault) = resolved {
                 let reason = match fault.reason {
                     "RefNotPermitted" => Reason::ForbiddenReference,
+                    "InvalidCertificateRef" if listener.unresolved.is_none() && is_missing(listener, secrets) => {
+                        Reason::SecretNotFound
+                    }
                     "InvalidCertificateRef" => Reason::InvalidSecret,
                     _ => Reason::UnsupportedValue,
                 };
@@ -211,6 +214,12 @@ fn serves(part: &GatewayPart, listener: &ListenerPart, secrets: &Secrets) -> boo
 fn certificate_shortcoming(listener: &ListenerPart, secrets: &Secrets) -> Option<Shortcoming> {
     let why = listener.secrets.iter().find_map(|key| unusable(key, secrets))?;
     Some(Shortcoming::new("InvalidCertificateRef", why))
+}
+
+/// Whether the first unusable certificate has no Secret.
+fn is_missing(listener: &ListenerPart, secrets: &Secrets) -> bool {
+    let problems = listener.secrets.iter().filter_map(|key| secrets.standing(key)?.problem);
+    matches!(problems.into_iter().next(), Some(CertificateProblem::Missing))
 }
 
 /// Why the certificate of a Secret is unusable.
