@@ -23,7 +23,7 @@ use fairway_proxy::access_log::LogSink;
 use fairway_proxy::admin::{ChannelSource, FindingSource};
 use fairway_proxy::{Proxy, Published, Publisher};
 use fairway_translate::diagnostic::{Diagnostic, Severity};
-use fairway_translate::objects::{Kind, ObjectKey};
+use fairway_translate::objects::{Kind, Object, ObjectKey};
 use fairway_translate::options::{Development, Options};
 use fairway_translate::{Change, Translator, Update};
 
@@ -220,9 +220,16 @@ impl Session {
         out.push_str(&routing_table(&snapshot, &doors, self.options.development.as_ref(), &self.manifests, terminal));
         for ((service, port), address) in self.options.development.iter().flat_map(|development| &development.backends)
         {
-            let xbackend = ObjectKey::new(Kind::XBackend, &*service.namespace, &*service.name).origin();
-            if ![service.origin(), xbackend].iter().any(|origin| leads_to(&snapshot, origin, *address)) {
-                let name = format!("{}/{}:{port}", service.namespace, service.name);
+            let name = format!("{}/{}:{port}", service.namespace, service.name);
+            let xbackend = ObjectKey::new(Kind::XBackend, &*service.namespace, &*service.name);
+            if leads_to(&snapshot, &xbackend.origin(), *address) {
+                if let Some(field) = spoken_otherwise(self.translator.objects().get(&xbackend)) {
+                    let _ = writeln!(
+                        out,
+                        "--backend {name}: {address} is spoken to in plain HTTP/1.1, not as {field} of {xbackend} says"
+                    );
+                }
+            } else if !leads_to(&snapshot, &service.origin(), *address) {
                 let _ =
                     writeln!(out, "--backend {name}: no Ingress or route refers to this port of a Service or XBackend");
             }
@@ -444,6 +451,17 @@ fn leads_to(snapshot: &Snapshot, service: &Origin, address: SocketAddr) -> bool 
         let set = snapshot.endpoint_set(&backend.name).map(|set| &set.endpoints);
         matches!(set, Some(Endpoints::Addresses(list)) if list.iter().any(|endpoint| endpoint.address == address))
     })
+}
+
+/// The field by which an XBackend is spoken to in another way than a local process in its place.
+fn spoken_otherwise(xbackend: Option<&Object>) -> Option<&'static str> {
+    let Some(Object::XBackend(xbackend)) = xbackend else { return None };
+    let is_plain = |protocol: &String| ["HTTP", "HTTP11", "TCP"].contains(&&**protocol);
+    match (&xbackend.spec.tls, &xbackend.spec.protocol) {
+        (Some(tls), _) if tls.mode != "None" => Some("spec.tls"),
+        (_, Some(protocol)) if !is_plain(protocol) => Some("spec.protocol"),
+        _ => None,
+    }
 }
 
 /// The ports that could not be opened, and those that are open at last.

@@ -445,6 +445,24 @@ async fn what_the_crd_of_xbackends_refuses_is_not_served_and_pods_have_sessions(
     assert_eq!(dev.get("web.example", "/").await.status, 500);
 }
 
+#[tokio::test]
+async fn a_local_process_in_place_of_an_xbackend_is_spoken_to_in_the_clear() {
+    let files = Files::new();
+    files.write("routes.yaml", OUTSIDE);
+    let tls = "tls: {mode: ServerOnly, validation: {hostname: api.example, wellKnownCACertificates: System}}";
+    let outside = "type: ExternalHostname, externalHostname: {hostname: api.example}, port: {number: 443}";
+    files.write("outside.yaml", xbackend(&format!("{outside}, {tls}")));
+    let local = Origin::start("local");
+    let dev = files.dev(&["--backend", &format!("shop/web:443={}", local.address())]);
+    let said = format!("{} is spoken to in plain HTTP/1.1, not as spec.tls of XBackend shop/web says", local.address());
+    assert!(dev.greeting.contains(&said), "{}", dev.greeting);
+    assert_eq!(dev.get("web.example", "/").await.echo().origin, "local");
+    drop(dev);
+    files.write("outside.yaml", xbackend(outside));
+    let dev = files.dev(&["--backend", &format!("shop/web:443={}", local.address())]);
+    assert!(!dev.greeting.contains("plain HTTP/1.1"), "{}", dev.greeting);
+}
+
 /// The policy that restricts `/old` of the route.
 const POLICY: &str = "\
 ---
