@@ -50,6 +50,15 @@ impl CaptureTemplate {
         &self.text
     }
 
+    /// The highest number of a group in it; 0 if there is none.
+    pub fn groups(&self) -> usize {
+        let numbers = self.pieces.iter().map(|piece| match piece {
+            CapturePiece::Literal(_) => 0,
+            CapturePiece::Group(number) => usize::from(*number),
+        });
+        numbers.max().unwrap_or_default()
+    }
+
     /// Appends the text with each group replaced, at most `limit` bytes. A group that did not participate is empty.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::path::is_sendable;
 use crate::{
     AccessRules, BasicAuth, CaptureTemplate, ClientLimits, Cors, ErrorPages, ExternalAuth, FieldBlock, FieldEdit,
     Mirror, NetworkSet, ResponseRewrites, Snippet,
@@ -112,6 +113,33 @@ pub enum PathReplacement {
     Prefix(Box<str>),
 }
 
+impl PathReplacement {
+    /// Appends the path for a request that has `rest` after the prefix.
+    pub(crate) fn append(&self, rest: &[u8], out: &mut Vec<u8>) {
+        let start = out.len();
+        match self {
+            Self::Full(value) => out.extend_from_slice(value.as_bytes()),
+            Self::Prefix(value) => {
+                out.extend_from_slice(value.trim_end_matches('/').as_bytes());
+                out.extend_from_slice(rest);
+            }
+        }
+        if out.get(start) != Some(&b'/') {
+            out.insert(start, b'/');
+        }
+    }
+
+    /// Whether no request can be sent on with it: whatever its path is, the new one is not in canonical form.
+    pub fn refuses_all(&self) -> bool {
+        let rests: [&[u8]; 2] = [b"", b"/x"];
+        rests.iter().all(|rest| {
+            let mut path = Vec::new();
+            self.append(rest, &mut path);
+            !is_sendable(&path)
+        })
+    }
+}
+
 /// Replaces the whole path and keeps the query. Captures refer to the route's pattern.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Rewrite {
@@ -120,4 +148,50 @@ pub struct Rewrite {
     /// Value of X-Forwarded-Prefix for the backend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarded_prefix: Option<CaptureTemplate>,
+}
+
+impl Rewrite {
+    /// Whether no request can be sent on with it: whatever its path is, the new one is not in canonical form.
+    pub fn refuses_all(&self) -> bool {
+        let captured: [&[u8]; 3] = [b"", b"/x", b"x"];
+        captured.iter().all(|group| {
+            let mut path = vec![b'/'];
+            // A text as long as that can't be configured.
+            let _ = self.target.expand(|_| group, usize::MAX, &mut path);
+            if path.get(1) == Some(&b'/') {
+                path.remove(0);
+            }
+            !is_sendable(&path)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replacement_refuses_all_requests_only_if_each_path_that_it_makes_is_refused() {
+        let full = |path: &str| PathReplacement::Full(path.into());
+        let prefix = |text: &str| PathReplacement::Prefix(text.into());
+        for (replacement, refuses) in [
+            (full("/a"), false),
+            (full("a//b/"), false),
+            (full("/a b?"), false),
+            (full("/a/../b"), true),
+            (full("/100%"), true),
+            (prefix("/"), false),
+            (prefix(""), false),
+            (prefix("/a/./b"), true),
+            (prefix("/.."), true),
+            // `/..x` is a name.
+            (prefix("/a/..b"), false),
+        ] {
+            assert_eq!(replacement.refuses_all(), refuses, "{replacement:?}");
+        }
+        for (target, refuses) in [("/$1", false), ("$2", false), ("/x/../$1", true), ("/.$1", false), ("/x/..", true)] {
+            let rewrite = Rewrite { target: target.into(), forwarded_prefix: None };
+            assert_eq!(rewrite.refuses_all(), refuses, "{target}");
+        }
+    }
 }

@@ -118,6 +118,18 @@ pub fn encode(matched: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// Encodes a path that replaces the one of a request, at the end of `target`, which is empty. Whether that is its canonical form: otherwise
+/// a backend could read another path than was matched.
+pub(crate) fn encode_replaced(path: &[u8], target: &mut Vec<u8>, scratch: &mut PathScratch) -> bool {
+    encode(path, target);
+    canonicalize(target, scratch).is_ok_and(|path| path.forwarded == *target)
+}
+
+/// Whether a path that replaces the one of a request may be sent.
+pub(crate) fn is_sendable(path: &[u8]) -> bool {
+    encode_replaced(path, &mut Vec::new(), &mut PathScratch::default())
+}
+
 /// Checks in one pass that there is nothing to decode, merge or resolve, and nothing forbidden.
 fn is_canonical(raw: &[u8]) -> bool {
     let mut previous = 0;

@@ -7,3 +7,7 @@ pub(crate) mod external_auth;
 pub(crate) mod forward;
 pub(crate) mod user_auth;
 pub(crate) mod wishes;
+
+/// Why a path that replaces the one of a request is refused.
+pub(crate) const NOT_CANONICAL: &str = "expected a path in canonical form, without dot segments and wrong percent escapes: a backend could read \
+                                        another one than was matched, so no request can be sent";

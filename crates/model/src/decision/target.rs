@@ -40,36 +40,24 @@ pub(super) fn replace(
 fn send_to(limit: usize, scratch: &mut Scratch) -> Result<(), Failure> {
     let Scratch { path, matched, target, expanded, .. } = scratch;
     target.clear();
-    path::encode(expanded, target);
+    let is_canonical = path::encode_replaced(expanded, target, path);
     if target.len() > limit {
         return Err(TooLong.into());
     }
-    match path::canonicalize(target, path) {
-        Ok(path) if path.forwarded == *target => {
-            std::mem::swap(matched, expanded);
-            Ok(())
-        }
-        _ => Err(Failure::Rewritten),
+    if !is_canonical {
+        return Err(Failure::Rewritten);
     }
+    std::mem::swap(matched, expanded);
+    Ok(())
 }
 
 /// Appends the replaced path: the value replaces the matched prefix, both without a trailing slash, and the rest keeps its slash.
 fn replaced(replacement: &PathReplacement, route: &Route, matched: &[u8], out: &mut Vec<u8>) {
-    let start = out.len();
-    match (replacement, &route.path) {
-        (PathReplacement::Full(value), _) => out.extend_from_slice(value.as_bytes()),
-        (PathReplacement::Prefix(value), path) => {
-            let prefix = match path {
-                PathMatch::Prefix(prefix) => prefix.trim_end_matches('/'),
-                PathMatch::Exact(_) | PathMatch::Regex(_) | PathMatch::Start(_) => "",
-            };
-            out.extend_from_slice(value.trim_end_matches('/').as_bytes());
-            out.extend_from_slice(matched.strip_prefix(prefix.as_bytes()).unwrap_or(matched));
-        }
-    }
-    if out.get(start) != Some(&b'/') {
-        out.insert(start, b'/');
-    }
+    let prefix = match &route.path {
+        PathMatch::Prefix(prefix) => prefix.trim_end_matches('/'),
+        PathMatch::Exact(_) | PathMatch::Regex(_) | PathMatch::Start(_) => "",
+    };
+    replacement.append(matched.strip_prefix(prefix.as_bytes()).unwrap_or(matched), out);
 }
 
 /// Appends the expansion of a template for a path, with the groups of the route's pattern if it has one. `false` if

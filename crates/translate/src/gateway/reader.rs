@@ -418,6 +418,11 @@ impl Gateways {
             let message = format!("{why}; requests to the rule answer 503");
             Diagnostic::new(severity, reason, &origin, field, "", message).unserved()
         }));
+        findings.extend(
+            self.unfilled(key, &rules, attachments.iter())
+                .into_iter()
+                .map(|(field, why)| Diagnostic::new(Severity::Warning, Reason::InvalidPath, &origin, field, "", why)),
+        );
         let wishes = self.wishes(key, &rules, attachments.first());
         let carried = rules.carried();
         findings.extend(rules.findings);

@@ -26,11 +26,12 @@ use super::session;
 use super::status::Shortcoming;
 use super::stream;
 use super::xbackend::{Spoken, XBackends};
-use crate::diagnostic::{Diagnostic, Reason, Severity};
+use crate::diagnostic::{Diagnostic, Reason, Severity, bounded};
 use crate::engine::shared::Shared;
 use crate::limit;
 use crate::objects::{Kind, ObjectKey, Objects};
 use crate::options::{Development, Options};
+use crate::policy::NOT_CANONICAL;
 use crate::resource::backend::{BackendKey, Layer, is_external, ports};
 
 /// Stands for "no time limit". No user needs more, and a deadline can hold it.
@@ -651,7 +652,13 @@ impl Effects {
             self.host = Some(Template::of_literal(name.as_str()));
         }
         if let Some(path) = &rewrite.path {
-            self.path = Some(replacement(path)?);
+            let replacement = replacement(path)?;
+            if replacement.refuses_all() {
+                let text = path.replace_full_path.as_ref().or(path.replace_prefix_match.as_ref());
+                let text = text.map(|text| bounded(text)).unwrap_or_default();
+                return Err(format!("path: {text:?}: {NOT_CANONICAL}"));
+            }
+            self.path = Some(replacement);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, OnceLock};
 
-use fairway_model::{HostPattern, Hostname, InvalidPathMatch, Origin, PathRegex, Template};
+use fairway_model::{CaptureTemplate, HostPattern, Hostname, InvalidPathMatch, Origin, PathRegex, Rewrite, Template};
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressSpec, IngressTLS};
 
 use super::backend_tls::{self, TlsPolicy};
@@ -16,9 +16,9 @@ use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::limit;
 use crate::objects::{Kind, ObjectKey};
 use crate::options::Options;
-use crate::policy::external_auth;
 use crate::policy::user_auth::{self, UserAuth};
 use crate::policy::wishes::wishes;
+use crate::policy::{NOT_CANONICAL, external_auth};
 use crate::resource::backend::{BackendKey, BackendPort};
 use crate::resource::{Age, Aged, Owner, Secrets};
 use crate::value::{HostAlias, ObjectRef, RewriteTarget};
@@ -293,6 +293,7 @@ pub(crate) fn parse(
     }
     let aliases = reading.aliases(&annotations, &options.annotations_prefix);
     reading.rewrite_variables(&annotations, &options.annotations_prefix);
+    reading.rewrite_form(&annotations, &options.annotations_prefix);
     reading.rewrite_groups(&annotations, &options.annotations_prefix);
     reading.variables(&annotations, &options.annotations_prefix);
     let PartReading { mut diagnostics, mut backends, mut hosts, .. } = reading;
@@ -546,17 +547,29 @@ impl PartReading<'_> {
         self.report(severity, Reason::InvalidPath, field, text, message).unserved = severity == Severity::Error;
     }
 
+    /// Paths that a backend could read as others are not sent.
+    fn rewrite_form(&mut self, annotations: &IngressAnnotations, prefix: &str) {
+        let Some(RewriteTarget::Path(target)) = &annotations.rewriting.rewrite_target else { return };
+        if (Rewrite { target: target.as_str().into(), forwarded_prefix: None }).refuses_all() {
+            let field = format!("metadata.annotations[\"{prefix}/rewrite-target\"]");
+            let message = format!("{NOT_CANONICAL}; the paths answer 400");
+            self.report(Severity::Error, Reason::InvalidPath, field, target, &message);
+        }
+    }
+
     /// Reports groups that a path doesn't have: they are empty, so that all of its requests get the same path.
     fn rewrite_groups(&mut self, annotations: &IngressAnnotations, prefix: &str) {
         let Some(target) = annotations.rewriting.rewrite_target.as_ref().filter(|_| !annotations.is_canary()) else {
             return;
         };
         let text = target.as_str();
-        let groups = text.split('$').skip(1).filter_map(|rest| rest.chars().next()?.to_digit(10));
-        let Some(most) = groups.max().filter(|most| *most > 0) else { return };
+        let most = CaptureTemplate::from(text).groups();
+        if most == 0 {
+            return;
+        }
         let lacks = |rule: &&PathRule| {
             let groups = rule.regex().as_ref().map(PathRegex::groups);
-            &*rule.text != text && groups.is_ok_and(|groups| groups < most as usize)
+            &*rule.text != text && groups.is_ok_and(|groups| groups < most)
         };
         let paths: Vec<_> = self.hosts.iter().flat_map(|rules| &rules.paths).filter(lacks).collect();
         let Some(first) = paths.first() else { return };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fairway_model::Filter;
+use fairway_model::{Action, Filter};
 
 use super::{GatewayInputs, GatewayOwned, Gateways, is_in_scope, plain_owner, turn};
 use crate::diagnostic::Diagnostic;
@@ -141,6 +141,30 @@ impl Gateways {
                     (self.policies_of_routes.torn(&site), route.origin.section.split('.').next())
                 {
                     found.entry(format!("spec.{rule}.filters")).or_insert(why);
+                }
+            }
+        }
+        found
+    }
+
+    /// The matches of a route at which a policy rewrites paths with groups that they don't have: by field, each with what stays empty.
+    pub(super) fn unfilled<'a>(
+        &self,
+        key: &ObjectKey,
+        rules: &RouteRules,
+        places: impl Iterator<Item = &'a Attachment>,
+    ) -> BTreeMap<String, String> {
+        let mut found = BTreeMap::new();
+        if self.policies_of_routes.is_empty() {
+            return found;
+        }
+        for one in places {
+            let Some(gateway) = self.gateway_at(one) else { continue };
+            let is_sent = |one: &&RuleRoute| matches!(one.route.action, Action::Forward(_));
+            for RuleRoute { route, rule } in rules.routes.iter().filter(is_sent) {
+                let site = Site { route: key, rule: rule.as_ref(), listener: &one.listener, gateway };
+                if let Some(why) = self.policies_of_routes.unfilled(&site, &route.path) {
+                    found.entry(format!("spec.{}", route.origin.section)).or_insert(why);
                 }
             }
         }

@@ -2,7 +2,9 @@
 
 use std::sync::LazyLock;
 
-use fairway_model::{Action, Filter, HostPattern, PathMatch, Refusal, Rewrite, Route, UpstreamProtocol};
+use fairway_model::{
+    Action, CaptureTemplate, Filter, HostPattern, PathMatch, Refusal, Rewrite, Route, UpstreamProtocol,
+};
 
 use super::read::Section;
 use super::{Effective, RoutePolicies, RoutePolicyPart, Site};
@@ -29,10 +31,38 @@ impl RoutePolicies {
         self.forwarding = forwarding;
     }
 
+    /// What of the rewrite of a policy stays empty at a match of a rule.
+    pub(in crate::gateway) fn unfilled(&self, site: &Site<'_>, path: &PathMatch) -> Option<String> {
+        unfilled(&self.effective(site)?, path)
+    }
+
     /// Why policies can't be applied to a rule that has the filter ExternalAuth.
     pub(in crate::gateway) fn torn(&self, site: &Site<'_>) -> Option<String> {
         self.effective(site).as_ref().and_then(torn)
     }
+}
+
+/// What of a rewrite stays empty at a match, because that has no group for it.
+fn unfilled(effective: &Effective<'_>, path: &PathMatch) -> Option<String> {
+    let section = Section::Rewrite;
+    let part = effective.of(section).filter(|part| part.fault(section).is_none())?;
+    let rewriting = &part.asked.annotations.rewriting;
+    let target = rewriting.rewrite_target.as_ref().map(RewriteTarget::as_str);
+    let texts = [("path", target), ("forwardedPrefix", rewriting.forwarded_prefix.as_ref().map(|it| it.as_str()))];
+    let groups = match path {
+        PathMatch::Regex(pattern) => pattern.groups(),
+        PathMatch::Exact(_) | PathMatch::Prefix(_) | PathMatch::Start(_) => 0,
+    };
+    let (member, most) = texts.into_iter().find_map(|(member, text)| {
+        let most = CaptureTemplate::from(text?).groups();
+        (most > groups).then_some((member, most))
+    })?;
+    let has = match (path, groups) {
+        (PathMatch::Regex(_), 0) => "the regular expression has no groups in parentheses".to_owned(),
+        (PathMatch::Regex(_), groups) => format!("the regular expression has {groups} groups in parentheses"),
+        _ => "only a regular expression has groups".to_owned(),
+    };
+    Some(format!("${most} in rewrite.{member} of {} is always empty here: {has}", part.turn.key()))
 }
 
 /// The part of policies that can't be applied beside the filter ExternalAuth: both would decide which clients are admitted.
