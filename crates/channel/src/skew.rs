@@ -56,6 +56,7 @@ fn current() -> Map<String, Value> {
             scheme: Scheme::Https,
             table: "ingress".into(),
             accept_proxy: true,
+            told_port: fairway_model::ToldPort::Number(8443),
         }
         .into(),
         stream("tcp-9000", Transport::Tcp { accept_proxy: true, send_proxy: false }, "shop/db:5432/tcp".into()).into(),

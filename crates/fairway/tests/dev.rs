@@ -200,6 +200,14 @@ async fn the_redirect_to_https_leads_to_the_port_in_use() {
 }
 
 #[tokio::test]
+async fn backends_are_told_the_port_that_clients_ask() {
+    let dev = Dev::start([example("tls")]);
+    let mut client = TlsClient::unverified("bank.localhost").connect(dev.https).await;
+    let echoed = client.get("bank.localhost", "/").await.text();
+    assert!(echoed.contains(&format!("X-Forwarded-Port: {}", dev.https.port())), "{echoed}");
+}
+
+#[tokio::test]
 async fn requests_are_shown_as_asked_for() {
     let mut dev = Dev::start([example("shop")]);
     dev.get("shop.localhost", "/order").await;

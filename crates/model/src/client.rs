@@ -11,11 +11,8 @@ use std::ops::Range;
 use crate::decimal::AddressText;
 use crate::{
     FieldLine, FieldName, FieldSink, Fields, ForwardedHeaders, KnownField, KnownSet, NetworkSet, RequestView, Scheme,
-    Settings, decimal,
+    Settings, ToldPort, decimal,
 };
-
-/// Port reported to endpoints for every TLS listener, whatever port it is on: clients reach it there through a Service.
-const HTTPS_PORT: u16 = 443;
 
 /// Remote and local address of a connection, and its scheme.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -30,12 +27,21 @@ pub struct Arrival {
     pub tls_ended_before: bool,
     /// Whether the client was asked for a certificate, as the host that it named in the handshake demands.
     pub asked_for_certificate: bool,
+    /// The port that endpoints are told.
+    pub told_port: ToldPort,
 }
 
 impl Arrival {
     /// A connection without a PROXY header.
     pub fn new(peer: SocketAddr, local: SocketAddr, scheme: Scheme) -> Self {
-        Self { peer, local, scheme, tls_ended_before: false, asked_for_certificate: false }
+        let told_port = ToldPort::Usual;
+        Self { peer, local, scheme, tls_ended_before: false, asked_for_certificate: false, told_port }
+    }
+
+    /// The same at a listener that tells endpoints its port in this way.
+    #[must_use]
+    pub fn telling(self, told_port: ToldPort) -> Self {
+        Self { told_port, ..self }
     }
 }
 
@@ -257,10 +263,7 @@ impl ClientView {
         self.address = arrival.peer.ip().to_canonical();
         self.port = arrival.peer.port();
         self.scheme = if arrival.tls_ended_before { Scheme::Https } else { arrival.scheme };
-        self.forwarded_port = match arrival.scheme {
-            Scheme::Http => arrival.local.port(),
-            Scheme::Https => HTTPS_PORT,
-        };
+        self.forwarded_port = arrival.told_port.number(arrival.scheme, arrival.local.port());
     }
 
     // Runs only for trusted peers, so it stays out of the code that every request runs.

@@ -105,7 +105,7 @@ pub use host::{AmbiguousPath, Host, HostKey, Onward};
 pub use hostname::{HostPattern, Hostname, InvalidHostname, canonical_host};
 pub use known::{KnownField, KnownSet};
 pub use limit::{Amount, Limit, LimitSection};
-pub use listener::{Listener, Scheme};
+pub use listener::{Listener, Scheme, ToldPort};
 pub use mirror::{Fraction, Mirror};
 pub use name::{BackendName, CertificateName, ListenerName, TableName, TelemetryName};
 pub use network::{NetworkSet, is_special};

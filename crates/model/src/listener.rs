@@ -22,6 +22,37 @@ pub struct Listener {
     /// those of [`ForwardedHeaders::trusted`](crate::ForwardedHeaders::trusted).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub accept_proxy: bool,
+    /// The port that backends are told.
+    #[serde(default, skip_serializing_if = "ToldPort::is_usual")]
+    pub told_port: ToldPort,
+}
+
+/// The port that backends are told as that of the client's request (X-Forwarded-Port).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub enum ToldPort {
+    /// 443 over TLS, whatever port it is on, since clients reach it there through a Service; otherwise that of the address (ingress-nginx).
+    #[default]
+    Usual,
+    /// That of the address.
+    Local,
+    /// This one, which leads to that of the address.
+    Number(u16),
+}
+
+impl ToldPort {
+    /// Whether it is as usual.
+    pub fn is_usual(&self) -> bool {
+        *self == Self::Usual
+    }
+
+    /// The number, for a connection to this port.
+    pub fn number(self, scheme: Scheme, local: u16) -> u16 {
+        match (self, scheme) {
+            (Self::Usual, Scheme::Https) => Scheme::Https.default_port(),
+            (Self::Usual, Scheme::Http) | (Self::Local, _) => local,
+            (Self::Number(number), _) => number,
+        }
+    }
 }
 
 /// The scheme of a connection.

@@ -38,6 +38,7 @@ fn resources(directory: &str) -> Result<Vec<Resource>, Box<dyn Error>> {
             scheme,
             table,
             accept_proxy: false,
+            told_port: fairway_model::ToldPort::Usual,
         }))
     };
     let pem = |name: &str| std::fs::read(format!("{directory}/tls/{name}"));

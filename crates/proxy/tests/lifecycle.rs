@@ -122,6 +122,7 @@ async fn listeners_come_and_go_and_connections_stay() {
             scheme: Scheme::Http,
             table: table(),
             accept_proxy: false,
+            told_port: fairway_model::ToldPort::Usual,
         })
     };
     proxy.publish([more("127.0.0.1:0")]).await;
@@ -159,6 +160,7 @@ async fn a_port_answers_while_its_address_changes() {
             scheme: Scheme::Http,
             table: table(),
             accept_proxy: false,
+            told_port: fairway_model::ToldPort::Usual,
         })
     };
     let elsewhere = ([127, 0, 0, 9], port).into();
@@ -187,7 +189,14 @@ async fn a_port_answers_while_its_address_changes() {
 async fn a_taken_port_stops_the_start() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let resource = Listener { name: "http".into(), address, scheme: Scheme::Http, table: table(), accept_proxy: false };
+    let resource = Listener {
+        name: "http".into(),
+        address,
+        scheme: Scheme::Http,
+        table: table(),
+        accept_proxy: false,
+        told_port: fairway_model::ToldPort::Usual,
+    };
     let start = |address| {
         let resource = Listener { address, ..resource.clone() };
         Proxy::start(Snapshot::default().apply(Delta::upsert([resource.into()])), config())
@@ -381,6 +390,7 @@ async fn every_worker_is_used_and_ipv6_is_served() {
             scheme: Scheme::Http,
             table: table(),
             accept_proxy: false,
+            told_port: fairway_model::ToldPort::Usual,
         }
         .into(),
     );
@@ -414,8 +424,14 @@ async fn nothing_is_opened_while_draining() {
     eventually("no more connections", || async { Client::try_connect(http).await.is_err() }).await;
     // An address of its own: no other test takes the port meanwhile.
     let free = std::net::TcpListener::bind("127.0.0.13:0").unwrap().local_addr().unwrap();
-    let late =
-        Listener { name: "late".into(), address: free, scheme: Scheme::Http, table: table(), accept_proxy: false };
+    let late = Listener {
+        name: "late".into(),
+        address: free,
+        scheme: Scheme::Http,
+        table: table(),
+        accept_proxy: false,
+        told_port: fairway_model::ToldPort::Usual,
+    };
     publisher.publish(Delta::upsert([fairway_model::Resource::from(late)])).await;
     assert!(Client::try_connect(free).await.is_err());
     gate.release();

@@ -254,6 +254,7 @@ async fn the_endpoint_gets_a_proxy_header_only_if_asked_for() {
         scheme: Scheme::Https,
         table: table(),
         accept_proxy: true,
+        told_port: fairway_model::ToldPort::Usual,
     };
     proxy.publish([Resource::from(listener.clone())]).await;
     let header = b"PROXY TCP4 192.0.2.1 192.0.2.2 5 443\r\n";

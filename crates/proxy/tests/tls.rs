@@ -6,7 +6,7 @@ mod support;
 
 use std::sync::Arc;
 
-use fairway_model::{ForwardPolicy, Resource, Settings};
+use fairway_model::{ForwardPolicy, Listener, Resource, Scheme, Settings, ToldPort};
 use fairway_testkit::{Ca, Client, Leaf, Origin, TlsClient};
 use support::{HOST, TestProxy, backend, certificate, filtered, forward, host, host_with_certificate, route};
 
@@ -72,6 +72,19 @@ async fn both_versions_are_spoken_and_the_backend_is_told() {
     }
     let plain = site.proxy.connect().await.get(HOST, "/").await;
     assert_eq!(plain.header("strict-transport-security"), None);
+}
+
+#[tokio::test]
+async fn a_listener_says_which_port_backends_are_told() {
+    let site = site();
+    let local = site.proxy.https.port();
+    for (told_port, expected) in [(ToldPort::Number(8443), 8443), (ToldPort::Local, local), (ToldPort::Usual, 443)] {
+        let Resource::Listener(https) = support::listener("https", Scheme::Https) else { unreachable!("a listener") };
+        site.proxy.publish([Listener { told_port, ..(*https).clone() }.into()]).await;
+        let mut client = TlsClient::new(&site.ca, HOST).connect(site.proxy.https).await;
+        let told = client.get(HOST, "/").await.echo().header("x-forwarded-port").map(str::to_owned);
+        assert_eq!(told, Some(expected.to_string()), "{told_port:?}");
+    }
 }
 
 #[tokio::test]
@@ -160,12 +173,13 @@ async fn large_bodies_go_through_tls_both_ways() {
 #[tokio::test]
 async fn a_listener_for_tls_can_come_and_go() {
     let site = site();
-    let more = Resource::from(fairway_model::Listener {
+    let more = Resource::from(Listener {
         name: "more".into(),
         address: ([127, 0, 0, 1], 0).into(),
-        scheme: fairway_model::Scheme::Https,
+        scheme: Scheme::Https,
         table: support::table(),
         accept_proxy: false,
+        told_port: ToldPort::Usual,
     });
     site.proxy.publish([more]).await;
     let address = site.proxy.proxy.local_addresses()[&"more".into()];

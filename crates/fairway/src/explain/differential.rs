@@ -636,7 +636,7 @@ fn explain_says_what_the_proxy_does() {
         for request in &requests {
             let listener = reading.snapshot.listeners().find(|one| one.scheme == request.scheme).expect("a listener");
             let local = proxy.local_addresses()[&listener.name];
-            let account = account_at(request, &reading, &listener.table, local);
+            let account = account_at(request, &reading, listener, local);
             if let Some(passed) = &account.passthrough {
                 runtime.block_on(compare_passed(passed, request, local, &backends)).map_err(TestCaseError::fail)?;
                 continue;

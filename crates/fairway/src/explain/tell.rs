@@ -8,7 +8,7 @@ use fairway_model::decision::{Failure, Plan, Step};
 use fairway_model::{
     Action, AuthProtocol, Backend, BackendName, Backends, Balance, CanaryBy, CanaryChoice, ClientAuth, ClientAuthMode,
     ClientLimits, ConfiguredName, Cors, EndpointState, Endpoints, ErrorPages, ExternalAuth, Filter, Forward, Host,
-    HostPattern, Origin, Origins, PathMatch, PathReplacement, ResponseRewrites, Route, Scheme, SessionCarrier,
+    HostPattern, Listener, Origin, Origins, PathMatch, PathReplacement, ResponseRewrites, Route, Scheme, SessionCarrier,
     TableName, canonical_host,
 };
 use fairway_proxy::balance::cookie;
@@ -47,25 +47,26 @@ pub(super) fn account_with(request: &Request, reading: &Reading, basis: &Basis<'
     let named = of_scheme().find(|listener| Some(listener.address.port()) == port);
     let usual = || of_scheme().find(|listener| listener.name.as_str() == request.scheme.as_str());
     match named.or_else(usual).or_else(|| of_scheme().next()) {
-        Some(listener) => account_by(request, reading, basis, &listener.table, listener.address),
+        Some(listener) => account_by(request, reading, basis, listener, listener.address),
         None => nothing(request),
     }
 }
 
-/// The same for a request that arrives at an address where the hosts of `table` are served.
+/// The same for a request that arrives at an address of a listener.
 #[cfg(test)]
-pub(super) fn account_at(request: &Request, reading: &Reading, table: &TableName, local: SocketAddr) -> Account {
-    account_by(request, reading, &Basis::new(reading), table, local)
+pub(super) fn account_at(request: &Request, reading: &Reading, listener: &Listener, local: SocketAddr) -> Account {
+    account_by(request, reading, &Basis::new(reading), listener, local)
 }
 
 fn account_by(
     request: &Request,
     reading: &Reading,
     basis: &Basis<'_>,
-    table: &TableName,
+    listener: &Listener,
     local: SocketAddr,
 ) -> Account {
-    let arrival = Arrival::new(SocketAddr::new(request.client, 0), local, request.scheme);
+    let arrival = Arrival::new(SocketAddr::new(request.client, 0), local, request.scheme).telling(listener.told_port);
+    let table = &listener.table;
     let rehearsed = basis.rehearsal.of(&request.head(), &arrival, table);
     Teller { request, reading, basis, rehearsed: &rehearsed, table }.account()
 }

@@ -20,6 +20,7 @@ fn proxy(origin: &Origin) -> Proxy {
         scheme: Scheme::Http,
         table: "t".into(),
         accept_proxy: false,
+        told_port: fairway_model::ToldPort::Usual,
     };
     let backend = Backend {
         name: "b".into(),

@@ -20,6 +20,7 @@ fn listener(name: u8, port: u8) -> Resource {
         scheme: crate::Scheme::Http,
         table: "t".into(),
         accept_proxy: false,
+        told_port: crate::ToldPort::Usual,
     }
     .into()
 }

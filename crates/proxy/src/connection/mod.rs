@@ -88,7 +88,8 @@ impl Accepted {
             local = stream.local_addr().unwrap_or(local);
         }
         let head_due = shard.timers.after(shard.running().snapshot.settings().header_timeout);
-        let arrival = Arrival::new(peer, local, listener.scheme());
+        let told = listener.with_resource(|listener| listener.told_port);
+        let arrival = Arrival::new(peer, local, listener.scheme()).telling(told);
         Box::new(ClientConnection {
             facts: ConnectionFacts::new(shard, listener, arrival),
             head_due,

@@ -44,6 +44,7 @@ fn snapshot(origin: SocketAddr, settings: Settings, policy: ForwardPolicy) -> Sn
             scheme: Scheme::Http,
             table: table.clone(),
             accept_proxy: false,
+            told_port: fairway_model::ToldPort::Usual,
         }),
         Resource::from(Host::new(table, HostPattern::parse("app.example").unwrap(), vec![route])),
         Resource::from(Backend {

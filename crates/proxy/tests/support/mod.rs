@@ -96,6 +96,7 @@ pub fn listener(name: &str, scheme: Scheme) -> Resource {
         scheme,
         table: table(),
         accept_proxy: false,
+        told_port: fairway_model::ToldPort::Usual,
     })
 }
 

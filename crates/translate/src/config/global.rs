@@ -215,7 +215,9 @@ impl Global {
                     let same = all.iter_mut().filter(|listener| listener.scheme == *scheme);
                     same.filter(|listener| listener.table == *inputs.table).for_each(|it| it.table = port.table());
                 }
-                Traffic::Named(scheme) => all.extend(settings::listeners_of(port, *scheme, &self.config)),
+                Traffic::Named(scheme) => {
+                    all.extend(settings::listeners_of(port, *scheme, &self.config, inputs.options));
+                }
                 Traffic::Stream { origin, backends } => {
                     for (count, address) in (1..).zip(settings::addresses(&port.addresses, &self.config)) {
                         let transport = match port.is_udp() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use fairway_model::{
     AccessLog, CodingRules, Collector, Compression, FieldEdit, ForwardedHeaders, GeoSettings, HeadBuffers,
     Http2Settings, Listener, LogEscape, Origin, Sampler, Scheme, Settings, StreamLog, StreamRetry, StreamSettings,
-    StreamTemplate, Syslog, TableName, Template, TlsSettings, Tracing, UpstreamKeepalive,
+    StreamTemplate, Syslog, TableName, Template, TlsSettings, ToldPort, Tracing, UpstreamKeepalive,
 };
 use regex::bytes::RegexBuilder;
 
@@ -366,19 +366,33 @@ pub(crate) fn listeners(config: &GlobalConfig, options: &Options, table: &TableN
                 scheme,
                 table: table.clone(),
                 accept_proxy: config.use_proxy_protocol,
+                told_port: told_port(scheme, address, ToldPort::Usual, options),
             }
         })
         .collect()
 }
 
+/// The port that backends are told, in short. On a developer's machine clients ask the local one.
+fn told_port(scheme: Scheme, address: SocketAddr, told: ToldPort, options: &Options) -> ToldPort {
+    let told = if options.development.is_some() { ToldPort::Local } else { told };
+    let is_usual = told.number(scheme, address.port()) == ToldPort::Usual.number(scheme, address.port());
+    if is_usual && address.port() != 0 { ToldPort::Usual } else { told }
+}
+
 /// The listeners of a port that only Gateways use.
-pub(crate) fn listeners_of(port: &PortInUse, scheme: Scheme, config: &GlobalConfig) -> impl Iterator<Item = Listener> {
+pub(crate) fn listeners_of(
+    port: &PortInUse,
+    scheme: Scheme,
+    config: &GlobalConfig,
+    options: &Options,
+) -> impl Iterator<Item = Listener> {
     (1..).zip(addresses(&port.addresses, config)).map(move |(count, address)| Listener {
         name: port.listener(count),
         address,
         scheme,
         table: port.table(),
         accept_proxy: config.use_proxy_protocol,
+        told_port: told_port(scheme, address, ToldPort::Number(port.number()), options),
     })
 }
 

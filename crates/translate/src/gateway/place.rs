@@ -112,6 +112,11 @@ impl PortInUse {
         self.place.table()
     }
 
+    /// Its number, as the Gateway has it.
+    pub(crate) fn number(&self) -> u16 {
+        self.place.port.number
+    }
+
     /// Whether Ingresses are served there too.
     pub(crate) fn is_shared(&self) -> bool {
         self.place.is_of_ingresses()

@@ -51,7 +51,9 @@ pub(crate) fn render(case: &Ready, translation: &Translation) -> Result<String, 
     if shows("listeners") {
         let listeners = snapshot.listeners().map(|one| {
             let proxy = if one.accept_proxy { ", reads PROXY" } else { "" };
-            format!("{} {} {}{proxy}", one.name, one.scheme, one.address).into()
+            let told = one.told_port.number(one.scheme, one.address.port());
+            let told = if one.told_port.is_usual() { String::new() } else { format!(", tells port {told}") };
+            format!("{} {} {}{proxy}{told}", one.name, one.scheme, one.address).into()
         });
         section("listeners", listeners.collect::<Vec<Value>>().into())?;
     }
