@@ -129,6 +129,7 @@ pub async fn read(client: kube::Client, options: &Options, now: i64) -> Result<C
         statuses: translator.statuses().clone(),
         made: translator.made().clone(),
         policies: translator.policies(),
+        claims: translator.claims(),
     };
     let objects = translator.objects().clone();
     Ok(Cluster { objects, translation, unreadable: found.unreadable, addresses: found.addresses })

@@ -9,7 +9,7 @@ use fairway_model::{Origin, Snapshot};
 use fairway_translate::annotation::{self, OBSERVE, OBSERVED, OWN_PREFIX};
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity, bounded};
 use fairway_translate::gateway::status::ObjectStatus;
-use fairway_translate::gateway::{AppliedPolicy, CONTROLLER};
+use fairway_translate::gateway::{AppliedPolicy, CONTROLLER, Claims};
 use fairway_translate::limit::UNKNOWN_NAMES;
 use fairway_translate::objects::{Kind, Object, ObjectKey, Objects};
 use fairway_translate::options::{Development, Options};
@@ -40,6 +40,8 @@ pub(crate) struct Reading {
     pub(crate) statuses: BTreeMap<ObjectKey, Arc<ObjectStatus>>,
     /// The RoutePolicies that apply to routes.
     pub(crate) policies: Vec<AppliedPolicy>,
+    /// Which listener each host belongs to.
+    pub(crate) claims: Claims,
     /// Ingresses that are not served, most likely because they belong to another controller.
     pub(crate) foreign: HashSet<Origin>,
 }
@@ -197,6 +199,7 @@ impl Reading {
             left_out: translation.left_out,
             statuses: translation.statuses,
             policies: translation.policies,
+            claims: translation.claims,
             foreign: foreign_origins,
         })
     }

@@ -334,6 +334,46 @@ fn a_secret_that_an_xbackend_lacks_is_the_cause() {
 }
 
 #[test]
+fn routes_at_another_listener_than_that_of_the_host_are_named() {
+    let object = |kind: &str, name: &str, spec: &str| {
+        format!(
+            "---\n{{apiVersion: gateway.networking.k8s.io/v1, kind: {kind}, metadata: {{name: {name}}}, spec: {{{spec}}}}}\n"
+        )
+    };
+    let gateway = |name: &str, host: &str| {
+        let listeners = format!("listeners: [{{name: l, port: 80, protocol: HTTP, hostname: '{host}'}}]");
+        object("Gateway", name, &format!("gatewayClassName: any, {listeners}"))
+    };
+    let route = |name: &str, parent: &str, host: &str| {
+        let rules = "rules: [{backendRefs: [{name: web, port: 80}]}]";
+        object("HTTPRoute", name, &format!("parentRefs: [{{name: {parent}}}], hostnames: [{host}], {rules}"))
+    };
+    // Without times the order is that of reading.
+    let all = [
+        gateway("old", "*.example"),
+        route("narrowed", "old", "a.example"),
+        route("served", "old", "b.example"),
+        gateway("narrow", "a.example"),
+        gateway("late", "*.example"),
+        route("closed", "late", "b.example"),
+        "---\n{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {ports: [{port: 80}]}}\n".to_owned(),
+    ];
+    let told = |url: &str| {
+        let account = of(&all.concat(), &["GET", url]);
+        let elsewhere = account["elsewhere"].as_array().expect("a list").clone();
+        let told = elsewhere.iter().map(|one| format!("{} {}", one["object"], one["why"]).replace('"', ""));
+        (account["answer"]["by"].clone(), told.collect::<Vec<_>>())
+    };
+    let narrowed = "HTTPRoute default/narrowed at Gateway default/old#l; the host belongs to Gateway default/narrow#l, whose host name \
+                    a.example is more specific";
+    assert_eq!(told("http://a.example/"), ("fairway".into(), vec![narrowed.to_owned()]));
+    let closed = "HTTPRoute default/closed at Gateway default/late#l, which is closed; the host belongs to Gateway default/old#l, with the \
+                  host name *.example";
+    assert_eq!(told("http://b.example/"), ("backend".into(), vec![closed.to_owned()]));
+    assert_eq!(told("http://c.example/").1, Vec::<String>::new());
+}
+
+#[test]
 fn tls_to_the_backend_is_told() {
     let plain = "{backendRefs: [{name: web, port: 80}]}";
     let tls_of = |manifests: &str, url| {

@@ -29,7 +29,7 @@ use crate::config::global::{self, Global};
 use crate::config::streams::{self, Streams};
 use crate::diagnostic::Diagnostic;
 use crate::gateway::status::ObjectStatus;
-use crate::gateway::{self, AppliedPolicy, GatewayInputs, GatewayOwned, Gateways, Make};
+use crate::gateway::{self, AppliedPolicy, Claims, GatewayInputs, GatewayOwned, Gateways, Make};
 use crate::ingress::reader::{MANY, Owned};
 use crate::ingress::review::{self, Review};
 use crate::ingress::{Hosts, Ingresses, RedirectPorts, hosts, reader};
@@ -60,6 +60,8 @@ pub struct Translation {
     pub made: BTreeMap<ObjectKey, Make>,
     /// The RoutePolicies that decide about routes.
     pub policies: Vec<AppliedPolicy>,
+    /// Which listener each host belongs to.
+    pub claims: Claims,
 }
 
 /// Translates all objects. Total: bad objects yield diagnostics, never a failure. `now`, in seconds since 1970, is used only for
@@ -73,6 +75,7 @@ pub fn translate(objects: &Objects, options: &Options, now: i64) -> Translation 
         statuses: translator.gateways.statuses().clone(),
         made: translator.gateways.made().clone(),
         policies: translator.gateways.applied_policies(),
+        claims: translator.gateways.claims(),
         diagnostics: translator.reports.into_all().into_values().flatten().collect(),
         snapshot: translator.snapshot,
     }
@@ -354,6 +357,11 @@ impl Translator {
     /// The RoutePolicies that decide about routes.
     pub fn policies(&self) -> Vec<AppliedPolicy> {
         self.gateways.applied_policies()
+    }
+
+    /// Which listener each host belongs to, and the routes at all listeners.
+    pub fn claims(&self) -> Claims {
+        self.gateways.claims()
     }
 
     /// The pending work on objects that are created for Gateways and XBackends.

@@ -10,6 +10,7 @@
 pub mod api;
 mod attach;
 mod backend_tls;
+mod claim;
 mod frontend;
 mod grant;
 mod host;
@@ -31,6 +32,7 @@ mod telemetry_policy;
 mod traffic_policy;
 mod xbackend;
 
+pub use claim::{Claims, PassedOver};
 pub(crate) use place::{PortInUse, StreamPorts, Traffic};
 pub(crate) use reader::{GatewayInputs, GatewayOwned, Gateways};
 pub use route_policy::api as policy;

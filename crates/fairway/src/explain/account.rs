@@ -27,6 +27,8 @@ pub(crate) struct Account {
     pub(crate) findings: Vec<String>,
     /// Ingresses that name the host and are not loaded.
     pub(crate) left_out: Vec<NotLoaded>,
+    /// Routes that name the host at a listener where its requests don't arrive.
+    pub(crate) elsewhere: Vec<NotLoaded>,
 }
 
 /// The request.
@@ -237,7 +239,7 @@ pub(crate) struct ResponseField {
     pub(crate) value: Option<String>,
 }
 
-/// An Ingress that names the host and is not loaded.
+/// An Ingress or a route that names the host and does not get its requests.
 #[derive(Debug, Serialize)]
 pub(crate) struct NotLoaded {
     pub(crate) object: String,

@@ -8,14 +8,15 @@ use fairway_model::decision::{Failure, Plan, Step};
 use fairway_model::{
     Action, AuthProtocol, Backend, BackendName, Backends, Balance, CanaryBy, CanaryChoice, ClientAuth, ClientAuthMode,
     ClientLimits, ConfiguredName, Cors, EndpointState, Endpoints, ErrorPages, ExternalAuth, Filter, Forward, Host,
-    HostPattern, Listener, Origin, Origins, PathMatch, PathReplacement, ResponseRewrites, Route, Scheme, SessionCarrier,
-    TableName, canonical_host,
+    HostPattern, Hostname, Listener, Origin, Origins, PathMatch, PathReplacement, ResponseRewrites, Route, Scheme,
+    SessionCarrier, TableName, canonical_host,
 };
 use fairway_proxy::balance::cookie;
 use fairway_proxy::reason::Cause;
 use fairway_proxy::rehearsal::{Effect, Outcome, Rehearsal, Rehearsed};
 use fairway_proxy::resolve::AddressPolicy;
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
+use fairway_translate::gateway::PassedOver;
 use fairway_translate::objects::{Kind, Object, ObjectKey};
 use fairway_translate::options::ECHO_SERVICE_FIELD;
 
@@ -146,6 +147,7 @@ fn nothing(request: &Request) -> Account {
         response: Vec::new(),
         findings: Vec::new(),
         left_out: Vec::new(),
+        elsewhere: Vec::new(),
     }
 }
 
@@ -183,6 +185,7 @@ impl Teller<'_> {
             response: response_fields(outcome),
             findings: self.findings(passthrough.map(|it| &it.origin).or(route.map(|route| &route.origin))),
             left_out,
+            elsewhere: self.elsewhere(),
         };
         match passthrough {
             Some(passthrough) => self.passing(passthrough, account),
@@ -679,6 +682,28 @@ impl Teller<'_> {
     fn findings(&self, origin: Option<&Origin>) -> Vec<String> {
         let about = self.basis.lookup.findings(origin);
         about.take(LISTED).map(|found| format!("{}: {found}", found.severity.as_str())).collect()
+    }
+
+    /// Routes that name the host at another listener than the one that it belongs to.
+    fn elsewhere(&self) -> Vec<NotLoaded> {
+        let mut scratch = Vec::new();
+        let name = canonical_host(self.request.authority.as_bytes(), &mut scratch);
+        let Some(name) = name.and_then(|name| text(name).parse::<Hostname>().ok()) else { return Vec::new() };
+        let found = self.reading.claims.passed_over(self.table, &name);
+        let told = found.into_iter().take(LISTED).map(|PassedOver { route, listener, is_open, owner }| {
+            let (file, line) = place(self.reading.manifests.place(&route));
+            let why = match (owner, is_open) {
+                (Some((owner, host)), true) => {
+                    format!("at {listener}; the host belongs to {owner}, whose host name {host} is more specific")
+                }
+                (Some((owner, host)), false) => {
+                    format!("at {listener}, which is closed; the host belongs to {owner}, with the host name {host}")
+                }
+                (None, _) => format!("at {listener}, which is closed"),
+            };
+            NotLoaded { object: route.to_string(), file, line, why }
+        });
+        told.collect()
     }
 
     fn left_out(&self) -> Vec<NotLoaded> {

@@ -68,6 +68,10 @@ pub(crate) fn render(account: &Account, terminal: Terminal) -> String {
         let place = at_place(left.file.as_deref(), left.line);
         page.line("Not loaded", &format!("{}{place} names the host: {}", left.object, left.why));
     }
+    for other in account.elsewhere.iter().take(SHOWN) {
+        let place = at_place(other.file.as_deref(), other.line);
+        page.line("Elsewhere", &format!("{}{place} names the host {}", other.object, other.why));
+    }
     page.out
 }
 

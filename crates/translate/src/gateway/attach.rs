@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use fairway_model::HostPattern;
+use fairway_model::{HostPattern, Origin};
 
 use super::api::{GROUP, ParentReference};
 use super::listener::{GatewayPart, ListenerPart, Namespaces, selects};
@@ -17,6 +17,12 @@ use crate::objects::{Kind, ObjectKey, Objects};
 pub(super) struct ListenerId {
     pub(super) holder: ObjectKey,
     pub(super) name: Arc<str>,
+}
+
+impl ListenerId {
+    pub(super) fn origin(&self) -> Origin {
+        self.holder.origin().section(self.name.to_string())
+    }
 }
 
 /// A host of a listener that serves a route.

@@ -29,7 +29,7 @@ pub(super) struct OpenListener {
 
 impl OpenListener {
     pub(super) fn origin(&self) -> Origin {
-        self.id.holder.origin().section(self.id.name.to_string())
+        self.id.origin()
     }
 }
 

@@ -20,6 +20,7 @@ use super::CONTROLLER;
 use super::api::{GROUP, ParentReference};
 use super::attach::{self, Attaching, ListenerId, judge};
 use super::backend_tls::BackendPolicies;
+use super::claim::Claims;
 use super::host::{Beneath, PortTable, RouteAge, Settled};
 use super::listener::{self, GatewayPart};
 use super::listener_set::{self, Parents, SetPart};
@@ -113,6 +114,18 @@ impl Gateways {
         self.policies_of_backends.touch_config_map(key, dirty);
         self.xbackends.touch_config_map(key, dirty);
         dirty.gateways |= self.gateways.values().any(|part| part.config_maps.contains(key));
+    }
+
+    /// Which listener each host belongs to, and the routes at all listeners.
+    pub(crate) fn claims(&self) -> Claims {
+        let mut claims = Claims::default();
+        for (place, table) in &self.tables {
+            table.listeners.iter().for_each(|listener| claims.add_listener(place.table(), listener));
+        }
+        for (key, part) in &self.routes {
+            part.attachments.iter().for_each(|one| claims.add_route(key, one));
+        }
+        claims
     }
 
     /// The limits on retries that policies set for Services.
