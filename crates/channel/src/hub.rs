@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant as Clock, SystemTime};
 
+use fairway_model::packing::{MANY, pack};
 use fairway_model::{Delta, DemandReport, Host, Origin, Resource, Settings, ShareDeal, Snapshot};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, timeout_at};
@@ -239,7 +240,9 @@ impl Hub {
             }
             for (name, entry, stands_in) in encoded {
                 match state.resources.get_mut(&name) {
-                    Some(now) if now.version == entry.version || stands_in => {}
+                    // The same in the memory that the publisher has it in.
+                    Some(now) if now.version == entry.version => now.resource = entry.resource,
+                    Some(_) if stands_in => {}
                     Some(now) => {
                         let old = std::mem::replace(now, entry);
                         now.before = old.long.then_some((old.version, old.resource));
@@ -250,6 +253,9 @@ impl Hub {
                         state.resources.insert(name, entry);
                     }
                 }
+            }
+            if names.len() >= MANY {
+                pack(&mut state.resources);
             }
             state.generation += 1;
             state.published = Some(SystemTime::now());
@@ -493,6 +499,7 @@ impl Ledger {
             self.held.remove(name);
             self.refused.remove(name);
         }
+        let before = self.held.len();
         for (name, version) in sent {
             if refused(&name) {
                 self.refused.insert(name.clone());
@@ -500,6 +507,9 @@ impl Ledger {
                 self.refused.remove(&name);
             }
             self.held.insert(name, Some(version));
+        }
+        if self.held.len() >= before + MANY {
+            pack(&mut self.held);
         }
         self.seen = Some(generation);
     }

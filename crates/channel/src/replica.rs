@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use fairway_model::packing::{MANY, pack};
 use fairway_model::{Action, Delta, Host, HostPattern, Origin, PathMatch, Resource, Respond, Route, TableName};
 use tracing::{error, warn};
 
@@ -177,9 +178,13 @@ impl Replica {
             self.refused.remove(&name);
             self.held.remove(&name);
         }
+        let before = self.held.len();
         for (name, held) in held {
             self.refused.remove(&name);
             self.held.insert(name, held);
+        }
+        if self.held.len() >= before + MANY {
+            pack(&mut self.held);
         }
         let (mut acks, mut told, mut size) = (Vec::new(), Vec::new(), 0);
         for (number, (name, reason)) in refused.into_iter().enumerate() {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fairway_model::packing::pack;
 use fairway_translate::objects::ObjectKey;
 use tracing::{debug, warn};
 
@@ -81,6 +82,22 @@ impl Status {
         } else {
             self.served.remove(key);
         }
+    }
+
+    /// Packs what is kept of each Ingress, after many have come.
+    pub(crate) fn pack(&mut self) {
+        pack(&mut self.ingresses);
+        self.served = std::mem::take(&mut self.served).into_iter().collect();
+    }
+
+    /// Copies what is kept of each Ingress, so that it lies together when a few are left of many.
+    pub(crate) fn renew(&mut self) {
+        let copied = |(key, entry): (&ObjectKey, &Entry)| {
+            let Entry { identity, shown, replaced } = entry;
+            (key.copied(), Entry { identity: identity.clone(), shown: shown.clone(), replaced: *replaced })
+        };
+        self.ingresses = self.ingresses.iter().map(copied).collect();
+        self.served = self.served.iter().map(ObjectKey::copied).collect();
     }
 
     /// Sets the addresses under which we are reached. An empty list means that they are unknown (for now or no longer):

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fairway_model::packing::{MANY, pack};
 use fairway_translate::objects::{Change, Kind, ObjectKey};
 
 use crate::watch::{Content, Identity, Seen, Wanted};
@@ -65,6 +66,9 @@ impl Store {
         let progress = &mut self.sources[source];
         progress.listed = true;
         let Some(there) = progress.relisting.take() else { return Vec::new() };
+        if there.len() >= MANY {
+            pack(&mut self.known);
+        }
         let of_source = self.known.iter().filter(|(_, known)| known.source == source);
         let keys = of_source.map(|(key, _)| key).chain(progress.aside.keys());
         let gone: Vec<_> = keys.filter(|key| !there.contains(key)).cloned().collect();
@@ -148,6 +152,15 @@ impl Store {
     /// Whether every source has delivered its first list.
     pub(crate) fn synced(&self) -> bool {
         self.sources.iter().all(|progress| progress.listed)
+    }
+
+    /// Copies what is known of each object, so that it lies together when a few are left of many.
+    pub(crate) fn renew(&mut self) {
+        let copied = |(key, known): (&ObjectKey, &Known)| {
+            let Known { source, identity, fingerprint } = known;
+            (key.copied(), Known { source: *source, identity: identity.clone(), fingerprint: *fingerprint })
+        };
+        self.known = self.known.iter().map(copied).collect();
     }
 
     /// Whether there is something to translate.
@@ -234,6 +247,22 @@ mod tests {
         store.relist(1);
         assert_eq!(store.listed(1), []);
         assert_eq!(names(store.take_changes()), ["+lb"]);
+    }
+
+    #[test]
+    fn what_is_known_is_the_same_after_it_has_moved() {
+        let mut store = Store::new([Wanted::Object]);
+        let key = seen("a", 1).key;
+        store.relist(0);
+        store.seen(0, Seen { identity: Identity { uid: "u".into(), version: "7".into() }, ..seen("a", 1) });
+        store.listed(0);
+        store.take_changes();
+        store.renew();
+        let identity = store.identity(&key).unwrap();
+        assert_eq!((&*identity.uid, &*identity.version), ("u", "7"));
+        assert!(store.known.keys().all(|moved| *moved == key && !std::ptr::eq(&*moved.name, &*key.name)));
+        store.seen(0, seen("a", 1));
+        assert!(!store.has_changes());
     }
 
     #[test]

@@ -57,6 +57,7 @@ mod name;
 mod network;
 mod opening;
 mod origin;
+pub mod packing;
 mod passthrough;
 pub mod path;
 mod policy;

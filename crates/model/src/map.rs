@@ -40,7 +40,7 @@ impl<K: Clone + Eq + Hash, V> Map<K, V> {
         let hash = HASHER.hash_one(&key);
         let shard = self.shard_mut(hash);
         match shard.find_mut(hash, |(other, _)| *other == key) {
-            Some(entry) => entry.1 = value,
+            Some(entry) => *entry = (key, value),
             None => {
                 shard.insert_unique(hash, (key, value), |(key, _)| HASHER.hash_one(key));
                 self.len += 1;

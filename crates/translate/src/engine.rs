@@ -16,6 +16,7 @@ pub(crate) mod shared;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use fairway_model::packing::MANY;
 use fairway_model::{BackendName, Delta, HostPattern, Snapshot, TableName};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -30,7 +31,7 @@ use crate::config::streams::{self, Streams};
 use crate::diagnostic::Diagnostic;
 use crate::gateway::status::ObjectStatus;
 use crate::gateway::{self, AppliedPolicy, Claims, GatewayInputs, GatewayOwned, Gateways, Make};
-use crate::ingress::reader::{MANY, Owned};
+use crate::ingress::reader::Owned;
 use crate::ingress::review::{self, Review};
 use crate::ingress::{Hosts, Ingresses, RedirectPorts, hosts, reader};
 use crate::options::Options;
@@ -131,6 +132,8 @@ pub struct Translator {
     /// The state for the next call.
     pending: (Dirty, Output),
     waiting: WaitingChanges,
+    /// Whether everything is being made anew, whatever is the same as before.
+    renewing: bool,
     /// Number of changes in one part.
     part: usize,
 }
@@ -169,6 +172,7 @@ impl Translator {
             snapshot: Snapshot::default(),
             pending: (dirty, out),
             waiting: WaitingChanges::default(),
+            renewing: false,
             part: part::CHANGES,
             options,
         }
@@ -258,11 +262,29 @@ impl Translator {
         self.settle(dirty, out, Extent::part(self.part), now)
     }
 
+    /// Whether a few objects are left of many. What is kept of them lies scattered over the memory of the others, and keeps most of it, until
+    /// [`renew`](Self::renew).
+    pub fn has_remnants(&self) -> bool {
+        self.objects.are_remnants()
+    }
+
+    /// Makes everything anew from copies of the objects, to the same effect, in parts: while there [is more](Self::has_more),
+    /// [`proceed`](Self::proceed) continues. The update has again what is not changed.
+    pub fn renew(&mut self, now: i64) -> Update {
+        let (mut dirty, out) = std::mem::take(&mut self.pending);
+        self.objects.renew();
+        self.backends.renew_index(&self.objects);
+        self.renewing = true;
+        (dirty.all_ingresses, dirty.all_hosts, dirty.all_backends) = (true, true, true);
+        self.settle(dirty, out, Extent::part(self.part), now)
+    }
+
     /// Brings all stages up to date, each before the stages that read it.
     fn settle(&mut self, mut dirty: Dirty, mut out: Output, extent: Extent, now: i64) -> Update {
         let Self { options, objects, table, global, streams, ingresses, secrets, backends, .. } = self;
         let Self { config_maps, hosts, gateways, reports, .. } = self;
         let (dirty, out) = (&mut dirty, &mut out);
+        dirty.renews = self.renewing;
         secrets.pass_time(now, dirty);
         global.settle(global::GlobalInputs { objects, options, table }, dirty, out);
         global.settle_auth(options, backends, dirty);
@@ -304,6 +326,7 @@ impl Translator {
         let inputs =
             reports::ReportInputs { objects, global, streams, ingresses, hosts, gateways, backends, secrets, options };
         let diagnostics = reports.settle(inputs, dirty, extent);
+        self.renewing = self.renewing && self.has_more();
         self.finish(std::mem::take(out), diagnostics)
     }
 

@@ -413,6 +413,15 @@ proptest! {
             update.unwanted.iter().for_each(|key| { wanted.remove(key); });
             prop_assert!(wanted.iter().all(|key| translator.wants(key)));
 
+            // To make everything anew has no effect, whatever is in effect in an older version.
+            let mut again = published.apply(translator.renew(NOW).delta);
+            while translator.has_more() {
+                again = again.apply(translator.proceed(NOW).delta);
+            }
+            prop_assert_eq!(&again, &published);
+            prop_assert_eq!(translator.snapshot(), &published);
+            prop_assert_eq!(&served, translator.served());
+
             let effective = record.effective();
             let anew = translate(&effective, &options(), NOW);
             prop_assert_eq!(&published, &anew.snapshot);
@@ -434,6 +443,7 @@ proptest! {
         large in prop::collection::vec(sound_change(), 4..40),
         meanwhile in prop::collection::vec(prop::collection::vec(sound_change(), 1..3), 0..6),
         part in 1..4usize,
+        renews in any::<bool>(),
     ) {
         let mut whole = Translator::new(options());
         let mut parts = Translator::new(options()).with_part(part);
@@ -454,6 +464,9 @@ proptest! {
             whole.apply(fresh.iter().cloned(), NOW);
             take(parts.apply_part(fresh, NOW));
             take(parts.proceed(NOW));
+        }
+        if renews {
+            take(parts.renew(NOW));
         }
         while parts.has_more() {
             take(parts.proceed(NOW));

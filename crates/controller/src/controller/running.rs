@@ -88,6 +88,8 @@ pub(super) struct Running {
     /// Whether everything must be translated again.
     rebuild: bool,
     debounce: Debounce,
+    /// When the first change came after which a few objects are left of many, and when what is kept of those is to be moved together.
+    renewal: Option<(Instant, Instant)>,
     /// Whether the last translation was of fresh changes, while part of a large one may wait.
     fresh_went: bool,
     /// Ingresses that have been seen but not yet reported as synced.
@@ -195,6 +197,7 @@ impl Running {
             has_xbackends: true,
             rebuild: false,
             debounce: Debounce::default(),
+            renewal: None,
             fresh_went: false,
             synced: Vec::new(),
             held: None,
@@ -348,6 +351,7 @@ impl Running {
         [
             self.debounce.due().filter(|_| can_translate),
             Some(Instant::now()).filter(|_| can_translate && self.may_proceed()),
+            self.renewal.map(|(_, at)| at).filter(|_| can_translate && !self.has_more()),
             held,
             self.settled.filter(|_| !self.publishing),
             self.references.retry_at(),
@@ -403,6 +407,8 @@ impl Running {
             } else if more {
                 self.proceed().await;
                 self.fresh_went = false;
+            } else if !self.has_more() && self.renewal.is_some_and(|(_, at)| at <= Instant::now()) {
+                self.renew().await;
             }
         }
         while let Some(key) = self.references.next() {

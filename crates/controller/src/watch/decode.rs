@@ -112,8 +112,13 @@ pub(crate) fn decode(kind: Kind, text: &str, wanted: Wanted, hasher: &RandomStat
             Err(error) => malformed(kind, &error),
         },
     };
+    let key = match &content {
+        // The same copy of the names.
+        Content::Object { object, .. } => object.key(),
+        _ => ObjectKey::new(kind, namespace.unwrap_or_default(), name),
+    };
     Ok(Seen {
-        key: ObjectKey::new(kind, namespace.unwrap_or_default(), name),
+        key,
         identity: Identity {
             uid: uid.unwrap_or_default().into(),
             version: resource_version.unwrap_or_default().into(),

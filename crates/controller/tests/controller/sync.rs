@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fairway_model::Snapshot;
 use fairway_testkit::Ca;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -63,6 +64,32 @@ async fn objects_that_vanished_between_watches_are_removed() {
     api.compact();
     api.set_away(false);
     rig.serves(&["b.example.com", "c.example.com"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_many_ingresses_is_published_once_more_as_it_is() {
+    let names: Vec<String> = (0..1_200).map(|number| format!("i{number}")).collect();
+    let api = cluster(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut rig = Rig::start(&api, config("one"));
+    rig.ready().await;
+    let (left, gone) = names.split_at(10);
+    gone.iter().for_each(|name| api.delete("ingresses", "shop", name));
+    let hosts: Vec<_> = left.iter().map(|name| format!("{name}.example.com")).collect();
+    rig.serves(&hosts.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let before = rig.snapshot();
+    let place = |snapshot: &Snapshot| {
+        snapshot
+            .hosts()
+            .iter()
+            .find(|host| host.pattern().to_string() == hosts[0])
+            .map(|host| std::ptr::from_ref(&**host))
+    };
+    rig.until("a copy in another place", |now| place(now) != place(&before)).await;
+    let after = rig.snapshot();
+    assert_eq!(after, before);
+    sleep(Duration::from_secs(900)).await;
+    assert_eq!(place(&rig.snapshot()), place(&after), "once");
+    rig.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,6 +19,8 @@ pub(crate) struct Dirty {
     pub(crate) all_ingresses: bool,
     pub(crate) all_hosts: bool,
     pub(crate) all_backends: bool,
+    /// Whether what stays the same is replaced by a copy.
+    pub(crate) renews: bool,
     /// Namespaces whose Ingresses have to be read again.
     pub(crate) namespaces: BTreeSet<Arc<str>>,
     pub(crate) ingresses: BTreeSet<ObjectKey>,
@@ -76,9 +78,4 @@ pub(crate) struct Output {
     pub(crate) statuses: BTreeSet<ObjectKey>,
     /// Objects that are created for Gateways and XBackends and whose pending work has changed.
     pub(crate) made: BTreeSet<ObjectKey>,
-}
-
-/// Packs the nodes of a tree.
-pub(crate) fn compact<K: Ord, V>(tree: &mut BTreeMap<K, V>) {
-    *tree = std::mem::take(tree).into_iter().collect();
 }

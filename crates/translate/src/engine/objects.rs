@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 use fairway_model::Origin;
+use fairway_model::packing::{MANY, pack};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -108,6 +109,14 @@ macro_rules! objects {
                 }
             }
 
+            /// A copy of all of it.
+            pub(crate) fn copied(&self) -> Self {
+                match self {
+                    Self::Ingress(ingress) => Self::Ingress(ingress.copied()),
+                    $(Self::$kind(object) => Self::$kind(Arc::new((**object).clone())),)*
+                }
+            }
+
             /// Sets its creation time.
             pub fn set_created(&mut self, created: Timestamp) {
                 match self {
@@ -187,6 +196,12 @@ impl ObjectKey {
         Self { kind, namespace: text(&metadata.namespace), name: text(&metadata.name) }
     }
 
+    /// A copy with texts of its own.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        Self::new(self.kind, &*self.namespace, &*self.name)
+    }
+
     /// The object, as the origin of model values.
     pub fn origin(&self) -> Origin {
         Origin::new(KINDS[self.kind as usize].clone(), self.namespace.clone(), self.name.clone())
@@ -214,6 +229,8 @@ pub enum Change {
 pub struct Objects {
     objects: BTreeMap<ObjectKey, Entry>,
     next: u64,
+    /// How many there were at most since they were copied.
+    most: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -231,6 +248,7 @@ impl Objects {
                 btree_map::Entry::Vacant(entry) => {
                     entry.insert(Entry { sequence: self.next, object });
                     self.next += 1;
+                    self.most = self.most.max(self.objects.len());
                     None
                 }
             },
@@ -240,7 +258,22 @@ impl Objects {
 
     /// Releases unused memory: worthwhile after thousands of changes.
     pub(crate) fn compact(&mut self) {
-        self.objects = std::mem::take(&mut self.objects).into_iter().collect();
+        pack(&mut self.objects);
+    }
+
+    /// Whether a few are left of many: they lie scattered over the memory of the others.
+    pub(crate) fn are_remnants(&self) -> bool {
+        self.most >= MANY && self.objects.len() < self.most / 4
+    }
+
+    /// Copies all objects, so that they lie together.
+    pub(crate) fn renew(&mut self) {
+        let copied = std::mem::take(&mut self.objects).into_values().map(|Entry { sequence, object }| {
+            let object = object.copied();
+            (object.key(), Entry { sequence, object })
+        });
+        self.objects = copied.collect();
+        self.most = self.objects.len();
     }
 
     /// One object.

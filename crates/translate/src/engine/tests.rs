@@ -390,3 +390,45 @@ fn a_route_policy_says_whether_its_service_is_there_and_follows_it() {
     translator.apply([Change::Remove(key(Kind::Service, "web"))], 0);
     assert_eq!(said(&translator), ["BackendNotFound"]);
 }
+
+#[test]
+fn what_is_left_of_many_objects_has_moved_when_it_was_made_anew() {
+    let many = || (0..2 * MANY).map(|number| ingress(&format!("i{number}"), &format!("h{number}.example"), json!({})));
+    let mut translator = started(many().chain([service(), slice(&["10.0.0.1"])]));
+    let left = |name: &str| !name.starts_with('i') || name.ends_with("00");
+    let gone: Vec<_> = translator.objects().iter().map(|(key, _)| key.clone()).filter(|key| !left(&key.name)).collect();
+    let (first, rest) = gone.split_at(MANY);
+    translator.apply(first.iter().cloned().map(Change::Remove), 0);
+    assert!(!translator.has_remnants(), "half of them");
+    translator.apply(rest.iter().cloned().map(Change::Remove), 0);
+    assert!(translator.has_remnants());
+
+    let before = translator.snapshot().clone();
+    let objects: Vec<_> = translator.objects().iter().map(|(_, object)| object.clone()).collect();
+    let mut delta = translator.renew(0).delta;
+    while translator.has_more() {
+        delta.upserts.extend(translator.proceed(0).delta.upserts);
+    }
+    assert!(!translator.has_remnants());
+    assert_eq!(translator.snapshot(), &before);
+    assert!(delta.removals.is_empty());
+    let hosts = delta.upserts.iter().filter(|resource| matches!(resource, Resource::Host(_))).count();
+    let ingresses = objects.iter().filter(|object| object.kind() == Kind::Ingress).count();
+    assert!(
+        ingresses > 10 && hosts == ingresses + 1,
+        "{hosts} hosts of {ingresses} Ingresses, and the one for all others"
+    );
+    for object in &objects {
+        let now = translator.objects().get(&object.key()).unwrap();
+        assert_eq!(now, object);
+        let is_same = match (now, object) {
+            (Object::Ingress(now), Object::Ingress(before)) => std::ptr::eq(now.key(), before.key()),
+            (Object::Service(now), Object::Service(before)) => Arc::ptr_eq(now, before),
+            (Object::EndpointSlice(now), Object::EndpointSlice(before)) => Arc::ptr_eq(now, before),
+            _ => panic!("{now:?}"),
+        };
+        assert!(!is_same, "{}", object.key());
+    }
+    // What follows costs what it costs otherwise.
+    assert!(translator.apply([service()], 0).is_empty());
+}

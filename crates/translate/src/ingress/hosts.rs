@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use fairway_model::packing::pack;
 use fairway_model::{
     Action, BackendName, Host, HostKey, HostPattern, Hostname, Location, Origin, PathMatch, Redirect, Resource,
     ResourceName, Route, TableName,
@@ -18,7 +19,7 @@ use super::part::Part;
 use super::route::RedirectPorts;
 use crate::config::configmap::GlobalConfig;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
-use crate::engine::dirty::{Dirty, Output, compact};
+use crate::engine::dirty::{Dirty, Output};
 use crate::engine::part::{Extent, portion};
 use crate::objects::ObjectKey;
 use crate::policy::forward::Policies;
@@ -197,7 +198,7 @@ impl Hosts {
 
     /// Releases unused memory.
     pub(crate) fn compact(&mut self) {
-        compact(&mut self.names);
+        pack(&mut self.names);
     }
 
     /// Whether any hosts wait for their turn.
@@ -438,7 +439,7 @@ impl Hosts {
     fn publish(&mut self, pattern: &HostPattern, host: Option<Host>, turn: &mut HostTurn<'_, '_>) {
         let Some(state) = self.names.get_mut(pattern) else { return };
         match host {
-            Some(host) if state.published.as_deref() == Some(&host) => {}
+            Some(host) if !turn.dirty.renews && state.published.as_deref() == Some(&host) => {}
             Some(host) => {
                 let host = Arc::new(host);
                 turn.out.upserts.push(Resource::Host(host.clone()));

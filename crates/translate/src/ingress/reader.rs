@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use fairway_model::packing::{MANY, pack};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 
@@ -11,7 +12,7 @@ use super::class::Classes;
 use super::hosts::Hosts;
 use super::part::{Part, parse};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
-use crate::engine::dirty::{Dirty, Output, compact};
+use crate::engine::dirty::{Dirty, Output};
 use crate::engine::part::{Extent, portion};
 use crate::engine::shared::Shared;
 use crate::objects::{Kind, Object, ObjectKey, Objects, StoredIngress};
@@ -19,9 +20,6 @@ use crate::options::Options;
 use crate::resource::{Age, Backends, ConfigMaps, Secrets};
 use crate::standing::{LeftOut, NotOurs, Standing};
 use crate::verdict::Verdict;
-
-/// Packing the trees pays after this many at once: trees that are filled in order are half empty.
-pub(crate) const MANY: usize = 1000;
 
 /// All Ingresses.
 #[derive(Debug, Default)]
@@ -111,7 +109,7 @@ impl Ingresses {
             self.update(key, inputs, &mut owned, dirty, out);
         }
         if many {
-            compact(&mut self.states);
+            pack(&mut self.states);
             owned.hosts.compact();
             owned.backends.compact();
             self.served = std::mem::take(&mut self.served).into_iter().collect();
@@ -154,7 +152,7 @@ impl Ingresses {
         let was_served = match &after.part {
             Some(part) => {
                 attach(part, owned, dirty, out);
-                !self.served.insert(key.clone())
+                self.served.replace(key.clone()).is_some()
             }
             None => self.served.remove(&key),
         };

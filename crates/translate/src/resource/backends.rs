@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use fairway_model::packing::pack;
 use fairway_model::{Backend, EndpointSet, Resource, ResourceName};
 
 use crate::config::configmap::GlobalConfig;
-use crate::engine::dirty::{Dirty, Output, compact};
+use crate::engine::dirty::{Dirty, Output};
 use crate::engine::part::{Extent, portion};
+use crate::engine::service_of;
 use crate::gateway::{TrafficPolicies, XBACKEND, made_for, service_key};
-use crate::objects::{Object, ObjectKey, Objects};
+use crate::objects::{Kind, Object, ObjectKey, Objects};
 use crate::options::Options;
 use crate::resource::backend::{self, BackendKey, BackendPort, Layer, Problem, Sources};
 use crate::resource::{Age, ByAge, Owner};
@@ -103,6 +105,18 @@ impl Backends {
         }
     }
 
+    /// Names the slices again, by the keys that the objects have now.
+    pub(crate) fn renew_index(&mut self, objects: &Objects) {
+        self.slices.clear();
+        for (key, object) in objects.of_kind(Kind::EndpointSlice) {
+            if let Object::EndpointSlice(slice) = object
+                && let Some(service) = service_of(key, slice)
+            {
+                self.slices.entry(service).or_default().push(key.clone());
+            }
+        }
+    }
+
     /// The fault of a backend.
     pub(crate) fn problem(&self, key: &BackendKey) -> Option<&Problem> {
         self.states.get(key)?.problem.as_ref()
@@ -115,7 +129,7 @@ impl Backends {
 
     /// Releases unused memory.
     pub(crate) fn compact(&mut self) {
-        compact(&mut self.states);
+        pack(&mut self.states);
     }
 
     /// Rebuilds the backends that are due.
@@ -140,14 +154,15 @@ impl Backends {
             let resolved = self.resolve(&key, state, inputs);
             self.select(&key, selected(&key, inputs.objects));
             let Some(state) = self.states.get_mut(&key) else { continue };
-            if state.endpoints.as_deref() != resolved.endpoints.as_ref() {
+            if dirty.renews && resolved.endpoints.is_some() || state.endpoints.as_deref() != resolved.endpoints.as_ref()
+            {
                 state.endpoints = resolved.endpoints.map(Arc::new);
                 match &state.endpoints {
                     Some(endpoints) => out.upserts.push(Resource::EndpointSet(endpoints.clone())),
                     None => out.removals.push(ResourceName::EndpointSet(key.name())),
                 }
             }
-            if state.backend.as_deref() != Some(&resolved.backend) {
+            if dirty.renews || state.backend.as_deref() != Some(&resolved.backend) {
                 let backend = Arc::new(resolved.backend);
                 out.upserts.push(Resource::Backend(backend.clone()));
                 state.backend = Some(backend);

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use fairway_model::packing::MANY;
 use fairway_model::{Delta, Resource, ResourceName, Snapshot};
 use fairway_translate::objects::{Change, Kind, ObjectKey};
 use fairway_translate::options::Options;
@@ -24,6 +25,10 @@ const HOLD: Duration = Duration::from_millis(100);
 
 /// The same before the first publication, when nothing else is delayed.
 const FIRST_HOLD: Duration = Duration::from_secs(10);
+
+/// How long after the last change the memory of objects that are gone is collected, and how long after the first one at most.
+const REST: Duration = Duration::from_secs(2);
+const LONGEST_REST: Duration = Duration::from_secs(60);
 
 impl Running {
     /// Translates the changes and absorbs the result; sends nothing yet. To be called when every list is complete and
@@ -92,6 +97,21 @@ impl Running {
         }
     }
 
+    /// Makes everything anew that is kept of the objects, because a few are left of many. What they had in memory is given back in pages, and
+    /// each of those that are left would keep some.
+    pub(super) async fn renew(&mut self) {
+        self.renewal = None;
+        let begin = Instant::now();
+        let now = jiff::Timestamp::now().as_second();
+        if let Some(translator) = &mut self.translator {
+            let update = translator.renew(now);
+            self.store.renew();
+            self.status.renew();
+            self.absorb(update).await;
+            debug!(took_ms = begin.elapsed().as_millis() as u64, "moved together what is left of many objects");
+        }
+    }
+
     /// Absorbs the result of a translation.
     async fn absorb(&mut self, update: Update) {
         let Update { delta, diagnostics, served, unserved, statuses, made, wanted, unwanted } = update;
@@ -109,6 +129,11 @@ impl Running {
         }
         self.coming.extend(served);
         let update_wants_nothing = wanted.is_empty();
+        if self.translator.as_ref().is_some_and(Translator::has_remnants) {
+            let now = Instant::now();
+            let first = self.renewal.map_or(now, |(first, _)| first);
+            self.renewal = Some((first, (now + REST).min(first + LONGEST_REST)));
+        }
         for key in unwanted {
             self.references.drop(&key);
             self.store.content(&key, None);
@@ -238,10 +263,14 @@ impl Running {
 
     /// Allows the addresses of live Ingresses to be shown.
     pub(super) fn show(&mut self, keys: Vec<ObjectKey>) {
+        let many = keys.len() >= MANY;
         for key in keys {
             if self.serves(&key) {
                 self.status.serve(&key, true);
             }
+        }
+        if many {
+            self.status.pack();
         }
     }
 }

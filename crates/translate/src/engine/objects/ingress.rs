@@ -50,6 +50,11 @@ impl StoredIngress {
         self.0.leaving
     }
 
+    /// A copy of all of it.
+    pub(super) fn copied(&self) -> Self {
+        Self(Arc::new(Stored { key: self.0.key.copied(), ..(*self.0).clone() }))
+    }
+
     /// Sets its creation time.
     pub fn set_created(&mut self, created: Timestamp) {
         Arc::make_mut(&mut self.0).created = Some(created);
