@@ -227,6 +227,11 @@ mounted and set for both is what the user adds.
       valueFrom:
         fieldRef:
           fieldPath: metadata.namespace
+    {{- if eq $role "controller" }}
+    {{- /* Most of the time it has nothing to do. The allocator would give back what is unused at the next change, which may not come. */}}
+    - name: MIMALLOC_PURGE_DELAY
+      value: "0"
+    {{- end }}
     {{- with $controller.extraEnvs }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
