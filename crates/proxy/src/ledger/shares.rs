@@ -61,7 +61,11 @@ struct Talk {
 
 /// Limits of requests in progress that have changed, by scope.
 #[derive(Debug, Default)]
-pub(crate) struct ChangedLimits(HashMap<Arc<str>, NonZeroU32>);
+pub(crate) struct ChangedLimits {
+    changed: HashMap<Arc<str>, NonZeroU32>,
+    /// Those of which a host had none before. Whoever has such a scope counts by another limit only if it has changed before it went.
+    new: HashMap<Arc<str>, NonZeroU32>,
+}
 
 impl Sharing {
     pub(super) fn is_on(&self) -> bool {
@@ -183,12 +187,20 @@ impl ClientLedger {
     /// Takes note of limits of requests in progress that have changed: what goes on is a part of the new limit at once, not only from the next
     /// request of the client on.
     pub(crate) fn follow(&self, changed: ChangedLimits) {
-        let ChangedLimits(changed) = changed;
-        if changed.is_empty() {
+        let ChangedLimits { changed, new } = changed;
+        if changed.is_empty() && new.is_empty() {
             return;
         }
         let mut talk = self.sharing.talk();
-        self.each_watch(|watch| watch.follow(&changed));
+        self.each_watch(|watch| {
+            watch.follow(&new);
+            watch.follow(&changed);
+        });
+        for (scope, most) in new {
+            if let Some(known) = talk.changed.get_mut(&scope) {
+                *known = most;
+            }
+        }
         if talk.changed.len() + changed.len() > CHANGED_SCOPES {
             talk.changed.clear();
         }
@@ -267,7 +279,7 @@ impl ClientLedger {
 impl ChangedLimits {
     /// Those that a change sets anew.
     pub(crate) fn of(delta: &Delta, before: &Snapshot) -> Self {
-        let mut changed = HashMap::new();
+        let mut found = Self::default();
         for resource in &delta.upserts {
             let Resource::Host(host) = resource else { continue };
             let now = limits_in_progress(host);
@@ -275,12 +287,19 @@ impl ChangedLimits {
                 continue;
             }
             let before = resource.name().and_then(|name| before.resource(&name));
-            let Some(Resource::Host(before)) = before else { continue };
-            let before = limits_in_progress(&before);
-            let differs = |(scope, most): &(&str, _)| before.get(scope).is_some_and(|before| before != most);
-            changed.extend(now.into_iter().filter(differs).map(|(scope, most)| (Arc::from(scope), most)));
+            let before = match &before {
+                Some(Resource::Host(before)) => limits_in_progress(before),
+                _ => HashMap::new(),
+            };
+            for (scope, most) in now {
+                match before.get(scope) {
+                    Some(before) if *before == most => {}
+                    Some(_) => _ = found.changed.insert(scope.into(), most),
+                    None => _ = found.new.insert(scope.into(), most),
+                }
+            }
         }
-        Self(changed)
+        found
     }
 }
 
@@ -390,7 +409,10 @@ mod tests {
     fn requests_in_progress_are_a_part_of_a_limit_that_is_lowered_at_once() {
         let in_progress = |most| ClientLimits { per_second: None, in_progress: NonZeroU32::new(most), ..limits() };
         let replicas = NonZeroU32::new(4).unwrap();
-        let scope = |most| ChangedLimits([("shop/web".into(), NonZeroU32::new(most).unwrap())].into());
+        let scope = |most| ChangedLimits {
+            changed: [("shop/web".into(), NonZeroU32::new(most).unwrap())].into(),
+            ..ChangedLimits::default()
+        };
         let ledger = Arc::<ClientLedger>::default();
         ledger.deal(&deal(1, []), SECOND);
         let open = |number, count| -> Vec<_> {
@@ -408,6 +430,39 @@ mod tests {
         };
         assert_eq!(held(1), LimitPart::WHOLE);
         assert!(held(2) >= LimitPart::fraction(0.5), "{:?}", held(2));
+    }
+
+    #[test]
+    fn a_limit_that_goes_and_comes_back_counts_as_it_is_now() {
+        let limit = |most| ClientLimits { per_second: None, in_progress: NonZeroU32::new(most), ..limits() };
+        let host = |most| {
+            let filters = vec![Filter::ClientLimits(limit(most).into())];
+            let origin = fairway_model::Origin::new("Ingress", "shop", "web");
+            let path = fairway_model::PathMatch::prefix("/").unwrap();
+            let action = fairway_model::Action::Respond(Respond::page(200));
+            let route = fairway_model::Route { filters, ..fairway_model::Route::new(origin, path, action) };
+            Resource::from(Host::new("t".into(), fairway_model::HostPattern::Any, vec![route]))
+        };
+        let ledger = Arc::<ClientLedger>::default();
+        ledger.deal(&deal(1, []), SECOND);
+        let replicas = NonZeroU32::new(4).unwrap();
+        let _open: Vec<_> = (0..4).map(|_| ledger.enter(&limit(40), client(1), replicas, SECOND).unwrap()).collect();
+        let mut snapshot = Snapshot::default();
+        for delta in [
+            Delta::upsert([host(40)]),
+            Delta::upsert([host(8)]),
+            Delta { removals: host(8).name().into_iter().collect(), ..Delta::default() },
+            Delta::upsert([host(40)]),
+        ] {
+            ledger.follow(ChangedLimits::of(&delta, &snapshot));
+            snapshot = snapshot.apply(delta);
+        }
+        let key = LimitKey { kind: LimitKind::InProgress, ..key(1) };
+        ledger.deal(&deal(2, [key.clone()]), SECOND);
+        let report = ledger.report(SECOND + SECOND / 5, false).unwrap();
+        let demand = report.demands.iter().find(|demand| demand.key == key).expect("a demand");
+        // Four of forty, and not of the eight that it was.
+        assert!(demand.held < LimitPart::fraction(0.2), "{:?}", demand.held);
     }
 
     #[test]
