@@ -193,7 +193,7 @@ async fn an_endpoint_that_reads_nothing_stops_its_client() {
 async fn a_reset_cancels_the_request() {
     let lines = Lines::default();
     let gate = Gate::new();
-    let origin = Origin::new("a").reply(Reply::ok().held_by(&gate)).start();
+    let origin = Origin::new("a").replies([Reply::ok().held_by(&gate), Reply::ok().body("next")]).start();
     let resources = forwarding(&[&origin], ForwardPolicy::default());
     let proxy = TestProxy::start_with(resources, logging(&lines, "$status $failure_reason $upstream_status"));
     let client = H2::connect(proxy.http).await;
@@ -203,6 +203,10 @@ async fn a_reset_cancels_the_request() {
     assert_eq!(lines.after(1).await, ["499 client_gone 499"]);
     origin.ended(1).await;
     drop(response);
+    // What served it serves the next one on the connection, which finds nothing of it.
+    let next = client.get("/next").await;
+    assert_eq!((next.status, &*next.body), (200, &b"next"[..]));
+    assert_eq!(lines.after(2).await[1], "200 - 200");
 }
 
 #[tokio::test]

@@ -154,6 +154,28 @@ mod tests {
         }
     }
 
+    async fn hold(slots: Rc<Slots<Rc<()>, ()>>) -> Infallible {
+        loop {
+            let _held = slots.next().await;
+            std::future::pending::<()>().await;
+        }
+    }
+
+    #[test]
+    fn a_runner_that_is_dropped_takes_its_request_along_and_is_lent_no_more() {
+        let (free, request) = (Free::<Rc<()>, ()>::default(), Rc::new(()));
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        for begun in [false, true] {
+            let mut runner = free.lend(request.clone(), |slots| Box::pin(hold(slots)));
+            if begun {
+                assert!(runner.poll(&mut context).is_pending());
+            }
+            assert_eq!(Rc::strong_count(&request), 2);
+            drop(runner);
+            assert_eq!((Rc::strong_count(&request), free.0.borrow().len()), (1, 0));
+        }
+    }
+
     #[test]
     fn a_runner_serves_one_after_the_other_and_is_gone_with_one_that_panics() {
         let free = Free::<u32, u32>::default();
