@@ -210,6 +210,12 @@ impl PathRegex {
         &self.text
     }
 
+    /// A pattern for this text alone, within a pattern.
+    pub fn escaped(text: &str) -> String {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "/-_~".contains(c) || !c.is_ascii();
+        text.chars().flat_map(|c| (!is_plain(c)).then_some('\\').into_iter().chain([c])).collect()
+    }
+
     /// How many groups a [rewrite](Self::rewrite) can fill in.
     pub fn groups(&self) -> usize {
         self.regex.captures_len() - 1

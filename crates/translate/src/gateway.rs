@@ -19,6 +19,7 @@ mod listener_set;
 mod open;
 mod parameters;
 mod place;
+mod read_match;
 mod reader;
 mod route;
 mod route_policy;

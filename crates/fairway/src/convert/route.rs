@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use fairway_model::{HostPattern, PathMatch, Route};
+use fairway_model::{HostPattern, PathMatch, PathRegex, Route};
 use fairway_translate::annotation::IngressAnnotations;
 use fairway_translate::gateway::api::{
     BackendReference, CorsFilter, HTTPRouteFilter, HTTPRouteMatch, HTTPRouteRule, HeaderModifier, HeaderValue,
@@ -73,7 +73,7 @@ impl Matched {
         let is_plain = self.kind == "PathPrefix" && self.replaced.is_none() && self.value != "/";
         is_plain.then(|| Self {
             kind: "RegularExpression",
-            value: format!("{}(/.*)?", escaped(&self.value)),
+            value: format!("{}(/.*)?", PathRegex::escaped(&self.value)),
             ..self.clone()
         })
     }
@@ -152,10 +152,10 @@ pub(super) fn matched(route: &Route, annotations: &IngressAnnotations, plainly: 
         PathMatch::Exact(path) => plain("Exact", path),
         // With a slash at its end it would take the path without it too.
         PathMatch::Prefix(path) if path.len() > 1 && path.ends_with('/') => {
-            plain("RegularExpression", &format!("{}.*", escaped(path)))
+            plain("RegularExpression", &format!("{}.*", PathRegex::escaped(path)))
         }
         PathMatch::Prefix(path) => plain("PathPrefix", path),
-        PathMatch::Start(path) => plain("RegularExpression", &format!("{}.*", escaped(path))),
+        PathMatch::Start(path) => plain("RegularExpression", &format!("{}.*", PathRegex::escaped(path))),
         // What stands in X-Forwarded-Prefix has no place beside a prefix.
         PathMatch::Regex(regex) => match target
             .filter(|_| plainly && annotations.rewriting.forwarded_prefix.is_none())
@@ -191,11 +191,6 @@ fn prefix_of(rule: &str, target: &str) -> Option<(String, String)> {
 fn is_literal(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_~".contains(&byte);
     text.len() > 1 && text.starts_with('/') && !text.ends_with('/') && text.bytes().all(allowed)
-}
-
-fn escaped(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/-_~".contains(c);
-    text.chars().flat_map(|c| (!is_plain(c)).then_some('\\').into_iter().chain([c])).collect()
 }
 
 /// The rules for paths, in their order. Those that differ in nothing but the match are one, unless the order of patterns counts.
