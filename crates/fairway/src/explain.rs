@@ -2,12 +2,14 @@
 
 mod account;
 mod backend_tls;
+mod cause;
 #[cfg(test)]
 mod differential;
 mod lookup;
 mod passing;
 mod tell;
 mod text;
+mod words;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};

@@ -4,18 +4,14 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use fairway_model::client::Arrival;
-use fairway_model::decision::{Failure, Plan, Step};
+use fairway_model::decision::{Plan, Step};
 use fairway_model::{
-    Action, AuthProtocol, Backend, BackendName, Backends, Balance, CanaryBy, CanaryChoice, ClientAuth, ClientAuthMode,
-    ClientLimits, ConfiguredName, Cors, EndpointState, Endpoints, ErrorPages, ExternalAuth, Filter, Forward, Host,
-    HostPattern, Hostname, Listener, Origin, Origins, PathMatch, PathReplacement, ResponseRewrites, Route, Scheme,
-    SessionCarrier, TableName, canonical_host,
+    Action, Backend, BackendName, Backends, Balance, EndpointState, Endpoints, Filter, Forward, Host, HostPattern,
+    Hostname, Listener, Origin, PathMatch, Route, Scheme, SessionCarrier, TableName, canonical_host,
 };
 use fairway_proxy::balance::cookie;
-use fairway_proxy::reason::Cause;
 use fairway_proxy::rehearsal::{Effect, Outcome, Rehearsal, Rehearsed};
 use fairway_proxy::resolve::AddressPolicy;
-use fairway_translate::diagnostic::{Diagnostic, Reason, Severity};
 use fairway_translate::gateway::PassedOver;
 use fairway_translate::objects::{Kind, Object, ObjectKey};
 use fairway_translate::options::ECHO_SERVICE_FIELD;
@@ -25,6 +21,7 @@ use super::account::{
     Forwarded, Limits, NotLoaded, ResponseField, RouteName, Sent,
 };
 use super::lookup::Lookup;
+use super::words::asks;
 use super::{Request, Told, backend_tls};
 use crate::manifest::Place;
 use crate::reading::{Reading, Source};
@@ -75,7 +72,7 @@ fn account_by(
 /// What answers about many requests are made of.
 pub(super) struct Basis<'r> {
     rehearsal: Rehearsal,
-    lookup: Lookup<'r>,
+    pub(super) lookup: Lookup<'r>,
 }
 
 impl<'r> Basis<'r> {
@@ -155,8 +152,8 @@ fn nothing(request: &Request) -> Account {
 pub(super) struct Teller<'a> {
     pub(super) request: &'a Request,
     pub(super) reading: &'a Reading,
-    basis: &'a Basis<'a>,
-    rehearsed: &'a Rehearsed<'a>,
+    pub(super) basis: &'a Basis<'a>,
+    pub(super) rehearsed: &'a Rehearsed<'a>,
     pub(super) table: &'a TableName,
 }
 
@@ -195,177 +192,7 @@ impl Teller<'_> {
 }
 
 impl Teller<'_> {
-    /// The response to the client, and why.
-    fn answer(&self, left_out: &[NotLoaded]) -> Answer {
-        let Rehearsed { plan, outcome, .. } = self.rehearsed;
-        let Outcome::Answer { status, response, cause } = outcome else {
-            let why = plan.as_ref().map(|plan| self.forwarded_why(plan)).unwrap_or_default();
-            return Answer { status: None, location: None, by: By::Backend, reason: None, why };
-        };
-        if let Some(Plan {
-            step: Step::Fail(failure @ (Failure::NoCertificate | Failure::Certificate)),
-            host: Some(host),
-            ..
-        }) = plan
-            && host.client_auth().is_some_and(|auth| auth.in_handshake)
-        {
-            let why = format!("the TLS handshake fails: {failure}");
-            return Answer { status: None, location: None, by: By::Nothing, reason: None, why };
-        }
-        let why = match plan {
-            None => format!("the head of the request is refused: {}", detail(*cause)),
-            Some(plan) => self.answered_why(plan, *cause, left_out),
-        };
-        Answer {
-            status: Some(*status),
-            location: location(response),
-            by: By::Fairway,
-            reason: cause.map(|cause| cause.reason.as_str()),
-            why,
-        }
-    }
-
-    fn forwarded_why(&self, plan: &Plan<'_>) -> String {
-        let route = plan.route.map(|route| format!("{} of {}", route.path, owner(&route.origin))).unwrap_or_default();
-        let Step::Forward(forwarding) = plan.step else { return route };
-        let snapshot = &self.reading.snapshot;
-        let place = match snapshot.backend(forwarding.backend) {
-            Some(backend) => format!("{}, port {}", backend.origin, backend.port),
-            None => forwarding.backend.to_string(),
-        };
-        if let Some(status) = plan.replaces_error() {
-            return format!("the answer of {route} would be {status}, in place of which {place} answers");
-        }
-        let stands_in = forwarding.in_place_of.map(|other| format!(", in place of {other}, which has no endpoint"));
-        let canary = plan.canary().map(|choice| canary(&choice)).unwrap_or_default();
-        format!("{route} leads to {place}{}{canary}", stands_in.unwrap_or_default())
-    }
-
-    fn answered_why(&self, plan: &Plan<'_>, cause: Option<Cause>, left_out: &[NotLoaded]) -> String {
-        let Rehearsed { scratch, .. } = self.rehearsed;
-        match plan.step {
-            Step::Fail(Failure::NoService | Failure::NoEndpoint) | Step::Forward(_) => self.unavailable(plan, cause),
-            Step::Fail(failure) => failure.to_string(),
-            Step::Deny => "an authentication service has denied the request".to_owned(),
-            Step::Redirect(_) => match plan.ended_by() {
-                Some(_) => "plain HTTP is redirected to https".to_owned(),
-                None => plan.route.map(|route| format!("{} redirects", owner(&route.origin))).unwrap_or_default(),
-            },
-            Step::Respond(_) => match (plan.ended_by(), plan.host, plan.route) {
-                (Some(Filter::Refuse(refusal)), ..) => refusal.reason.to_string(),
-                (Some(Filter::AccessList(list)), ..) => {
-                    format!("the client {} is not allowed: {}", scratch.client.address(), rule(list))
-                }
-                (Some(Filter::Block(_)), ..) => "its User-Agent or Referer is blocked".to_owned(),
-                (Some(Filter::ClientLimits(limits)), ..) => client_limits(limits),
-                (Some(Filter::BasicAuth(_)), ..) => "the request has no name and password of a user".to_owned(),
-                (Some(Filter::Cors(_)), ..) if plan.admits_origin() => {
-                    "it is a preflight of an admitted origin".to_owned()
-                }
-                (Some(Filter::Cors(_)), ..) => "it is a preflight of an origin that is not admitted".to_owned(),
-                (Some(_), ..) => self.unavailable(plan, cause),
-                (None, None, _) if plan.route.is_none() && self.rehearsed.path.is_none() => {
-                    "the request is about the server as a whole".to_owned()
-                }
-                (None, None, _) => self.no_host(left_out),
-                (None, Some(_), _) if let Some(host) = plan.unmatched_host() => self.no_path(host),
-                (None, Some(host), route)
-                    if *host.pattern() == HostPattern::Any && route.is_none_or(|route| route.origin.is_built_in()) =>
-                {
-                    self.no_host(left_out)
-                }
-                (None, Some(host), route) => {
-                    route.and_then(|route| self.not_carried_out(route)).unwrap_or_else(|| self.no_path(host))
-                }
-            },
-            Step::Wait(_) => String::new(),
-        }
-    }
-
-    fn no_host(&self, left_out: &[NotLoaded]) -> String {
-        let host = text(self.rehearsed.scratch.client.host());
-        let wanted = match left_out {
-            [] => self.unread(),
-            [first, ..] => format!("; {} names it, but {}", first.object, first.why),
-        };
-        let is_of_gateway = |route: &&Route| !route.origin.is_built_in() && &*route.origin.kind != "Ingress";
-        let hosts = self.reading.snapshot.hosts().into_iter().flat_map(|host| host.tiers());
-        let what = match hosts.flat_map(Host::routes).find(is_of_gateway) {
-            Some(_) => "no Ingress and no route serves",
-            None => "no Ingress serves",
-        };
-        format!("{what} the host {host}, and there is no default backend{wanted}")
-    }
-
-    fn no_path(&self, host: &Host) -> String {
-        format!("no path of host {} takes the request{}", host.pattern().as_written(), self.unread())
-    }
-
-    /// What might have taken the request and is not loaded, because it can't be read or the API server would refuse it.
-    fn unread(&self) -> String {
-        let reading = self.reading;
-        let is_unread = |found: &&Diagnostic| {
-            let of_files = found.reason == Reason::InvalidManifest && found.severity == Severity::Error;
-            let routes = ["Ingress", "Gateway", "ListenerSet", "HTTPRoute", "GRPCRoute"].contains(&&*found.origin.kind);
-            of_files && routes && reading.manifests.place(&found.origin).is_none()
-        };
-        let found = reading.findings.iter().map(|found| &found.diagnostic).find(is_unread);
-        found.map(|found| format!("; {found}")).unwrap_or_default()
-    }
-
-    /// Why nothing can accept a request.
-    fn unavailable(&self, plan: &Plan<'_>, cause: Option<Cause>) -> String {
-        let Some((route, Action::Forward(forward))) = plan.route.map(|route| (route, &route.action)) else {
-            return detail(cause);
-        };
-        let Some(backend) = forward.backends.names().next().and_then(|name| self.backend(name)) else {
-            return detail(cause);
-        };
-        if let Some(cause) = cause.filter(|cause| cause.reason.as_str() == "misconfigured") {
-            let detail = detail(Some(cause));
-            let of_backend = self.basis.lookup.findings(Some(&backend.origin));
-            let is_fault = |found: &Diagnostic| found.severity == Severity::Error || found.unserved;
-            let mut faults = of_backend.filter(|found| is_about(&found.origin, &backend.origin) && is_fault(found));
-            return faults.next().map_or_else(|| format!("{}: {detail}", backend.origin), |found| self.told(found));
-        }
-        let about = [Reason::ServiceNotFound, Reason::PortNotFound, Reason::NoEndpoints, Reason::ForbiddenAddress];
-        let service = format!("{}/{}", backend.origin.namespace, backend.origin.name);
-        let mut findings = self.basis.lookup.findings(Some(&route.origin));
-        let found = findings.find(|found| {
-            about.contains(&found.reason) && is_about(&found.origin, &route.origin) && found.message.contains(&service)
-        });
-        found.map_or_else(|| format!("{} has no ready endpoint", backend.origin), |found| self.told(found))
-    }
-
-    /// Why a rule of the Gateway API is answered in place of its backends.
-    fn not_carried_out(&self, route: &Route) -> Option<String> {
-        let rule = route.origin.section.split('.').next().filter(|rule| rule.starts_with("rules["))?;
-        let rule = format!("spec.{rule}");
-        let is_about = |found: &&Diagnostic| {
-            let below = found.field.strip_prefix(&*rule).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-            below && is_about(&found.origin, &route.origin)
-        };
-        let found = || self.basis.lookup.findings(Some(&route.origin)).filter(is_about);
-        let mut ranks: Vec<_> = found().collect();
-        // That the API server of another cluster might refuse it is no cause here.
-        ranks.sort_by_key(|found| {
-            (std::cmp::Reverse(found.severity), !found.unserved, found.reason == Reason::InvalidManifest)
-        });
-        ranks.first().map(|found| self.told(found))
-    }
-
-    /// A finding as the reason of an answer. Of Services that the files lack, `fairway dev` says something else than a cluster.
-    fn told(&self, found: &Diagnostic) -> String {
-        let stands_in = self.reading.development().is_some_and(|development| development.echo.is_some());
-        let echo = if stands_in && found.reason == Reason::ServiceNotFound {
-            " in a cluster, and fairway dev answers with its echo"
-        } else {
-            ""
-        };
-        format!("{found}{echo}")
-    }
-
-    fn backend(&self, name: &BackendName) -> Option<&Backend> {
+    pub(super) fn backend(&self, name: &BackendName) -> Option<&Backend> {
         self.reading.snapshot.backend(name).map(|backend| &**backend)
     }
 
@@ -452,121 +279,6 @@ impl Teller<'_> {
             FilterStep { filter: name, effect, text }
         });
         steps.collect()
-    }
-
-    /// The name of a filter, and its purpose.
-    fn filter(&self, filter: &Filter) -> (&'static str, String) {
-        match filter {
-            Filter::ErrorPages(pages) => ("error_pages", error_pages(pages)),
-            Filter::StrictTransportSecurity => {
-                let value = self.reading.snapshot.settings().strict_transport_security.as_deref();
-                let value = value.map_or("off".to_owned(), |value| format!("Strict-Transport-Security: {value}"));
-                ("strict_transport_security", format!("HSTS, over TLS only: {value}"))
-            }
-            Filter::Block(block) => {
-                let (agents, referers) = (block.user_agents.len(), block.referers.len());
-                ("block", format!("answer 403 to {agents} kinds of User-Agent and {referers} of Referer"))
-            }
-            Filter::Cors(cors) => ("cors", format!("answer preflights and edit response fields for {}", origins(cors))),
-            Filter::HttpsRedirect(redirect) => {
-                let port = redirect.port.map(|port| format!(" on port {port}")).unwrap_or_default();
-                ("https_redirect", format!("redirect plain HTTP to https{port} with {}", redirect.status))
-            }
-            Filter::RequireEndpoints => {
-                ("require_endpoints", "answer 503 without endpoints, before access is checked".to_owned())
-            }
-            Filter::NotFoundWithoutEndpoints => {
-                ("not_found_without_endpoints", "answer 404 without endpoints".to_owned())
-            }
-            Filter::Refuse(refusal) => ("refuse", format!("answer 503: {}", refusal.reason)),
-            Filter::ClientLimits(limits) => ("client_limits", client_limits(limits)),
-            Filter::AccessList(list) => ("access_list", format!("admit clients {}, answer 403 to others", rule(list))),
-            Filter::AccessListOrAuth(list) => {
-                ("access_list_or_auth", format!("admit clients {} without authentication", rule(list)))
-            }
-            Filter::AccessRules(rules) => {
-                let others = if rules.or_auth { "authentication for others" } else { "answer 403 to others" };
-                ("access_rules", format!("admit clients by {} rules in order, {others}", rules.rules.len()))
-            }
-            Filter::Snippet(snippet) => {
-                let (steps, edits) = (snippet.steps.len(), &snippet.edits);
-                let edits = edits.request.len() + edits.response.len();
-                ("snippet", format!("run {steps} steps of a snippet, with {edits} edits of fields"))
-            }
-            Filter::BasicAuth(auth) => (
-                "basic_auth",
-                format!(
-                    "demand the name and {} of one of {} users, answer 401 to others",
-                    if auth.digest { "a digest of the password" } else { "password" },
-                    auth.users.len()
-                ),
-            ),
-            Filter::ExternalAuth(auth) => ("external_auth", self.authentication(auth)),
-            Filter::Rewrite(rewrite) => {
-                let prefix = rewrite.forwarded_prefix.as_ref();
-                let prefix = prefix.map(|prefix| format!(", set X-Forwarded-Prefix to {}", prefix.text()));
-                ("rewrite", format!("rewrite the path to {}{}", rewrite.target.text(), prefix.unwrap_or_default()))
-            }
-            Filter::ReplacePath { with: PathReplacement::Full(path) } => {
-                ("replace_path", format!("replace the path with {path}"))
-            }
-            Filter::ReplacePath { with: PathReplacement::Prefix(text) } => {
-                ("replace_path", format!("replace the matched prefix of the path with {text:?}"))
-            }
-            Filter::Mirror(mirror) => {
-                let body = if mirror.body { "" } else { " without its body" };
-                let part =
-                    mirror.fraction.map(|part| format!(" of {} in {} requests", part.numerator, part.denominator));
-                let part = part.unwrap_or_default();
-                ("mirror", format!("send a copy{body}{part} to {}, whose answer is dropped", mirror.forward.backends))
-            }
-            Filter::RewriteResponse(rewrites) => ("rewrite_response", response_rewrites(rewrites)),
-            Filter::EditRequest(edits) => ("edit_request", format!("edit request fields: {}", names(edits))),
-            Filter::EditResponse(edits) => ("edit_response", format!("edit response fields: {}", names(edits))),
-        }
-    }
-
-    /// Whom a route asks about a request, and what follows from the answer.
-    fn authentication(&self, auth: &ExternalAuth) -> String {
-        let backend = auth.forward.backends.to_string();
-        // The name of one outside the cluster begins with two slashes.
-        let backend = backend.trim_start_matches('/');
-        let names = |names: &[ConfiguredName]| names.iter().map(ConfiguredName::as_str).collect::<Vec<_>>().join(", ");
-        let copied = match (auth.copies_all(), auth.copied()) {
-            (true, _) => ", and copy all fields of the answer".to_owned(),
-            (false, []) => String::new(),
-            (false, copied) => format!(", and copy {}", names(copied)),
-        };
-        let (question, denied, allows) = match &auth.protocol {
-            AuthProtocol::Subrequest(asks) => {
-                let denied = match &asks.sign_in {
-                    Some(sign_in) => format!("401 redirects to {sign_in}"),
-                    None => "401".to_owned(),
-                };
-                let question = format!("{} {}", asks.method.as_deref().unwrap_or("GET"), asks.target);
-                (question, format!("{denied}, 403 denies"), "2xx")
-            }
-            AuthProtocol::Http(asks) => (
-                format!("the client's method and {}PATH", asks.path),
-                "a redirect or 4xx is what the client gets".to_owned(),
-                "200",
-            ),
-            AuthProtocol::Grpc(asks) => {
-                let fields = match &asks.allowed {
-                    None => "all fields".to_owned(),
-                    Some(allowed) => format!("the fields {}", names(allowed)),
-                };
-                let denied = "a denial is answered as it says".to_owned();
-                (format!("a call of ext_authz about the request with {fields}"), denied, "OK")
-            }
-        };
-        let body = match auth.body() {
-            Some(most) => format!(" and a body of up to {most} bytes"),
-            None => String::new(),
-        };
-        format!(
-            "ask {backend} with {question}{body}{copied}; {denied}, anything but {allows} answers 500. Explained as if it allowed the request",
-        )
     }
 
     fn forward(&self, plan: &Plan<'_>) -> Option<Forwarded> {
@@ -752,94 +464,9 @@ fn limits(forward: &Forward) -> Limits {
     }
 }
 
-/// What decided between a backend and its canary.
-fn canary(choice: &CanaryChoice<'_>) -> String {
-    let CanaryChoice { canary, alternative, by } = choice;
-    let of = owner(&canary.origin);
-    let share = match by {
-        CanaryBy::Weight => format!(" (it gets {} of {} requests, by chance)", canary.weight, canary.total),
-        _ => String::new(),
-    };
-    match alternative {
-        true => format!(", the canary of {of}, chosen {by}{share}"),
-        false => format!(", and not to {}, the canary of {of}: chosen {by}{share}", canary.alternative),
-    }
-}
-
-/// Which errors are replaced, and by whom.
-fn error_pages(pages: &ErrorPages) -> String {
-    let statuses: Vec<_> = pages.statuses.iter().map(ToString::to_string).collect();
-    let whose = if pages.only_own { "of Fairway's own" } else { "of the backend and of Fairway" };
-    let ErrorPages { forward, .. } = pages;
-    let other = forward.fallback.as_ref().map(|other| format!(", or {other} if it has no endpoint"));
-    let (statuses, other) = (statuses.join(", "), other.unwrap_or_default());
-    format!("replace errors {whose} by the response of {}{other}: {statuses}", forward.backends)
-}
-
-fn names(edits: &[fairway_model::FieldEdit]) -> String {
-    edits.iter().map(|edit| edit.name().as_str()).collect::<Vec<_>>().join(", ")
-}
-
-/// The origins that are admitted.
-fn origins(cors: &Cors) -> String {
-    match &cors.origins {
-        Origins::Any => "every origin".to_owned(),
-        Origins::Listed(list) => {
-            let list: Vec<_> = list.iter().map(fairway_model::OriginPattern::text).collect();
-            format!("the origins {}", list.join(", "))
-        }
-    }
-}
-
-/// What a route rewrites in responses.
-fn response_rewrites(rewrites: &ResponseRewrites) -> String {
-    let parts = [
-        ("redirects to", &rewrites.redirect),
-        ("the Domain of cookies", &rewrites.cookie_domain),
-        ("the Path of cookies", &rewrites.cookie_path),
-    ];
-    let part = |(what, own): (&str, &Option<fairway_model::Replacement>)| {
-        own.as_ref().map(|own| format!("{what} {} to {}", own.from, own.to))
-    };
-    format!("rewrite {}", parts.into_iter().filter_map(part).collect::<Vec<_>>().join(", "))
-}
-
-/// What each client may do.
-fn client_limits(limits: &ClientLimits) -> String {
-    let rate = |rate: Option<fairway_model::RequestRate>, period: &str| {
-        rate.map(|rate| format!("{} requests per {period} and {} at once", rate.requests, u64::from(rate.burst) + 1))
-    };
-    let rates = [rate(limits.per_second, "second"), rate(limits.per_minute, "minute")];
-    let parts = rates.into_iter().flatten().map(|text| format!("{text} (else {})", limits.over_rate.status));
-    let open = limits.in_progress.map(|most| format!("{most} in progress (else {})", limits.over_requests.status));
-    let exempt = if limits.exempt.is_empty() { "" } else { ", except for exempt networks" };
-    format!("allow each client {}{exempt}", parts.chain(open).collect::<Vec<_>>().join(", "))
-}
-
-/// The addresses that an access list allows.
-fn rule(list: &fairway_model::AccessList) -> String {
-    let networks =
-        |set: &fairway_model::NetworkSet| set.networks().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let denied = (!list.deny.is_empty()).then(|| format!("not from {}", networks(&list.deny)));
-    let allowed = list.allow.as_ref().map(|allow| format!("only from {}", networks(allow)));
-    denied.into_iter().chain(allowed).collect::<Vec<_>>().join(" and ")
-}
-
 /// Object and namespace of an origin, without its section.
 pub(super) fn owner(origin: &Origin) -> String {
     Origin::new(&*origin.kind, &*origin.namespace, &*origin.name).to_string()
-}
-
-/// Whether both name the same object.
-fn is_about(one: &Origin, other: &Origin) -> bool {
-    (&one.kind, &one.namespace, &one.name) == (&other.kind, &other.namespace, &other.name)
-}
-
-fn detail(cause: Option<Cause>) -> String {
-    cause.map_or(String::new(), |cause| {
-        let detail = cause.detail.to_string();
-        if detail.is_empty() { cause.reason.text().trim_end_matches('.').to_owned() } else { detail }
-    })
 }
 
 pub(super) fn place(place: Option<Place>) -> (Option<String>, Option<u32>) {
@@ -865,11 +492,11 @@ fn fields(message: &[u8]) -> impl Iterator<Item = (String, String)> {
     lines.into_iter().filter_map(|line| line.split_once(": ").map(|(name, value)| (name.to_owned(), value.to_owned())))
 }
 
-fn location(response: &[u8]) -> Option<String> {
+pub(super) fn location(response: &[u8]) -> Option<String> {
     fields(response).find(|(name, _)| name == "Location").map(|(_, value)| value)
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
@@ -877,22 +504,4 @@ fn text(bytes: &[u8]) -> String {
 pub(super) fn is_of_trace(name: &str) -> bool {
     ["traceparent", "b3"].iter().any(|own| own.eq_ignore_ascii_case(name))
         || name.to_ascii_lowercase().starts_with("x-b3-")
-}
-
-/// Which client certificates a host asks for.
-fn asks(auth: &ClientAuth) -> String {
-    let mode = match auth.mode {
-        ClientAuthMode::Required => "requires a client certificate of",
-        ClientAuthMode::Optional => "asks for a client certificate of",
-        ClientAuthMode::Unverified => "asks for a client certificate, accepts any, and knows",
-        ClientAuthMode::AnyAuthority => "asks for a client certificate of any authority, and knows",
-    };
-    let lists = match auth.revocation_lists.len() {
-        0 => String::new(),
-        count => format!(", {count} revocation lists"),
-    };
-    let subject = auth.subject.as_ref().map(|pattern| format!(", subject with {}", pattern.text()));
-    let (count, depth) = (auth.authorities.len(), auth.depth);
-    let depth = if depth == u32::MAX { String::new() } else { format!(", depth {depth}") };
-    format!("; over TLS it {mode} {count} authorities{lists}{depth}{}", subject.unwrap_or_default())
 }
