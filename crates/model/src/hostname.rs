@@ -77,19 +77,19 @@ impl fmt::Display for Hostname {
 }
 
 /// The host names a [`Host`](crate::Host) answers for. The variants are in order of precedence, except that among
-/// [`Subdomains`](Self::Subdomains) the longest wins and [`Label`](Self::Label) precedes [`Regex`](Self::Regex)
-/// (ingress-nginx sorts these two kinds by text, and `*` sorts before `~`).
+/// [`Subdomains`](Self::Subdomains) the longest wins.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum HostPattern {
     /// Exactly this name.
     Exact(Hostname),
+    /// `*.example.com`: exactly one label before the name (Ingress wildcards). It comes before all wildcards that aliases can have, so
+    /// that no alias takes names from an Ingress that has them by its host; in ingress-nginx it comes after them.
+    Label(Hostname),
     /// `**.example.com`: any number of labels before the name, at least one (server-alias `*.x`, Gateway API wildcards).
     Subdomains(Hostname),
     /// `example.*`: the name followed by anything (server-alias `x.*`).
     AnySuffix(Hostname),
-    /// `*.example.com`: exactly one label before the name (Ingress wildcards).
-    Label(Hostname),
     /// `~pattern`: a case-insensitive regular expression, searched anywhere in the name (server-alias `~regex`).
     Regex(HostRegex),
     /// `*`: any name that no other pattern matches.
@@ -162,9 +162,9 @@ impl HostPattern {
     fn rank(&self) -> u8 {
         match self {
             Self::Exact(_) => 0,
-            Self::Subdomains(_) => 1,
-            Self::AnySuffix(_) => 2,
-            Self::Label(_) => 3,
+            Self::Label(_) => 1,
+            Self::Subdomains(_) => 2,
+            Self::AnySuffix(_) => 3,
             Self::Regex(_) => 4,
             Self::Any => 5,
         }

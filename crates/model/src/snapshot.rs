@@ -459,7 +459,7 @@ impl HostTable {
             HostPattern::Regex(regex) if !host.is_empty() && regex.is_match(host) => Some(found),
             _ => None,
         });
-        subdomains.chain(any_suffix).chain(label).chain(regex)
+        label.into_iter().chain(subdomains).chain(any_suffix).chain(regex)
     }
 
     fn insert(&mut self, host: Arc<Host>) {

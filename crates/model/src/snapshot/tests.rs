@@ -150,6 +150,14 @@ fn hosts_are_found_in_order_of_precedence() {
 }
 
 #[test]
+fn no_alias_takes_names_from_the_wildcard_of_an_ingress() {
+    for alias in ["**.b.c", "**.c", "x.*", "~^x", "*"] {
+        let snapshot = Snapshot::default().apply(Delta::upsert([host("*.b.c", 0), host(alias, 1)]));
+        assert_eq!(found(&snapshot, "x.b.c").as_deref(), Some("*.b.c"), "{alias}");
+    }
+}
+
+#[test]
 fn a_removed_host_is_no_longer_found() {
     let snapshot = Snapshot::default().apply(Delta::upsert([host("a.b", 0), host("*.b", 1)]));
     let gone = Delta { removals: vec![host_name(&"t".into(), HostPattern::parse("a.b").unwrap())], ..Delta::default() };

@@ -32,8 +32,8 @@ pub use table::{
 use crate::limit;
 use crate::snippet;
 use crate::value::{
-    AnyCiphers, AuthType, BackendProtocol, ConnectionHeader, CookieRewrite, RedirectPart, RiskLevel, Size, Switch,
-    Value,
+    AnyCiphers, AuthType, BackendProtocol, ConnectionHeader, CookieRewrite, HostAlias, HostAliases, RedirectPart,
+    RiskLevel, Size, Switch, Value,
 };
 use crate::verdict::{Verdict, looks_like, same_words};
 
@@ -118,6 +118,8 @@ fn is_same(name: &str, value: &str) -> bool {
         }
         "auth-method" => !matches!(value, "CONNECT" | "TRACE"),
         "auth-request-redirect" => !value.contains('$'),
+        "server-alias" => HostAliases::parse(value)
+            .is_some_and(|HostAliases(names)| names.iter().all(|name| matches!(name, HostAlias::Exact(_)))),
         "auth-type" => AuthType::parse(value) == Some(AuthType::Basic),
         "canary" | "ssl-passthrough" => bool::parse(value) == Some(false),
         "connection-proxy-header" => ConnectionHeader::parse(value) == Some(ConnectionHeader::KeepAlive),

@@ -264,6 +264,11 @@ impl Hosts {
         let merged = primary.then(|| self.merge(&pattern, self.has_entry(&pattern), turn.inputs));
         let claimed = merged.as_ref().map(|merged| self.claims(&pattern, merged)).unwrap_or_default();
         self.replace_claims(&pattern, claimed, derived);
+        // An alias for names of any depth gives way to it, or may no longer have to.
+        if let HostPattern::Label(parent) = &pattern {
+            let deeper = HostPattern::Subdomains(parent.clone());
+            derived.extend(self.names.contains_key(&deeper).then_some(deeper));
+        }
         match merged {
             Some(merged) => self.publish_merged(&pattern, merged, turn),
             None => {
@@ -391,6 +396,7 @@ impl Hosts {
             state.rare.diagnostics = alone;
         }
         let first = state.rare.claims.keys().next().cloned();
+        let first = first.filter(|claim| self.definer(pattern, claim).is_none());
         let host = first.and_then(|claim| match claim.by {
             ClaimBy::Alias(_, primary) => self.alias(pattern, &primary, turn.inputs),
             ClaimBy::Www(age, name) => self.www(pattern, &age, &name, turn.inputs),
@@ -406,6 +412,14 @@ impl Hosts {
         if self.names.get(pattern).is_some_and(unused) {
             self.names.remove(pattern);
         }
+    }
+
+    /// The Ingress that has the names of an alias `*.name` by its host of the same spelling, which keeps the alias from being served.
+    fn definer(&self, alias: &HostPattern, claim: &Claim) -> Option<ObjectKey> {
+        let HostPattern::Subdomains(parent) = alias else { return None };
+        let parts = &self.names.get(&HostPattern::Label(parent.clone()))?.parts;
+        let yields = parts.all_leave() && !claim.leaving;
+        parts.values().next().filter(|_| !yields).map(|part| part.key().clone())
     }
 
     /// Another name of a host. It has no redirect to https unless a certificate covers it.
@@ -457,15 +471,24 @@ impl Hosts {
     /// Reports claims to a name that have no effect.
     fn report_claims(&mut self, pattern: &HostPattern, turn: &mut HostTurn<'_, '_>) {
         let prefix = turn.inputs.annotations_prefix;
+        let first = self.names.get(pattern).and_then(|state| state.rare.claims.keys().next());
+        let definer = first.and_then(|claim| self.definer(pattern, claim));
         let Some(state) = self.names.get_mut(pattern) else { return };
         let mut found: BTreeMap<ObjectKey, Vec<Diagnostic>> = BTreeMap::new();
-        let primary = state.is_primary().then(|| state.parts.values().next().map(|part| part.key().clone())).flatten();
-        let served = state.rare.claims.values().next().cloned();
+        let own = state.is_primary().then(|| state.parts.values().next().map(|part| part.key().clone())).flatten();
+        let primary = own.or(definer);
+        let served = state.rare.claims.first_key_value().map(|(claim, owner)| (claim.clone(), owner.clone()));
         let vain = state.rare.claims.iter().skip(usize::from(primary.is_none()));
         for (claim, owner) in vain {
+            // Each host of an Ingress claims its aliases, and one of them gets each.
+            let is_alias = |claim: &Claim| matches!(claim.by, ClaimBy::Alias(..));
+            let again = served.as_ref().is_some_and(|(first, by)| by == owner && is_alias(first) && is_alias(claim));
+            if primary.is_none() && again {
+                continue;
+            }
             let message = match (&primary, &served) {
                 (Some(key), _) => format!("Ingress {}/{} defines this host, so it is skipped", key.namespace, key.name),
-                (None, Some(key)) => {
+                (None, Some((_, key))) => {
                     format!("this name belongs to Ingress {}/{} already, so it is skipped", key.namespace, key.name)
                 }
                 (None, None) => "this name is taken".to_owned(),
@@ -475,6 +498,11 @@ impl Hosts {
                 ClaimBy::Www(..) => "from-to-www-redirect",
             };
             let field = format!("metadata.annotations[\"{prefix}/{name}\"]");
+            let told =
+                found.get(owner).into_iter().flatten().any(|told| told.field == field && told.message == message);
+            if told {
+                continue;
+            }
             // An author who defines both names is aware of this.
             let severity = if primary.as_ref() == Some(owner) { Severity::Info } else { Severity::Warning };
             let reason = Reason::HostConflict;

@@ -80,8 +80,9 @@ annotations! {
 annotations! {
     /// Settings of whole hosts. The first Ingress of a host that sets one of them decides.
     pub struct HostLevel {
-        /// Additional names of the host. A name that an Ingress uses as host is skipped.
-        "server-alias" => aliases: HostAliases [Ingress, High, Reject];
+        /// Additional names of the host. A name that an Ingress uses as host is skipped, with or without a wildcard.
+        "server-alias" => aliases: HostAliases [Ingress, High, Reject]
+            = Differs("a host `*.name` of an Ingress keeps the names that it has; in ingress-nginx, wildcards and regexes of aliases come first");
         /// Redirects requests for exactly `/` to this path with 302, before the redirect to https.
         "app-root" => app_root: AppRoot [Location, Medium, Drop];
         /// Redirects the host with or without `www.`, whichever isn't defined, to the one that is.
