@@ -1,6 +1,6 @@
 use super::*;
 use crate::diagnostic::{Reason, Severity};
-use fairway_model::Resource;
+use fairway_model::{Filter, Resource};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::networking::v1::Ingress;
 use serde_json::{Value, json};
@@ -163,6 +163,38 @@ fn a_version_that_cannot_be_loaded_leaves_the_last_good_one() {
     let update = translator.apply([ingress("i", "other.example", bad)], 0);
     assert!(update.served.is_empty());
     assert_eq!(host_names(&translator), ["*"]);
+}
+
+#[test]
+fn a_version_that_cannot_be_loaded_denies_only_while_there_is_no_good_one() {
+    let with = |rate: &str| {
+        let list = "nginx.ingress.kubernetes.io/whitelist-source-range";
+        ingress("i", "a.example", json!({ list: "10.0.0.0/8", "nginx.ingress.kubernetes.io/limit-rps": rate }))
+    };
+    let denies = |translator: &Translator| {
+        let hosts = translator.snapshot().hosts();
+        let mut filters = hosts[0].routes().iter().flat_map(|route| &route.filters);
+        filters.any(|filter| matches!(filter, Filter::Refuse(_)))
+    };
+    let mut translator = started([with("ten"), service(), slice(&["10.0.0.1"])]);
+    assert_eq!(host_names(&translator), ["a.example", "*"]);
+    assert!(denies(&translator) && translator.served().is_empty());
+    let standing = translator.standing(&key(Kind::Ingress, "i")).unwrap();
+    assert!(standing.to_string().starts_with("it is not loaded, and its paths answer 503: "), "{standing}");
+    let update = translator.apply([with("10")], 0);
+    assert_eq!(update.served, [key(Kind::Ingress, "i")]);
+    assert!(!denies(&translator));
+    assert!(translator.apply([with("ten")], 0).unserved.is_empty());
+    assert!(!denies(&translator), "the last good version stays");
+    translator.apply([Change::Remove(key(Kind::Ingress, "i"))], 0);
+    assert_eq!(host_names(&translator), ["*"]);
+}
+
+#[test]
+fn an_empty_snippet_has_no_effect_whatever_its_risk() {
+    let translator =
+        started([ingress("i", "a.example", json!({ "nginx.ingress.kubernetes.io/configuration-snippet": "" }))]);
+    assert_eq!(translator.served().iter().collect::<Vec<_>>(), [&key(Kind::Ingress, "i")]);
 }
 
 #[test]

@@ -21,8 +21,8 @@ use std::sync::LazyLock;
 use fairway_model::Origin;
 
 pub use doc::annotations_markdown;
-pub(crate) use read::forbidden_word;
 pub use read::{IngressAnnotations, Rejected, Rules, read, screen};
+pub(crate) use read::{denying, forbidden_word};
 pub use table::{
     Access, Affinity, BackendTls, Balancing, CanaryRelease, ClientCertificates, CrossOrigin, ExternalAuthentication,
     HealthChecks, HostLevel, Logging, Observation, Proxying, Redirects, RequestLimits, Rewriting, Snippets, Traces,
@@ -87,7 +87,7 @@ impl Spec {
     /// The verdict on a value, given the other annotations of its Ingress.
     pub fn verdict_of(&self, value: &str, others: &Annotations<'_>, rules: &Rules) -> Verdict {
         match self.verdict {
-            _ if self.risk > rules.risk_level => Verdict::Refused {
+            _ if self.risk > rules.risk_level && !value.is_empty() => Verdict::Refused {
                 reason: "its risk is above annotations-risk-level, so the Ingress is not loaded, as in ingress-nginx",
                 instead: "annotations-risk-level: Critical in the ConfigMap, if all who write Ingresses may use it",
             },

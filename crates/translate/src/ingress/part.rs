@@ -10,7 +10,7 @@ use super::backend_tls::{self, TlsPolicy};
 use super::client_auth::{self, ClientAuth};
 use super::headers::HeaderMaps;
 use super::inspect::inspect;
-use crate::annotation::{self, Annotations, IngressAnnotations, Rules};
+use crate::annotation::{self, Annotations, Denial, IngressAnnotations, Rules};
 use crate::config::variable::without_value;
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::limit;
@@ -223,17 +223,99 @@ impl Part {
 /// The shared value of the many Ingresses that have no annotation under our prefix.
 static NO_ANNOTATIONS: LazyLock<Arc<IngressAnnotations>> = LazyLock::new(Arc::default);
 
+/// Why a version of an Ingress must not be loaded.
+#[derive(Debug)]
+pub(crate) struct Unloadable {
+    /// The reasons.
+    pub(crate) diagnostics: Vec<Diagnostic>,
+    /// What to serve if no earlier version can be: if the Ingress may restrict access, its hosts and paths, which answer 503.
+    pub(crate) denying: Option<Box<Denying>>,
+}
+
+/// An Ingress that only denies.
+#[derive(Debug)]
+pub(crate) struct Denying {
+    pub(crate) part: Part,
+    /// What its author must know.
+    pub(crate) finding: Diagnostic,
+}
+
+impl Unloadable {
+    fn new(
+        diagnostics: Vec<Diagnostic>,
+        ingress: &Ingress,
+        key: &ObjectKey,
+        age: Age,
+        inputs: (&Rules, &Options),
+    ) -> Self {
+        Self { diagnostics, denying: Denying::new(ingress, key, age, inputs).map(Box::new) }
+    }
+}
+
+impl Denying {
+    fn new(ingress: &Ingress, key: &ObjectKey, age: Age, (rules, options): (&Rules, &Options)) -> Option<Self> {
+        let origin = key.origin();
+        let all = Annotations::new(&origin, &options.annotations_prefix, ingress.metadata.annotations.as_ref()?);
+        let (annotations, by) = annotation::denying(&all, rules)?;
+        let then = match annotations.denial {
+            Denial::Hosts => "the hosts of this Ingress answer 503",
+            _ => "all paths of this Ingress answer 503",
+        };
+        let message =
+            format!("it may restrict access and can't be applied while this version is not loaded, so {then}");
+        let (severity, reason) = (Severity::Error, Reason::AccessDenied);
+        let finding = Diagnostic::new(severity, reason, &origin, all.field(by), "", message).unserved();
+        let empty = IngressSpec::default();
+        let spec = ingress.spec.as_ref().unwrap_or(&empty);
+        // Its faults are told with the reasons.
+        let mut reading = PartReading::new(key, &origin, Vec::new());
+        reading.rules(spec);
+        // No request gets to a Service, so this Ingress decides nothing about those that it shares with others.
+        reading.hosts.iter_mut().flat_map(|rules| &mut rules.paths).for_each(|rule| rule.target = Target::Invalid);
+        reading.backends.clear();
+        reading.seen.clear();
+        let aliases = reading.aliases(&annotations, &options.annotations_prefix);
+        let catch_all = spec.rules.as_ref().is_none_or(Vec::is_empty);
+        let default_backend = spec.default_backend.as_ref().filter(|_| catch_all);
+        let default_backend = default_backend.and_then(|backend| reading.default_backend(backend));
+        let (backends, hosts) = (reading.backends, reading.hosts);
+        let secret = |secret: &ObjectRef| {
+            Box::new(ObjectKey::new(Kind::Secret, secret.namespace.as_str(), secret.name.as_str()))
+        };
+        let part = Part {
+            owner: Owner { key: key.clone(), age, wishes: wishes(&annotations) }.into(),
+            header_maps: None,
+            hosts,
+            default_backend: default_backend.map(Box::new),
+            catch_all,
+            fallback: None,
+            auth_backends: Box::default(),
+            mirror: None,
+            tls: spec.tls.iter().flatten().map(Tls::read).collect(),
+            backend_secret: None,
+            client_secret: annotations.client_secret.as_ref().map(secret),
+            user_secret: None,
+            aliases,
+            backends,
+            diagnostics: Vec::new(),
+            annotations: annotations.into(),
+            origin,
+        };
+        Some(Self { part, finding })
+    }
+}
+
 /// Reads an Ingress that is ours.
 ///
 /// # Errors
-/// This version must not be loaded; the diagnostics have the reasons.
+/// This version must not be loaded.
 pub(crate) fn parse(
     ingress: &Ingress,
     key: &ObjectKey,
     age: Age,
     rules: &Rules,
     options: &Options,
-) -> Result<Part, Vec<Diagnostic>> {
+) -> Result<Part, Unloadable> {
     let origin = key.origin();
     let mut diagnostics = Vec::new();
     let empty = IngressSpec::default();
@@ -243,7 +325,7 @@ pub(crate) fn parse(
     {
         let message = format!("looks like {what}; this version of the Ingress is not loaded (--deep-inspect)");
         diagnostics.push(Diagnostic::new(Severity::Error, Reason::SuspiciousText, &origin, field, value, message));
-        return Err(diagnostics);
+        return Err(Unloadable::new(diagnostics, ingress, key, age, (rules, options)));
     }
     // The other faults of a version that is not loaded are reported all the same.
     let mut rejected = false;
@@ -259,14 +341,7 @@ pub(crate) fn parse(
         }
         None => NO_ANNOTATIONS.clone(),
     };
-    let mut reading = PartReading {
-        key,
-        origin: &origin,
-        diagnostics,
-        backends: Vec::new(),
-        seen: HashSet::new(),
-        hosts: Vec::new(),
-    };
+    let mut reading = PartReading::new(key, &origin, diagnostics);
     reading.rules(spec);
     let default_backend = spec.default_backend.as_ref().and_then(|backend| reading.default_backend(backend));
     let fallback = annotations.proxying.default_backend.as_ref().map(|name| {
@@ -298,7 +373,7 @@ pub(crate) fn parse(
     reading.variables(&annotations, &options.annotations_prefix);
     let PartReading { mut diagnostics, mut backends, mut hosts, .. } = reading;
     if rejected {
-        return Err(diagnostics);
+        return Err(Unloadable::new(diagnostics, ingress, key, age, (rules, options)));
     }
     // There may be tens of thousands of these.
     diagnostics.shrink_to_fit();
@@ -340,7 +415,11 @@ struct PartReading<'a> {
     hosts: Vec<HostRules>,
 }
 
-impl PartReading<'_> {
+impl<'a> PartReading<'a> {
+    fn new(key: &'a ObjectKey, origin: &'a Origin, diagnostics: Vec<Diagnostic>) -> Self {
+        Self { key, origin, diagnostics, backends: Vec::new(), seen: HashSet::new(), hosts: Vec::new() }
+    }
+
     fn rules(&mut self, spec: &IngressSpec) {
         let mut by_pattern: HashMap<HostPattern, usize> = HashMap::new();
         for (at, rule) in spec.rules.iter().flatten().enumerate() {

@@ -10,7 +10,7 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use super::annotation::{self, Annotations, IngressAnnotations, Rules};
 use super::class::Classes;
 use super::hosts::Hosts;
-use super::part::{Part, parse};
+use super::part::{Denying, Part, Unloadable, parse};
 use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::engine::dirty::{Dirty, Output};
 use crate::engine::part::{Extent, portion};
@@ -18,7 +18,7 @@ use crate::engine::shared::Shared;
 use crate::objects::{Kind, Object, ObjectKey, Objects, StoredIngress};
 use crate::options::Options;
 use crate::resource::{Age, Backends, ConfigMaps, Secrets};
-use crate::standing::{LeftOut, NotOurs, Standing};
+use crate::standing::{Instead, LeftOut, NotOurs, Standing};
 use crate::verdict::Verdict;
 
 /// All Ingresses.
@@ -43,6 +43,14 @@ struct IngressState {
     good: Option<StoredIngress>,
     /// Why the newest version is not in effect.
     rejection: Vec<Diagnostic>,
+    /// Whether the version in effect only denies, because the newest one must not be loaded and there is no good one.
+    only_denies: bool,
+}
+
+impl IngressState {
+    fn is_served(&self) -> bool {
+        self.part.is_some() && !self.only_denies
+    }
 }
 
 /// The inputs for reading Ingresses, and the rules.
@@ -149,13 +157,11 @@ impl Ingresses {
         if let Some(part) = &before.part {
             detach(part, owned, dirty, out);
         }
-        let was_served = match &after.part {
-            Some(part) => {
-                attach(part, owned, dirty, out);
-                self.served.replace(key.clone()).is_some()
-            }
-            None => self.served.remove(&key),
-        };
+        if let Some(part) = &after.part {
+            attach(part, owned, dirty, out);
+        }
+        let was_served =
+            if after.is_served() { self.served.replace(key.clone()).is_some() } else { self.served.remove(&key) };
         out.served.entry(key.clone()).or_insert(was_served);
         let there = inputs.objects.get(&key).is_some();
         if there && (after.part.is_none() || !after.rejection.is_empty()) {
@@ -188,12 +194,24 @@ impl Ingresses {
             Ok(Arc::new(Part { annotations: self.annotations.of(part.annotations), ..part }))
         };
         match read(stored, ingress) {
-            Ok(part) => IngressState { part: Some(part), good: Some(stored.clone()), rejection: Vec::new() },
-            Err(rejection) => {
+            Ok(part) => IngressState { part: Some(part), good: Some(stored.clone()), ..IngressState::default() },
+            Err(Unloadable { diagnostics: mut rejection, denying }) => {
                 let part = good.as_ref().and_then(|good| read(good, good.read()).ok());
-                IngressState { part, good, rejection }
+                let denying = denying.filter(|_| part.is_none());
+                let only_denies = denying.is_some();
+                let part = part.or_else(|| {
+                    let Denying { part, finding } = *denying?;
+                    rejection.push(finding);
+                    Some(Arc::new(part))
+                });
+                IngressState { part, good, rejection, only_denies }
             }
         }
+    }
+
+    /// Whether an Ingress is in effect only as far as its paths are denied.
+    pub(crate) fn only_denies(&self, key: &ObjectKey) -> bool {
+        self.states.get(key).is_some_and(|state| state.only_denies)
     }
 
     /// Reads a version that is not stored yet as if it were.
@@ -205,7 +223,7 @@ impl Ingresses {
         key: &ObjectKey,
         ingress: &Ingress,
         inputs: IngressInputs<'_>,
-    ) -> Result<Result<Part, Vec<Diagnostic>>, NotOurs> {
+    ) -> Result<Result<Part, Unloadable>, NotOurs> {
         let IngressInputs { objects, rules, options } = inputs;
         self.classes.judge(&key.namespace, ingress, options)?;
         let created = ingress.metadata.creation_timestamp.as_ref().map(|time| time.0);
@@ -236,8 +254,13 @@ impl Ingresses {
         }
         Some(match self.states.get(key) {
             Some(IngressState { rejection, .. }) if rejection.is_empty() => Standing::Accepted,
-            Some(IngressState { rejection, part, .. }) => {
-                Standing::Refused { because: rejection.clone(), last_good: part.is_some() }
+            Some(state) => {
+                let instead = match &state.part {
+                    _ if state.only_denies => Instead::Denial,
+                    Some(_) => Instead::LastGood,
+                    None => Instead::Nothing,
+                };
+                Standing::Refused { because: state.rejection.clone(), instead }
             }
             None => Standing::Waiting,
         })

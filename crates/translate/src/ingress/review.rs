@@ -72,7 +72,7 @@ pub(crate) fn review(ingress: &Ingress, inputs: ReviewInputs<'_>) -> Review {
     }
     let part = match read {
         Ok(part) => part,
-        Err(rejection) => return Review::refused(rejected(&rejection, &options.annotations_prefix)),
+        Err(why) => return Review::refused(rejected(&why.diagnostics, &options.annotations_prefix)),
     };
     let refusal = path_types(&part, config).or_else(|| overlap(&part, hosts));
     let warnings = part.diagnostics.iter().filter(|found| found.severity >= Severity::Warning);

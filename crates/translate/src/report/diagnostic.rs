@@ -101,6 +101,8 @@ reasons! {
     CatchAllDisabled,
     /// A version of an object that can't be loaded, so that the previous one stays in effect.
     LastGoodVersion,
+    /// An Ingress that isn't loaded and may restrict access, so that its paths are denied.
+    AccessDenied,
     /// A manifest that can't be read at all.
     InvalidManifest,
     /// An object of an API version that is no longer served.

@@ -141,7 +141,7 @@ impl ReportInputs<'_> {
     fn ingress(&self, key: &ObjectKey) -> Vec<Diagnostic> {
         let mut found = self.ingresses.rejection(key).to_vec();
         let Some(part) = self.ingresses.part(key) else { return found };
-        if !found.is_empty() {
+        if !found.is_empty() && !self.ingresses.only_denies(key) {
             let message = "the last version that could be loaded stays in effect";
             found.push(Diagnostic::new(Severity::Info, Reason::LastGoodVersion, &part.origin, "", "", message));
         }

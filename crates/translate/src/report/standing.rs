@@ -21,9 +21,20 @@ pub enum Standing {
     Refused {
         /// The reasons, never empty.
         because: Vec<Diagnostic>,
-        /// Whether the last version that could be loaded is in effect.
-        last_good: bool,
+        /// What is in effect in its place.
+        instead: Instead,
     },
+}
+
+/// What is in effect in place of a version that isn't loaded.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Instead {
+    /// The last version that could be loaded.
+    LastGood,
+    /// The denial of its paths, because it may restrict access.
+    Denial,
+    /// Nothing.
+    Nothing,
 }
 
 impl Standing {
@@ -32,7 +43,7 @@ impl Standing {
         match self {
             Self::Accepted => true,
             Self::Waiting | Self::NotOurs(_) => false,
-            Self::Refused { last_good, .. } => *last_good,
+            Self::Refused { instead, .. } => *instead == Instead::LastGood,
         }
     }
 }
@@ -44,9 +55,12 @@ impl fmt::Display for Standing {
             Self::Accepted => f.write_str("it is served"),
             Self::Waiting => f.write_str("it is being loaded"),
             Self::NotOurs(why) => write!(f, "it is not served: {why}"),
-            Self::Refused { because, last_good } => {
-                let then = if *last_good { "its newest version is not loaded" } else { "it is not loaded" };
-                write!(f, "{then}")?;
+            Self::Refused { because, instead } => {
+                f.write_str(match instead {
+                    Instead::LastGood => "its newest version is not loaded",
+                    Instead::Denial => "it is not loaded, and its paths answer 503",
+                    Instead::Nothing => "it is not loaded",
+                })?;
                 match because.first() {
                     Some(first) if first.field.is_empty() => write!(f, ": {}", first.message),
                     Some(first) => write!(f, ": {}: {}", first.field, first.message),

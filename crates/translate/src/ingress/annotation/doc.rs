@@ -11,11 +11,14 @@ pub fn annotations_markdown() -> String {
         "# Annotations\n\nGenerated from the table in `crates/translate/src/ingress/annotation/`; `UPDATE_DOCS=1 cargo test -p \
          fairway-translate --test tables` writes it.\n\n\
          You want to know how Fairway treats an annotation. All names here have the prefix `{DEFAULT_PREFIX}/`, which \
-         `--annotations-prefix` changes, except for those that begin with `{OWN_PREFIX}`. An empty value is the same as none. Fairway also reads `{CLASS}` if \
+         `--annotations-prefix` changes, except for those that begin with `{OWN_PREFIX}`. An empty value is the same as none, except for `auth-url`, where it denies. Fairway also reads `{CLASS}` if \
          `spec.ingressClassName` is absent; its value must equal `--ingress-class`.\n\n\
          Verdicts: *same* as ingress-nginx; *differs* as stated; *not yet* supported; *refused* for good; *harmless*, without \
          effect or loss. Risk is compared with the ConfigMap key `annotations-risk-level`: an Ingress with an annotation above it is not \
-         loaded.\n"
+         loaded.\n\n\
+         If a version of an Ingress is not loaded, the last one that could be loaded stays. If there is none, and an annotation restricts access \
+         or may do so (address lists, authentication, client certificates, limits, snippets), its hosts and paths answer 503, so that no wider \
+         path takes their requests. If none does, the Ingress is not served, as in ingress-nginx.\n"
     );
     for group in &GROUPS {
         let _ = write!(out, "\n## {}\n", group.title);

@@ -10,7 +10,7 @@ use crate::diagnostic::{Diagnostic, Reason, Severity};
 use crate::limit;
 use crate::report::external_dns;
 use crate::snippet::{self, LocationSnippet};
-use crate::value::{AuthUrl, BackendProtocol, ObjectRef, RiskLevel, Switch, Value};
+use crate::value::{AuthUrl, BackendProtocol, HostAliases, ObjectRef, RiskLevel, Switch, Value};
 use crate::verdict::{Verdict, nearest};
 
 /// The annotations of one Ingress, parsed.
@@ -129,6 +129,100 @@ const RESTRICTIONS: [&str; 8] = [
     "limit-rpm",
 ];
 
+/// Whether an annotation counts. An empty value is the same as none, except for a URL, which a template may have lost: it was meant to restrict
+/// access.
+fn is_present(known: &Known, value: &str) -> bool {
+    !value.is_empty() || known.spec.name == "auth-url"
+}
+
+/// Whether an annotation restricts who has access, or may do so if it is read in full.
+fn may_restrict(known: &Known, value: &str) -> bool {
+    let spec = known.spec;
+    let limits = matches!(spec.name, "limit-rps" | "limit-rpm" | "limit-connections");
+    let unlimited = limits && i64::parse(value).is_some_and(|limit| limit <= 0);
+    let restricts = RESTRICTIONS.contains(&spec.name)
+        || spec.name.starts_with("auth-")
+        || spec.on_invalid == OnInvalid::Deny
+        || matches!(spec.meanwhile, Meanwhile::Deny(_) | Meanwhile::DenySnippet(_));
+    restricts && !unlimited && !spec.is_neutral(value)
+}
+
+/// The annotations to serve in place of those of an Ingress that must not be loaded, if any of these may restrict access; with its name.
+/// They deny its paths, so that no wider route takes their requests, and keep whatever they demand for its hosts as a whole. If that can't be
+/// known, they deny the hosts.
+pub(crate) fn denying(annotations: &Annotations<'_>, rules: &Rules) -> Option<(IngressAnnotations, &'static str)> {
+    let all = || {
+        let known = annotations.iter().filter_map(|(name, value)| Some((known(name)?, value)));
+        known.filter(|(known, value)| is_present(known, value))
+    };
+    let (restricting, its_value) = all().find(|(known, value)| may_restrict(known, value))?;
+    let mut diagnostics = Vec::new();
+    let mut reading = Reading::new(annotations, rules, &mut diagnostics);
+    reading.all();
+    reading.between_fields();
+    let refused: Vec<(&Known, &str)> = all()
+        .filter(|(known, value)| {
+            known.spec.risk > rules.risk_level
+                || forbidden_word(value, rules).is_some()
+                || reading.refused.contains(&known.name)
+        })
+        .collect();
+    let is_refused = |name: &str| refused.iter().any(|(known, _)| known.spec.name == name);
+    let mut out = reading.out;
+    // A canary serves no path of its own.
+    if out.is_canary() {
+        return None;
+    }
+    let is_set = |name: &str| all().any(|(known, _)| known.spec.name == name);
+    let certificates = refused.iter().any(|(known, _)| known.spec.name.starts_with("auth-tls-"));
+    let snippet = is_refused("server-snippet");
+    let of_hosts = is_set("auth-tls-secret") && certificates || rules.snippets && snippet;
+    let (cause, value) = refused.first().copied().unwrap_or((restricting, its_value));
+    // What the paths match must stay what was meant.
+    let target =
+        || all().find(|(known, _)| known.spec.name == "rewrite-target").and_then(|(_, value)| Value::parse(value));
+    let aliases = |value: &str| {
+        let names = value.split(',').filter_map(HostAliases::parse);
+        HostAliases(names.flat_map(|HostAliases(names)| names).collect())
+    };
+    let named = || all().find(|(known, _)| known.spec.name == "server-alias");
+    let allowed =
+        named().filter(|(known, value)| known.spec.risk <= rules.risk_level && forbidden_word(value, rules).is_none());
+    let denial = if of_hosts { Denial::Hosts } else { Denial::Locations };
+    let told = || {
+        let text =
+            format!("{}: {}", super::full_name(annotations.prefix, cause.name), crate::diagnostic::bounded(value));
+        text.into()
+    };
+    let kept = IngressAnnotations {
+        rewriting: Rewriting {
+            rewrite_target: out.rewriting.rewrite_target.take().or_else(target),
+            use_regex: out.rewriting.use_regex,
+            forwarded_prefix: None,
+        },
+        redirects: Redirects {
+            ssl_redirect: out.redirects.ssl_redirect,
+            force_ssl_redirect: out.redirects.force_ssl_redirect,
+            preserve_trailing_slash: out.redirects.preserve_trailing_slash,
+            ..Redirects::default()
+        },
+        hosts: HostLevel {
+            aliases: allowed.map(|(_, value)| aliases(value)),
+            www_redirect: out.hosts.www_redirect,
+            ciphers: out.hosts.ciphers.take(),
+            server_order: out.hosts.server_order,
+            ..HostLevel::default()
+        },
+        client_secret: out.client_secret.take().filter(|_| !certificates),
+        client_certificates: if certificates { ClientCertificates::default() } else { out.client_certificates },
+        snippets: Snippets { server: out.snippets.server.take().filter(|_| !snippet), configuration: None },
+        denial: denial.max(out.denial),
+        denied_by: out.denied_by.take().or_else(|| Some(told())),
+        ..IngressAnnotations::default()
+    };
+    Some((kept, restricting.name))
+}
+
 /// Whether the operator accepts these annotations at all, whatever their meaning.
 ///
 /// # Errors
@@ -139,7 +233,8 @@ pub fn screen(annotations: &Annotations<'_>, rules: &Rules) -> Result<(), Box<Di
         Err(Box::new(Diagnostic::new(Severity::Error, reason, annotations.origin(), field, value, message)))
     };
     for (name, value) in annotations.iter() {
-        if let Some(known) = known(name).filter(|known| known.spec.risk > rules.risk_level) {
+        let known = known(name).filter(|known| is_present(known, value));
+        if let Some(known) = known.filter(|known| known.spec.risk > rules.risk_level) {
             let (risk, level) = (known.spec.risk.as_str(), rules.risk_level.as_str());
             let message = format!(
                 "its risk is {risk}, annotations-risk-level allows {level}; this version of the Ingress is not loaded"
@@ -174,17 +269,8 @@ pub fn read(
 ) -> Result<IngressAnnotations, Rejected> {
     let screened = screen(annotations, rules).map_err(|refused| diagnostics.push(*refused));
     let rejected = screened.is_err();
-    let mut reading =
-        Reading { annotations, rules, diagnostics, out: IngressAnnotations::default(), rejected, unknown: 0 };
-    for (name, value) in annotations.iter() {
-        match known(name) {
-            Some(known) if known.spec.risk > rules.risk_level => {}
-            // An empty value counts as absent, except for a URL, which a template may have lost: it was meant to restrict access.
-            Some(known) if !value.is_empty() || known.spec.name == "auth-url" => reading.known(known, value),
-            Some(_) => {}
-            None => reading.unknown(name),
-        }
-    }
+    let mut reading = Reading::new(annotations, rules, diagnostics);
+    reading.all();
     for (prefix, name) in annotations.misspelt() {
         let message = format!("the prefix {prefix} is not read; did you mean {}/{name}?", annotations.prefix);
         let field = format!(
@@ -197,7 +283,7 @@ pub fn read(
     }
     reading.diagnostics.extend(external_dns::finding(annotations.origin, annotations.all));
     reading.between_fields();
-    if reading.rejected { Err(Rejected) } else { Ok(reading.out) }
+    if rejected || !reading.refused.is_empty() { Err(Rejected) } else { Ok(reading.out) }
 }
 
 struct Reading<'a> {
@@ -205,11 +291,27 @@ struct Reading<'a> {
     rules: &'a Rules,
     diagnostics: &'a mut Vec<Diagnostic>,
     out: IngressAnnotations,
-    rejected: bool,
+    /// The annotations because of which the Ingress must not be loaded, besides those that the operator doesn't accept.
+    refused: Vec<&'static str>,
     unknown: usize,
 }
 
-impl Reading<'_> {
+impl<'a> Reading<'a> {
+    fn new(annotations: &'a Annotations<'a>, rules: &'a Rules, diagnostics: &'a mut Vec<Diagnostic>) -> Self {
+        Self { annotations, rules, diagnostics, out: IngressAnnotations::default(), refused: Vec::new(), unknown: 0 }
+    }
+
+    fn all(&mut self) {
+        for (name, value) in self.annotations.iter() {
+            match known(name) {
+                Some(known) if known.spec.risk > self.rules.risk_level => {}
+                Some(known) if is_present(known, value) => self.known(known, value),
+                Some(_) => {}
+                None => self.unknown(name),
+            }
+        }
+    }
+
     fn known(&mut self, known: &Known, value: &str) {
         let spec = known.spec;
         if let Some(effective) = self.overruling(known) {
@@ -268,7 +370,7 @@ impl Reading<'_> {
                 Severity::Error
             }
             OnInvalid::Reject => {
-                self.rejected = true;
+                self.refused.push(known.name);
                 Severity::Error
             }
         };
@@ -321,7 +423,7 @@ impl Reading<'_> {
             (_, Denial::Locations) => (Severity::Error, "; all paths of this Ingress answer 503"),
             (_, Denial::Hosts) => (Severity::Error, "; the hosts of this Ingress answer 503"),
             (Meanwhile::Reject, _) => {
-                self.rejected = true;
+                self.refused.push(known.name);
                 (Severity::Error, "; this Ingress is not loaded")
             }
             (_, Denial::None) => (Severity::Warning, ""),
