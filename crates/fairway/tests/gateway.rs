@@ -599,6 +599,19 @@ async fn a_policy_that_cannot_be_read_denies() {
     assert_eq!(report.lines().filter(|line| line.contains("a.yaml:")).count(), 1, "{report}");
 }
 
+/// Each says that access is restricted, but not how.
+#[test]
+fn a_policy_without_a_value_denies() {
+    for access in ["", " null", " {}", " {allow: null}"] {
+        let policy = format!(
+            "---\napiVersion: fairway.dev/v1alpha1\nkind: RoutePolicy\nmetadata: {{name: p, namespace: shop}}\nspec:\n  targetRefs:\n  \
+             - {{group: gateway.networking.k8s.io, kind: HTTPRoute, name: web}}\n  access:{access}\n"
+        );
+        let explained = Files::of(format!("{OBJECTS}{policy}")).explain(&["http://a.example/"]);
+        assert!(explained.contains("503 Service Unavailable"), "{access}: {explained}");
+    }
+}
+
 /// A policy for the Gateway of [`OBJECTS`].
 fn telemetry(tracing: &str) -> String {
     format!(

@@ -65,6 +65,13 @@ fn restricts_others(kind: Kind) -> bool {
     matches!(kind, Kind::RoutePolicy | Kind::BackendTLSPolicy)
 }
 
+/// Whether a RoutePolicy has a member without a value, which says nothing of the restriction that was meant.
+fn is_blank_policy(node: &Node<'_>, kind: Kind) -> bool {
+    let spec = node.get("spec").filter(|_| kind == Kind::RoutePolicy);
+    let spec = spec.and_then(|spec| decode::<BTreeMap<String, serde_json::Value>>(spec, &mut Vec::new()).ok());
+    spec.is_some_and(|spec| spec.values().any(serde_json::Value::is_null))
+}
+
 /// The form in which a RoutePolicy that can't be read counts.
 fn unreadable_policy<T: DeserializeOwned>(node: &Node<'_>, kind: Kind, key: &ObjectKey) -> Option<T> {
     let targets = node.get("spec").and_then(|spec| spec.get("targetRefs")).filter(|_| kind == Kind::RoutePolicy)?;
@@ -246,6 +253,9 @@ impl Reader<'_> {
         let mut notes = Vec::new();
         match decode::<T>(node, &mut notes) {
             Ok(mut object) => {
+                if is_blank_policy(node, kind) {
+                    object = unreadable_policy(node, kind, &key).unwrap_or(object);
+                }
                 prepare(&mut object);
                 let mut refusals = refusals(&object);
                 let Judgement { refusals: more, in_standard, in_experimental, experimental, experimental_kind } =
