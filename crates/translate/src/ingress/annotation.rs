@@ -43,6 +43,9 @@ pub const DEFAULT_PREFIX: &str = "nginx.ingress.kubernetes.io";
 /// The prefix of Fairway's own annotations, whatever `--annotations-prefix` says. In the table it is part of their names.
 pub const OWN_PREFIX: &str = "fairway.dev/";
 
+/// Prefixes of other controllers for nginx: names of ours under them are probably meant for us.
+const RELATED_PREFIXES: [&str; 2] = ["ingress.kubernetes.io", "nginx.org"];
+
 /// The annotation that asks for a report on which generation of an Ingress, or of a route of the Gateway API, is in force.
 pub const OBSERVE: &str = "fairway.dev/observe";
 
@@ -303,11 +306,16 @@ impl<'a> Annotations<'a> {
             .chain(own.map(|(key, value)| (key.as_str(), value.as_str())))
     }
 
-    /// Annotations with a known name under a prefix that is almost ours: prefix and name.
+    /// Annotations with a known name under a prefix that is almost ours, or that of another controller for nginx, unless they are there under
+    /// ours as well: prefix and name.
     fn misspelt(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
         let ours = self.prefix;
         let others = self.all.keys().filter_map(|key| key.split_once('/')).filter(move |(prefix, _)| *prefix != ours);
-        others.filter(move |(prefix, name)| looks_like(prefix, ours) && spec(name).is_some()).take(limit::UNKNOWN_NAMES)
+        let annotations = *self;
+        let meant = move |prefix: &str, name: &str| {
+            looks_like(prefix, ours) || RELATED_PREFIXES.contains(&prefix) && annotations.value(name).is_none()
+        };
+        others.filter(move |(prefix, name)| spec(name).is_some() && meant(prefix, name)).take(limit::UNKNOWN_NAMES)
     }
 
     /// The value of a name without the prefix; an empty one counts as absent.

@@ -432,6 +432,19 @@ impl<'a> Merging<'a> {
     /// Reports paths whose meaning another Ingress's annotation has changed.
     fn regex_mode(&mut self, locations: &[Location<'a>]) {
         let Some(cause) = locations.iter().find(|location| location.part.is_regex(&location.rule.text)) else { return };
+        // Another path may take a request now, with other restrictions, and this is up to someone else.
+        let restricted = locations.iter().any(|location| location.part.annotations.restricts_access());
+        let namespace = &cause.part.owner.key.namespace;
+        let is_foreign = |location: &&Location<'_>| {
+            location.part.owner.key.namespace != *namespace && !location.part.is_regex(&location.rule.text)
+        };
+        if let Some(other) = locations.iter().find(is_foreign).filter(|_| restricted) {
+            let message = format!(
+                "it puts host {} into regex mode, which changes what the paths of Ingress {}/{} match, and with it which restrictions apply",
+                self.input.pattern, other.part.owner.key.namespace, other.part.owner.key.name
+            );
+            self.report(cause.part, cause.rule, Severity::Warning, Reason::HostConflict, message);
+        }
         for location in locations {
             let (part, rule) = (location.part, location.rule);
             let annotations = &part.annotations;
@@ -448,7 +461,8 @@ impl<'a> Merging<'a> {
                     "Ingress {}/{} puts host {} into regex mode: this path is a case-insensitive regex, anchored at the start only",
                     cause.part.owner.key.namespace, cause.part.owner.key.name, self.input.pattern
                 );
-                self.report(part, rule, Severity::Info, Reason::HostConflict, message);
+                let severity = if restricted && is_foreign(&location) { Severity::Warning } else { Severity::Info };
+                self.report(part, rule, severity, Reason::HostConflict, message);
             }
         }
     }

@@ -502,11 +502,31 @@ impl<'a> Reading<'a> {
             let origins = origins.left_out().join(", ");
             self.warn("cors-allow-origin", &origins, "expected scheme and host of an origin; these are left out");
         }
+        self.switched_off();
         self.headers_for_service();
         self.backend_tls();
         self.client_certificates();
         self.user_authentication();
         self.passthrough();
+    }
+
+    /// Protections without effect.
+    fn switched_off(&mut self) {
+        if let Some(secret) = &self.out.user_auth.secret
+            && self.annotations.value("auth-type").is_none()
+        {
+            let secret = secret.as_str().to_owned();
+            let message = "without auth-type it has no effect, as in ingress-nginx: nobody is asked for a password";
+            let (severity, reason) = (Severity::Warning, Reason::IneffectiveAnnotation);
+            self.report(severity, reason, "auth-secret", &secret, message.to_owned());
+        }
+        for name in ["limit-rps", "limit-rpm", "limit-connections"] {
+            let value = self.annotations.value(name).unwrap_or_default();
+            if i64::parse(value).is_some_and(|limit| limit <= 0) {
+                let message = "limits nothing, as in ingress-nginx: only numbers above 0 do".to_owned();
+                self.report(Severity::Warning, Reason::IneffectiveAnnotation, name, value, message);
+            }
+        }
     }
 
     /// Without the flag, TLS is not passed through. With it, restrictions don't apply to what passes.

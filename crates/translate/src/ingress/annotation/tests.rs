@@ -43,7 +43,8 @@ fn every_annotation_that_works_has_an_example() {
 #[test]
 fn valid_values_are_read_without_a_word() {
     for (name, valid, _) in EXAMPLES {
-        if NEEDS_OTHERS.contains(name) {
+        // By itself this one gets a warning that it has no effect.
+        if NEEDS_OTHERS.contains(name) || *name == "auth-secret" {
             continue;
         }
         let (out, diagnostics) = read_all(&[(name, valid)]);
