@@ -47,6 +47,8 @@ pub(crate) struct Manifests {
     pending: Unsettled,
     /// The documents of deleted files, kept until the files found in the same search are read.
     gone: Vec<DocumentState>,
+    /// Folders that nothing can be seen of, and why.
+    unreadable: BTreeMap<Arc<Path>, String>,
     /// How often content was taken over.
     takes: u64,
 }
@@ -121,6 +123,7 @@ impl Manifests {
             refused,
             pending: Unsettled::default(),
             gone: Vec::new(),
+            unreadable: BTreeMap::new(),
             takes: 0,
         })
     }
@@ -152,10 +155,11 @@ impl Manifests {
             }
             None => {
                 let found = scan::files(&self.roots);
-                let gone = self.files.extract_if(.., |path, _| !found.contains(path));
+                let gone = self.files.extract_if(.., |path, _| !found.files.contains(path) && !found.hides(path));
                 unread.gone.extend(gone.flat_map(|(_, state)| state.documents));
                 unread.gone.append(&mut self.gone);
-                for path in found {
+                self.unreadable = found.unreadable;
+                for path in found.files {
                     let state = self.files.entry(path.clone()).or_default();
                     // The search has another cause. A file that is empty now may be about to be written, and gets its own event when it is.
                     let is_told = touched.is_none_or(|paths| paths.contains(&*path));
@@ -210,6 +214,13 @@ impl Manifests {
     /// Findings about the files themselves, sorted by location.
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let mut findings = self.duplicates.clone();
+        for (path, error) in &self.unreadable {
+            let has_content = |(file, state): (&Arc<Path>, &FileState)| file.starts_with(path) && state.taken > 0;
+            let kept = self.files.iter().any(has_content);
+            let kept = if kept { "; its last content stays in effect" } else { "" };
+            let diagnostic = file::invalid(&file::file_origin(path), &format!("can't be read: {error}{kept}"));
+            findings.push(Finding { place: Some(Place { file: path.clone(), line: None }), diagnostic });
+        }
         for (path, file) in &self.files {
             let at = |line| Some(Place { file: path.clone(), line });
             if let Some(broken) = &file.broken {

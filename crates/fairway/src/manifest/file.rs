@@ -365,7 +365,7 @@ pub(super) fn file_origin(path: &Path) -> Origin {
     Origin::new("File", "", Arc::<str>::from(path.to_string_lossy()))
 }
 
-fn invalid(file: &Origin, message: &str) -> Diagnostic {
+pub(super) fn invalid(file: &Origin, message: &str) -> Diagnostic {
     Diagnostic::new(Severity::Error, Reason::InvalidManifest, file, "", "", message)
 }
 

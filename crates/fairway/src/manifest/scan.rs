@@ -1,6 +1,7 @@
 //! Finds the files in a set of paths, and the folders to watch.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ const DEPTH: u8 = 32;
 #[error("reading {}", path.display())]
 pub(crate) struct NoSuchPath {
     path: PathBuf,
-    source: std::io::Error,
+    source: io::Error,
 }
 
 /// Fails for the first path that doesn't exist.
@@ -24,7 +25,7 @@ pub(super) fn check(paths: &[PathBuf]) -> Result<(), NoSuchPath> {
         // Findings name a file and a line in it.
         Err(_) if path.as_os_str() == "-" => {
             let advice = "standard input is not read: write it to a file, such as all.yaml, and give that";
-            Err(NoSuchPath { path: path.clone(), source: std::io::Error::other(advice) })
+            Err(NoSuchPath { path: path.clone(), source: io::Error::other(advice) })
         }
         Err(source) => Err(NoSuchPath { path: path.clone(), source }),
     })
@@ -35,21 +36,53 @@ pub(super) fn is_manifest(file: &Path) -> bool {
     file.extension().is_some_and(|found| EXTENSIONS.iter().any(|known| found == *known))
 }
 
-/// The files in these paths, sorted. A root that has been deleted in the meantime has none.
-pub(super) fn files(roots: &[PathBuf]) -> BTreeSet<Arc<Path>> {
-    let mut files = BTreeSet::new();
+/// What a search found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// The files, sorted.
+    pub(super) files: BTreeSet<Arc<Path>>,
+    /// Folders and other paths that nothing can be seen of, and why.
+    pub(super) unreadable: BTreeMap<Arc<Path>, String>,
+}
+
+/// The files in these paths. A root that has been deleted in the meantime has none.
+pub(super) fn files(roots: &[PathBuf]) -> Found {
+    let mut found = Found::default();
     for root in roots {
-        if root.is_dir() {
-            walk(root, DEPTH, &mut HashSet::new(), &mut |entry, is_folder| {
-                if !is_folder && is_manifest(entry) {
-                    files.insert(entry.into());
-                }
-            });
-        } else if root.exists() {
-            files.insert(root.as_path().into());
+        match std::fs::metadata(root) {
+            Ok(metadata) if metadata.is_dir() => {
+                walk(root, DEPTH, &mut HashSet::new(), &mut |path, entry| match entry {
+                    Entry::File if is_manifest(path) => _ = found.files.insert(path.into()),
+                    Entry::File | Entry::Folder => {}
+                    Entry::Unreadable(error) => found.note(path, &error),
+                });
+            }
+            Ok(_) => _ = found.files.insert(root.as_path().into()),
+            Err(error) => found.note(root, &error),
         }
     }
-    files
+    found
+}
+
+impl Found {
+    /// A path that is gone, or a symlink that leads nowhere yet, is no fault.
+    fn note(&mut self, path: &Path, error: &io::Error) {
+        if error.kind() != io::ErrorKind::NotFound {
+            self.unreadable.insert(path.into(), error.to_string());
+        }
+    }
+
+    /// Whether a file may still be there, because it is within what can't be seen.
+    pub(super) fn hides(&self, file: &Path) -> bool {
+        file.ancestors().any(|path| self.unreadable.contains_key(path))
+    }
+}
+
+/// What a path is.
+enum Entry {
+    File,
+    Folder,
+    Unreadable(io::Error),
 }
 
 /// The folders where relevant changes can happen: those of the paths, and those that symlinks lead to.
@@ -72,7 +105,11 @@ pub(super) fn folders(roots: &[PathBuf]) -> HashSet<PathBuf> {
         };
         note(root, root.is_dir());
         if root.is_dir() {
-            walk(root, DEPTH, &mut HashSet::new(), &mut note);
+            walk(root, DEPTH, &mut HashSet::new(), &mut |path, entry| match entry {
+                Entry::File => note(path, false),
+                Entry::Folder => note(path, true),
+                Entry::Unreadable(_) => {}
+            });
         }
         // The root itself may be replaced, as most editors do when they save a file.
         folders.insert(holder(root));
@@ -82,12 +119,18 @@ pub(super) fn folders(roots: &[PathBuf]) -> HashSet<PathBuf> {
 
 /// Visits the contents of a folder. It follows symlinks, and skips hidden names: these are editors' files, or the versions behind the
 /// symlinks of a mounted ConfigMap, which would count twice.
-fn walk(folder: &Path, depth: u8, seen: &mut HashSet<PathBuf>, visit: &mut dyn FnMut(&Path, bool)) {
-    let Ok(real) = folder.canonicalize() else { return };
+fn walk(folder: &Path, depth: u8, seen: &mut HashSet<PathBuf>, visit: &mut dyn FnMut(&Path, Entry)) {
+    let real = match folder.canonicalize() {
+        Ok(real) => real,
+        Err(error) => return visit(folder, Entry::Unreadable(error)),
+    };
     if depth == 0 || !seen.insert(real) {
         return;
     }
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) => return visit(folder, Entry::Unreadable(error)),
+    };
     let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
     for path in paths {
@@ -95,12 +138,19 @@ fn walk(folder: &Path, depth: u8, seen: &mut HashSet<PathBuf>, visit: &mut dyn F
             continue;
         }
         // This follows a symlink; a dangling one is not a file yet.
-        let Ok(metadata) = std::fs::metadata(&path) else { continue };
+        let metadata = match std::fs::metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                visit(&path, Entry::Unreadable(error));
+                continue;
+            }
+        };
         // Reading a pipe or a socket might never end.
-        if metadata.is_dir() || metadata.is_file() {
-            visit(&path, metadata.is_dir());
+        if metadata.is_file() {
+            visit(&path, Entry::File);
         }
         if metadata.is_dir() {
+            visit(&path, Entry::Folder);
             walk(&path, depth - 1, seen, visit);
         }
     }

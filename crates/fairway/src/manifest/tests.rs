@@ -372,3 +372,29 @@ fn what_is_gone_beside_a_file_that_has_to_wait_is_found_again() {
     manifests.put_back(unread);
     assert_eq!(names(&manifests.reload(None)), ["-gone", "+a", "+b"]);
 }
+
+#[test]
+fn what_a_folder_held_stays_while_the_folder_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (real, link) = (folder.path().join(".real"), folder.path().join("sub"));
+    fs::create_dir(&real).unwrap();
+    fs::write(real.join("x.yaml"), ingress("one", "")).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let mut manifests = open(folder.path());
+    assert_eq!(names(&manifests.reload(None)), ["+one"]);
+    // A symlink to itself can't be followed by root either.
+    fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&link, &link).unwrap();
+    assert_eq!(names(&manifests.reload(None)), [] as [&str; 0]);
+    let [found] = &manifests.findings()[..] else { panic!("{:?}", manifests.findings()) };
+    assert_eq!(found.place.as_ref().map(|place| &*place.file), Some(&*link));
+    let message = &found.diagnostic.message;
+    assert!(
+        message.starts_with("can't be read: ") && message.ends_with("; its last content stays in effect"),
+        "{message}"
+    );
+    // Gone altogether, it takes its objects along.
+    fs::remove_file(&link).unwrap();
+    assert_eq!(names(&manifests.reload(None)), ["-one"]);
+    assert!(manifests.findings().is_empty());
+}

@@ -108,6 +108,9 @@ impl Watcher {
                 Ok(()) => {
                     self.watched.insert(folder);
                 }
+                // A search reports what can't be read; the folder above it tells when that changes.
+                Err(notify::Error { kind: notify::ErrorKind::Io(error), .. })
+                    if error.kind() == std::io::ErrorKind::PermissionDenied => {}
                 Err(source) if folder.exists() => return Err(WatchError { folder, source }),
                 Err(_) => {}
             }
