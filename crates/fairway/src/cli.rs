@@ -462,7 +462,7 @@ pub(crate) fn plugin() -> Command {
         .max_term_width(120)
         .subcommand(of_cluster(standing(
             Command::new("status")
-                .about("Show how the processes of Fairway stand, and the Ingresses that are served")
+                .about("Show the state of Fairway's processes, and the Ingresses that are served")
                 .after_help("Examples:\n  kubectl fairway status\n  kubectl fairway status --context prod --resources"),
         )))
         .subcommand(of_cluster(request(
@@ -517,13 +517,13 @@ fn run() -> Command {
             Arg::new("readiness-gate")
                 .long("readiness-gate")
                 .action(ArgAction::SetTrue)
-                .help("Say to pods with the readiness gate fairway.dev/routed when all proxies know them; see docs/run.md"),
+                .help("Set the readiness gate fairway.dev/routed of pods once all proxies know them; see docs/run.md"),
         )
         .arg(
             Arg::new("observed")
                 .long("observed")
                 .action(ArgAction::SetTrue)
-                .help("Say on Ingresses and routes with the annotation fairway.dev/observe when a change is in force at all proxies; see docs/run.md"),
+                .help("Record on Ingresses and routes with the annotation fairway.dev/observe when a change is in force at all proxies; see docs/run.md"),
         )
         .arg(gateway_address())
         .arg(
@@ -554,7 +554,7 @@ fn run() -> Command {
                 .value_name("MEBIBYTES")
                 .value_parser(value_parser!(u64).range(1..=1 << 30))
                 .default_value("1024")
-                .help("Let all bodies in that directory together have this much"),
+                .help("Limit the total size of the bodies in that directory"),
         )
         .arg(
             Arg::new("handover-socket")
@@ -582,22 +582,22 @@ fn controller() -> Command {
         .arg(
             text("control-secret", "NAME")
                 .default_value("fairway-control")
-                .help("Keep the authority of that TLS in this Secret, and its certificate in a ConfigMap of the same name, both in the own namespace"),
+                .help("Keep the CA of these TLS connections in this Secret, and its certificate in a ConfigMap of the same name, both in the controller's namespace"),
         )
         .arg(
             text("control-account", "NAME")
                 .default_value("fairway-proxy")
-                .help("Take pods with this ServiceAccount of the own namespace for proxies"),
+                .help("Accept pods with this ServiceAccount of the controller's namespace as proxies"),
         )
         .arg(
             text("control-pods", "SELECTOR")
-                .help("Write the addresses of the nodes with these pods of the own namespace to status, where those of nodes are written"),
+                .help("Where node addresses are written to status, write those of the nodes with these pods of the controller's namespace"),
         )
         .arg(
             Arg::new("restart-on-failure")
                 .long("restart-on-failure")
                 .action(ArgAction::SetTrue)
-                .help("Run the controller as a child process, and again when it fails or hangs, so that its container, and with it the pod of a proxy, stays ready"),
+                .help("Run the controller as a child process and restart it if it fails or hangs, so that its container, and with it a proxy's pod, stays ready"),
         );
     let command =
         command.mut_arg("healthz-port", |arg| arg.help("Serve health and metrics on this port [default: 10255]"));
@@ -631,7 +631,7 @@ fn proxy() -> Command {
         .arg(
             file("control-token")
                 .default_value("/var/run/secrets/fairway.dev/control/token")
-                .help("Prove once, by the token in this file, to be a proxy; read at the start only"),
+                .help("Authenticate as a proxy once, with the token in this file, which is read only at startup"),
         )
         .arg(
             file("snapshot-file")
@@ -650,7 +650,7 @@ fn proxy() -> Command {
 fn status() -> Command {
     let command = Command::new("status")
         .about(
-            "Show how controllers and proxies stand: age of the configuration, what is refused, versions of resources",
+            "Show the state of controllers and proxies: age of the configuration, refused resources, resource versions",
         )
         .after_help(STATUS_EXAMPLES)
         .arg(

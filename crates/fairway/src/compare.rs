@@ -211,7 +211,7 @@ fn collect(matches: &ArgMatches, options: &Options, reading: Option<&Reading>) -
         (None, Some(path), _) => log::read(path, options, reading),
         (None, None, Some(reading)) => Ok(derive::requests(reading, options)),
         (None, None, None) => bail!(UsageError(
-            "there is nothing to ask: name the Ingresses by PATH, --kubeconfig or --context, or give --requests FILE or --log FILE"
+            "there are no requests to send: name the Ingresses by PATH, --kubeconfig or --context, or give --requests FILE or --log FILE"
                 .into()
         )),
     }

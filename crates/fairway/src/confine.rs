@@ -93,18 +93,18 @@ pub(crate) fn confine(token: Option<&Path>, scratch: [Option<&Path>; 2], sockets
     match files(&hidden, &scratch, sockets) {
         Ok(RestrictionStatus { ruleset: RulesetStatus::FullyEnforced, .. }) => {}
         Ok(RestrictionStatus { ruleset: RulesetStatus::PartiallyEnforced, .. }) => {
-            info!("Landlock of this kernel is older: some rights to files remain");
+            info!("this kernel's Landlock is too old to restrict every access to files");
         }
         Ok(RestrictionStatus { landlock: LandlockStatus::Available { .. }, .. }) => {
-            warn!("Landlock is not in force: the proxy may use whatever files its container has");
+            warn!("Landlock is not in force: the proxy may use all files of its container");
         }
         Ok(RestrictionStatus { landlock: LandlockStatus::NotEnabled, .. }) => {
             warn!(
-                "this kernel has Landlock, and it is not on (boot parameter lsm): the proxy may use whatever files its container has"
+                "Landlock is disabled in this kernel (boot parameter lsm): the proxy may use all files of its container"
             );
         }
-        Ok(_) => warn!("this kernel has no Landlock: the proxy may use whatever files its container has"),
-        Err(error) => warn!(%error, "the proxy may use whatever files its container has"),
+        Ok(_) => warn!("this kernel has no Landlock: the proxy may use all files of its container"),
+        Err(error) => warn!(%error, "the proxy may use all files of its container"),
     }
     if let Err(error) = calls() {
         warn!(%error, "the proxy may make all system calls that its container may make");

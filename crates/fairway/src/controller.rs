@@ -122,7 +122,7 @@ impl Life {
             () = signal() => {}
             () = becoming => {}
             ended = &mut task => return Err(match end_of(ended) {
-                Ok(()) => anyhow::anyhow!("the controller ended without being asked to"),
+                Ok(()) => anyhow::anyhow!("the controller stopped unexpectedly"),
                 Err(error) => error.context("the controller ended"),
             }),
         }

@@ -57,7 +57,7 @@ impl Handover {
             Turn::Found(predecessor) => match predecessor.greet().await {
                 Ok(taking) => Turn::Taking(taking),
                 Err(error) => {
-                    warn!(%error, "the process before hands nothing over: its ports are free once it has ended");
+                    warn!(%error, "the previous process hands nothing over: its ports become free when it exits");
                     return;
                 }
             },
@@ -75,7 +75,7 @@ impl Handover {
                 true
             }
             Err(error) => {
-                warn!(%error, "the process before hands nothing over: its ports are free once it has ended");
+                warn!(%error, "the previous process hands nothing over: its ports become free when it exits");
                 *turn = Turn::Over { _connection: None };
                 false
             }
@@ -89,7 +89,9 @@ impl Handover {
             match taking.finish(&publisher).await {
                 Ok(connection) => *turn = Turn::Over { _connection: Some(connection) },
                 // It has ended; its sockets belong to this process anyway.
-                Err(error) => warn!(%error, "the process before did not say that it accepts nothing more"),
+                Err(error) => {
+                    warn!(%error, "the previous process did not confirm that it stopped accepting connections")
+                }
             }
         }
         tokio::spawn(publisher.offer(self.place.clone(), lifecycle));

@@ -38,7 +38,8 @@ fn events(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let told = cluster::events(matches, &flags, namespace)?;
     let terminal = Terminal::new();
     if told.is_empty() {
-        terminal.print("Fairway has written no Events that the cluster still keeps; kubectl fairway check reads all findings anew\n");
+        terminal
+            .print("The cluster keeps no Events from Fairway; kubectl fairway check reports all current findings\n");
         return Ok(ExitCode::SUCCESS);
     }
     let mut rows = vec![["TIME", "TYPE", "REASON", "OBJECT", "MESSAGE"].map(str::to_owned)];

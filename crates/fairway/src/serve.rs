@@ -104,7 +104,7 @@ pub(crate) async fn serve(
         () = signal() => None,
         () = become_ready(ready, opened, &proxy, &class, handover.as_deref()) => None,
         ended = &mut task => Some(match end_of(ended) {
-            Ok(()) => anyhow::anyhow!("the controller ended without being asked to"),
+            Ok(()) => anyhow::anyhow!("the controller stopped unexpectedly"),
             Err(error) => error.context("the controller ended"),
         }),
     };

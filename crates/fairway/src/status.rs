@@ -100,7 +100,7 @@ impl Process {
             Ok((standing, answers.next().map(|answer| serde_json::from_slice(answer)).transpose()?))
         };
         let read = answers.and_then(|answers| {
-            read(answers).map_err(|error: serde_json::Error| format!("the answer is none of Fairway: {error}"))
+            read(answers).map_err(|error: serde_json::Error| format!("the response is not from Fairway: {error}"))
         });
         match read {
             Ok((standing, versions)) => Self { process, error: None, standing: Some(standing), versions },

@@ -323,7 +323,7 @@ async fn a_file_that_is_emptied_is_told_by_the_name_that_it_was_given() {
         let mut dev = Dev::start_in(folder.path(), [root]);
         drop(fs::File::create(folder.path().join(&file)).unwrap());
         dev.line_with("- a.example/");
-        let told = dev.line_with("the file is empty now");
+        let told = dev.line_with("the file is now empty");
         assert!(told.contains("a.yaml: warning: "), "{root}: {told}");
         assert_eq!(dev.service("a.example", "/").await, "404", "{root}");
         write(folder.path(), "manifests/a.yaml", &ingress("web", "b.example", ""));

@@ -347,7 +347,7 @@ async fn the_proxy_has_no_credentials_and_may_not_get_any() {
     };
     assert_eq!(filters(&status), filters(&of(&controller, "status")) + 1);
     // No kernel file shows what Landlock does to a process, but the proxy knows.
-    let without = proxy.log().lines().find(|line| line.contains("may use whatever files"));
+    let without = proxy.log().lines().find(|line| line.contains("may use all files"));
     assert!(without.is_none_or(|line| line.contains("this kernel has no Landlock")), "{without:?}");
     assert!(!proxy.log().contains("may make all system calls"), "{}", proxy.log());
 }

@@ -40,7 +40,7 @@ fn the_process_that_serves_has_no_credentials() -> anyhow::Result<()> {
         let filters = |process: Process| anyhow::Ok(process.field("Seccomp_filters")?.parse::<u32>()?);
         ensure!(filters(proxy)? == filters(controller)? + 1, "{} filters", filters(proxy)?);
         let log = scene.kubectl(&["logs", &pod, "--container", "proxy"]).await?;
-        let without = log.lines().find(|line| line.contains("may use whatever files"));
+        let without = log.lines().find(|line| line.contains("may use all files"));
         ensure!(without.is_none_or(|line| line.contains("this kernel has no Landlock")), "{without:?}");
         Ok(())
     })

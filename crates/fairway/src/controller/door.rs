@@ -143,7 +143,7 @@ impl Office {
                 && !failing
             {
                 let error = format_args!("{error:#}");
-                warn!(%error, "the certificates for proxies can't be looked after; trying again until they can");
+                warn!(%error, "can't maintain the certificates for proxies; retrying");
             }
             failing = settled.is_err();
             sleep(if failing { LOOK_AGAIN } else { LOOK }).await;
@@ -177,7 +177,7 @@ impl Office {
                 );
                 due
             }
-            _ => anyhow::bail!("the {:?} has no authorities, and --read-only lets none be written", self.secret),
+            _ => anyhow::bail!("the {:?} has no authorities, and --read-only prevents creating one", self.secret),
         };
         let trusted = authorities.trusted();
         if !self.read_only {

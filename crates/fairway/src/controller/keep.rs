@@ -63,7 +63,7 @@ async fn keep(mut command: Command, admin: SocketAddr, mut signals: Signals) -> 
         let status = tokio::select! {
             status = ended(&mut child, &mut exits) => status?,
             () = hung(async || answers(admin).await) => {
-                error!(process = child.id(), "the controller has not said for {FAILURES} times that it is alive: killed");
+                error!(process = child.id(), "killing the controller: it failed {FAILURES} liveness checks in a row");
                 child.kill()?;
                 ended(&mut child, &mut exits).await?
             }
@@ -73,7 +73,7 @@ async fn keep(mut command: Command, admin: SocketAddr, mut signals: Signals) -> 
             return Ok(code(status));
         }
         let wait = waits.after(started.elapsed());
-        error!(%status, wait_seconds = wait.as_secs(), "the controller failed; its proxy serves on, and it is started again");
+        error!(%status, wait_seconds = wait.as_secs(), "the controller failed and will be restarted; its proxy keeps serving");
         tokio::select! {
             () = sleep(wait) => {}
             () = signals.next() => return Ok(ExitCode::SUCCESS),

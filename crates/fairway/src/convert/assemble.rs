@@ -218,7 +218,7 @@ impl Assembling<'_> {
         let cors = &values.cross_origin;
         let names_any = text("cors-allow-origin").is_none_or(|origins| origins.split(',').any(|one| one.trim() == "*"));
         if cors.enabled == Some(true) && cors.credentials != Some(false) && names_any {
-            let why = "for any origin there are no credentials, which browsers refuse then too: name the origins";
+            let why = "credentials can't be allowed for every origin, and browsers refuse that too: list the origins";
             lost.push(("cors-allow-credentials".to_owned(), why.to_owned()));
         }
         let captures =
@@ -228,10 +228,7 @@ impl Assembling<'_> {
         let hosts = if captures(&plain) { self.hosts(key, ingress, &values, false, &mut lost)? } else { plain };
         let replaced = hosts.values().flatten().filter(|path| path.matched.is_replaced());
         lost.extend(replaced.map(|path| {
-            (
-                "path".to_owned(),
-                format!("{} is a prefix for routes, which take it in this case of letters only", path.matched),
-            )
+            ("path".to_owned(), format!("{} becomes a prefix, which routes match case-sensitively", path.matched))
         }));
         let placed: Vec<_> = hosts
             .iter()
@@ -409,7 +406,7 @@ impl Assembling<'_> {
         let plain = 1 + self.barriers.union(&barriers).count();
         if plain + self.listeners.len() + new.len() > LISTENERS {
             let why = format!(
-                "the Gateway has {LISTENERS} listeners, which is the most: convert this one alone, with --gateway for another Gateway"
+                "the Gateway has {LISTENERS} listeners, which is the maximum: convert this one separately, with --gateway for another Gateway"
             );
             return Err(Obstacle { annotation: "tls", why });
         }

@@ -52,7 +52,8 @@ pub(super) fn torn(reading: &Reading, converted: &Converted) -> BTreeMap<String,
         for (place, route) in routes.iter().enumerate() {
             let (Some(stays), Some(winner)) = (is_kept(route), winner(place)) else { continue };
             if let Some(winner) = of(&winner.origin).filter(|key| converted.done.contains(key)) {
-                let why = format!("{stays}, which stays, would have {} of {host} in its place", route.path.text());
+                let why =
+                    format!("{stays}, which is not converted, would take {} of {host} instead", route.path.text());
                 torn.entry(winner.to_string()).or_insert(why);
             }
         }

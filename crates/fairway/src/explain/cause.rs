@@ -50,7 +50,7 @@ impl Teller<'_> {
             None => forwarding.backend.to_string(),
         };
         if let Some(status) = plan.replaces_error() {
-            return format!("the answer of {route} would be {status}, in place of which {place} answers");
+            return format!("{route} would answer {status}; {place} answers instead");
         }
         let stands_in = forwarding.in_place_of.map(|other| format!(", in place of {other}, which has no endpoint"));
         let canary = plan.canary().map(|choice| canary(&choice)).unwrap_or_default();

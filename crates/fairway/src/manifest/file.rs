@@ -234,7 +234,7 @@ impl FileState {
 
     /// A remark if the file is empty now, perhaps by accident.
     pub(super) fn remark(&self, path: &Path) -> Option<Diagnostic> {
-        let message = "the file is empty now: what it held is gone";
+        let message = "the file is now empty: its objects are removed";
         let reason = Reason::InvalidManifest;
         self.emptied.then(|| Diagnostic::new(Severity::Warning, reason, &file_origin(path), "", "", message))
     }

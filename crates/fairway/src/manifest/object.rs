@@ -331,7 +331,7 @@ impl Reader<'_> {
                 let otherwise = unreadable_policy::<T>(node, kind, &key).map(|object| (node.line, object.into()));
                 let consequence = match otherwise {
                     Some(_) => {
-                        "the object is not read, and without a good form of it the requests that it is for answer 503"
+                        "the object can't be read; unless an earlier version was valid, the requests that it applies to get 503"
                     }
                     None => "the object is not read",
                 };
@@ -459,7 +459,7 @@ const OTHERS: &[(&str, &[&str])] = &[
 /// The finding about a kind that only the experimental channel has, which is reported once per kind.
 pub(super) const EXPERIMENTAL_KIND: &str = "a kind of the experimental channel of the Gateway API: a cluster without the CRDs of that channel takes no object of it";
 /// The end of a finding about such an object, which is reported once per kind.
-pub(super) const NOT_READ: &str = "by which another controller restricts or changes routes; it is not read, and a RoutePolicy has to say what is to hold here (docs/route-policy.md)";
+pub(super) const NOT_READ: &str = "with which another controller restricts or changes routes; Fairway does not read it: use a RoutePolicy instead (docs/route-policy.md)";
 
 /// Which field of an object is misspelt and what was probably meant; `None` for an unrelated kind.
 fn misspelt(version: &str, kind: &str) -> Option<(&'static str, String)> {

@@ -77,7 +77,7 @@ impl Webhook {
             // Without a certificate, the connection is closed and the webhook's failure policy decides.
             let Some(tls) = certificates.refresh() else { continue };
             if !open.make_room(peer) {
-                debug!(%peer, "a connection was refused: the address has the most of all");
+                debug!(%peer, "refused a connection: its address has the most open connections");
                 continue;
             }
             let shared = shared.clone();

@@ -73,7 +73,7 @@ async fn what_runs_is_answered_when_the_controller_fails() {
     for (way, told) in [
         ("error", "the controller ended: the proxy takes no more changes"),
         ("panic", "out of its mind"),
-        ("end", "the controller ended without being asked to"),
+        ("end", "the controller stopped unexpectedly"),
     ] {
         let held = Gate::new();
         let origin = Origin::new("web").reply(Reply::ok().body("done").held_by(&held)).start();

@@ -539,7 +539,7 @@ configmap! {
         "otlp-collector-host" => otlp_collector_host: Option<CollectorHost> = "";
         /// Its port. Spans are sent over gRPC, to port 4318 over HTTP.
         "otlp-collector-port" => otlp_collector_port: PortNumber = "4317",
-            [Differs("port 4318, which is that of OTLP over HTTP, is spoken to so")], same if |_, value| value.trim() != "4318";
+            [Differs("port 4318 is used with OTLP over HTTP")], same if |_, value| value.trim() != "4318";
         /// `service.name` of spans.
         "otel-service-name" => otel_service_name: SpanName = "nginx";
         /// Which traces are recorded.

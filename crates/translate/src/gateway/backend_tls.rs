@@ -244,16 +244,13 @@ impl BackendPolicies {
             return missing(format!("Service {}/{} has no port {section}", service.namespace, service.name));
         }
         let winner = self.winner(service, section.as_deref()).filter(|winner| winner.turn != part.turn)?;
-        Some(Shortcoming::new("Conflicted", format!("{}, which is older, is for the same", winner.turn.key())))
+        Some(Shortcoming::new("Conflicted", format!("{} is older and has the same target", winner.turn.key())))
     }
 }
 
 /// Why no policy is applied to an XBackend.
 fn of_its_own(xbackend: &ObjectKey) -> String {
-    format!(
-        "XBackend {}/{} says itself how it is spoken to (spec.tls): expected a Service",
-        xbackend.namespace, xbackend.name
-    )
+    format!("XBackend {}/{} configures its own TLS (spec.tls): expected a Service", xbackend.namespace, xbackend.name)
 }
 
 /// Records the fault of one target of a policy at Gateways. The status at a Gateway has the first fault of all targets there.

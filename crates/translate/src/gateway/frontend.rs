@@ -51,7 +51,7 @@ pub(super) fn frontend(gateway: &Gateway, port: i32, objects: &Objects) -> Front
     if read.fault.is_some() {
         authorities.clear();
     } else if authorities.is_empty() {
-        let message = format!("{field}: no certificate of an authority can be used, so no client could be let in");
+        let message = format!("{field}: no CA certificate is usable, so every client would be refused");
         read.fault = Some(Shortcoming::new("NoValidCACertificate", message));
     }
     // Without an authority no certificate is valid.

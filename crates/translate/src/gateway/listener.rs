@@ -302,7 +302,7 @@ pub(super) fn arrange(gateways: &mut [GatewayPart], options: &Options, streams: 
         *count += 1;
         if *count > limit::NAMESPACE_LISTENERS {
             let message = format!(
-                "Gateways and ListenerSets of namespace {} have {} listeners before it, the most that one may have",
+                "Gateways and ListenerSets of namespace {} have {} listeners before it, the maximum of a namespace",
                 listener.holder.namespace,
                 limit::NAMESPACE_LISTENERS
             );
@@ -325,7 +325,7 @@ pub(super) fn arrange(gateways: &mut [GatewayPart], options: &Options, streams: 
             let message = if *in_namespace >= limit::NAMESPACE_PORTS {
                 let most = limit::NAMESPACE_PORTS;
                 Some(format!(
-                    "port {port}: Gateways and ListenerSets of namespace {} have opened {most} ports, the most that one may have",
+                    "port {port}: Gateways and ListenerSets of namespace {} have opened {most} ports, the maximum of a namespace",
                     listener.holder.namespace
                 ))
             } else if *count >= most {
@@ -343,18 +343,19 @@ pub(super) fn arrange(gateways: &mut [GatewayPart], options: &Options, streams: 
         let (theirs, first, hosts) =
             taken.entry(place).or_insert_with(|| (door, listener.holder.clone(), BTreeMap::new()));
         if *theirs != door {
-            let message = format!("port {}: {first}, which comes before it, has another protocol there", listener.port);
+            let message =
+                format!("port {}: {first}, which takes precedence, has another protocol there", listener.port);
             listener.refuse(Shortcoming::new("ProtocolConflict", message), true);
             continue;
         }
         if let (Some(other), Door::Stream) = (hosts.get(&listener.hostname), door) {
-            let message = format!("port {}: {other}, which comes before it, has it", listener.port);
+            let message = format!("port {}: {other}, which takes precedence, uses it", listener.port);
             listener.refuse(Shortcoming::new("PortUnavailable", message), false);
             continue;
         }
         if let Some(other) = hosts.get(&listener.hostname) {
             let message = format!(
-                "port {}, hostname {}: {other}, which comes before it, has the same",
+                "port {}, hostname {}: {other}, which takes precedence, has the same",
                 listener.port, listener.hostname
             );
             listener.refuse(Shortcoming::new("HostnameConflict", message), true);

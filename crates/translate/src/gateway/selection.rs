@@ -60,7 +60,7 @@ impl Selection {
     ) -> Result<Option<Make>, Shortcoming> {
         let current = objects.service(service);
         if current.is_some_and(|found| made_for(found, XBACKEND) != Some(&*key.name)) {
-            let message = format!("Service {}/{} is there, and was not made for it", service.namespace, service.name);
+            let message = format!("Service {}/{} exists, and was not made for it", service.namespace, service.name);
             return Err(Shortcoming::new("Invalid", message));
         }
         let is_there = current.is_some_and(|found| self.is_satisfied(found));

@@ -253,7 +253,7 @@ pub(super) fn settle(
     };
     let current = objects.service(&key);
     if current.is_some_and(|service| made_for(service, GATEWAY) != Some(&part.key.name)) {
-        let message = format!("Service {}/{} is there, and was not made for this Gateway", key.namespace, key.name);
+        let message = format!("Service {}/{} exists, and was not made for this Gateway", key.namespace, key.name);
         return (fault("Invalid", message), made);
     }
     if ports.is_empty() {

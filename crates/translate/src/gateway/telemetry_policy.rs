@@ -272,7 +272,7 @@ impl TelemetryPolicies {
             }
             let winner = self.winner(gateway).filter(|winner| winner.turn != part.turn);
             let beaten = winner.map(|winner| {
-                Shortcoming::new("Conflicted", format!("{}, which is older, is for the same", winner.turn.key()))
+                Shortcoming::new("Conflicted", format!("{} is older and has the same target", winner.turn.key()))
             });
             if let Some(fault) = &beaten {
                 let message = format!("{}; the policy is not applied there", fault.message);

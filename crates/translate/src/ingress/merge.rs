@@ -415,7 +415,7 @@ impl<'a> Merging<'a> {
             if let Some(error) = error {
                 let guard = guard(&rule.text, strict);
                 let then = match guard.as_deref() {
-                    Some("/") => "its restriction must hold, so every request that no longer path takes gets 503",
+                    Some("/") => "since it may restrict access, requests that match no longer path get 503",
                     Some(_) => "what it begins with answers 503",
                     None => "it is ignored",
                 };

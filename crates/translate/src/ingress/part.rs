@@ -474,7 +474,7 @@ impl<'a> PartReading<'a> {
             }
             _ => {
                 let message =
-                    "expected a Service; the path is ignored, and what the host has for all other paths answers";
+                    "expected a Service; the path is ignored, and its requests go where the host's other paths lead";
                 self.report(Severity::Error, Reason::InvalidBackend, field("backend"), "", message);
                 return None;
             }

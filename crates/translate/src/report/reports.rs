@@ -254,9 +254,9 @@ fn certificate(secrets: &Secrets, key: &ObjectKey) -> Option<(Severity, Reason, 
     let good = state.good?;
     let warning = |reason, message: &str| Some((Severity::Warning, reason, message.to_owned()));
     if good.not_after < state.now {
-        warning(Reason::CertificateExpired, "the certificate has expired; it is served all the same")
+        warning(Reason::CertificateExpired, "the certificate has expired, but is still served")
     } else if good.not_before > state.now {
-        warning(Reason::CertificateExpired, "the certificate is not valid yet; it is served all the same")
+        warning(Reason::CertificateExpired, "the certificate is not valid yet, but is served")
     } else if good.is_version_1 {
         let message = "the certificate is of X.509 version 1, which has no subject alternative names: it is served, and clients \
                        that check certificates refuse it";

@@ -76,7 +76,10 @@ impl RoutePolicies {
             let fault = self.fault_at(part, target, objects);
             if let Some(fault) = &fault {
                 let message = match fault.reason {
-                    "Conflicted" => format!("{}; it decides, and what only this policy has is applied", fault.message),
+                    "Conflicted" => format!(
+                        "{}; it takes precedence, and only the settings that it lacks are applied from this policy",
+                        fault.message
+                    ),
                     _ => format!("{}; the policy has no effect there", fault.message),
                 };
                 let field = format!("spec.targetRefs[{at}]");
