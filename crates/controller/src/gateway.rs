@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fairway_translate::gateway::CONTROLLER;
 use fairway_translate::gateway::status::{ListenerStatus, ObjectStatus};
 use fairway_translate::objects::{Kind, ObjectKey};
 use kube::api::{Patch, PatchParams};
@@ -33,8 +32,10 @@ const WRITES: Writes = Writes {
 const FLEETING: [&str; 2] = ["InsecureFrontendValidationMode", "PartiallyInvalid"];
 
 /// The status of all objects of the Gateway API.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct GatewayStatus {
+    /// The controller's name, which marks our entries.
+    controller: String,
     objects: BTreeMap<ObjectKey, Shown>,
     /// The status that translation wants for each object of ours.
     wanted: BTreeMap<ObjectKey, Arc<ObjectStatus>>,
@@ -80,6 +81,17 @@ impl GatewayWrite {
 }
 
 impl GatewayStatus {
+    /// Nothing is known yet. `controller` is the name that marks our entries among those of others.
+    pub(crate) fn new(controller: String) -> Self {
+        Self {
+            controller,
+            objects: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            addresses: Vec::new(),
+            backlog: Backlog::default(),
+        }
+    }
+
     /// Records that an object exists and shows this.
     pub(crate) fn seen(&mut self, key: &ObjectKey, identity: &Identity, shown: SeenStatus) {
         let SeenStatus { generation, status } = shown;
@@ -139,7 +151,7 @@ impl GatewayStatus {
             let Some(generation) = shown.translated.filter(|generation| *generation == shown.generation) else {
                 continue;
             };
-            let context = Writing { generation, now, addresses: &self.addresses };
+            let context = Writing { controller: &self.controller, generation, now, addresses: &self.addresses };
             let shows: Value = serde_json::from_str(shown.status.get()).unwrap_or_default();
             let status = context.status(&key, &shows, self.wanted.get(&key).map(|status| &**status));
             if status == shows || (shows.is_null() && status == json!({})) {
@@ -173,6 +185,7 @@ impl GatewayStatus {
 
 /// The inputs of a status.
 struct Writing<'a> {
+    controller: &'a str,
     generation: i64,
     now: &'a str,
     addresses: &'a [Value],
@@ -244,14 +257,14 @@ impl Writing<'_> {
     /// Puts our entries beside those of others. Each names its subject in a field.
     fn merge(&self, status: &mut Map<String, Value>, shown: &Value, names: (&str, &str), ours: &[(Value, Value)]) {
         let (list, field) = names;
-        let is_ours = |entry: &&Value| entry["controllerName"] == CONTROLLER;
+        let is_ours = |entry: &&Value| entry["controllerName"] == self.controller;
         let mut merged: Vec<Value> = entries(&shown[list]).filter(|entry| !is_ours(entry)).cloned().collect();
         let foreign = merged.len();
         for (reference, conditions) in ours {
             let before = entries(&shown[list]).filter(is_ours).find(|entry| entry[field] == *reference);
             let before = before.map_or(&Value::Null, |before| &before["conditions"]);
             let conditions = self.conditions(before, conditions);
-            merged.push(json!({field: reference, "controllerName": CONTROLLER, "conditions": conditions}));
+            merged.push(json!({field: reference, "controllerName": self.controller, "conditions": conditions}));
         }
         let had_ours = entries(&shown[list]).count() > foreign;
         if had_ours || !ours.is_empty() {
@@ -313,18 +326,20 @@ fn entries(list: &Value) -> impl Iterator<Item = &Value> {
 
 #[cfg(test)]
 mod tests {
+    use fairway_translate::gateway::CONTROLLER;
+
     use super::*;
 
     #[test]
     fn entries_of_others_stay_and_times_change_only_with_the_status() {
         let shown = json!({
             "parents": [
-                {"controllerName": "theirs", "parentRef": {"name": "x"}, "conditions": [{"type": "Accepted", "odd": 1}]},
+                {"controllerName": "fairway.dev/another", "parentRef": {"name": "x"}, "conditions": [{"type": "Accepted", "odd": 1}]},
                 {"controllerName": CONTROLLER, "parentRef": {"name": "gone"}, "conditions": []},
             ]
         });
         let key = ObjectKey::new(Kind::HTTPRoute, "n", "a");
-        let writing = |generation, now| Writing { generation, now, addresses: &[] };
+        let writing = |generation, now| Writing { controller: CONTROLLER, generation, now, addresses: &[] };
         let wanted = |holds: bool| -> ObjectStatus {
             let objects = format!(
                 r#"{{"metadata":{{"name":"a","namespace":"n"}},"spec":{{"parentRefs":[{{"name":"gw"{}}}]}}}}"#,

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
+use fairway_translate::gateway::CONTROLLER;
 
 use crate::compare::Address;
 use crate::flags;
@@ -212,7 +213,7 @@ fn dev() -> Command {
             )
             .arg(workers())
             .arg(metrics_detail())
-            .arg(of_install())
+            .args(of_install())
             .arg(allow_address());
     flags::add(command, false)
 }
@@ -278,7 +279,7 @@ fn report(command: Command) -> Command {
                 .default_value("error")
                 .help("Exit with status 1 for findings of this severity or worse"),
         )
-        .arg(of_install())
+        .args(of_install())
         .arg(allow_address())
 }
 
@@ -444,7 +445,7 @@ fn request(command: Command) -> Command {
                 .default_value("text")
                 .help("Write the explanation in this format"),
         )
-        .arg(of_install())
+        .args(of_install())
         .arg(allow_address())
 }
 
@@ -526,6 +527,7 @@ fn run() -> Command {
                 .help("Record on Ingresses and routes with the annotation fairway.dev/observe when a change is in force at all proxies; see docs/run.md"),
         )
         .arg(gateway_address())
+        .arg(gateway_controller_name())
         .arg(
             Arg::new("gateway-ports")
                 .long("gateway-ports")
@@ -611,6 +613,7 @@ fn proxy() -> Command {
         "readiness-gate",
         "observed",
         "gateway-address",
+        "gateway-controller-name",
         "gateway-ports",
         "validating-webhook-client-authority",
     ];
@@ -784,9 +787,37 @@ fn gateway_address() -> Arg {
         .help("Serve Gateways on the address of Ingresses, or give a Service of its own to those that ask or to each; see docs/gateway-api.md")
 }
 
-/// The same for commands that read objects as an installation with this flag would.
-fn of_install() -> Arg {
-    gateway_address().help("Read Gateways and XBackends as a controller with this flag does; see docs/gateway-api.md")
+fn gateway_controller_name() -> Arg {
+    Arg::new("gateway-controller-name")
+        .long("gateway-controller-name")
+        .value_name("DOMAIN/PATH")
+        .value_parser(controller_name)
+        .default_value(CONTROLLER)
+        .help("Serve Gateways whose GatewayClass has this controllerName; see docs/gateway-api.md")
+}
+
+/// A `controllerName`, as the CRD of GatewayClasses has it.
+fn controller_name(text: &str) -> Result<String, String> {
+    let is_label = |label: &str| {
+        let are_allowed = label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        !label.is_empty() && are_allowed && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let is_path = |path: &str| {
+        let others = "/-._~%!$&'()*+,;=:";
+        !path.is_empty() && path.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
+    };
+    let is_name = text.len() <= 253
+        && text.split_once('/').is_some_and(|(domain, path)| domain.split('.').all(is_label) && is_path(path));
+    is_name.then(|| text.to_owned()).ok_or_else(|| format!("expected DOMAIN/PATH, for example {CONTROLLER}"))
+}
+
+/// The same for commands that read objects as an installation with these flags would.
+fn of_install() -> [Arg; 2] {
+    [
+        gateway_address()
+            .help("Read Gateways and XBackends as a controller with this flag does; see docs/gateway-api.md"),
+        gateway_controller_name(),
+    ]
 }
 
 fn allow_address() -> Arg {

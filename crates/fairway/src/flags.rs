@@ -58,6 +58,8 @@ pub(crate) struct Flags {
     allowed: Vec<IpAddr>,
     /// `--gateway-address`, likewise.
     gateway_address: GatewayAddressing,
+    /// `--gateway-controller-name`, likewise.
+    gateway_controller: Option<String>,
 }
 
 /// Flags that contradict each other, or a value that can't be used.
@@ -196,6 +198,7 @@ impl Flags {
         };
         let allowed = matches.try_get_many("allow-backend-address").ok().flatten();
         let gateway_address = matches.try_get_one::<String>("gateway-address").ok().flatten();
+        let gateway_controller = matches.try_get_one::<String>("gateway-controller-name").ok().flatten();
         Self {
             set: FLAGS.iter().filter_map(given).collect(),
             allowed: allowed.into_iter().flatten().copied().collect(),
@@ -204,6 +207,7 @@ impl Flags {
                 Some("asked") => GatewayAddressing::Asked,
                 _ => GatewayAddressing::Shared,
             },
+            gateway_controller: gateway_controller.cloned(),
         }
     }
 
@@ -338,6 +342,7 @@ impl Flags {
                 .unwrap_or_else(|| Options::default().geo_editions),
             ssl_passthrough: self.bool("enable-ssl-passthrough"),
             allowed_backend_addresses: self.allowed.clone(),
+            gateway_controller: self.gateway_controller.clone().unwrap_or_else(|| defaults.gateway_controller.clone()),
             gateway_address: self.gateway_address,
             disable_catch_all: self.bool("disable-catch-all"),
             disable_external_name: self.bool("disable-svc-external-name"),

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use fairway_model::{Origin, Snapshot};
 use fairway_translate::annotation::{self, OBSERVE, OBSERVED, OWN_PREFIX};
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity, bounded};
+use fairway_translate::gateway::AppliedPolicy;
 use fairway_translate::gateway::status::ObjectStatus;
-use fairway_translate::gateway::{AppliedPolicy, CONTROLLER, Claims};
+use fairway_translate::gateway::{AppliedPolicy, Claims};
 use fairway_translate::limit::UNKNOWN_NAMES;
 use fairway_translate::objects::{Kind, Object, ObjectKey, Objects};
 use fairway_translate::options::{Development, Options};
@@ -267,12 +268,15 @@ pub(crate) fn gateways_not_served<'a>(
         let Object::Gateway(gateway) = object else { return None };
         let class = &gateway.spec.gateway_class_name;
         let (severity, message) = match objects.get(&ObjectKey::new(Kind::GatewayClass, "", class)) {
-            Some(Object::GatewayClass(class)) if class.spec.controller_name == CONTROLLER => return None,
+            Some(Object::GatewayClass(class)) if class.spec.controller_name == options.gateway_controller => {
+                return None;
+            }
             Some(Object::GatewayClass(class)) => {
                 let controller = &class.spec.controller_name;
-                let message = format!("not served: its GatewayClass belongs to {controller}; ours is {CONTROLLER}");
+                let ours = &options.gateway_controller;
+                let message = format!("not served: its GatewayClass belongs to {controller}; ours is {ours}");
                 // The name is probably misspelt, not another controller's.
-                let meant = controller.starts_with("fairway.dev/") || nearest(controller, [CONTROLLER]).is_some();
+                let meant = controller.starts_with("fairway.dev/") || nearest(controller, [ours.as_str()]).is_some();
                 (if meant { Severity::Warning } else { Severity::Info }, message)
             }
             // Files rarely contain the class.

@@ -407,6 +407,10 @@ fn a_gateway_that_is_not_served_is_reported_with_the_controller_of_its_class() {
     assert!(other.contains("belongs to example.com/controller") && other.ends_with("0 warnings\n"), "{other}");
     let ours = report("fairway.dev/gateway");
     assert!(!ours.contains("not served"), "{ours}");
+    report("example.com/controller");
+    let named = |name: &str| text(&run(["check", folder.path().to_str().unwrap(), "--gateway-controller-name", name]));
+    let served = named("example.com/controller");
+    assert!(!served.contains("not served"), "{served}");
 }
 
 #[test]

@@ -44,5 +44,5 @@ pub use service::{Make, is_for_gateway};
 pub(crate) use service::{XBACKEND, alike, made_for};
 pub(crate) use traffic_policy::TrafficPolicies;
 
-/// The name by which a GatewayClass chooses Fairway (`spec.controllerName`).
+/// The name by which a GatewayClass selects Fairway (`spec.controllerName`), unless `--gateway-controller-name` sets another one.
 pub const CONTROLLER: &str = "fairway.dev/gateway";

@@ -77,7 +77,8 @@ pub(crate) async fn install(scene: &Scene) -> anyhow::Result<()> {
 pub(crate) async fn fairway<'a>(scene: &'a Scene, values: &[&str]) -> anyhow::Result<Release<'a>> {
     install(scene).await?;
     let class = format!("controller.gatewayAPI.className={}", scene.namespace());
-    scene.fairway(&[&["controller.gatewayAPI.enabled=true", &class], values].concat()).await
+    let name = format!("controller.gatewayAPI.controllerName=e2e.example/{}", scene.namespace());
+    scene.fairway(&[&["controller.gatewayAPI.enabled=true", &class, &name], values].concat()).await
 }
 
 /// A route of this kind to the Service `web`. Its parents and host names are the items of YAML lists.

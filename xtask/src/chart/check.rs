@@ -58,6 +58,7 @@ const CONTEXTS: &[(&str, &str)] = &[
     ("controller.gatewayAPI.routePolicyCRD", r#"{"controller":{"gatewayAPI":{"enabled":true}}}"#),
     ("controller.gatewayAPI.parametersCRD", r#"{"controller":{"gatewayAPI":{"enabled":true}}}"#),
     ("controller.gatewayAPI.className", r#"{"controller":{"gatewayAPI":{"enabled":true}}}"#),
+    ("controller.gatewayAPI.controllerName", r#"{"controller":{"gatewayAPI":{"enabled":true}}}"#),
     ("controller.scope.namespace", r#"{"controller":{"scope":{"enabled":true}}}"#),
     ("rbac.scope", r#"{"controller":{"scope":{"enabled":true}}}"#),
     ("defaultBackend.", r#"{"defaultBackend":{"enabled":true}}"#),

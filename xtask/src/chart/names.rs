@@ -10,11 +10,12 @@ const FLAGS: &str = "docs/flags.md";
 const KEYS: &str = "docs/configmap.md";
 
 /// The flags of `fairway run` that ingress-nginx doesn't have, and their argument.
-pub(crate) const OWN_FLAGS: [(&str, &str); 15] = [
+pub(crate) const OWN_FLAGS: [(&str, &str); 16] = [
     ("access-log", "VALUE"),
     ("allow-backend-address", "VALUE"),
     ("gateway-address", "VALUE"),
     ("gateway-api", ""),
+    ("gateway-controller-name", "VALUE"),
     ("gateway-ports", "VALUE"),
     ("handover-socket", "VALUE"),
     ("log-format", "VALUE"),

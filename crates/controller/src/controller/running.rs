@@ -179,7 +179,7 @@ impl Running {
         if let AddressSource::Fixed(texts) = &config.status.addresses {
             status.publish(texts.iter().filter_map(|text| Address::from_text(text)).collect());
         }
-        let mut gateways = GatewayStatus::default();
+        let mut gateways = GatewayStatus::new(config.options.gateway_controller.clone());
         if let AddressSource::Fixed(texts) = &config.status.addresses {
             gateways.publish(&texts.iter().filter_map(|text| Address::from_text(text)).collect());
         }

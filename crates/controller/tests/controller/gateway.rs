@@ -128,6 +128,53 @@ async fn routes_are_served_and_told_so_with_one_write_each() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn controllers_with_names_of_their_own_share_a_route_but_no_gateway() {
+    let api = cluster(&[]);
+    let other = "example.com/internal";
+    api.put(class());
+    api.put(gateway());
+    let mut second_class = class();
+    second_class["metadata"]["name"] = json!("internal");
+    second_class["spec"]["controllerName"] = json!(other);
+    api.put(second_class);
+    let mut second_gateway = gateway();
+    second_gateway["metadata"]["name"] = json!("inside");
+    second_gateway["spec"]["gatewayClassName"] = json!("internal");
+    api.put(second_gateway);
+    let mut route = route(1, "a.example.com");
+    route["spec"]["parentRefs"] = json!([{"name": "edge"}, {"name": "inside"}]);
+    api.put(route);
+
+    let mut config = gateway_config();
+    config.options.gateway_controller = other.to_owned();
+    config.election.id = "internal".to_owned();
+    let [mut first, mut second] = [Rig::start(&api, gateway_config()), Rig::start(&api, config)];
+    for rig in [&mut first, &mut second] {
+        rig.serves(&["a.example.com"]).await;
+    }
+    let parents = |api: &ApiServer| {
+        let parents = api.get("httproutes", "shop", "web").unwrap()["status"]["parents"].clone();
+        let text = |one: &Value| format!("{} {}", one["controllerName"], one["parentRef"]["name"]);
+        let mut parents: Vec<_> = parents.as_array().into_iter().flatten().map(text).collect();
+        parents.sort_unstable();
+        parents
+    };
+    let expected = [r#""example.com/internal" "inside""#, r#""fairway.dev/gateway" "edge""#];
+    api.until("the entries of both", |api| parents(api) == expected).await;
+    // The two Gateways, the two classes, and the route once by each, perhaps again after a conflict of the two.
+    let attached = |api: &ApiServer, name| api.get("gateways", "shop", name).unwrap()["status"]["listeners"][0].clone();
+    api.until("the status of both Gateways", |api| {
+        ["edge", "inside"].iter().all(|name| attached(api, name)["attachedRoutes"] == 1)
+    })
+    .await;
+    sleep(Duration::from_secs(900)).await;
+    assert_eq!(parents(&api), expected);
+    assert_eq!(api.asked("PATCH", "gateways/").len(), 2, "each is written by its own controller");
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_kind_that_may_not_be_read_keeps_a_new_pod_unready_until_it_may_be() {
     const POLICIES: &str = "v1/backendtlspolicies";
     let api = cluster(&["a"]);

@@ -80,6 +80,8 @@ pub struct Options {
     pub https: Vec<SocketAddr>,
     /// Whether the API server has the kind XBackend: without its CRD, references to it are to an unknown kind.
     pub has_xbackends: bool,
+    /// `--gateway-controller-name`: the `spec.controllerName` of our GatewayClasses, by which our entries in a status are marked too.
+    pub gateway_controller: String,
     /// `--gateway-address`.
     pub gateway_address: GatewayAddressing,
     /// `--gateway-ports`: the ports of the process for these addresses.
@@ -247,6 +249,7 @@ impl Default for Options {
             http: vec![SocketAddr::from(([0, 0, 0, 0], 80))],
             https: vec![SocketAddr::from(([0, 0, 0, 0], 443))],
             has_xbackends: true,
+            gateway_controller: crate::gateway::CONTROLLER.into(),
             gateway_address: GatewayAddressing::Shared,
             gateway_ports: GATEWAY_PORTS,
             allowed_backend_addresses: Vec::new(),

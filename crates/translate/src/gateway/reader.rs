@@ -16,7 +16,6 @@ use std::sync::Arc;
 use fairway_model::{ForwardPolicy, HostPattern, Origin, Resource, ResourceName, Scheme, StreamBackends, TableName};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::CONTROLLER;
 use super::api::{GROUP, ParentReference};
 use super::attach::{self, Attaching, ListenerId, judge};
 use super::backend_tls::BackendPolicies;
@@ -254,7 +253,9 @@ impl Gateways {
         }
         dirty.reports.extend(self.gateways.keys().cloned());
         let classes = objects.of_kind(Kind::GatewayClass).filter_map(|(key, object)| match object {
-            Object::GatewayClass(class) if class.spec.controller_name == CONTROLLER => Some((key, class)),
+            Object::GatewayClass(class) if class.spec.controller_name == options.gateway_controller => {
+                Some((key, class))
+            }
             _ => None,
         });
         let statuses: Vec<_> = classes.map(|(key, class)| (key.clone(), class_status(class))).collect();
@@ -664,7 +665,7 @@ fn with_defaults(parent: &ParentReference) -> ParentReference {
 fn is_ours(class: &str, objects: &Objects, options: &Options) -> bool {
     match objects.get(&ObjectKey::new(Kind::GatewayClass, "", class)) {
         Some(Object::GatewayClass(class)) => {
-            class.spec.controller_name == CONTROLLER && class.spec.parameters_ref.is_none()
+            class.spec.controller_name == options.gateway_controller && class.spec.parameters_ref.is_none()
         }
         _ => options.development.is_some(),
     }

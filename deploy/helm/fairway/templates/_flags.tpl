@@ -82,6 +82,7 @@ terminationGracePeriodSeconds. Nothing has to happen between that and the end of
 {{- if $controller.readinessGate.enabled -}}{{- $_ := set $flags "readiness-gate" "" -}}{{- end -}}
 {{- if $controller.gatewayAPI.enabled -}}
 {{- $_ := set $flags "gateway-api" "" -}}
+{{- if ne $controller.gatewayAPI.controllerName "fairway.dev/gateway" -}}{{- $_ := set $flags "gateway-controller-name" $controller.gatewayAPI.controllerName -}}{{- end -}}
 {{- if ne $controller.gatewayAPI.address "shared" -}}{{- $_ := set $flags "gateway-address" $controller.gatewayAPI.address -}}{{- end -}}
 {{- end -}}
 {{- if $controller.ingressClassByName -}}{{- $_ := set $flags "ingress-class-by-name" "true" -}}{{- end -}}
