@@ -568,7 +568,7 @@ fn what_was_to_restrict_a_route_and_is_not_read_is_told_once() {
         ("whitelist-source-range", "a RoutePolicy says what holds for routes"),
         ("obsrve", "did you mean fairway.dev/observe?"),
         ("fairway.dev/health-check", "an annotation of Ingresses, without effect here"),
-        ("SecurityPolicy", "a RoutePolicy has to say what is to hold here"),
+        ("SecurityPolicy", "use a RoutePolicy instead"),
         ("Middleware", "a kind of traefik.io"),
     ] {
         let lines = about(name);

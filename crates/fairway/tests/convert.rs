@@ -473,7 +473,7 @@ fn a_path_in_capitals_gets_past_no_address_list() {
     // If no other route has the path, a prefix is as good, and the report names the difference.
     let said = convert(&guarded, &[]);
     assert!(paths(&said).contains(&("PathPrefix".to_owned(), "/app".to_owned())), "{:#}", said.report);
-    assert!(said.notes("one").contains("case of letters"), "{}", said.notes("one"));
+    assert!(said.notes("one").contains("match case-sensitively"), "{}", said.notes("one"));
     let said = convert(&(guarded + &ingress("two", &[], ROOT, "")), &[]);
     assert!(
         paths(&said).contains(&("RegularExpression".to_owned(), "(?i)/app(/|$)(.*).*".to_owned())),
@@ -489,7 +489,7 @@ fn a_path_goes_to_no_ingress_that_stays() {
     let stays = ingress("two", &[], &[("/", "Prefix", "other"), ("/[x]", "ImplementationSpecific", "other")], "");
     let said = convert(&(ingress("one", &[], ROOT, "") + &stays), &[]);
     said.is_left("two", "the API server would refuse");
-    said.is_left("one", "Ingress ns/two, which stays, would have / of a.example");
+    said.is_left("one", "Ingress ns/two, which is not converted, would take / of a.example");
 }
 
 #[test]

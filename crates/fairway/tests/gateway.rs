@@ -595,7 +595,7 @@ async fn a_policy_that_cannot_be_read_denies() {
     let explained = files.explain(&["http://a.example/"]);
     assert!(explained.contains("503 Service Unavailable") && !explained.contains("(unreadable)"), "{explained}");
     let report = text(&files.check());
-    assert!(report.contains("the requests that it is for answer 503") && !report.contains("(unreadable)"), "{report}");
+    assert!(report.contains("the requests that it applies to get 503") && !report.contains("(unreadable)"), "{report}");
     assert_eq!(report.lines().filter(|line| line.contains("a.yaml:")).count(), 1, "{report}");
 }
 
