@@ -8,7 +8,6 @@ use std::sync::Arc;
 use fairway_model::{Origin, Snapshot};
 use fairway_translate::annotation::{self, OBSERVE, OBSERVED, OWN_PREFIX};
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity, bounded};
-use fairway_translate::gateway::AppliedPolicy;
 use fairway_translate::gateway::status::ObjectStatus;
 use fairway_translate::gateway::{AppliedPolicy, Claims};
 use fairway_translate::limit::UNKNOWN_NAMES;
