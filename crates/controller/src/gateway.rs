@@ -254,20 +254,26 @@ impl Writing<'_> {
         Value::Object(status)
     }
 
-    /// Puts our entries beside those of others. Each names its subject in a field.
+    /// Puts our entries among those of others. Each names its subject in a field. All entries stay in their places: another controller that
+    /// puts its own last would otherwise take turns with us for ever.
     fn merge(&self, status: &mut Map<String, Value>, shown: &Value, names: (&str, &str), ours: &[(Value, Value)]) {
         let (list, field) = names;
-        let is_ours = |entry: &&Value| entry["controllerName"] == self.controller;
-        let mut merged: Vec<Value> = entries(&shown[list]).filter(|entry| !is_ours(entry)).cloned().collect();
-        let foreign = merged.len();
-        for (reference, conditions) in ours {
-            let before = entries(&shown[list]).filter(is_ours).find(|entry| entry[field] == *reference);
-            let before = before.map_or(&Value::Null, |before| &before["conditions"]);
-            let conditions = self.conditions(before, conditions);
-            merged.push(json!({field: reference, "controllerName": self.controller, "conditions": conditions}));
+        let is_ours = |entry: &Value| entry["controllerName"] == self.controller;
+        let mut new: Vec<&(Value, Value)> = ours.iter().collect();
+        let complete = |(reference, conditions): &(Value, Value), before: &Value| {
+            let conditions = self.conditions(&before["conditions"], conditions);
+            json!({field: reference, "controllerName": self.controller, "conditions": conditions})
+        };
+        let mut merged = Vec::new();
+        for before in entries(&shown[list]) {
+            if !is_ours(before) {
+                merged.push(before.clone());
+            } else if let Some(at) = new.iter().position(|(reference, _)| before[field] == *reference) {
+                merged.push(complete(new.remove(at), before));
+            }
         }
-        let had_ours = entries(&shown[list]).count() > foreign;
-        if had_ours || !ours.is_empty() {
+        merged.extend(new.into_iter().map(|one| complete(one, &Value::Null)));
+        if !ours.is_empty() || entries(&shown[list]).any(is_ours) {
             status.insert(list.into(), merged.into());
         }
     }
@@ -356,6 +362,9 @@ mod tests {
         let own = &second["parents"][1]["conditions"][0];
         assert_eq!((&own["lastTransitionTime"], &own["observedGeneration"]), (&json!("t1"), &json!(4)));
         assert_eq!(writing(4, "t3").status(&key, &second, Some(&wanted(true))), second, "nothing has changed");
+        // Another controller may have put its entry last.
+        let turned = json!({"parents": [first["parents"][1], first["parents"][0]]});
+        assert_eq!(writing(3, "t3").status(&key, &turned, Some(&wanted(true))), turned, "entries stay in their places");
         let gone = writing(4, "t4").status(&key, &second, None);
         assert_eq!(gone["parents"], json!([shown["parents"][0]]));
     }
