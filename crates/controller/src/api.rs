@@ -12,6 +12,8 @@ use kube::core::request::Error as RequestError;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
+use crate::connect::Unreachable;
+
 /// Time limit of one call. Less than half of any sensible Lease, so that a write begun as leader ends as leader.
 pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(10);
 
@@ -37,7 +39,10 @@ pub(crate) enum CallError {
     /// It did not respond in time.
     #[error("no answer from the API server within {0:?}")]
     TimedOut(Duration),
-    /// It can't be reached, or the connection broke.
+    /// It can't be reached.
+    #[error(transparent)]
+    Unreachable(Box<Unreachable>),
+    /// The connection broke.
     #[error("calling the API server")]
     Transport(#[source] kube::Error),
     /// The response has an unexpected form.
@@ -87,6 +92,18 @@ impl CallError {
     }
 }
 
+impl From<kube::Error> for CallError {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Service(error) => match error.downcast::<Unreachable>() {
+                Ok(unreachable) => Self::Unreachable(unreachable),
+                Err(error) => Self::Transport(kube::Error::Service(error)),
+            },
+            error => Self::Transport(error),
+        }
+    }
+}
+
 type HttpRequest = Result<http::Request<Vec<u8>>, RequestError>;
 
 impl ApiServer {
@@ -112,12 +129,12 @@ impl ApiServer {
     }
 
     async fn bytes(&self, request: HttpRequest) -> Result<bytes::Bytes, CallError> {
-        self.send(request).await?.collect_bytes().await.map_err(CallError::Transport)
+        Ok(self.send(request).await?.collect_bytes().await?)
     }
 
     async fn send(&self, request: HttpRequest) -> Result<Body, CallError> {
         let request = request.map_err(CallError::Request)?.map(Body::from);
-        let response = self.client.send(request).await.map_err(CallError::Transport)?;
+        let response = self.client.send(request).await?;
         let code = response.status();
         if code.is_success() {
             return Ok(response.into_body());
@@ -125,7 +142,7 @@ impl ApiServer {
         // API Priority and Fairness states the waiting time only in this field; the body is plain text.
         let retry_after = response.headers().get(http::header::RETRY_AFTER);
         let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok()).map(Duration::from_secs);
-        let body = response.into_body().collect_bytes().await.map_err(CallError::Transport)?;
+        let body = response.into_body().collect_bytes().await?;
         let mut status = serde_json::from_slice(&body).unwrap_or_else(|_| {
             kube::core::Status::failure(&String::from_utf8_lossy(&body), code.canonical_reason().unwrap_or_default())
         });
@@ -160,7 +177,7 @@ impl Lines {
             }
             match self.body.frame().await {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(CallError::Transport(error)),
+                Some(Err(error)) => return Err(error.into()),
                 Some(Ok(frame)) => self.buffer.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
             }
         }

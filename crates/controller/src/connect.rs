@@ -1,10 +1,15 @@
 //! Connects to the API server.
 
+use std::error::Error;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
+use kube::client::ClientBuilder;
 use kube::config::{Config, InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+
+use tower::util::MapErrLayer;
 
 use crate::config::ApiConfig;
 
@@ -37,6 +42,35 @@ pub enum ConnectError {
     Client(#[source] Box<kube::Error>),
 }
 
+/// The API server can't be reached. Names its address and what that was read from.
+#[derive(Debug, thiserror::Error)]
+#[error("can't reach {server}: {cause}")]
+pub(crate) struct Unreachable {
+    server: Arc<str>,
+    cause: String,
+}
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+impl Unreachable {
+    /// An error of the client, if no connection came about; else the error itself.
+    fn of(error: BoxError, server: &Arc<str>) -> BoxError {
+        if !error.to_string().contains("(Connect)") {
+            return error;
+        }
+        let mut cause: &dyn Error = &*error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        let cause = cause.to_string();
+        // The number of the error says no more than its text.
+        let cause = cause.split(" (os error").next().unwrap_or_default();
+        let mut chars = cause.chars();
+        let first = chars.next().map(|first| first.to_lowercase().to_string()).unwrap_or_default();
+        Box::new(Self { server: server.clone(), cause: first + chars.as_str() })
+    }
+}
+
 /// Creates a client of the API server. Sends nothing yet: an unavailable API server is not an error; watches wait for
 /// it.
 ///
@@ -48,22 +82,33 @@ pub enum ConnectError {
 /// Outside a tokio runtime.
 pub async fn connect(api: &ApiConfig) -> Result<Client, ConnectError> {
     let chosen = KubeConfigOptions { context: api.context.clone(), ..KubeConfigOptions::default() };
-    let mut config = match (&api.kubeconfig, &api.host) {
+    let named = |kubeconfig: &Kubeconfig, file: String| {
+        let context = api.context.as_ref().or(kubeconfig.current_context.as_ref());
+        context.map_or_else(|| file.clone(), |context| format!("context {context} of {file}"))
+    };
+    let (mut config, mut whence) = match (&api.kubeconfig, &api.host) {
         (Some(path), _) => {
             let failed = |source| ConnectError::Kubeconfig { path: path.clone(), source: Box::new(source) };
             let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
-            Config::from_custom_kubeconfig(kubeconfig, &chosen).await.map_err(failed)?
+            let whence = named(&kubeconfig, path.display().to_string());
+            (Config::from_custom_kubeconfig(kubeconfig, &chosen).await.map_err(failed)?, whence)
         }
         (None, _) if api.own_kubeconfig => {
             let failed = |source| ConnectError::OwnKubeconfig(Box::new(source));
             let kubeconfig = Kubeconfig::read().map_err(failed)?;
-            Config::from_custom_kubeconfig(kubeconfig, &chosen).await.map_err(failed)?
+            let file = std::env::var("KUBECONFIG").ok().filter(|files| !files.is_empty());
+            let whence = named(&kubeconfig, file.unwrap_or_else(|| "~/.kube/config".to_owned()));
+            (Config::from_custom_kubeconfig(kubeconfig, &chosen).await.map_err(failed)?, whence)
         }
-        (None, Some(host)) => Config::new(url(host)?),
-        (None, None) => Config::incluster().map_err(|error| ConnectError::InCluster(Box::new(error)))?,
+        (None, Some(host)) => (Config::new(url(host)?), String::new()),
+        (None, None) => {
+            let config = Config::incluster().map_err(|error| ConnectError::InCluster(Box::new(error)))?;
+            (config, "the service account of the pod".to_owned())
+        }
     };
     if let Some(host) = &api.host {
         config.cluster_url = url(host)?;
+        "--apiserver-host".clone_into(&mut whence);
         if let Some(path) = &api.certificate_authority {
             config.root_cert_file = Some(path.clone());
         }
@@ -77,7 +122,10 @@ pub async fn connect(api: &ApiConfig) -> Result<Client, ConnectError> {
     config.connect_timeout = Some(CONNECT_LIMIT);
     // Watches, elections and writes have their own retry policies.
     config.default_retry = false;
-    Client::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))
+    let address = config.cluster_url.to_string();
+    let server: Arc<str> = format!("{} ({whence})", address.trim_end_matches('/')).into();
+    let builder = ClientBuilder::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))?;
+    Ok(builder.with_layer(&MapErrLayer::new(move |error: BoxError| Unreachable::of(error, &server))).build())
 }
 
 fn url(host: &str) -> Result<http::Uri, ConnectError> {
@@ -105,6 +153,27 @@ mod tests {
         let api = ApiConfig { host: host.clone(), certificate_authority: missing, ..ApiConfig::default() };
         assert!(matches!(connect(&api).await, Err(ConnectError::Client(_))));
         assert!(connect(&ApiConfig { host, ..ApiConfig::default() }).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_away_is_named_with_context_and_file() {
+        // Nothing listens on a port that was free a moment ago.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config");
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: prod\n\
+             clusters: [{{name: k, cluster: {{server: 'http://{free}'}}}}]\n\
+             users: [{{name: u, user: {{token: t}}}}]\n\
+             contexts: [{{name: prod, context: {{cluster: k, user: u}}}}]\n"
+        );
+        std::fs::write(&path, text).unwrap();
+        let api = ApiConfig { kubeconfig: Some(path.clone()), ..ApiConfig::default() };
+        let server = crate::api::ApiServer::new(connect(&api).await.unwrap());
+        let request = crate::api::collection("v1", "services", None).list(&Default::default());
+        let error = server.call::<serde_json::Value>(request).await.unwrap_err();
+        let expected = format!("can't reach http://{free} (context prod of {}): connection refused", path.display());
+        assert_eq!(fairway_model::ErrorChain(&error).to_string(), expected);
     }
 
     #[tokio::test]

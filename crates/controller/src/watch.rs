@@ -431,6 +431,9 @@ impl Watch {
                 "no right to read what is needed: a pod that starts is not ready, a running one keeps the last state"
             ),
             _ if gone => (),
+            _ if !self.listed => {
+                warn!(%kind, namespace, %error, "can't watch this kind yet; the first configuration waits for it");
+            }
             _ => warn!(%kind, namespace, %error, "watch interrupted, the last configuration stays in effect"),
         }
     }
