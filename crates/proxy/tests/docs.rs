@@ -25,7 +25,8 @@ fn failure_reasons() -> String {
          Each request that fails has one reason, and the side at fault: `downstream` is the client, `upstream` the endpoint, \
          `internal` the proxy or its configuration. You find them in three places:\n\n\
          - The access log with `--access-log json` has `failure_reason`, `failure_side`, `failure_detail` (for example `Connection \
-         refused`) and `upstream_reason`, the reason of each try. They are empty for a request that did not fail.\n\
+         refused`) and `upstream_reason`, the reason of each try. The first three are \
+         empty for a request that did not fail; `upstream_reason` has `-` for a try that did not fail, and is empty without a try.\n\
          - The same are variables of `log-format-upstream` and of `--access-log TEMPLATE`: `$failure_reason`, `$failure_side`, \
          `$failure_detail`, `$upstream_reason`. The default format is that of ingress-nginx, which has none of them.\n\
          - The metrics `fairway_request_failures_total` and, for each try, `fairway_upstream_failures_total` count by Ingress, Service, \

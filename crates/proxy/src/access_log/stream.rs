@@ -11,8 +11,8 @@ use fairway_model::decimal;
 
 /// The format for JSON, if requested on the command line.
 const JSON: &str = "{\"time\":\"$time_iso8601\",\"remote_addr\":\"$remote_addr\",\"protocol\":\"$protocol\",\
-    \"port\":\"$server_port\",\"status\":\"$status\",\"bytes_in\":\"$bytes_received\",\"bytes_out\":\"$bytes_sent\",\
-    \"duration\":\"$session_time\",\"backend\":\"$proxy_upstream_name\",\"upstream_addr\":\"$upstream_addr\",\"server_name\":\"$ssl_preread_server_name\"}";
+    \"port\":$server_port,\"status\":$status,\"bytes_in\":$bytes_received,\"bytes_out\":$bytes_sent,\
+    \"duration\":$session_time,\"backend\":\"$proxy_upstream_name\",\"upstream_addr\":\"$upstream_addr\",\"server_name\":\"$ssl_preread_server_name\"}";
 
 /// What is known about a TCP connection or UDP session.
 #[derive(Clone, Debug)]
