@@ -14,6 +14,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
+use x509_parser::public_key::PublicKey;
 
 pub(crate) use self::backend::{BackendSecret, authorities, read as read_backend};
 use crate::limit;
@@ -35,6 +36,10 @@ pub(crate) struct TlsSecret {
     pub(crate) not_before: i64,
     pub(crate) not_after: i64,
 }
+
+/// The sizes of RSA keys that the TLS library accepts, in bits.
+// No limit of ours.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// Why a Secret has no usable certificate, as the end of a sentence.
 pub(crate) type Unusable = String;
@@ -166,7 +171,13 @@ fn check_fit(chain: &[CertificateDer<'static>], pkcs8: &[u8], leaf: &X509Certifi
     match CertifiedKey::from_der(chain.to_vec(), key, &provider) {
         Ok(_) => Ok(()),
         Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => mismatch(),
-        Err(_) => Err("certificate and key can't be used together".into()),
+        Err(_) => Err(match leaf.public_key().parsed() {
+            Ok(PublicKey::RSA(rsa)) if !RSA_BITS.contains(&rsa.key_size()) => {
+                let (bits, least, most) = (rsa.key_size(), RSA_BITS.start(), RSA_BITS.end());
+                format!("tls.key holds an RSA key of {bits} bits: expected {least} to {most}")
+            }
+            _ => "tls.key holds a private key that can't be used".to_owned(),
+        }),
     }
 }
 

@@ -133,3 +133,44 @@ fn a_certificate_of_version_1_is_used_with_its_common_name() {
     let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
     assert_eq!(read(&key(), &secret(VERSION_1, &other)).unwrap_err(), "the certificate does not belong to the key");
 }
+
+/// A certificate and its key of 1024 bits, which was made for this test.
+const WEAK: [&str; 2] = [
+    "-----BEGIN CERTIFICATE-----\n\
+MIICHDCCAYWgAwIBAgIUXRlTC5Wcq1lvmsnEeNCZLYv3BFAwDQYJKoZIhvcNAQEL\n\
+BQAwFDESMBAGA1UEAwwJYS5leGFtcGxlMCAXDTI2MTEzMDE4MDQ0NloYDzIxMjYx\n\
+MTA2MTgwNDQ2WjAUMRIwEAYDVQQDDAlhLmV4YW1wbGUwgZ8wDQYJKoZIhvcNAQEB\n\
+BQADgY0AMIGJAoGBAO4/jaUiYUkdgQBLa2/5qy6afjqOBk9QRzH7A47AB3c2IwRZ\n\
+7SIm2XJ4UeT+Xo9u6tT7qc4UxrIpQvXJUYQm62F1F7zbvLfhIkXiaqfeYfVOPslj\n\
+S+wQKLSYaHeG8l61mFulof7g1bXCe9AuzXRAlZnjGxSNGtEKU6S6c7I+hGkrAgMB\n\
+AAGjaTBnMB0GA1UdDgQWBBR9y1SoY+l70yg+MID0oe4DxFLMpjAfBgNVHSMEGDAW\n\
+gBR9y1SoY+l70yg+MID0oe4DxFLMpjAPBgNVHRMBAf8EBTADAQH/MBQGA1UdEQQN\n\
+MAuCCWEuZXhhbXBsZTANBgkqhkiG9w0BAQsFAAOBgQBFCjiMlXxQ4Cmkh/xQHYTq\n\
+qm1PRVvKSgcNNRAXS8gyJCAgXdprClb0ozMsEiLHhC8DxuWCxIMy/VM053p8EiLq\n\
+H/ReTCTl+YpscBEz7xUAicbsjQrku0VAkQ29G83DceA9CIu0iG5127Wcr23ASLFi\n\
+zKfnIyCb9gCikWb9Y1vzTA==\n\
+-----END CERTIFICATE-----",
+    "-----BEGIN PRIVATE KEY-----\n\
+MIICdgIBADANBgkqhkiG9w0BAQEFAASCAmAwggJcAgEAAoGBAO4/jaUiYUkdgQBL\n\
+a2/5qy6afjqOBk9QRzH7A47AB3c2IwRZ7SIm2XJ4UeT+Xo9u6tT7qc4UxrIpQvXJ\n\
+UYQm62F1F7zbvLfhIkXiaqfeYfVOPsljS+wQKLSYaHeG8l61mFulof7g1bXCe9Au\n\
+zXRAlZnjGxSNGtEKU6S6c7I+hGkrAgMBAAECgYBd++onk3lnO2FROW9He+kgeEeF\n\
+V9N7ZELBn7DWlkAbsdp8c/EMwOCUvIwp1oJ8+Jdgr2pb5mw/ifFlPiaPCD9frsx+\n\
+9aS338O8iFhw5jsEHc710khcjm7Dq2s5FGnwJmQuGN8O+YMZPDkn9wzTVa6wmv2g\n\
+U7wD9BQnbICMG/vLWQJBAPuhawapYKUa69jjtC3vvEM2eEG8IA3feccdS9kOnsvZ\n\
+l/EnolWibop59tUpgIMpbNTztOGSzWawhKDug2ZJ10UCQQDyYqWBB4W66yhJvidm\n\
+xm1bmv22jCeOZezWHfZhMAAdgqJD1Gc2bWgAZyBRFknN5kQ6vafDkf+oWXz0mG/E\n\
+iM2vAkEA59V/wwJ47YVROGIKlqwjGxXrVD0cl0uHamFeiVxEB/KxX9kxYo6mI+Vc\n\
++mYjZjTbdZQX2iCkJ/GIMLGv1KVBtQJAVYfFyzAyWnEcuFjnYnbmpAqfOMlgM/l3\n\
+h17vUAA2KjOsuq669RPKPUomtzZcONHmhavjBToBsxBQ7abU2c9EdQJALGeAmAhF\n\
+PHbq12NjCvhIbYW56gTafulcI73qzOu8IrHCiqc4xY4wWDKx1/oN+Re4LPgrLVug\n\
+70Uk8TN/7RFR/g==\n\
+-----END PRIVATE KEY-----",
+];
+
+#[test]
+fn a_weak_key_is_refused_with_its_size() {
+    let [chain, private] = WEAK;
+    let why = read(&key(), &secret(chain, private)).err();
+    assert_eq!(why.as_deref(), Some("tls.key holds an RSA key of 1024 bits: expected 2048 to 8192"));
+}
