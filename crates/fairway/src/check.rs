@@ -8,13 +8,14 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::ArgMatches;
 use fairway_translate::diagnostic::Severity;
 use fairway_translate::verdict::Verdict;
 
 use crate::cli;
 use crate::cluster;
-use crate::flags::Flags;
+use crate::flags::{Flags, UsageError};
 use crate::manifest::Refused;
 use crate::reading::{Missing, Reading, Source, read};
 use crate::report;
@@ -24,10 +25,13 @@ use verdicts::{Verdicts, by_ingress, verdicts};
 /// Runs the command; it fails if any finding is at least as severe as `--fail-on`.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let flags = Flags::from_matches(matches);
+    let paths = cli::all::<PathBuf>(matches, "paths");
     let reading = if cluster::is_named(matches, &flags) {
         cluster::read(matches, &flags)?
+    } else if paths.is_empty() {
+        bail!(UsageError("expected a PATH of manifests, or --context NAME or --kubeconfig FILE for a cluster".into()));
     } else {
-        read(&cli::all::<PathBuf>(matches, "paths"), &flags, Missing::Told, Refused::Read)?
+        read(&paths, &flags, Missing::Told, Refused::Read)?
     };
     report(matches, &flags, &reading)
 }

@@ -1,6 +1,6 @@
 //! The command line as written, and its help. The module of each command interprets it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -196,7 +196,7 @@ fn dev() -> Command {
             .arg(address("https").help("Serve TLS here [default: 127.0.0.1:8443]"))
             .arg(address("admin").help("Serve /healthz, /readyz, /metrics, /debug/findings and /debug/snapshot here"))
             .arg(access_log().help(
-                "Show requests as JSON or by a template with nginx variables, or not at all [default: a short line]",
+                "Show requests as JSON or by a template with nginx variables, or not at all [default: log-format-upstream of --configmap, else a short line]",
             ))
             .arg(
                 Arg::new("backend")
@@ -222,11 +222,7 @@ fn check() -> Command {
     let command = Command::new("check")
         .about("Report problems in manifests and how each annotation is supported")
         .after_help(CHECK_EXAMPLES)
-        .arg(paths().required_unless_present_any(["kubeconfig", "context", "apiserver-host"]).conflicts_with_all([
-            "kubeconfig",
-            "context",
-            "apiserver-host",
-        ]));
+        .arg(paths().num_args(0..).conflicts_with_all(["kubeconfig", "context", "apiserver-host"]));
     of_cluster(report(command))
 }
 
@@ -433,7 +429,7 @@ fn request(command: Command) -> Command {
             Arg::new("client")
                 .long("client")
                 .value_name("ADDRESS")
-                .value_parser(value_parser!(std::net::IpAddr))
+                .value_parser(ip_address)
                 .help("Send the request from this address, for access lists and trusted proxies [default: 127.0.0.1]"),
         )
         .arg(
@@ -759,7 +755,15 @@ fn paths() -> Arg {
 }
 
 fn address(name: &'static str) -> Arg {
-    Arg::new(name).long(name).value_name("ADDRESS:PORT").value_parser(value_parser!(SocketAddr))
+    Arg::new(name).long(name).value_name("ADDRESS:PORT").value_parser(socket_address)
+}
+
+fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "expected ADDRESS:PORT, such as 127.0.0.1:9080".to_owned())
+}
+
+fn ip_address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| "expected an IPv4 or IPv6 address, such as 192.0.2.7".to_owned())
 }
 
 fn access_log() -> Arg {
@@ -825,7 +829,7 @@ fn allow_address() -> Arg {
         .long("allow-backend-address")
         .value_name("ADDRESS")
         .action(ArgAction::Append)
-        .value_parser(value_parser!(std::net::IpAddr))
+        .value_parser(ip_address)
         .help("Let ExternalName Services and XBackends lead to this loopback, link-local or metadata address")
 }
 

@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use self::assemble::{Converted, Verdict, Wanted, convert};
 use self::prove::{Before, Proof, prove};
 use crate::cli;
-use crate::flags::{Flags, UsageError};
+use crate::flags::{Flags, UsageError, refuse_cluster};
 use crate::manifest::Refused;
 use crate::reading::{Missing, Reading, Source, missing_objects, read};
 use crate::report;
@@ -39,6 +39,8 @@ const LISTED: usize = 50;
 
 /// Runs the command.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let instead = "write its objects to a file first, with `kubectl get ingress,ingressclass,service,secret,configmap -A -o yaml`";
+    refuse_cluster(&Flags::from_matches(matches), instead)?;
     let reading =
         read(&cli::all::<PathBuf>(matches, "paths"), &Flags::from_matches(matches), Missing::Echo, Refused::Read)?;
     let told = reading.manifests.findings().into_iter();
@@ -173,7 +175,7 @@ fn summary(reading: &Reading, converted: &Converted, proof: &Proof, terminal: Te
             let mut line = format!("{} ({}): {}: {}, was {}", one.request, one.object, one.what, one.after, one.before);
             if one.requests > 1 {
                 let more = count(one.requests - 1, "more request", "more requests");
-                let _ = write!(line, "; so {more} from other clients or with other methods");
+                let _ = write!(line, "; likewise {more} from other clients or with other methods");
             }
             let _ = writeln!(out, "  {}", printable(&line));
         }

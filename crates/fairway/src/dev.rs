@@ -265,7 +265,9 @@ impl Session {
             _ => String::new(),
         };
         let list = names.into_iter().take(SERVICES).collect::<Vec<_>>().join(", ");
-        format!("Services that the files lack: {list}{more}; the echo answers for them, and a cluster with an error\n")
+        format!(
+            "Services that the files lack: {list}{more}; the echo answers in their place, where a cluster would answer with an error\n"
+        )
     }
 
     /// Applies saved files and prints the changes. Large files are read while other changes go on, even those saved at the same moment.

@@ -7,6 +7,7 @@ mod cause;
 mod differential;
 mod lookup;
 mod passing;
+mod snippet;
 mod tell;
 mod text;
 mod words;
@@ -22,7 +23,7 @@ use fairway_model::{Origin, Scheme};
 pub(crate) use account::{Account, By, ChosenRoute};
 
 use crate::cli;
-use crate::flags::{Flags, UsageError};
+use crate::flags::{Flags, UsageError, refuse_cluster};
 use crate::manifest::Refused;
 use crate::reading::{Missing, Reading, nothing, read};
 use crate::terminal::Terminal;
@@ -74,6 +75,9 @@ impl<'r> Explainer<'r> {
 
 /// Runs the command.
 pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let instead =
+        "`kubectl fairway explain [METHOD] URL` reads one (the same binary, as kubectl-fairway in a folder of PATH)";
+    refuse_cluster(&Flags::from_matches(matches), instead)?;
     let words = cli::all::<String>(matches, "words");
     let (paths, method, url) = split(&words)?;
     let paths: Vec<PathBuf> =
@@ -147,12 +151,12 @@ impl Request {
             UsageError(format!("{what}: expected [METHOD] URL, such as GET http://shop.localhost/order/7"))
         };
         if !is_method(method) {
-            return Err(wrong(&format!("{method:?} is no method")));
+            return Err(wrong(&format!("{method:?} is not a method")));
         }
         let (scheme, rest) = match url.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (Scheme::Http, rest),
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (Scheme::Https, rest),
-            _ => return Err(wrong(&format!("{url:?} is no URL with http:// or https://"))),
+            _ => return Err(wrong(&format!("{url:?} is not a URL that starts with http:// or https://"))),
         };
         let rest = rest.split('#').next().unwrap_or_default();
         let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));

@@ -67,6 +67,14 @@ pub(crate) struct Flags {
 #[error("{0}")]
 pub(crate) struct UsageError(pub(crate) String);
 
+/// Refuses the flags that select a cluster, for commands that read files only.
+pub(crate) fn refuse_cluster(flags: &Flags, instead: &str) -> Result<(), UsageError> {
+    match ["kubeconfig", "apiserver-host"].into_iter().find(|name| flags.is_set(name)) {
+        Some(name) => Err(UsageError(format!("--{name}: this command reads files, not a cluster: {instead}"))),
+        None => Ok(()),
+    }
+}
+
 /// The flags that a proxy heeds whose controller is another process; what the others say comes from there.
 pub(crate) const OF_PROXY: &[&str] = &[
     "bucket-factor",

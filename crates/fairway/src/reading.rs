@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use fairway_model::{Origin, Snapshot};
-use fairway_translate::annotation::{self, OBSERVE, OBSERVED, OWN_PREFIX};
+use fairway_translate::annotation::{self, OBSERVE, OBSERVED, OWN_PREFIX, Rules};
+use fairway_translate::configmap::GlobalConfig;
 use fairway_translate::diagnostic::{Diagnostic, Reason, Severity, bounded};
 use fairway_translate::gateway::status::ObjectStatus;
 use fairway_translate::gateway::{AppliedPolicy, Claims};
@@ -149,9 +150,11 @@ pub(crate) fn nothing(manifests: &Manifests) -> Option<Finding> {
     })
 }
 
-/// A finding that makes a route answer 503 is an error for the author of manifests, even where a cluster may resolve it later.
+/// A finding that makes a route answer 503 is an error for the author of manifests, even where a cluster may resolve it later. That a Service
+/// has no pods is no mistake in any manifest.
 pub(crate) fn raise(diagnostic: &mut Diagnostic) {
-    if diagnostic.severity == Severity::Warning && diagnostic.unserved {
+    let in_manifests = diagnostic.reason != Reason::NoEndpoints;
+    if diagnostic.severity == Severity::Warning && diagnostic.unserved && in_manifests {
         diagnostic.severity = Severity::Error;
     }
 }
@@ -202,6 +205,19 @@ impl Reading {
             claims: translation.claims,
             foreign: foreign_origins,
         })
+    }
+
+    /// The operator's rules for annotations, which verdicts depend on.
+    pub(crate) fn annotation_rules(&self) -> Rules {
+        let key = self.options.configmap.as_ref();
+        let key = key.map(|(namespace, name)| ObjectKey::new(Kind::ConfigMap, namespace, name));
+        let config = match key.and_then(|key| Some((key.origin(), self.objects.get(&key)?))) {
+            Some((origin, Object::ConfigMap(map))) => {
+                GlobalConfig::read(&origin, map.data.as_ref().unwrap_or(&BTreeMap::new()), &mut Vec::new())
+            }
+            _ => GlobalConfig::default(),
+        };
+        config.annotation_rules(self.options.ssl_passthrough)
     }
 
     /// The number of objects and files that were read, and of objects of other kinds.

@@ -23,6 +23,7 @@ pub(crate) fn completions(matches: &ArgMatches) -> ExitCode {
 pub(crate) fn man(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     match matches.get_one::<PathBuf>("folder") {
         Some(folder) => {
+            std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
             clap_mangen::generate_to(cli::command(), folder)
                 .with_context(|| format!("writing manual pages to {}", folder.display()))?;
         }

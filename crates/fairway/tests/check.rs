@@ -607,3 +607,75 @@ http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: here, port:
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(2) && said.contains("write it to a file"), "{said}");
 }
+
+#[test]
+fn the_verdict_on_a_snippet_depends_on_whether_it_is_read() {
+    let (deny, header, unknown) = ("deny all;", "add_header A b;", "proxy_pass http://x;");
+    for (allowed, level, snippet, verdict, error) in [
+        ("true", "Critical", deny, "differs", None),
+        ("true", "Critical", header, "differs", None),
+        ("true", "Critical", unknown, "refused", Some("refused as a whole: line 1: proxy_pass")),
+        ("false", "Critical", deny, "refused", Some("what it closes is open")),
+        ("false", "Critical", unknown, "refused", Some("what it closes is open")),
+        ("false", "Critical", header, "harmless", None),
+        ("true", "High", header, "refused", Some("this version of the Ingress is not loaded")),
+        ("false", "High", deny, "refused", Some("this version of the Ingress is not loaded")),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let objects = format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: settings}}\n\
+             data: {{allow-snippet-annotations: '{allowed}', annotations-risk-level: {level}}}\n\
+             ---\napiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec: {{ports: [{{port: 80}}]}}\n\
+             ---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: web\n  annotations:\n    \
+             nginx.ingress.kubernetes.io/configuration-snippet: '{snippet}'\nspec:\n  ingressClassName: nginx\n  rules:\n  \
+             - host: a.example\n    http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: web, port: {{number: 80}}}}}}}}]}}\n"
+        );
+        fs::write(folder.path().join("all.yaml"), objects).unwrap();
+        let arguments: [&std::ffi::OsStr; 6] = [
+            "check".as_ref(),
+            folder.path().as_os_str(),
+            "--configmap".as_ref(),
+            "default/settings".as_ref(),
+            "--output".as_ref(),
+            "json".as_ref(),
+        ];
+        let output = run(arguments);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let case = format!("{allowed} {level} {snippet}: {report:#}");
+        assert_eq!(report["annotations"][0]["verdict"], verdict, "{case}");
+        let is_error = |found: &&serde_json::Value| found["severity"] == "Error";
+        let found = report["diagnostics"].as_array().unwrap().iter().find(is_error);
+        let message = found.map(|found| found["message"].as_str().unwrap());
+        assert_eq!(message.is_some(), error.is_some(), "{case}");
+        assert!(message.zip(error).is_none_or(|(message, part)| message.contains(part)), "{case}");
+        let not_loaded = report["annotations"][0].to_string().contains("not loaded");
+        assert_eq!(not_loaded, level == "High", "{case}");
+    }
+}
+
+/// The binary without root's right to read everything.
+fn without_override() -> std::process::Command {
+    use std::os::unix::fs::MetadataExt;
+    let is_root = fs::metadata("/proc/self").expect("proc is mounted").uid() == 0;
+    let mut command = std::process::Command::new(if is_root { "setpriv" } else { "env" });
+    if is_root {
+        command.arg("--bounding-set=-dac_override,-dac_read_search");
+    }
+    command.arg(env!("CARGO_BIN_EXE_fairway"));
+    command
+}
+
+#[test]
+fn a_folder_that_cannot_be_read_is_reported() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let sub = folder.path().join("sub");
+    fs::create_dir(&sub).unwrap();
+    fs::write(sub.join("bad.yaml"), BAD).unwrap();
+    fs::set_permissions(&sub, fs::Permissions::from_mode(0o000)).unwrap();
+    let output = without_override().arg("check").arg(folder.path()).output().expect("the binary runs");
+    fs::set_permissions(&sub, fs::Permissions::from_mode(0o700)).unwrap();
+    let report = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(report.contains("sub: error: can't be read: Permission denied"), "{report}");
+}

@@ -443,3 +443,142 @@ fn without_manifests_the_command_says_so() {
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("there is no manifest here") && said.contains("[PATH]"), "{said}");
 }
+
+/// Objects with snippets of an Ingress and of the ConfigMap.
+const SNIPPETS: &str = r#"apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data:
+  allow-snippet-annotations: "true"
+  annotations-risk-level: Critical
+  http-snippet: |
+    deny 192.0.2.7;
+  server-snippet: |
+    # One for all hosts.
+    if ($arg_gone) { return 410; }
+  location-snippet: |
+    if ($arg_teapot) { return 418; }
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: web
+  annotations:
+    nginx.ingress.kubernetes.io/configuration-snippet: |
+      if ($http_x = a) { return 403; }
+      if ($http_x = b) { return 403; }
+      if ($http_x = c) { return 301 https://c.example/; }
+    nginx.ingress.kubernetes.io/server-snippet: |
+      if ($http_x_server) { return 410; }
+      location /closed { deny all; }
+      location = /robots.txt {
+        return 200 "User-agent: *\nDisallow: /\n";
+      }
+spec:
+  ingressClassName: nginx
+  rules:
+  - host: a.example
+    http:
+      paths:
+      - {path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}
+"#;
+
+#[test]
+fn an_answer_of_a_snippet_names_its_object_line_and_directive() {
+    let why = |words: &[&str]| {
+        let words: Vec<_> = ["--configmap", "default/settings"].into_iter().chain(words.iter().copied()).collect();
+        let answer = of(SNIPPETS, &words)["answer"].clone();
+        let why = answer["why"].as_str().expect("a reason");
+        // The folder is a random one.
+        let why = match (why.find(" ("), why.find("objects.yaml")) {
+            (Some(start), Some(end)) => format!("{} ({}", &why[..start], &why[end..]),
+            _ => why.to_owned(),
+        };
+        (answer["status"].as_u64(), why)
+    };
+    let of_ingress = |line: u32, rest: &str| format!("Ingress default/web (objects.yaml:{line}), {rest}");
+    let of_settings = |line: u32, rest: &str| format!("ConfigMap default/settings (objects.yaml:{line}), {rest}");
+    for (words, status, expected) in [
+        (&["-H", "X: a", "http://a.example/"][..], 403, of_ingress(25, "configuration-snippet, line 1: return 403")),
+        (&["-H", "X: b", "http://a.example/"], 403, of_ingress(25, "configuration-snippet, line 2: return 403")),
+        (
+            &["-H", "X: c", "http://a.example/"],
+            301,
+            of_ingress(25, "configuration-snippet, line 3: return 301 https://c.example/"),
+        ),
+        (&["-H", "X-Server: 1", "http://a.example/"], 410, of_ingress(29, "server-snippet, line 1: return 410")),
+        (&["http://a.example/closed/x"], 403, of_ingress(29, "server-snippet, line 2: deny all")),
+        (&["http://a.example/?gone=1"], 410, of_settings(9, "server-snippet, line 2: return 410")),
+        (&["http://a.example/?teapot=1"], 418, of_settings(12, "location-snippet, line 1: return 418")),
+        (&["--client", "192.0.2.7", "http://a.example/"], 403, of_settings(7, "http-snippet, line 1: deny 192.0.2.7")),
+    ] {
+        assert_eq!(why(words), (Some(status), expected), "{words:?}");
+    }
+    let (status, robots) = why(&["http://a.example/robots.txt"]);
+    assert_eq!(status, Some(200));
+    assert!(robots.contains("server-snippet, line 4: return 200 User-agent: *"), "{robots}");
+}
+
+#[test]
+fn flags_that_select_a_cluster_are_refused_with_what_reads_one() {
+    for (command, rest, instead) in
+        [("explain", "http://a.example/", "kubectl fairway explain"), ("convert", ".", "kubectl get ingress")]
+    {
+        for flag in ["--kubeconfig", "--apiserver-host"] {
+            let output = run([command, flag, "http://127.0.0.1:1", rest]);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{said}");
+            assert!(said.contains(&format!("{flag}: this command reads files, not a cluster")), "{said}");
+            assert!(said.contains(instead), "{said}");
+        }
+    }
+}
+
+#[test]
+fn wrong_arguments_are_told_what_was_expected() {
+    for (arguments, expected) in [
+        (&["dev", ".", "--http", "8080"][..], "expected ADDRESS:PORT, such as 127.0.0.1:9080"),
+        (&["dev", ".", "--http", "localhost:18099"], "expected ADDRESS:PORT, such as 127.0.0.1:9080"),
+        (&["explain", "--client", "1.2.3", "http://a.example/"], "expected an IPv4 or IPv6 address, such as 192.0.2.7"),
+        (&["check"], "expected a PATH of manifests, or --context NAME or --kubeconfig FILE for a cluster"),
+        (&["explain", "a.example"], "\"a.example\" is not a URL that starts with http:// or https://"),
+    ] {
+        let output = run(arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn manual_pages_get_their_folder() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pages = folder.path().join("share/man1");
+    let output = run(["man".as_ref(), pages.as_os_str()]);
+    assert!(output.status.success() && pages.join("fairway.1").exists(), "{output:?}");
+}
+
+#[test]
+fn a_request_to_a_served_host_is_not_blamed_on_another_gateway() {
+    let listener = |name: &str, host: &str| format!("{{name: {name}, port: 80, protocol: HTTP{host}}}");
+    let gateway = |name: &str, listeners: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: {name}}}\n\
+             spec: {{gatewayClassName: fairway, listeners: [{listeners}]}}\n---\n"
+        )
+    };
+    let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: web}\nspec:\n  parentRefs: [{name: edge}]\n  \
+                 rules: [{matches: [{path: {type: PathPrefixx, value: /admin}}]}]\n";
+    let manifests = gateway("edge", &listener("a", ", hostname: g.example"))
+        + &gateway("other", &format!("{}, {}", listener("a", ""), listener("b", "")))
+        + route;
+    let why = of(&manifests, &["http://g.example/admin"])["answer"]["why"].clone();
+    let why = why.as_str().expect("a reason");
+    assert!(why.contains("HTTPRoute default/web") && why.contains("PathPrefixx"), "{why}");
+    assert!(!why.contains("Gateway default/other"), "{why}");
+}

@@ -85,6 +85,13 @@ const LOCATION: &[&str] = &[
     "# a comment ; { \" '\n\tmore_set_headers\n  'X-Lines: \\'quoted\\''  ;",
 ];
 
+/// Directives of a location with escapes, each in a snippet of its own.
+const ESCAPES: &[&str] = &[
+    "return 200 \"User-agent: *\\nDisallow:\\t/\\r\\n\\\"quoted\\\" \\x\";",
+    "return 200 bare\\nword\\ttab;",
+    "sub_filter 'html' 'h\\n\\ttml\n';",
+];
+
 /// Directives of a server, each used at most once.
 const SERVER: &[&str] = &[
     "add_header X-Server 1;",
@@ -326,8 +333,9 @@ async fn answer(address: SocketAddr, host: &str, request: &Asked) -> (u16, Vec<S
 #[tokio::test]
 async fn snippets_mean_the_same_as_in_nginx() {
     let mut dice = Dice(20_261_128);
-    let snippets: Vec<(String, String)> =
+    let mut snippets: Vec<(String, String)> =
         (0..SNIPPETS).map(|_| declared(dice.choose(SERVER, 3), dice.choose(LOCATION, 6))).collect();
+    snippets.extend(ESCAPES.iter().map(|one| (String::new(), (*one).to_owned())));
     let origin = Origin::new("web").reply_with(page).start();
     let folder = tempfile::tempdir().expect("a folder");
     let nginx = Nginx::start(folder.path(), origin.address(), &snippets).await;

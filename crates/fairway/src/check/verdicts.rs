@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fairway_model::Origin;
-use fairway_translate::annotation::{Annotations, Rules};
+use fairway_translate::annotation::Annotations;
 use fairway_translate::objects::{Kind, Object, ObjectKey};
 use fairway_translate::verdict::{Verdict, nearest};
 use fairway_translate::{annotation, configmap};
@@ -37,7 +37,7 @@ pub(super) struct Verdicts {
 pub(super) fn verdicts(reading: &Reading) -> Verdicts {
     let mut found = Verdicts::default();
     let prefix = &reading.options.annotations_prefix;
-    let rules = rules(reading);
+    let rules = reading.annotation_rules();
     for (key, object) in reading.objects.iter() {
         let origin = key.origin();
         match object {
@@ -119,11 +119,6 @@ impl Met {
     }
 }
 
-/// What verdicts depend on besides the object.
-fn rules(reading: &Reading) -> Rules {
-    Rules { ssl_passthrough: reading.options.ssl_passthrough, ..Rules::default() }
-}
-
 /// The verdicts on one Ingress.
 pub(super) struct Ingress<'a> {
     pub(super) key: &'a ObjectKey,
@@ -135,7 +130,7 @@ pub(super) struct Ingress<'a> {
 /// Verdicts by namespace and name of the Ingress.
 pub(super) fn by_ingress(reading: &Reading) -> Vec<Ingress<'_>> {
     let prefix = &reading.options.annotations_prefix;
-    let rules = rules(reading);
+    let rules = reading.annotation_rules();
     let ingresses = reading.objects.of_kind(Kind::Ingress).filter_map(|(key, object)| {
         let Object::Ingress(ingress) = object else { return None };
         let (origin, all) = (key.origin(), ingress.read().metadata.annotations.unwrap_or_default());

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use fairway_model::Origin;
-use fairway_translate::annotation::{self, Annotations, Rules as AnnotationRules};
+use fairway_translate::annotation::{self, Annotations};
 use fairway_translate::objects::{Kind, Object, ObjectKey};
 use fairway_translate::verdict::Verdict;
 
@@ -196,7 +196,7 @@ fn related(reading: &Reading, ingress: &Origin, changes: &[Change]) -> Vec<Relat
     let Some(Object::Ingress(object)) = reading.objects.get(&key) else { return Vec::new() };
     let all = object.read().metadata.annotations.unwrap_or_default();
     let annotations = Annotations::new(ingress, &reading.options.annotations_prefix, &all);
-    let rules = AnnotationRules { ssl_passthrough: reading.options.ssl_passthrough, ..AnnotationRules::default() };
+    let rules = reading.annotation_rules();
     let mut related: Vec<_> = annotations
         .iter()
         .filter(|(name, _)| changes.iter().any(|change| concerns(name, change)))

@@ -66,7 +66,7 @@ pub(super) fn lines(
             }
             Resource::Backend(backend) => {
                 if before.backend(&backend.name).is_some() {
-                    add('~', format!("how {} is spoken to", backend.name));
+                    add('~', format!("settings of the backend {}", backend.name));
                 }
             }
             Resource::Telemetry(telemetry) => {
@@ -134,8 +134,9 @@ fn compare_host(
     if let Some(old) = old
         && old.certificate() != new.certificate()
     {
-        let name = new.certificate().map_or("the default one".to_owned(), ToString::to_string);
-        add('~', format!("{} has the certificate {name}", new.pattern().as_written()));
+        let name =
+            new.certificate().map_or("the default certificate".to_owned(), |name| format!("the certificate {name}"));
+        add('~', format!("{} has {name}", new.pattern().as_written()));
     }
 }
 

@@ -63,6 +63,7 @@ impl Teller<'_> {
             Step::Fail(Failure::NoService | Failure::NoEndpoint) | Step::Forward(_) => self.unavailable(plan, cause),
             Step::Fail(failure) => failure.to_string(),
             Step::Deny => "an authentication service has denied the request".to_owned(),
+            Step::Redirect(_) | Step::Respond(_) if let Some(why) = self.by_snippet(plan) => why,
             Step::Redirect(_) => match plan.ended_by() {
                 Some(_) => "plain HTTP is redirected to https".to_owned(),
                 None => plan.route.map(|route| format!("{} redirects", owner(&route.origin))).unwrap_or_default(),
@@ -101,7 +102,7 @@ impl Teller<'_> {
     fn no_host(&self, left_out: &[NotLoaded]) -> String {
         let host = text(self.rehearsed.scratch.client.host());
         let wanted = match left_out {
-            [] => self.unread(),
+            [] => self.unread(&["Ingress", "HTTPRoute", "GRPCRoute", "Gateway", "ListenerSet"]),
             [first, ..] => format!("; {} names it, but {}", first.object, first.why),
         };
         let is_of_gateway = |route: &&Route| !route.origin.is_built_in() && &*route.origin.kind != "Ingress";
@@ -114,19 +115,24 @@ impl Teller<'_> {
     }
 
     fn no_path(&self, host: &Host) -> String {
-        format!("no path of host {} takes the request{}", host.pattern().as_written(), self.unread())
+        format!(
+            "no path of host {} takes the request{}",
+            host.pattern().as_written(),
+            // The host is served, so no Gateway is missing.
+            self.unread(&["Ingress", "HTTPRoute", "GRPCRoute"])
+        )
     }
 
     /// What might have taken the request and is not loaded, because it can't be read or the API server would refuse it.
-    fn unread(&self) -> String {
+    fn unread(&self, kinds: &[&str]) -> String {
         let reading = self.reading;
+        let rank = |found: &&Diagnostic| kinds.iter().position(|kind| **kind == *found.origin.kind);
         let is_unread = |found: &&Diagnostic| {
             let of_files = found.reason == Reason::InvalidManifest && found.severity == Severity::Error;
-            let routes = ["Ingress", "Gateway", "ListenerSet", "HTTPRoute", "GRPCRoute"].contains(&&*found.origin.kind);
-            of_files && routes && reading.manifests.place(&found.origin).is_none()
+            of_files && rank(found).is_some() && reading.manifests.place(&found.origin).is_none()
         };
-        let found = reading.findings.iter().map(|found| &found.diagnostic).find(is_unread);
-        found.map(|found| format!("; {found}")).unwrap_or_default()
+        let found = reading.findings.iter().map(|found| &found.diagnostic).filter(is_unread).min_by_key(rank);
+        found.map(|found| format!("; perhaps what can't be read was meant to: {found}")).unwrap_or_default()
     }
 
     /// Why nothing can accept a request.

@@ -169,7 +169,7 @@ fn named(route: &RouteName) -> String {
     format!("{} of {}{}", route.path, route.object, at_place(route.file.as_deref(), route.line))
 }
 
-fn at_place(file: Option<&str>, line: Option<u32>) -> String {
+pub(super) fn at_place(file: Option<&str>, line: Option<u32>) -> String {
     match (file, line) {
         (Some(file), Some(line)) => format!(" ({file}:{line})"),
         (Some(file), None) => format!(" ({file})"),

@@ -1,5 +1,6 @@
 //! What filters and hosts do, in a sentence each.
 
+use crate::terminal::count;
 use fairway_model::{
     AuthProtocol, ClientAuth, ClientAuthMode, ClientLimits, ConfiguredName, Cors, ErrorPages, ExternalAuth, Filter,
     Origins, PathReplacement, ResponseRewrites,
@@ -39,13 +40,16 @@ impl Teller<'_> {
                 ("access_list_or_auth", format!("admit clients {} without authentication", rule(list)))
             }
             Filter::AccessRules(rules) => {
-                let others = if rules.or_auth { "authentication for others" } else { "answer 403 to others" };
-                ("access_rules", format!("admit clients by {} rules in order, {others}", rules.rules.len()))
+                let others = if rules.or_auth { "authentication" } else { "403" };
+                let of_methods = rules.except.as_ref().map_or(0, |own| own.rules.len());
+                let rules = count(rules.rules.len().max(of_methods), "rule", "rules");
+                ("access_rules", format!("check the client's address by {rules} in order, {others} for those refused"))
             }
             Filter::Snippet(snippet) => {
                 let (steps, edits) = (snippet.steps.len(), &snippet.edits);
-                let edits = edits.request.len() + edits.response.len();
-                ("snippet", format!("run {steps} steps of a snippet, with {edits} edits of fields"))
+                let edits = count(edits.request.len() + edits.response.len(), "edit", "edits");
+                let steps = count(steps, "step", "steps");
+                ("snippet", format!("run {steps} of a snippet, with {edits} of fields"))
             }
             Filter::BasicAuth(auth) => (
                 "basic_auth",

@@ -306,7 +306,7 @@ pub fn flags_markdown() -> String {
             placeholder => format!(" {placeholder}"),
         };
         let default = if flag.default.is_empty() { "none".to_owned() } else { format!("`{}`", flag.default) };
-        let note = flag.verdict.note();
+        let note = flag.verdict.markdown();
         let note = if note.is_empty() { note } else { format!(". {}", sentence(&note)) };
         let (name, doc, label) = (flag.name, flag.doc.trim(), flag.verdict.label());
         let _ = writeln!(out, "| {short}`--{name}{value}` | {default} | {doc} | **{label}**{note} |");

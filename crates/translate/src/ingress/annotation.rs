@@ -95,6 +95,14 @@ impl Spec {
                 instead: "annotations-risk-level: Critical in the ConfigMap, if all who write Ingresses may use it",
             },
             Verdict::NotYet(_) | Verdict::Refused { .. } if value.is_empty() || self.is_neutral(value) => Verdict::Same,
+            Verdict::Differs(_)
+                if is_snippet(self.name) && !rules.snippets && snippet::may_have_restricted(self.name, value) =>
+            {
+                Verdict::Refused {
+                    reason: "without allow-snippet-annotations it is dropped, as in ingress-nginx, and what it closes is open",
+                    instead: "allow-snippet-annotations: \"true\" in the ConfigMap, if all who write Ingresses may use it",
+                }
+            }
             Verdict::Differs(_) if rules.snippets && snippet::fault(self.name, value).is_some() => Verdict::Refused {
                 reason: "something in it is outside the set of directives that are read",
                 instead: "what its finding names",
@@ -105,11 +113,16 @@ impl Spec {
             }
             verdict => match without_effect(self.name, others, rules) {
                 Some(without) => without,
-                None if snippet::is_read(self.name, value) => Verdict::Same,
+                None if self.name == "auth-snippet" && snippet::is_read(self.name, value) => Verdict::Same,
                 None => verdict,
             },
         }
     }
+}
+
+/// Whether an annotation holds a snippet.
+pub(crate) fn is_snippet(name: &str) -> bool {
+    matches!(name, "auth-snippet" | "configuration-snippet" | "server-snippet")
 }
 
 /// Whether an annotation that differs for some values works in the same way for this one.

@@ -12,7 +12,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use fairway_model::FieldEdit;
+use fairway_model::{FieldEdit, NetworkSet};
 
 use crate::value::Value;
 
@@ -72,6 +72,7 @@ pub(crate) fn may_restrict(text: &str) -> bool {
         "secure_link",
         "limit_req",
         "limit_conn",
+        "by_lua",
     ]
     .iter()
     .any(|word| text.contains(word))
@@ -80,6 +81,53 @@ pub(crate) fn may_restrict(text: &str) -> bool {
 /// Whether a text is a snippet, by the name of its annotation or key, and readable.
 pub fn is_read(name: &str, text: &str) -> bool {
     Context::of(name).is_some_and(|context| read::read(text, context).is_ok())
+}
+
+/// Whether a text that is not in effect may have restricted access: by the directives that it names, or because nobody knows.
+pub fn may_have_restricted(name: &str, text: &str) -> bool {
+    // Authentication without the fields of its snippet still takes place.
+    name != "auth-snippet" && (may_restrict(text) || fault(name, text).is_some())
+}
+
+/// The directives of a snippet that may answer a request, in their order; none if it can't be read.
+pub fn answering(name: &str, text: &str) -> Vec<Answering> {
+    let level = Context::of(name).and_then(|context| read::read(text, context).ok());
+    level.map(|level| level.answering).unwrap_or_default()
+}
+
+/// A directive that may answer a request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answering {
+    /// Its line in the snippet, from 1.
+    pub line: u32,
+    /// Its text, such as `deny all`.
+    pub text: String,
+    /// The block that holds it.
+    pub place: AnsweringPlace,
+    /// What it does.
+    pub does: Does,
+}
+
+/// The block that holds a directive.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum AnsweringPlace {
+    /// None, or an `if`.
+    Top,
+    /// `limit_except`.
+    Except,
+    /// A `location` of a server, with its path or pattern as written.
+    Location(Box<str>),
+}
+
+/// What a directive does.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Does {
+    /// Answers with a status.
+    Respond(u16),
+    /// Redirects with a status.
+    Redirect(u16),
+    /// Admits networks, or refuses them.
+    Rule(bool, NetworkSet),
 }
 
 /// What a snippet asks for, in plain words; empty if it can't be read.

@@ -35,8 +35,13 @@ impl Verdict {
         }
     }
 
-    /// The note besides the label; empty for [`Same`](Self::Same).
+    /// The note besides the label, without markup; empty for [`Same`](Self::Same).
     pub fn note(self) -> String {
+        plain(&self.markdown())
+    }
+
+    /// The note with its links, for pages of `docs/`.
+    pub(crate) fn markdown(self) -> String {
         match self {
             Self::Same => String::new(),
             Self::Differs(text) | Self::NotYet(text) | Self::Harmless(text) => text.to_owned(),
@@ -59,6 +64,32 @@ impl Verdict {
     pub const fn works(self) -> bool {
         matches!(self, Self::Same | Self::Differs(_))
     }
+}
+
+/// A text of `docs/` with the files of its links instead of links: `docs/FILE`, after what the link says unless that is the file's name.
+pub fn plain(text: &str) -> String {
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((before, label, target, after)) = next_link(rest) {
+        let file = target.split('#').next().unwrap_or_default();
+        out.push_str(before);
+        if !target.contains("://") && file.strip_suffix(".md") == Some(label) {
+            out.push_str(&format!("docs/{file}"));
+        } else if target.contains("://") {
+            out.push_str(&format!("{label} ({target})"));
+        } else {
+            out.push_str(&format!("{label} (docs/{file})"));
+        }
+        rest = after;
+    }
+    out + rest
+}
+
+/// The first `[label](target)`: the text before it, both parts, the text after it.
+fn next_link(text: &str) -> Option<(&str, &str, &str, &str)> {
+    let (label, rest) = text.split_once("](")?;
+    let (before, label) = label.rsplit_once('[')?;
+    let (target, after) = rest.split_once(')')?;
+    Some((before, label, target, after))
 }
 
 /// The text as a sentence, with a capital and a full stop.
@@ -134,6 +165,18 @@ mod tests {
             assert!(!looks_like(other, ours), "{other}");
         }
         assert!(same_words("TLSv1.3 TLSv1.2", "TLSv1.2  TLSv1.3") && !same_words("TLSv1.3", "TLSv1.2 TLSv1.3"));
+    }
+
+    #[test]
+    fn notes_for_terminals_name_files_instead_of_links() {
+        for (text, expected) in [
+            ("see [snippets](snippets.md): a", "see docs/snippets.md: a"),
+            ("evenly or [by demand](sizing.md#a-b); [x] (y)", "evenly or by demand (docs/sizing.md); [x] (y)"),
+            ("[site](https://a.example/b)", "site (https://a.example/b)"),
+            ("no link", "no link"),
+        ] {
+            assert_eq!(plain(text), expected);
+        }
     }
 
     #[test]

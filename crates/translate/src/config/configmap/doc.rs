@@ -34,7 +34,7 @@ fn entry(out: &mut String, spec: &KeySpec) {
     if !spec.closed.is_empty() {
         let _ = writeln!(out, "- Invalid value: {}", spec.closed);
     }
-    let note = spec.verdict.note();
+    let note = spec.verdict.markdown();
     let _ = match note.as_str() {
         "" => writeln!(out, "- Verdict: **{}**", spec.verdict.label()),
         note => writeln!(out, "- Verdict: **{}**. {}", spec.verdict.label(), sentence(note)),

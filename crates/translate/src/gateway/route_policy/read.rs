@@ -41,7 +41,7 @@ macro_rules! sections {
 
             /// Its name in the spec.
             pub(super) fn name(self) -> &'static str {
-                match self { $(Self::$section => $name,)+ Self::Newer => "a newer member" }
+                match self { $(Self::$section => $name,)+ Self::Newer => "an unreadable member" }
             }
 
             /// Whether requests must not be served without it.

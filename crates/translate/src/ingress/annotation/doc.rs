@@ -59,7 +59,7 @@ fn entry(out: &mut String, spec: &Spec) {
         };
         let _ = writeln!(out, "- Invalid value: {consequence}");
     }
-    let note = spec.verdict.note();
+    let note = spec.verdict.markdown();
     let _ = match note.as_str() {
         "" => writeln!(out, "- Verdict: **{}**", spec.verdict.label()),
         note => writeln!(out, "- Verdict: **{}**. {}", spec.verdict.label(), sentence(note)),

@@ -319,10 +319,16 @@ impl<'a> Reading<'a> {
             self.report(Severity::Info, Reason::IneffectiveAnnotation, known.name, value, message);
             return;
         }
-        let is_snippet = matches!(spec.name, "auth-snippet" | "configuration-snippet" | "server-snippet");
+        let is_snippet = super::is_snippet(spec.name);
         if is_snippet && !self.rules.snippets {
-            let message = "ignored: allow-snippet-annotations of the ConfigMap is false".to_owned();
-            self.report(Severity::Warning, Reason::RefusedAnnotation, known.name, value, message);
+            let mut message =
+                "ignored, as in ingress-nginx: allow-snippet-annotations of the ConfigMap is false".to_owned();
+            let mut severity = Severity::Warning;
+            if snippet::may_have_restricted(spec.name, value) {
+                severity = Severity::Error;
+                message.push_str("; if it restricts access, what it closes is open");
+            }
+            self.report(severity, Reason::RefusedAnnotation, known.name, value, message);
             return;
         }
         match spec.verdict {
@@ -655,8 +661,12 @@ impl<'a> Reading<'a> {
     fn deny(&mut self, denial: Denial, name: &str, value: &str) {
         if denial > self.out.denial {
             self.out.denial = denial;
-            let value = crate::diagnostic::bounded(value);
-            self.out.denied_by = Some(format!("{}: {value}", super::full_name(self.annotations.prefix, name)).into());
+            let name = super::full_name(self.annotations.prefix, name);
+            // A snippet is too long to be told here.
+            let value = if name.ends_with("-snippet") { "" } else { value };
+            let value =
+                if value.is_empty() { String::new() } else { format!(": {}", crate::diagnostic::bounded(value)) };
+            self.out.denied_by = Some(format!("{name}{value}").into());
         }
     }
 

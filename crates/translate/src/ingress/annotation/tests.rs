@@ -90,7 +90,8 @@ fn invalid_values_are_reported_and_end_as_the_table_says() {
             "auth-url" => assert!(found.message.ends_with(&expected), "{}", found.message),
             _ => assert_eq!(found.message, expected),
         }
-        let by = format!("nginx.ingress.kubernetes.io/{name}: {invalid}").into();
+        let value = if *name == "auth-snippet" { String::new() } else { format!(": {invalid}") };
+        let by = format!("nginx.ingress.kubernetes.io/{name}{value}").into();
         let denied =
             IngressAnnotations { denial: Denial::Locations, denied_by: Some(by), ..IngressAnnotations::default() };
         match spec.on_invalid {
@@ -246,7 +247,10 @@ fn snippets_are_too_risky_then_dropped_then_deny() {
     assert_eq!((out, diagnostics[0].reason), (Err(Rejected), Reason::AnnotationTooRisky));
     let mut rules = Rules { risk_level: RiskLevel::Critical, ..Rules::default() };
     let (out, diagnostics) = read_with(&rules, &snippet);
-    assert_eq!((out, diagnostics[0].severity), (Ok(IngressAnnotations::default()), Severity::Warning));
+    assert_eq!((out, diagnostics[0].severity), (Ok(IngressAnnotations::default()), Severity::Error));
+    assert!(diagnostics[0].message.ends_with("what it closes is open"), "{diagnostics:?}");
+    let (_, diagnostics) = read_with(&rules, &[("configuration-snippet", "add_header A b;")]);
+    assert_eq!(diagnostics[0].severity, Severity::Warning);
     rules.snippets = true;
     let (out, diagnostics) = read_with(&rules, &snippet);
     assert_eq!(out.expect("accepted").denial, Denial::Locations);

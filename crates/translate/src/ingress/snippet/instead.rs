@@ -50,13 +50,27 @@ const INSTEAD: &[(&str, &str)] = &[
     ("large_client_header_buffers", "the key large-client-header-buffers of the ConfigMap"),
 ];
 
-/// What to use instead of a directive.
-pub(super) fn instead(name: &str) -> Option<&'static str> {
+/// Why a directive is not read, and what to use instead.
+pub(super) fn instead(name: &str) -> Option<String> {
+    without_lua(name).or_else(|| {
+        let instead = found(name)?;
+        Some(match instead.strip_prefix("nothing: ") {
+            Some(why) => format!("it is not read and not needed ({why}); remove it"),
+            None => format!("it is not read; use {instead}"),
+        })
+    })
+}
+
+/// The same for a directive of nginx's Lua module.
+pub(super) fn without_lua(name: &str) -> Option<String> {
+    let is_lua = name.starts_with("lua_") || name.contains("_by_lua");
+    let instead = || found(name).unwrap_or("a service of your own: no program runs in the proxy");
+    is_lua.then(|| format!("Lua is not supported; use {}", instead()))
+}
+
+fn found(name: &str) -> Option<&'static str> {
     let exact = INSTEAD.iter().find(|(own, _)| *own == name);
     let start = || INSTEAD.iter().filter(|(own, _)| name.starts_with(own)).max_by_key(|(own, _)| own.len());
     let found = exact.or_else(|| start().filter(|(own, _)| own.ends_with('_') || own.len() > 6));
-    if found.is_none() && name.contains("_by_lua") {
-        return Some("a service of your own: no program runs in the proxy");
-    }
     found.map(|(_, instead)| *instead)
 }

@@ -9,6 +9,8 @@ use fairway_model::{
     Substitution, Template, UpstreamTls, VariableMap,
 };
 
+use super::Answering;
+
 /// One level: the directives at the top of a snippet, or in an `if` block.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Level {
@@ -64,6 +66,8 @@ pub(crate) struct Level {
     pub(super) needs: BTreeSet<String>,
     /// What it asks for, in plain words, with lines.
     pub(super) words: Vec<String>,
+    /// The directives that may answer a request.
+    pub(super) answering: Vec<Answering>,
 }
 
 /// A `location` of a server.

@@ -42,7 +42,7 @@ impl<'a> Lexer<'a> {
     /// The next token and its line; `None` at the end.
     ///
     /// # Errors
-    /// Text that nginx would not read, or text with control characters, which no value may have.
+    /// Text that nginx would not read, or text with control characters other than tabs and line breaks, which no value may have.
     pub(super) fn next(&mut self) -> Result<Option<(u32, Token)>, Fault> {
         let first = loop {
             match self.step() {
@@ -112,15 +112,18 @@ impl<'a> Lexer<'a> {
             rest = &rest[at + 1 + escaped.map_or(0, char::len_utf8)..];
         }
         out.push_str(rest);
-        match out.chars().find(|char| char.is_control()) {
+        match out.chars().find(|char| char.is_control() && !is_blank(*char)) {
             Some(control) => {
-                let message =
-                    format!("the control character {} is in no word that is read here", control.escape_default());
-                Err(self.fault(&message))
+                Err(self.fault(&format!("the control character {} is not allowed", control.escape_default())))
             }
             None => Ok(out),
         }
     }
+}
+
+/// Whether a character is a tab or part of a line break: control characters that texts may have.
+fn is_blank(char: char) -> bool {
+    matches!(char, '\t' | '\r' | '\n')
 }
 
 #[cfg(test)]
@@ -158,6 +161,8 @@ mod tests {
             (r#"a "b\"c\\d\.e" f\ g;"#, &["a", "b\"c\\d\\.e", "f\\ g", ";"]),
             ("a b\"c;", &["a", "b\"c", ";"]),
             ("é 'ü';", &["é", "ü", ";"]),
+            (r#"a "b\nc\td" e\r;"#, &["a", "b\nc\td", "e\r", ";"]),
+            ("a 'b\nc';", &["a", "b\nc", ";"]),
             ("", &[]),
         ] {
             assert_eq!(words(text), expected, "{text}");
@@ -166,7 +171,7 @@ mod tests {
 
     #[test]
     fn what_nginx_would_not_read_is_a_fault() {
-        for text in ["a \"b", "a 'b", "a \"b\"c;", "a \0;", "a \"\\n\";", "a \x7f;", "a \"x\\", "a \u{85};"] {
+        for text in ["a \"b", "a 'b", "a \"b\"c;", "a \0;", "a \"\\n\x01\";", "a \x7f;", "a \"x\\", "a \u{85};"] {
             assert!(tokens(text).is_err(), "{text:?}");
         }
     }

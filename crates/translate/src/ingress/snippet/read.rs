@@ -17,10 +17,10 @@ mod variable;
 pub(crate) use table::Context;
 use table::{DIRECTIVES, WITHOUT_EFFECT};
 
-use super::Fault;
 use super::instead::instead;
 use super::level::{Level, LevelStep};
 use super::tree::{self, Directive};
+use super::{Answering, AnsweringPlace, Does, Fault};
 use crate::value::{NginxTime, Size, Value};
 use crate::variable::has_no_value;
 use crate::verdict::nearest;
@@ -30,6 +30,9 @@ struct Reader {
     declares: BTreeSet<String>,
     needs: BTreeSet<String>,
     words: Vec<String>,
+    /// The directives that may answer a request.
+    answering: Vec<Answering>,
+    place: AnsweringPlace,
     /// Whether a pattern precedes, so that `$1` may have a value.
     has_groups: bool,
 }
@@ -40,10 +43,17 @@ struct Reader {
 /// The first directive, argument or context outside the set.
 pub(super) fn read(text: &str, context: Context) -> Result<Level, Fault> {
     let tree = tree::parse(text)?;
-    let mut reader = Reader { declares: BTreeSet::new(), needs: BTreeSet::new(), words: Vec::new(), has_groups: false };
+    let mut reader = Reader {
+        declares: BTreeSet::new(),
+        needs: BTreeSet::new(),
+        words: Vec::new(),
+        answering: Vec::new(),
+        place: AnsweringPlace::Top,
+        has_groups: false,
+    };
     let level = reader.level(&tree, context)?;
-    let Reader { declares, needs, words, .. } = reader;
-    Ok(Level { declares, needs, words, ..level })
+    let Reader { declares, needs, words, answering, .. } = reader;
+    Ok(Level { declares, needs, words, answering, ..level })
 }
 
 impl Reader {
@@ -78,9 +88,20 @@ impl One<'_> {
         let place = match self.context {
             Context::ServerIf | Context::LocationIf => "if so, ",
             Context::LimitExcept => "for them, ",
+            _ if matches!(self.reader.place, AnsweringPlace::Location(_)) => "there, ",
             _ => "",
         };
         self.reader.words.push(format!("line {}: {place}{}", self.directive.line, words.as_ref()));
+    }
+
+    /// Records that the directive may answer a request.
+    fn answers(&mut self, does: Does) {
+        let text: Vec<_> =
+            [&self.directive.name].into_iter().chain(&self.directive.arguments).map(String::as_str).collect();
+        let text = crate::diagnostic::bounded(&text.join(" "));
+        let Directive { line, .. } = *self.directive;
+        let place = self.reader.place.clone();
+        self.reader.answering.push(Answering { line, text, place, does });
     }
 
     fn argument(&self, at: usize) -> &str {
@@ -90,7 +111,7 @@ impl One<'_> {
     fn unknown(&self) -> Fault {
         let name = &*self.directive.name;
         match instead(name) {
-            Some(instead) => self.fault(format!("it is not read; use {instead}")),
+            Some(instead) => self.fault(instead),
             None => match nearest(name, DIRECTIVES.iter().map(|(name, ..)| *name)) {
                 Some(near) => self.fault(format!("it is not among the directives that are read; did you mean {near}?")),
                 None => self.fault("it is not among the directives that are read, see docs/snippets.md"),
@@ -321,6 +342,9 @@ impl One<'_> {
     fn template(&mut self, text: &str, early: bool) -> Result<Template, Fault> {
         if text.len() > crate::limit::FIELD_VALUE {
             return Err(self.fault(format!("expected at most {} bytes", crate::limit::FIELD_VALUE)));
+        }
+        if self.directive.name != "sub_filter" && text.chars().any(char::is_control) {
+            return Err(self.fault(tree::LINES_IN_BODIES_ONLY));
         }
         for (at, _) in text.match_indices('$') {
             let rest = &text[at + 1..];

@@ -24,6 +24,8 @@ fn what_people_wrote_is_read() {
         "chunked_transfer_encoding off; proxy_buffering off; log_not_found off; access_log off; server_tokens off;",
         "default_type application/json; return 200 '{\"status\":\"ok\"}';",
         "more_set_input_headers \"X-User: $remote_addr\"; real_ip_header CF-Connecting-IP; expires 1h; etag off;",
+        r#"default_type text/plain; return 200 "User-agent: *\nDisallow: /\n";"#,
+        "sub_filter '</head>' '<i>\n</i></head>';",
         "if ($request_method !~ ^(GET|HEAD)$) { return 405; } if ($cookie_beta) { set $x 1; }",
     ] {
         assert_eq!(fault("configuration-snippet", text), None, "{text}");
@@ -31,6 +33,9 @@ fn what_people_wrote_is_read() {
     }
     let http = "map $http_upgrade $up { default upgrade; '' close; }\ngeo $near { default 0; 10.0.0.0/8 1; }";
     assert_eq!(fault("http-snippet", http), None);
+    for text in [r#"map $a $b { return "x\n"; }"#, r#"map $a $b { "k\n" x; }"#, r#"geo $b { default "x\n"; }"#] {
+        faulty("http-snippet", text);
+    }
     assert_eq!(fault("server-snippet", "proxy_ssl_name a.example; proxy_ssl_server_name on;"), None);
     assert_eq!(fault("auth-snippet", "proxy_set_header X-Forwarded-Method $request_method;"), None);
     assert_eq!(fault("main-snippet", "worker_rlimit_nofile 1024;"), None);
@@ -71,8 +76,24 @@ fn a_finding_names_line_directive_and_what_to_use_instead() {
         (
             "http-snippet",
             "lua_shared_dict a 1m;",
-            "line 1: lua_shared_dict: it is not read; use a service of your own: no program runs in the proxy",
+            "line 1: lua_shared_dict: Lua is not supported; use a service of your own: no program runs in the proxy",
         ),
+        (
+            "configuration-snippet",
+            "access_by_lua_block {\n  if ngx.var.x ~= 'a;' then return ngx.exit(403) end\n}",
+            "line 1: access_by_lua_block: Lua is not supported; use the annotation auth-url with a service that decides",
+        ),
+        (
+            "configuration-snippet",
+            "proxy_http_version 1.1;",
+            "line 1: proxy_http_version: it is not read and not needed (HTTP/1.1 is spoken to backends); remove it",
+        ),
+        (
+            "configuration-snippet",
+            r#"add_header A "b\nc";"#,
+            "line 1: add_header: expected no tab or line break, which only the texts of return and sub_filter may have",
+        ),
+        ("configuration-snippet", "return 200 '\0';", "line 1: the control character \\u{0} is not allowed"),
     ] {
         assert_eq!(faulty(name, text), expected, "{text}");
     }
@@ -97,6 +118,12 @@ fn a_finding_names_line_directive_and_what_to_use_instead() {
         "content_by_lua_block { ngx.say('x') }",
         "include /etc/passwd;",
         "alias /etc/;",
+        r#"return 302 "https://a.example/\n";"#,
+        r#"return "https://a.example/\r\nX: y";"#,
+        r#"rewrite ^ "/a\tb";"#,
+        r#"set $x "a\nb";"#,
+        r#"if ($x = "a\n") { return 403; }"#,
+        "default_type 'a\nb';",
     ] {
         faulty("configuration-snippet", text);
     }

@@ -2,6 +2,7 @@
 //! length.
 
 use super::Fault;
+use super::instead::without_lua;
 use super::lexer::{Lexer, Token};
 use crate::limit::{SNIPPET, SNIPPET_DIRECTIVES};
 
@@ -48,6 +49,9 @@ pub(super) fn parse(text: &str) -> Result<Vec<Directive>, Fault> {
                     return Err(Fault::new(line, "", &format!("expected at most {SNIPPET_DIRECTIVES} directives")));
                 }
                 let directive = Directive { line, name, arguments: given.map(|(_, word)| word).collect(), block: None };
+                if let Some(message) = unreadable(&directive, &token) {
+                    return Err(Fault::new(line, &directive.name, &message));
+                }
                 match token {
                     Token::Open if open.len() == DEPTH => {
                         return Err(Fault::new(line, &directive.name, "blocks are nested too deeply"));
@@ -74,6 +78,25 @@ pub(super) fn parse(text: &str) -> Result<Vec<Directive>, Fault> {
         (None, None) => Ok(done),
     }
 }
+
+/// Why a directive can't be read, whatever it means.
+fn unreadable(directive: &Directive, ended_by: &Token) -> Option<String> {
+    let Directive { name, arguments, .. } = directive;
+    // A block of Lua has another syntax.
+    if *ended_by == Token::Open
+        && let Some(message) = without_lua(name)
+    {
+        return Some(message);
+    }
+    let mut words = arguments.iter().chain([name]).filter(|word| word.chars().any(char::is_control));
+    // Only these two have texts that become parts of bodies, and of nothing else.
+    let may_have_lines = matches!(&**name, "return" | "sub_filter");
+    (!may_have_lines && words.next().is_some()).then(|| LINES_IN_BODIES_ONLY.to_owned())
+}
+
+/// The fault of a word with a tab or a line break that would become part of a field, a path or a condition.
+pub(super) const LINES_IN_BODIES_ONLY: &str =
+    "expected no tab or line break, which only the texts of return and sub_filter may have";
 
 #[cfg(test)]
 mod tests {

@@ -4,8 +4,8 @@ use fairway_model::{MethodRules, NetworkSet, PathMatch, SnippetTest, Template};
 
 use super::One;
 use super::table::Context;
-use crate::ingress::snippet::Fault;
 use crate::ingress::snippet::level::{LevelStep, LocationLevel, everyone};
+use crate::ingress::snippet::{AnsweringPlace, Does, Fault};
 use crate::value::Value;
 
 impl One<'_> {
@@ -19,6 +19,7 @@ impl One<'_> {
             }
         };
         self.told(format!("{} {text}", if allow { "admit" } else { "answer 403 to" }));
+        self.answers(Does::Rule(allow, networks.clone()));
         self.level.rules.push((allow, networks));
         Ok(())
     }
@@ -38,9 +39,11 @@ impl One<'_> {
             }
             methods.push(method.into());
         }
-        self.told(format!("for methods other than {}:", methods.join(", ")));
+        self.told(format!("rules for methods other than {}", methods.join(", ")));
         let block = self.directive.block.as_deref().unwrap_or_default();
+        let outer = std::mem::replace(&mut self.reader.place, AnsweringPlace::Except);
         let inner = self.reader.level(block, Context::LimitExcept)?;
+        self.reader.place = outer;
         self.level.except = Some(MethodRules { methods, rules: inner.rules });
         Ok(())
     }
@@ -58,13 +61,13 @@ impl One<'_> {
         let ignores_case = kind == "~*";
         let (path, shown) = match kind {
             "" | "=" if !is_path => return Err(self.fault("expected a path; named locations are not read")),
-            "=" => (PathMatch::exact(text), format!("requests for exactly {text}:")),
-            "" => (PathMatch::start(text), format!("requests for paths that start with {text}:")),
+            "=" => (PathMatch::exact(text), format!("a location for exactly {text}")),
+            "" => (PathMatch::start(text), format!("a location for paths that start with {text}")),
             "~" | "~*" => {
                 let case = if ignores_case { "i" } else { "-i" };
                 (
                     PathMatch::regex(&format!("(?s:.*)(?{case}:{text})")),
-                    format!("requests for paths that match {text}:"),
+                    format!("a location for paths that match {text}"),
                 )
             }
             _ => return Err(self.fault("expected a path, = and a path, or ~ or ~* and a regex; ^~ is not read")),
@@ -80,7 +83,9 @@ impl One<'_> {
             _ => None,
         };
         let block = self.directive.block.as_deref().unwrap_or_default();
+        let outer = std::mem::replace(&mut self.reader.place, AnsweringPlace::Location(text.into()));
         let mut inner = self.reader.level(block, Context::Location)?;
+        self.reader.place = outer;
         self.reader.has_groups = had_groups;
         if let Some(pattern) = groups {
             // The groups of the path count until another pattern matches.

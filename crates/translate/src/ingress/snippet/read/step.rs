@@ -4,8 +4,8 @@ use fairway_model::{AfterChange, PathChange, Respond, Segment, SnippetStep, Snip
 
 use super::One;
 use super::table::Context;
-use crate::ingress::snippet::Fault;
 use crate::ingress::snippet::level::LevelStep;
+use crate::ingress::snippet::{Does, Fault};
 
 impl One<'_> {
     pub(super) fn answer(&mut self) -> Result<(), Fault> {
@@ -15,6 +15,7 @@ impl One<'_> {
         if count == 1 && is_url(&first) {
             let to = self.template(&first, true)?;
             self.told(format!("redirect with 302 to {first}"));
+            self.answers(Does::Redirect(302));
             self.level.steps.push(LevelStep::Plain(SnippetStep::Redirect(302, to)));
             return Ok(());
         }
@@ -44,6 +45,11 @@ impl One<'_> {
                 LevelStep::Plain(SnippetStep::Respond(respond))
             }
         };
+        self.answers(match &step {
+            LevelStep::Plain(SnippetStep::Redirect(status, _)) => Does::Redirect(*status),
+            LevelStep::Plain(SnippetStep::Respond(respond)) => Does::Respond(respond.status),
+            _ => Does::Respond(status),
+        });
         self.level.steps.push(step);
         Ok(())
     }
@@ -82,6 +88,9 @@ impl One<'_> {
             _ => format!("paths that match {pattern} become {target}, and the route is chosen again"),
         };
         self.told(words);
+        if let AfterChange::Redirect(status) = then {
+            self.answers(Does::Redirect(status));
+        }
         let change = PathChange { pattern: compiled, target: template, keeps_query, then };
         self.level.steps.push(LevelStep::Plain(SnippetStep::Rewrite(Box::new(change))));
         Ok(())
@@ -120,7 +129,7 @@ impl One<'_> {
             [_, "!~*", right] => SnippetTest::MatchesNot(left, self.pattern(right, true)?),
             _ => return Err(self.fault(format!("expected {what}"))),
         };
-        self.told(format!("if {shown}:"));
+        self.told(format!("test whether {shown}"));
         let context = if self.context == Context::Server { Context::ServerIf } else { Context::LocationIf };
         let block = self.directive.block.as_deref().unwrap_or_default();
         let inner = self.reader.level(block, context)?;
