@@ -12,7 +12,7 @@ use kube::core::request::Error as RequestError;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use crate::connect::Unreachable;
+use crate::connect::ServerUnreachable;
 
 /// Time limit of one call. Less than half of any sensible Lease, so that a write begun as leader ends as leader.
 pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(10);
@@ -41,7 +41,7 @@ pub(crate) enum CallError {
     TimedOut(Duration),
     /// It can't be reached.
     #[error(transparent)]
-    Unreachable(Box<Unreachable>),
+    ServerUnreachable(Box<ServerUnreachable>),
     /// The connection broke.
     #[error("calling the API server")]
     Transport(#[source] kube::Error),
@@ -95,8 +95,8 @@ impl CallError {
 impl From<kube::Error> for CallError {
     fn from(error: kube::Error) -> Self {
         match error {
-            kube::Error::Service(error) => match error.downcast::<Unreachable>() {
-                Ok(unreachable) => Self::Unreachable(unreachable),
+            kube::Error::Service(error) => match error.downcast::<ServerUnreachable>() {
+                Ok(unreachable) => Self::ServerUnreachable(unreachable),
                 Err(error) => Self::Transport(kube::Error::Service(error)),
             },
             error => Self::Transport(error),

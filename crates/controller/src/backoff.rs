@@ -47,7 +47,8 @@ impl Backoff {
 
     /// How long to wait after this failure: at least as long as the API server asks for, at most a minute.
     pub(crate) fn after(&mut self, error: Option<&CallError>) -> Duration {
-        let away = matches!(error, Some(CallError::Unreachable(_) | CallError::Transport(_) | CallError::TimedOut(_)));
+        let away =
+            matches!(error, Some(CallError::ServerUnreachable(_) | CallError::Transport(_) | CallError::TimedOut(_)));
         if away != self.away {
             // However long the outage, its first response means that it is nearly over.
             self.alike = 0;

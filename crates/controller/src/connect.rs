@@ -45,14 +45,14 @@ pub enum ConnectError {
 /// The API server can't be reached. Names its address and what that was read from.
 #[derive(Debug, thiserror::Error)]
 #[error("can't reach {server}: {cause}")]
-pub(crate) struct Unreachable {
+pub(crate) struct ServerUnreachable {
     server: Arc<str>,
     cause: String,
 }
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-impl Unreachable {
+impl ServerUnreachable {
     /// An error of the client, if no connection came about; else the error itself.
     fn of(error: BoxError, server: &Arc<str>) -> BoxError {
         if !error.to_string().contains("(Connect)") {
@@ -125,7 +125,7 @@ pub async fn connect(api: &ApiConfig) -> Result<Client, ConnectError> {
     let address = config.cluster_url.to_string();
     let server: Arc<str> = format!("{} ({whence})", address.trim_end_matches('/')).into();
     let builder = ClientBuilder::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))?;
-    Ok(builder.with_layer(&MapErrLayer::new(move |error: BoxError| Unreachable::of(error, &server))).build())
+    Ok(builder.with_layer(&MapErrLayer::new(move |error: BoxError| ServerUnreachable::of(error, &server))).build())
 }
 
 fn url(host: &str) -> Result<http::Uri, ConnectError> {

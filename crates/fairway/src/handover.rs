@@ -90,7 +90,7 @@ impl Handover {
                 Ok(connection) => *turn = Turn::Over { _connection: Some(connection) },
                 // It has ended; its sockets belong to this process anyway.
                 Err(error) => {
-                    warn!(%error, "the previous process did not confirm that it stopped accepting connections")
+                    warn!(%error, "the previous process did not confirm that it stopped accepting connections");
                 }
             }
         }

@@ -100,7 +100,7 @@ async fn an_api_server_that_is_away_is_waited_for() {
     // A port that was free a moment ago may belong to another test by now.
     let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
     let mut run = Run::start(nobody, &[]);
-    run.line_with("watch interrupted");
+    run.line_with("the first configuration waits for it");
     assert_eq!(run.status_of("/readyz").await, 503);
     run.signal("-INT");
     assert_eq!(run.ended().code(), Some(0));

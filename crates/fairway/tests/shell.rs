@@ -28,5 +28,8 @@ fn each_command_has_a_manual_page() {
         let text = std::fs::read_to_string(folder.path().join(page)).expect(page);
         assert!(text.contains("Examples") || page == "fairway.1", "{page}");
     }
-    assert_eq!(run(["man", "/no/such/folder"]).status.code(), Some(1));
+    let new = folder.path().join("new");
+    assert!(run(["man".as_ref(), new.as_os_str()]).status.success() && new.join("fairway.1").exists());
+    let in_a_file = folder.path().join("fairway.1/pages");
+    assert_eq!(run(["man".as_ref(), in_a_file.as_os_str()]).status.code(), Some(1));
 }

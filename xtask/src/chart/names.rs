@@ -146,6 +146,7 @@ mod tests {
             "\"readiness-gate\"",
             "\"observed\"",
             "gateway_address()",
+            "gateway_controller_name()",
             "\"gateway-ports\"",
             "\"read-only\"",
             "\"validating-webhook-client-authority\"",

@@ -15,7 +15,7 @@ use super::text::at_place;
 const LOCATION: &str = "server-snippet";
 
 /// A snippet: its object, field and name, and the directives that may answer.
-struct Text {
+struct SnippetText {
     origin: Origin,
     field: String,
     name: &'static str,
@@ -71,7 +71,7 @@ impl Teller<'_> {
     }
 
     /// The texts that steps of a route, or of its host, come from, in order, and the block that holds these steps.
-    fn texts(&self, plan: &Plan<'_>, route: &Route, of_host: bool) -> (Vec<Text>, AnsweringPlace) {
+    fn texts(&self, plan: &Plan<'_>, route: &Route, of_host: bool) -> (Vec<SnippetText>, AnsweringPlace) {
         let is_built_in = route.origin.is_built_in() && &*route.origin.name == LOCATION;
         if !of_host && (is_built_in || &*route.origin.section == LOCATION) {
             return (self.of_host(plan), AnsweringPlace::Location(route.rule.clone()));
@@ -84,9 +84,9 @@ impl Teller<'_> {
     }
 
     /// The snippets of the host of a request: that of its first Ingress with one, and that of the ConfigMap.
-    fn of_host(&self, plan: &Plan<'_>) -> Vec<Text> {
+    fn of_host(&self, plan: &Plan<'_>) -> Vec<SnippetText> {
         let routes = plan.host.map(|host| host.routes()).unwrap_or_default();
-        let mut own: Vec<(_, Text)> = Vec::new();
+        let mut own: Vec<(_, SnippetText)> = Vec::new();
         for origin in routes.iter().map(|route| &route.origin) {
             if let Some(text) = self.of_ingress(origin, LOCATION)
                 && !own.iter().any(|(_, other)| other.origin == text.origin)
@@ -104,7 +104,7 @@ impl Teller<'_> {
         own.into_iter().map(|(_, text)| text).take(1).chain(self.of_settings(LOCATION)).collect()
     }
 
-    fn of_ingress(&self, origin: &Origin, name: &'static str) -> Option<Text> {
+    fn of_ingress(&self, origin: &Origin, name: &'static str) -> Option<SnippetText> {
         if &*origin.kind != "Ingress" {
             return None;
         }
@@ -113,19 +113,24 @@ impl Teller<'_> {
         let full = annotation::full_name(&self.reading.options.annotations_prefix, name);
         let all = ingress.read().metadata.annotations?;
         let directives = answering(name, all.get(&full)?);
-        Some(Text { origin: origin.section(""), field: format!("metadata.annotations[\"{full}\"]"), name, directives })
+        Some(SnippetText {
+            origin: origin.section(""),
+            field: format!("metadata.annotations[\"{full}\"]"),
+            name,
+            directives,
+        })
     }
 
-    fn of_settings(&self, name: &'static str) -> Option<Text> {
+    fn of_settings(&self, name: &'static str) -> Option<SnippetText> {
         let (namespace, map) = self.reading.options.configmap.as_ref()?;
         let key = ObjectKey::new(Kind::ConfigMap, namespace, map);
         let Some(Object::ConfigMap(map)) = self.reading.objects.get(&key) else { return None };
         let directives = answering(name, map.data.as_ref()?.get(name)?);
-        Some(Text { origin: key.origin(), field: format!("data[\"{name}\"]"), name, directives })
+        Some(SnippetText { origin: key.origin(), field: format!("data[\"{name}\"]"), name, directives })
     }
 
     /// The directives of the first text with some that are meant.
-    fn named(&self, texts: &[Text], is_meant: impl Fn(&Answering) -> bool) -> Option<String> {
+    fn named(&self, texts: &[SnippetText], is_meant: impl Fn(&Answering) -> bool) -> Option<String> {
         texts.iter().find_map(|text| {
             let found: Vec<_> = text.directives.iter().filter(|one| is_meant(one)).collect();
             (!found.is_empty()).then(|| self.directive(text, &found))
@@ -133,7 +138,7 @@ impl Teller<'_> {
     }
 
     /// One or more directives of a text that do the same.
-    fn directive(&self, text: &Text, directives: &[&Answering]) -> String {
+    fn directive(&self, text: &SnippetText, directives: &[&Answering]) -> String {
         let (file, line) = place(self.reading.manifests.place_of(&text.origin, &text.field));
         let file = at_place(file.as_deref(), line);
         let each: Vec<_> = directives.iter().map(|one| format!("line {}: {}", one.line, one.text)).collect();

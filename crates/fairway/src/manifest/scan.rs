@@ -52,9 +52,9 @@ pub(super) fn files(roots: &[PathBuf]) -> Found {
         match std::fs::metadata(root) {
             Ok(metadata) if metadata.is_dir() => {
                 walk(root, DEPTH, &mut HashSet::new(), &mut |path, entry| match entry {
-                    Entry::File if is_manifest(path) => _ = found.files.insert(path.into()),
-                    Entry::File | Entry::Folder => {}
-                    Entry::Unreadable(error) => found.note(path, &error),
+                    Visited::File if is_manifest(path) => _ = found.files.insert(path.into()),
+                    Visited::File | Visited::Folder => {}
+                    Visited::Unreadable(error) => found.note(path, &error),
                 });
             }
             Ok(_) => _ = found.files.insert(root.as_path().into()),
@@ -79,7 +79,7 @@ impl Found {
 }
 
 /// What a path is.
-enum Entry {
+enum Visited {
     File,
     Folder,
     Unreadable(io::Error),
@@ -106,9 +106,9 @@ pub(super) fn folders(roots: &[PathBuf]) -> HashSet<PathBuf> {
         note(root, root.is_dir());
         if root.is_dir() {
             walk(root, DEPTH, &mut HashSet::new(), &mut |path, entry| match entry {
-                Entry::File => note(path, false),
-                Entry::Folder => note(path, true),
-                Entry::Unreadable(_) => {}
+                Visited::File => note(path, false),
+                Visited::Folder => note(path, true),
+                Visited::Unreadable(_) => {}
             });
         }
         // The root itself may be replaced, as most editors do when they save a file.
@@ -119,17 +119,17 @@ pub(super) fn folders(roots: &[PathBuf]) -> HashSet<PathBuf> {
 
 /// Visits the contents of a folder. It follows symlinks, and skips hidden names: these are editors' files, or the versions behind the
 /// symlinks of a mounted ConfigMap, which would count twice.
-fn walk(folder: &Path, depth: u8, seen: &mut HashSet<PathBuf>, visit: &mut dyn FnMut(&Path, Entry)) {
+fn walk(folder: &Path, depth: u8, seen: &mut HashSet<PathBuf>, visit: &mut dyn FnMut(&Path, Visited)) {
     let real = match folder.canonicalize() {
         Ok(real) => real,
-        Err(error) => return visit(folder, Entry::Unreadable(error)),
+        Err(error) => return visit(folder, Visited::Unreadable(error)),
     };
     if depth == 0 || !seen.insert(real) {
         return;
     }
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
-        Err(error) => return visit(folder, Entry::Unreadable(error)),
+        Err(error) => return visit(folder, Visited::Unreadable(error)),
     };
     let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
@@ -141,16 +141,16 @@ fn walk(folder: &Path, depth: u8, seen: &mut HashSet<PathBuf>, visit: &mut dyn F
         let metadata = match std::fs::metadata(&path) {
             Ok(metadata) => metadata,
             Err(error) => {
-                visit(&path, Entry::Unreadable(error));
+                visit(&path, Visited::Unreadable(error));
                 continue;
             }
         };
         // Reading a pipe or a socket might never end.
         if metadata.is_file() {
-            visit(&path, Entry::File);
+            visit(&path, Visited::File);
         }
         if metadata.is_dir() {
-            visit(&path, Entry::Folder);
+            visit(&path, Visited::Folder);
             walk(&path, depth - 1, seen, visit);
         }
     }

@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(line(&format(upstream), &record), "10.0.0.1:1, [::1]:2|0.012|tcp-a-b-1|a.example|-");
         let json = StreamFormat::of(&StreamLog::default(), Some(&(Template::parse("{}"), LogEscape::Json))).unwrap();
         let parsed: serde_json::Value = serde_json::from_str(&line(&json, &record)).unwrap();
-        assert_eq!(parsed["bytes_in"], "22");
+        assert_eq!(parsed["bytes_in"], 22);
         let off = StreamLog { enabled: false, ..StreamLog::default() };
         assert!(StreamFormat::of(&off, None).is_none());
     }
