@@ -54,7 +54,8 @@ fn start(endpoint: SocketAddr) -> (Proxy, SocketAddr) {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             scheme: Scheme::Http,
             table: "t".into(),
-            accept_proxy: false, told_port: fairway_model::ToldPort::Usual,
+            accept_proxy: false,
+            told_port: fairway_model::ToldPort::Usual,
         }),
         Resource::from(Host::new("t".into(), HostPattern::Any, vec![route])),
         Resource::from(Backend {
