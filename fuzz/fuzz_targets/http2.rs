@@ -49,14 +49,7 @@ fn start(endpoint: SocketAddr) -> (Proxy, SocketAddr) {
     };
     let route = Route::new(Origin::built_in("fuzz"), PathMatch::prefix("/").expect("a path"), Action::Forward(forward));
     let resources = [
-        Resource::from(Listener {
-            name: "http".into(),
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            scheme: Scheme::Http,
-            table: "t".into(),
-            accept_proxy: false,
-            told_port: fairway_model::ToldPort::Usual,
-        }),
+        Resource::from(Listener::new("http", SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Scheme::Http, "t".into())),
         Resource::from(Host::new("t".into(), HostPattern::Any, vec![route])),
         Resource::from(Backend {
             name: "web".into(),

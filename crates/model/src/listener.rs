@@ -27,6 +27,13 @@ pub struct Listener {
     pub told_port: ToldPort,
 }
 
+impl Listener {
+    /// A listener without PROXY headers that tells backends the usual port.
+    pub fn new(name: impl Into<ListenerName>, address: SocketAddr, scheme: Scheme, table: TableName) -> Self {
+        Self { name: name.into(), address, scheme, table, accept_proxy: false, told_port: ToldPort::Usual }
+    }
+}
+
 /// The port that backends are told as that of the client's request (X-Forwarded-Port).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub enum ToldPort {

@@ -32,14 +32,7 @@ fn resources(directory: &str) -> Result<Vec<Resource>, Box<dyn Error>> {
     let table = TableName::from("ingress");
     let listener = |name: &str, address: &str, scheme| -> Result<Resource, Box<dyn Error>> {
         let table = table.clone();
-        Ok(Resource::from(Listener {
-            name: name.into(),
-            address: address.parse()?,
-            scheme,
-            table,
-            accept_proxy: false,
-            told_port: fairway_model::ToldPort::Usual,
-        }))
+        Ok(Resource::from(Listener::new(name, address.parse()?, scheme, table)))
     };
     let pem = |name: &str| std::fs::read(format!("{directory}/tls/{name}"));
     let name = CertificateName::from("default/bench");

@@ -116,14 +116,7 @@ async fn listeners_come_and_go_and_connections_stay() {
     let mut old = proxy.connect().await;
     assert_eq!(old.get(HOST, "/").await.status, 200);
     let more = |address: &str| {
-        fairway_model::Resource::from(Listener {
-            name: "more".into(),
-            address: address.parse().unwrap(),
-            scheme: Scheme::Http,
-            table: table(),
-            accept_proxy: false,
-            told_port: fairway_model::ToldPort::Usual,
-        })
+        fairway_model::Resource::from(Listener::new("more", address.parse().unwrap(), Scheme::Http, table()))
     };
     proxy.publish([more("127.0.0.1:0")]).await;
     let first = proxy.proxy.local_addresses()[&"more".into()];
@@ -154,14 +147,7 @@ async fn a_port_answers_while_its_address_changes() {
     let proxy = TestProxy::to(&[&origin]);
     let port = proxy.http.port();
     let at = |address: [u8; 4]| {
-        fairway_model::Resource::from(Listener {
-            name: "http".into(),
-            address: (address, port).into(),
-            scheme: Scheme::Http,
-            table: table(),
-            accept_proxy: false,
-            told_port: fairway_model::ToldPort::Usual,
-        })
+        fairway_model::Resource::from(Listener::new("http", (address, port).into(), Scheme::Http, table()))
     };
     let elsewhere = ([127, 0, 0, 9], port).into();
     for address in [[0, 0, 0, 0], [127, 0, 0, 1], [0, 0, 0, 0], [127, 0, 0, 1]] {
@@ -189,14 +175,7 @@ async fn a_port_answers_while_its_address_changes() {
 async fn a_taken_port_stops_the_start() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let resource = Listener {
-        name: "http".into(),
-        address,
-        scheme: Scheme::Http,
-        table: table(),
-        accept_proxy: false,
-        told_port: fairway_model::ToldPort::Usual,
-    };
+    let resource = Listener::new("http", address, Scheme::Http, table());
     let start = |address| {
         let resource = Listener { address, ..resource.clone() };
         Proxy::start(Snapshot::default().apply(Delta::upsert([resource.into()])), config())
@@ -383,17 +362,7 @@ async fn a_worker_takes_no_more_connections_than_it_may_and_idle_ones_make_room(
 async fn every_worker_is_used_and_ipv6_is_served() {
     let origin = Origin::start("a");
     let mut resources = support::forwarding(&[&origin], ForwardPolicy::default());
-    resources.push(
-        Listener {
-            name: "six".into(),
-            address: "[::1]:0".parse().unwrap(),
-            scheme: Scheme::Http,
-            table: table(),
-            accept_proxy: false,
-            told_port: fairway_model::ToldPort::Usual,
-        }
-        .into(),
-    );
+    resources.push(Listener::new("six", "[::1]:0".parse().unwrap(), Scheme::Http, table()).into());
     resources.push(listener("another", Scheme::Http));
     let proxy = TestProxy::start(resources);
     assert_eq!(proxy.proxy.workers(), 2);
@@ -424,14 +393,7 @@ async fn nothing_is_opened_while_draining() {
     eventually("no more connections", || async { Client::try_connect(http).await.is_err() }).await;
     // An address of its own: no other test takes the port meanwhile.
     let free = std::net::TcpListener::bind("127.0.0.13:0").unwrap().local_addr().unwrap();
-    let late = Listener {
-        name: "late".into(),
-        address: free,
-        scheme: Scheme::Http,
-        table: table(),
-        accept_proxy: false,
-        told_port: fairway_model::ToldPort::Usual,
-    };
+    let late = Listener::new("late", free, Scheme::Http, table());
     publisher.publish(Delta::upsert([fairway_model::Resource::from(late)])).await;
     assert!(Client::try_connect(free).await.is_err());
     gate.release();

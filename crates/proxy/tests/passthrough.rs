@@ -248,14 +248,8 @@ async fn the_endpoint_gets_a_proxy_header_only_if_asked_for() {
     assert_eq!(read(&mut server, bytes.len()).await, bytes);
 
     // The client that a trusted peer names is also named to the endpoint.
-    let listener = Listener {
-        name: "https".into(),
-        address: ([127, 0, 0, 1], 0).into(),
-        scheme: Scheme::Https,
-        table: table(),
-        accept_proxy: true,
-        told_port: fairway_model::ToldPort::Usual,
-    };
+    let listener =
+        Listener { accept_proxy: true, ..Listener::new("https", ([127, 0, 0, 1], 0).into(), Scheme::Https, table()) };
     proxy.publish([Resource::from(listener.clone())]).await;
     let header = b"PROXY TCP4 192.0.2.1 192.0.2.2 5 443\r\n";
     let both = [&header[..], &bytes].concat();

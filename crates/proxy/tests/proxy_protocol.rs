@@ -25,14 +25,7 @@ const FORMAT: &str = "$remote_addr:$remote_port $realip_remote_addr $proxy_proto
 fn listeners() -> Vec<Resource> {
     let listener = |name: &str, scheme| {
         let address = ([127, 0, 0, 1], 0).into();
-        Resource::from(Listener {
-            name: name.into(),
-            address,
-            scheme,
-            table: table(),
-            accept_proxy: true,
-            told_port: fairway_model::ToldPort::Usual,
-        })
+        Resource::from(Listener { accept_proxy: true, ..Listener::new(name, address, scheme, table()) })
     };
     vec![listener("http", Scheme::Http), listener("https", Scheme::Https)]
 }

@@ -115,14 +115,7 @@ async fn an_address_that_comes_later_replaces_the_old_one() {
     let proxy = TestProxy::to(&[&origin]);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let moved = Listener {
-        name: "http".into(),
-        address,
-        scheme: Scheme::Http,
-        table: table(),
-        accept_proxy: false,
-        told_port: fairway_model::ToldPort::Usual,
-    };
+    let moved = Listener::new("http", address, Scheme::Http, table());
     assert_eq!(publish(&proxy, moved.into()).await, (vec![false], 0));
     assert_eq!(listen_again(&proxy).await, Some((vec![true], 0)));
     assert_eq!(proxy.connect().await.get(HOST, "/").await.status, 200);

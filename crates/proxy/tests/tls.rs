@@ -173,14 +173,7 @@ async fn large_bodies_go_through_tls_both_ways() {
 #[tokio::test]
 async fn a_listener_for_tls_can_come_and_go() {
     let site = site();
-    let more = Resource::from(Listener {
-        name: "more".into(),
-        address: ([127, 0, 0, 1], 0).into(),
-        scheme: Scheme::Https,
-        table: support::table(),
-        accept_proxy: false,
-        told_port: ToldPort::Usual,
-    });
+    let more = Resource::from(Listener::new("more", ([127, 0, 0, 1], 0).into(), Scheme::Https, support::table()));
     site.proxy.publish([more]).await;
     let address = site.proxy.proxy.local_addresses()[&"more".into()];
     let mut client = TlsClient::new(&site.ca, HOST).connect(address).await;

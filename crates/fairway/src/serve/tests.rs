@@ -14,14 +14,7 @@ use super::*;
 
 /// A proxy that forwards a.example to the origin.
 fn proxy(origin: &Origin) -> Proxy {
-    let listener = Listener {
-        name: "http".into(),
-        address: ([127, 0, 0, 1], 0).into(),
-        scheme: Scheme::Http,
-        table: "t".into(),
-        accept_proxy: false,
-        told_port: fairway_model::ToldPort::Usual,
-    };
+    let listener = Listener::new("http", ([127, 0, 0, 1], 0).into(), Scheme::Http, "t".into());
     let backend = Backend {
         name: "b".into(),
         origin: Owner::new("Service", "n", "b"),

@@ -14,15 +14,8 @@ fn endpoints(name: u8, port: u8) -> Resource {
 }
 
 fn listener(name: u8, port: u8) -> Resource {
-    Listener {
-        name: format!("l{name}").into(),
-        address: ([127, 0, 0, 1], u16::from(port)).into(),
-        scheme: crate::Scheme::Http,
-        table: "t".into(),
-        accept_proxy: false,
-        told_port: crate::ToldPort::Usual,
-    }
-    .into()
+    let address = ([127, 0, 0, 1], u16::from(port)).into();
+    Listener::new(format!("l{name}"), address, crate::Scheme::Http, "t".into()).into()
 }
 
 fn stream_listener(name: u8, port: u8) -> Resource {

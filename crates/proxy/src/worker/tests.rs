@@ -38,14 +38,7 @@ fn snapshot(origin: SocketAddr, settings: Settings, policy: ForwardPolicy) -> Sn
         Route::new(Owner::new("Ingress", "n", "i"), PathMatch::prefix("/").unwrap(), Action::Forward(forward));
     route.filters = vec![Filter::StrictTransportSecurity, Filter::RequireEndpoints];
     Snapshot::default().apply(Delta::upsert([
-        Resource::from(Listener {
-            name: "http".into(),
-            address,
-            scheme: Scheme::Http,
-            table: table.clone(),
-            accept_proxy: false,
-            told_port: fairway_model::ToldPort::Usual,
-        }),
+        Resource::from(Listener::new("http", address, Scheme::Http, table.clone())),
         Resource::from(Host::new(table, HostPattern::parse("app.example").unwrap(), vec![route])),
         Resource::from(Backend {
             name: "b".into(),

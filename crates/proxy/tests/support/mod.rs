@@ -90,14 +90,7 @@ pub fn table() -> TableName {
 }
 
 pub fn listener(name: &str, scheme: Scheme) -> Resource {
-    Resource::from(Listener {
-        name: name.into(),
-        address: SocketAddr::from(([127, 0, 0, 1], 0)),
-        scheme,
-        table: table(),
-        accept_proxy: false,
-        told_port: fairway_model::ToldPort::Usual,
-    })
+    Resource::from(Listener::new(name, SocketAddr::from(([127, 0, 0, 1], 0)), scheme, table()))
 }
 
 /// Host, route, backend and endpoints for requests to [`HOST`].
