@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fairway_model::{Action, Filter};
+use fairway_model::{Action, Filter, Route};
 
 use super::{GatewayInputs, GatewayOwned, Gateways, is_in_scope, plain_owner, turn};
 use crate::diagnostic::Diagnostic;
@@ -128,23 +128,12 @@ impl Gateways {
         rules: &RouteRules,
         places: impl Iterator<Item = &'a Attachment>,
     ) -> BTreeMap<String, String> {
-        let mut found = BTreeMap::new();
-        if self.policies_of_routes.is_empty() {
-            return found;
-        }
-        let asks = |one: &&RuleRoute| one.route.filters.iter().any(|filter| matches!(filter, Filter::ExternalAuth(_)));
-        for one in places {
-            let Some(gateway) = self.gateway_at(one) else { continue };
-            for RuleRoute { route, rule } in rules.routes.iter().filter(asks) {
-                let site = Site { route: key, rule: rule.as_ref(), listener: &one.listener, gateway };
-                if let (Some(why), Some(rule)) =
-                    (self.policies_of_routes.torn(&site), route.origin.section.split('.').next())
-                {
-                    found.entry(format!("spec.{rule}.filters")).or_insert(why);
-                }
-            }
-        }
-        found
+        let asks = |route: &Route| route.filters.iter().any(|filter| matches!(filter, Filter::ExternalAuth(_)));
+        self.faults(key, rules, places, |site, route| {
+            let why = asks(route).then(|| self.policies_of_routes.torn(site))??;
+            let rule = route.origin.section.split('.').next()?;
+            Some((format!("spec.{rule}.filters"), why))
+        })
     }
 
     /// The matches of a route at which a policy rewrites paths with groups that they don't have: by field, each with what stays empty.
@@ -154,17 +143,31 @@ impl Gateways {
         rules: &RouteRules,
         places: impl Iterator<Item = &'a Attachment>,
     ) -> BTreeMap<String, String> {
+        let is_sent = |route: &Route| matches!(route.action, Action::Forward(_));
+        self.faults(key, rules, places, |site, route| {
+            let why = is_sent(route).then(|| self.policies_of_routes.unfilled(site, &route.path))??;
+            Some((format!("spec.{}", route.origin.section), why))
+        })
+    }
+
+    /// The faults of a route's rules at each place where policies may apply to it: by field, the first of each.
+    fn faults<'a>(
+        &self,
+        key: &ObjectKey,
+        rules: &RouteRules,
+        places: impl Iterator<Item = &'a Attachment>,
+        fault: impl Fn(&Site<'_>, &Route) -> Option<(String, String)>,
+    ) -> BTreeMap<String, String> {
         let mut found = BTreeMap::new();
         if self.policies_of_routes.is_empty() {
             return found;
         }
         for one in places {
             let Some(gateway) = self.gateway_at(one) else { continue };
-            let is_sent = |one: &&RuleRoute| matches!(one.route.action, Action::Forward(_));
-            for RuleRoute { route, rule } in rules.routes.iter().filter(is_sent) {
+            for RuleRoute { route, rule } in &rules.routes {
                 let site = Site { route: key, rule: rule.as_ref(), listener: &one.listener, gateway };
-                if let Some(why) = self.policies_of_routes.unfilled(&site, &route.path) {
-                    found.entry(format!("spec.{}", route.origin.section)).or_insert(why);
+                if let Some((field, why)) = fault(&site, route) {
+                    found.entry(field).or_insert(why);
                 }
             }
         }
