@@ -244,7 +244,7 @@ impl BackendPolicies {
             return missing(format!("Service {}/{} has no port {section}", service.namespace, service.name));
         }
         let winner = self.winner(service, section.as_deref()).filter(|winner| winner.turn != part.turn)?;
-        Some(Shortcoming::new("Conflicted", format!("{} is older and has the same target", winner.turn.key())))
+        Some(Shortcoming::conflict_with(winner.turn.key()))
     }
 }
 

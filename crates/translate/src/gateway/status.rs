@@ -8,6 +8,7 @@ use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 use super::api::ParentReference;
+use crate::objects::ObjectKey;
 
 /// One condition.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -32,6 +33,11 @@ pub(crate) struct Shortcoming {
 impl Shortcoming {
     pub(crate) fn new(reason: &'static str, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
+    }
+
+    /// That an older policy has the same target.
+    pub(crate) fn conflict_with(older: &ObjectKey) -> Self {
+        Self::new("Conflicted", format!("{older} is older and has the same target"))
     }
 }
 

@@ -271,9 +271,7 @@ impl TelemetryPolicies {
                 continue;
             }
             let winner = self.winner(gateway).filter(|winner| winner.turn != part.turn);
-            let beaten = winner.map(|winner| {
-                Shortcoming::new("Conflicted", format!("{} is older and has the same target", winner.turn.key()))
-            });
+            let beaten = winner.map(|winner| Shortcoming::conflict_with(winner.turn.key()));
             if let Some(fault) = &beaten {
                 let message = format!("{}; the policy is not applied there", fault.message);
                 complain(Severity::Error, format!("spec.targetRefs[{at}]"), &gateway.name, message);

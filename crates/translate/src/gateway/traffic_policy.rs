@@ -143,7 +143,7 @@ impl TrafficPolicies {
             return Some(Shortcoming::new("TargetNotFound", message));
         }
         let winner = self.winner(service).filter(|winner| winner.turn != part.turn)?;
-        Some(Shortcoming::new("Conflicted", format!("{} is older and has the same target", winner.turn.key())))
+        Some(Shortcoming::conflict_with(winner.turn.key()))
     }
 }
 
