@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, OnceLock};
 
-use fairway_model::{CaptureTemplate, HostPattern, Hostname, InvalidPathMatch, Origin, PathRegex, Rewrite, Template};
+use fairway_model::{CaptureTemplate, HostPattern, Hostname, InvalidPathMatch, Origin, PathRegex, Template};
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressSpec, IngressTLS};
 
 use super::backend_tls::{self, TlsPolicy};
@@ -18,7 +18,7 @@ use crate::objects::{Kind, ObjectKey};
 use crate::options::Options;
 use crate::policy::user_auth::{self, UserAuth};
 use crate::policy::wishes::wishes;
-use crate::policy::{NOT_CANONICAL, external_auth};
+use crate::policy::{NOT_CANONICAL, external_auth, is_never_sent};
 use crate::resource::backend::{BackendKey, BackendPort};
 use crate::resource::{Age, Aged, Owner, Secrets};
 use crate::value::{HostAlias, ObjectRef, RewriteTarget};
@@ -628,11 +628,11 @@ impl<'a> PartReading<'a> {
 
     /// Paths that a backend could read as others are not sent.
     fn rewrite_form(&mut self, annotations: &IngressAnnotations, prefix: &str) {
-        let Some(RewriteTarget::Path(target)) = &annotations.rewriting.rewrite_target else { return };
-        if (Rewrite { target: target.as_str().into(), forwarded_prefix: None }).refuses_all() {
+        let Some(target) = &annotations.rewriting.rewrite_target else { return };
+        if is_never_sent(target) {
             let field = format!("metadata.annotations[\"{prefix}/rewrite-target\"]");
             let message = format!("{NOT_CANONICAL}; the paths answer 400");
-            self.report(Severity::Error, Reason::InvalidPath, field, target, &message);
+            self.report(Severity::Error, Reason::InvalidPath, field, target.as_str(), &message);
         }
     }
 

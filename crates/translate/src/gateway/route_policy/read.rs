@@ -2,7 +2,7 @@
 //!
 //! A value that can't be read is a fault of its section: if the section restricts access, requests get 503, otherwise it is left out.
 
-use fairway_model::{NetworkSet, Rewrite, Template};
+use fairway_model::{NetworkSet, Template};
 
 use super::api::{
     BasicAuthentication, ClientAccess, ErrorReplacement, Limits, LoadBalancing, Network, RequestHandling,
@@ -17,7 +17,7 @@ use crate::gateway::grant;
 use crate::gateway::status::Shortcoming;
 use crate::objects::{Kind, ObjectKey, Objects};
 use crate::options::Options;
-use crate::policy::{NOT_CANONICAL, external_auth};
+use crate::policy::{NOT_CANONICAL, external_auth, is_never_sent};
 use crate::resource::backend::{BackendKey, Layer};
 use crate::value::{
     AffinityKind, AffinityMode, AuthCacheDuration, AuthMethod, AuthRealm, AuthRedirect, AuthSecretType, AuthType,
@@ -361,9 +361,7 @@ impl SpecReading<'_> {
         if matches!(path, Some(RewriteTarget::Url(_))) {
             self.fault(section, "path", &rewrite.path.0, "expected a path");
         }
-        if let Some(RewriteTarget::Path(target)) = &path
-            && (Rewrite { target: target.as_str().into(), forwarded_prefix: None }).refuses_all()
-        {
+        if path.as_ref().is_some_and(is_never_sent) {
             self.fault(section, "path", &rewrite.path.0, NOT_CANONICAL);
         }
         self.asked.annotations.rewriting.rewrite_target = path;
