@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper_util::client::legacy::Error as ClientError;
 use kube::Client;
 use kube::client::ClientBuilder;
 use kube::config::{Config, InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
-
 use tower::util::MapErrLayer;
 
 use crate::config::ApiConfig;
@@ -55,14 +55,11 @@ type BoxError = Box<dyn Error + Send + Sync>;
 impl ServerUnreachable {
     /// An error of the client, if no connection came about; else the error itself.
     fn of(error: BoxError, server: &Arc<str>) -> BoxError {
-        if !error.to_string().contains("(Connect)") {
+        let causes = || std::iter::successors(Some(&*error as &(dyn Error + 'static)), |&error| error.source());
+        if !causes().filter_map(|cause| cause.downcast_ref::<ClientError>()).any(ClientError::is_connect) {
             return error;
         }
-        let mut cause: &dyn Error = &*error;
-        while let Some(source) = cause.source() {
-            cause = source;
-        }
-        let cause = cause.to_string();
+        let cause = causes().last().map(ToString::to_string).unwrap_or_default();
         // The number of the error says no more than its text.
         let cause = cause.split(" (os error").next().unwrap_or_default();
         let mut chars = cause.chars();
