@@ -802,17 +802,24 @@ fn gateway_controller_name() -> Arg {
 
 /// A `controllerName`, as the CRD of GatewayClasses has it.
 fn controller_name(text: &str) -> Result<String, String> {
-    let is_label = |label: &str| {
-        let are_allowed = label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        !label.is_empty() && are_allowed && !label.starts_with('-') && !label.ends_with('-')
-    };
     let is_path = |path: &str| {
         let others = "/-._~%!$&'()*+,;=:";
         !path.is_empty() && path.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
     };
-    let is_name = text.len() <= 253
-        && text.split_once('/').is_some_and(|(domain, path)| domain.split('.').all(is_label) && is_path(path));
+    let is_name =
+        text.len() <= 253 && text.split_once('/').is_some_and(|(domain, path)| is_subdomain(domain) && is_path(path));
     is_name.then(|| text.to_owned()).ok_or_else(|| format!("expected DOMAIN/PATH, for example {CONTROLLER}"))
+}
+
+/// Whether a text is a DNS subdomain, as Kubernetes demands of most names (RFC 1123).
+pub(crate) fn is_subdomain(text: &str) -> bool {
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    };
+    text.len() <= 253 && text.split('.').all(is_label)
 }
 
 /// The same for commands that read objects as an installation with these flags would.

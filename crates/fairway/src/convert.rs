@@ -59,7 +59,7 @@ pub(crate) fn main(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let class = matches.get_one::<String>("gateway-class").cloned().unwrap_or_else(|| "fairway".to_owned());
     let names = gateway.iter().flat_map(|(namespace, name)| [("--gateway", namespace), ("--gateway", name)]);
     for (flag, name) in names.chain([("--gateway-class", &class)]) {
-        if !is_name(name) {
+        if !cli::is_subdomain(name) {
             bail!(UsageError(format!("{flag} {name:?}: expected lower-case letters, digits, - and .")));
         }
     }
@@ -108,17 +108,6 @@ fn whole_and_proven(reading: &Reading, mut wanted: Wanted) -> anyhow::Result<(Co
             return Ok((converted, proof));
         }
     }
-}
-
-/// Whether the API server takes this as the name of an object.
-fn is_name(name: &str) -> bool {
-    let is_label = |label: &str| {
-        !label.is_empty()
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-    };
-    name.len() <= 253 && name.split('.').all(is_label)
 }
 
 /// The same with a Service wherever one is named: files of Ingresses rarely have them all.
