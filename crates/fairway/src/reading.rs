@@ -209,15 +209,16 @@ impl Reading {
 
     /// The operator's rules for annotations, which verdicts depend on.
     pub(crate) fn annotation_rules(&self) -> Rules {
-        let key = self.options.configmap.as_ref();
-        let key = key.map(|(namespace, name)| ObjectKey::new(Kind::ConfigMap, namespace, name));
-        let config = match key.and_then(|key| Some((key.origin(), self.objects.get(&key)?))) {
-            Some((origin, Object::ConfigMap(map))) => {
-                GlobalConfig::read(&origin, map.data.as_ref().unwrap_or(&BTreeMap::new()), &mut Vec::new())
-            }
-            _ => GlobalConfig::default(),
-        };
-        config.annotation_rules(self.options.ssl_passthrough)
+        let config = self.settings().map(|(key, data)| GlobalConfig::read(&key.origin(), data, &mut Vec::new()));
+        config.unwrap_or_default().annotation_rules(self.options.ssl_passthrough)
+    }
+
+    /// The global ConfigMap, if it is there and has data.
+    pub(crate) fn settings(&self) -> Option<(ObjectKey, &BTreeMap<String, String>)> {
+        let (namespace, name) = self.options.configmap.as_ref()?;
+        let key = ObjectKey::new(Kind::ConfigMap, namespace, name);
+        let Some(Object::ConfigMap(map)) = self.objects.get(&key) else { return None };
+        Some((key, map.data.as_ref()?))
     }
 
     /// The number of objects and files that were read, and of objects of other kinds.

@@ -13,7 +13,7 @@ use fairway_translate::gateway::schema::Listed;
 use fairway_translate::objects::{Kind, Object, ObjectKey};
 use fairway_translate::value::Seconds;
 use fairway_translate::verdict;
-use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::{Ingress, IngressTLS};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
@@ -108,10 +108,8 @@ pub(super) fn convert(reading: &Reading, wanted: &Wanted) -> Converted {
         config: GlobalConfig::default(),
         converted: &mut converted,
     };
-    if let Some(map) = all.config_map() {
-        let origin = Origin::new("ConfigMap", "", "");
-        let none = BTreeMap::new();
-        all.config = GlobalConfig::read(&origin, map.data.as_ref().unwrap_or(&none), &mut Vec::new());
+    if let Some((key, data)) = reading.settings() {
+        all.config = GlobalConfig::read(&key.origin(), data, &mut Vec::new());
     }
     let of_ingresses = OF_INGRESSES.iter().filter(|key| {
         let is_neutral = |value: &str| configmap::spec(key).is_some_and(|spec| spec.is_neutral(value));
@@ -441,17 +439,9 @@ impl Assembling<'_> {
         Ok(values)
     }
 
-    fn config_map(&self) -> Option<&ConfigMap> {
-        let (namespace, name) = self.reading.options.configmap.as_ref()?;
-        match self.reading.objects.get(&ObjectKey::new(Kind::ConfigMap, namespace, name)) {
-            Some(Object::ConfigMap(map)) => Some(&**map),
-            _ => None,
-        }
-    }
-
     /// A value of the ConfigMap.
     pub(super) fn setting(&self, name: &str) -> Option<&str> {
-        self.config_map()?.data.as_ref()?.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+        self.reading.settings()?.1.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
     }
 
     fn redirect_status(&self) -> u16 {

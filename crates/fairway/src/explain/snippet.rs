@@ -122,10 +122,8 @@ impl Teller<'_> {
     }
 
     fn of_settings(&self, name: &'static str) -> Option<SnippetText> {
-        let (namespace, map) = self.reading.options.configmap.as_ref()?;
-        let key = ObjectKey::new(Kind::ConfigMap, namespace, map);
-        let Some(Object::ConfigMap(map)) = self.reading.objects.get(&key) else { return None };
-        let directives = answering(name, map.data.as_ref()?.get(name)?);
+        let (key, data) = self.reading.settings()?;
+        let directives = answering(name, data.get(name)?);
         Some(SnippetText { origin: key.origin(), field: format!("data[\"{name}\"]"), name, directives })
     }
 
