@@ -99,9 +99,10 @@ pub(super) fn config(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Cont
     Ok(config)
 }
 
-/// The runtime for everything except the workers.
+/// The runtime for everything except the workers. One thread, so that what the objects of the cluster become is allocated and freed in the
+/// same heap: an idle thread keeps the memory that another one frees for it.
 pub(super) fn runtime() -> std::io::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().thread_name("control").build()
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().thread_name("control").build()
 }
 
 /// The admission webhook, if it is enabled.
