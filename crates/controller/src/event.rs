@@ -200,6 +200,9 @@ impl Sender {
                 self.diagnostics.remove(&key);
                 self.standing.remove(&key);
                 self.outages.remove(&key);
+                // The first one may be on its way.
+                let mut first = true;
+                self.passing.retain(|(subject, ..)| std::mem::take(&mut first) || subject.key != key);
             }
         }
     }

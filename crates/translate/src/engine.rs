@@ -274,6 +274,8 @@ impl Translator {
         let (mut dirty, out) = std::mem::take(&mut self.pending);
         self.objects.renew();
         self.backends.renew_index(&self.objects);
+        self.ingresses.renew_shared();
+        self.hosts.renew_shared();
         self.renewing = true;
         (dirty.all_ingresses, dirty.all_hosts, dirty.all_backends) = (true, true, true);
         self.settle(dirty, out, Extent::part(self.part), now)

@@ -33,6 +33,11 @@ impl<T: Eq + Hash> Shared<T> {
         self.known.insert(value.clone());
         value
     }
+
+    /// Forgets all values, for when everything that uses one is made anew: equal ones share a new allocation.
+    pub(crate) fn renew(&mut self) {
+        *self = Self::default();
+    }
 }
 
 #[cfg(test)]
@@ -49,5 +54,8 @@ mod tests {
         }
         assert!(shared.known.len() <= 64);
         assert!(Arc::ptr_eq(&kept, &shared.of(7)));
+        shared.renew();
+        let renewed = shared.of(7);
+        assert!(!Arc::ptr_eq(&kept, &renewed) && Arc::ptr_eq(&renewed, &shared.of(7)));
     }
 }

@@ -425,7 +425,10 @@ fn a_route_policy_says_whether_its_service_is_there_and_follows_it() {
 
 #[test]
 fn what_is_left_of_many_objects_has_moved_when_it_was_made_anew() {
-    let many = || (0..2 * MANY).map(|number| ingress(&format!("i{number}"), &format!("h{number}.example"), json!({})));
+    let redirect =
+        |number| json!({ "nginx.ingress.kubernetes.io/permanent-redirect": format!("https://{number}.example") });
+    let many =
+        || (0..2 * MANY).map(|number| ingress(&format!("i{number}"), &format!("h{number}.example"), redirect(number)));
     let mut translator = started(many().chain([service(), slice(&["10.0.0.1"])]));
     let left = |name: &str| !name.starts_with('i') || name.ends_with("00");
     let gone: Vec<_> = translator.objects().iter().map(|(key, _)| key.clone()).filter(|key| !left(&key.name)).collect();
@@ -437,6 +440,11 @@ fn what_is_left_of_many_objects_has_moved_when_it_was_made_anew() {
 
     let before = translator.snapshot().clone();
     let objects: Vec<_> = translator.objects().iter().map(|(_, object)| object.clone()).collect();
+    let annotations = |translator: &Translator| {
+        let ingress = key(Kind::Ingress, "i100");
+        translator.ingresses.part(&ingress).unwrap().annotations.clone()
+    };
+    let annotations_before = annotations(&translator);
     let mut delta = translator.renew(0).delta;
     while translator.has_more() {
         delta.upserts.extend(translator.proceed(0).delta.upserts);
@@ -461,6 +469,9 @@ fn what_is_left_of_many_objects_has_moved_when_it_was_made_anew() {
         };
         assert!(!is_same, "{}", object.key());
     }
+    let annotations = annotations(&translator);
+    assert_eq!(annotations, annotations_before);
+    assert!(!Arc::ptr_eq(&annotations, &annotations_before));
     // What follows costs what it costs otherwise.
     assert!(translator.apply([service()], 0).is_empty());
 }

@@ -162,6 +162,11 @@ impl Default for Hosts {
 }
 
 impl Hosts {
+    /// Has the next merging of each host make its forwarding policies anew, in memory of their own.
+    pub(crate) fn renew_shared(&mut self) {
+        self.policies.0.renew();
+    }
+
     /// Adds an Ingress that names a host.
     pub(crate) fn attach(&mut self, pattern: HostPattern, part: &Arc<Part>, dirty: &mut Dirty) {
         let state = self.names.entry(pattern.clone()).or_default();

@@ -231,6 +231,11 @@ impl Ingresses {
         Ok(parse(ingress, key, age, rules, options))
     }
 
+    /// Has the next reading of each Ingress make its annotations anew, in memory of their own.
+    pub(crate) fn renew_shared(&mut self) {
+        self.annotations.renew();
+    }
+
     /// The version of an Ingress that is in effect.
     pub(crate) fn part(&self, key: &ObjectKey) -> Option<&Arc<Part>> {
         self.states.get(key)?.part.as_ref()
