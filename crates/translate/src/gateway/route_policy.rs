@@ -116,20 +116,48 @@ pub struct AppliedPolicy {
 }
 
 /// The policy that decides about each section.
-struct Effective<'a>(Vec<(Section, &'a RoutePolicyPart)>);
+struct Effective<'a>(Vec<Decision<'a>>);
+
+/// The policy that decides about a section.
+struct Decision<'a> {
+    section: Section,
+    /// Of its target: 0 is the most specific one that has policies.
+    level: usize,
+    part: &'a RoutePolicyPart,
+}
 
 impl<'a> Effective<'a> {
+    fn decision(&self, section: Section) -> Option<&Decision<'a>> {
+        self.0.iter().find(|decision| decision.section == section)
+    }
+
     fn of(&self, section: Section) -> Option<&'a RoutePolicyPart> {
-        self.0.iter().find(|(other, _)| *other == section).map(|(_, part)| *part)
+        self.decision(section).map(|decision| decision.part)
+    }
+
+    /// Whether authentication is of a less specific target than `access`, whose `satisfy: Any` then must not cancel it: another policy with
+    /// the same member would be needed for that.
+    fn inherits_authentication(&self) -> bool {
+        let level = |section| self.decision(section).map(|decision| decision.level);
+        let authentication = level(Section::BasicAuth).max(level(Section::ExternalAuth));
+        level(Section::Access).is_some_and(|access| authentication > Some(access))
     }
 
     /// The values of all sections together, except those that are left out.
     fn annotations(&self) -> IngressAnnotations {
         let mut all = IngressAnnotations::default();
-        for (section, part) in self.0.iter().filter(|(section, part)| part.fault(*section).is_none()) {
+        for Decision { section, part, .. } in &self.0 {
+            if part.fault(*section).is_some() {
+                continue;
+            }
             let own = &part.asked.annotations;
             match section {
-                Section::Access => all.access = own.access.clone(),
+                Section::Access => {
+                    all.access = own.access.clone();
+                    if self.inherits_authentication() {
+                        all.access.satisfy = None;
+                    }
+                }
                 Section::BasicAuth => all.user_auth = own.user_auth.clone(),
                 Section::ExternalAuth => all.external_auth = own.external_auth.clone(),
                 Section::Limits => {
@@ -230,7 +258,8 @@ impl RoutePolicies {
         }
         let levels: Vec<_> = site.levels().filter(|level| self.targets.contains_key(level)).collect();
         let decide = |section: &Section| {
-            levels.iter().find_map(|level| self.winner(level, *section)).map(|part| (*section, part))
+            let mut winners = levels.iter().map(|level| self.winner(level, *section)).enumerate();
+            winners.find_map(|(level, part)| Some(Decision { section: *section, level, part: part? }))
         };
         let found: Vec<_> = Section::ALL.iter().filter_map(decide).collect();
         (!found.is_empty()).then_some(Effective(found))
@@ -239,7 +268,7 @@ impl RoutePolicies {
     /// The policies that decide about a part of a rule, each with those parts.
     pub(super) fn deciding(&self, site: &Site<'_>) -> BTreeMap<&ObjectKey, Vec<&'static str>> {
         let mut found = BTreeMap::<_, Vec<_>>::new();
-        for (section, part) in self.effective(site).into_iter().flat_map(|effective| effective.0) {
+        for Decision { section, part, .. } in self.effective(site).into_iter().flat_map(|effective| effective.0) {
             found.entry(part.turn.key()).or_default().push(section.name());
         }
         found

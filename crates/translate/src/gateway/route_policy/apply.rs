@@ -7,7 +7,7 @@ use fairway_model::{
 };
 
 use super::read::Section;
-use super::{Effective, RoutePolicies, RoutePolicyPart, Site};
+use super::{Decision, Effective, RoutePolicies, RoutePolicyPart, Site};
 use crate::annotation::IngressAnnotations;
 use crate::policy::check::{Checks, access, limits};
 use crate::policy::error_page::error_filter;
@@ -125,7 +125,7 @@ fn checks(
     let refused = |section: Section, part: &RoutePolicyPart, why: &str| -> Box<str> {
         format!("{} of {} can't be applied: {why}", section.name(), part.turn.key()).into()
     };
-    for (section, part) in effective.0.iter().filter(|(section, _)| section.restricts()) {
+    for Decision { section, part, .. } in effective.0.iter().filter(|decision| decision.section.restricts()) {
         if let Some(fault) = part.fault(*section) {
             return Err(refused(*section, part, &format!("{}: {}", fault.field, fault.why.message)));
         }
