@@ -110,7 +110,7 @@ impl Cors {
         Self { origins, fields: sets(&fields), preflight: None }
     }
 
-    /// CORS as the Gateway API defines it.
+    /// CORS as the Gateway API defines it. If answers differ by origin, `Vary` has to be in all of them, which is another filter.
     pub fn of_gateway(origins: Origins, rules: &CorsRules<'_>) -> Self {
         let CorsRules { credentials, methods, headers, exposed, max_age } = *rules;
         // With credentials, `*` would be read as a name.
@@ -121,15 +121,11 @@ impl Cors {
         };
         let any = origins == Origins::Any && !credentials;
         let origin = if any { Template::of_literal("*") } else { Template::parse("$http_origin") };
-        let mut fields = templates([
+        let fields = templates([
             ("Access-Control-Allow-Origin", Some(origin)),
             ("Access-Control-Allow-Credentials", credentials.then(|| Template::of_literal("true"))),
             ("Access-Control-Expose-Headers", (!exposed.is_empty()).then(|| Template::of_literal(&exposed.join(", ")))),
         ]);
-        if !any && let Ok(vary) = "Vary".try_into() {
-            // A cache must not reuse the response for another origin.
-            fields.push(FieldEdit::new(vary, Change::Add(Template::of_literal("Origin"))));
-        }
         let preflight = templates([
             ("Access-Control-Allow-Methods", list(methods, "$http_access_control_request_method")),
             ("Access-Control-Allow-Headers", list(headers, "$http_access_control_request_headers")),
