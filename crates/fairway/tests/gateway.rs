@@ -248,7 +248,7 @@ spec: {parentRefs: [{name: asking}], rules: [{backendRefs: [{name: web, port: 44
     let files = Files::of(format!("{SECURED}{asking}{own}---\n{}", object("ConfigMap", "ca", &[("ca.crt", ca.pem())])));
     let report = files.explain(&["https://asking.example/"]);
     assert!(report.contains("the TLS handshake fails: no required client certificate was sent"), "{report}");
-    assert!(report.contains("requires a client certificate of 1 authorities\n"), "{report}");
+    assert!(report.contains("requires a client certificate of 1 authority\n"), "{report}");
     let report = files.explain(&["https://tls.example/"]);
     assert!(
         report.contains("TLS ends at the proxy by TLSRoute shop/web, but Service shop/web has no endpoint"),

@@ -135,6 +135,8 @@ pub(crate) struct Forwarded {
     pub(crate) backend: String,
     /// The backend without endpoints that this one replaces.
     pub(crate) in_place_of: Option<String>,
+    /// All backends of a rule that divides its requests, this one included.
+    pub(crate) shares: Vec<Share>,
     /// The Service and its port.
     pub(crate) service: String,
     pub(crate) port: String,
@@ -148,6 +150,15 @@ pub(crate) struct Forwarded {
     pub(crate) limits: Limits,
     /// The request as sent to an endpoint; `None` if it is not sent.
     pub(crate) request: Option<Sent>,
+}
+
+/// The part of a rule's requests that one backend gets.
+#[derive(Debug, Serialize)]
+pub(crate) struct Share {
+    /// `None` for the requests that get 500, because a reference to a backend is invalid.
+    pub(crate) backend: Option<String>,
+    /// In proportion to the weights of the others.
+    pub(crate) weight: u32,
 }
 
 /// TLS to endpoints.
@@ -192,6 +203,8 @@ pub(crate) struct PassedThrough {
     pub(crate) choice: String,
     /// Whether the endpoint gets a PROXY header.
     pub(crate) proxy_header: bool,
+    /// Whether TLS ends at the proxy after all, and what it carries is passed through.
+    pub(crate) terminated: bool,
     pub(crate) endpoints: Vec<Endpoint>,
 }
 
@@ -209,8 +222,12 @@ pub(crate) struct Limits {
     pub(crate) connect_timeout: f64,
     pub(crate) send_timeout: f64,
     pub(crate) read_timeout: f64,
+    /// From the request to the head of the response, over all tries; `None` for no limit.
+    pub(crate) response_within: Option<f64>,
     /// `None` for no limit.
     pub(crate) tries: Option<u32>,
+    /// Responses after which another endpoint is tried.
+    pub(crate) retried_statuses: Vec<u16>,
     /// `None` for no limit.
     pub(crate) max_body: Option<u64>,
 }

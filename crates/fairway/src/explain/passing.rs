@@ -68,6 +68,7 @@ impl Teller<'_> {
                 line,
                 choice: backend.map(|backend| choice(backend)).unwrap_or_default().to_owned(),
                 proxy_header: passthrough.send_proxy,
+                terminated: passthrough.terminate,
                 endpoints,
             }),
             certificate: None,

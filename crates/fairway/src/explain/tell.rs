@@ -7,7 +7,7 @@ use fairway_model::client::Arrival;
 use fairway_model::decision::{Plan, Step};
 use fairway_model::{
     Action, Backend, BackendName, Backends, Balance, EndpointState, Endpoints, Filter, Forward, Host, HostPattern,
-    Hostname, Listener, Origin, PathMatch, Route, Scheme, SessionCarrier, TableName, canonical_host,
+    Hostname, Listener, Origin, PathMatch, Route, Scheme, SessionCarrier, TableName, WeightedBackend, canonical_host,
 };
 use fairway_proxy::balance::cookie;
 use fairway_proxy::rehearsal::{Effect, Outcome, Rehearsal, Rehearsed};
@@ -18,7 +18,7 @@ use fairway_translate::options::ECHO_SERVICE_FIELD;
 
 use super::account::{
     Account, Answer, By, ChosenHost, ChosenRoute, Client, DecidingPolicy, Endpoint, Field, FilterEffect, FilterStep,
-    Forwarded, Limits, NotLoaded, ResponseField, RouteName, Sent,
+    Forwarded, Limits, NotLoaded, ResponseField, RouteName, Sent, Share,
 };
 use super::lookup::Lookup;
 use super::words::asks;
@@ -300,6 +300,7 @@ impl Teller<'_> {
         Some(Forwarded {
             backend: backend.to_string(),
             in_place_of: in_place_of.map(ToString::to_string),
+            shares: shares(&rule.backends),
             service: resource.map(|backend| backend.origin.to_string()).unwrap_or_default(),
             port: resource.map(|backend| backend.port.to_string()).unwrap_or_default(),
             file,
@@ -453,13 +454,26 @@ fn response_fields(outcome: &Outcome) -> Vec<ResponseField> {
     }
 }
 
+/// The shares of a rule that divides its requests.
+fn shares(backends: &Backends) -> Vec<Share> {
+    let (list, invalid) = match backends {
+        Backends::One(_) | Backends::Canary(_) => return Vec::new(),
+        Backends::Weighted(list) => (list, None),
+        Backends::Partial { valid, invalid } => (valid, Some(Share { backend: None, weight: *invalid })),
+    };
+    let share = |it: &WeightedBackend| Share { backend: Some(it.backend.to_string()), weight: it.weight };
+    list.iter().map(share).chain(invalid).collect()
+}
+
 fn limits(forward: &Forward) -> Limits {
     let policy = &forward.policy;
     Limits {
         connect_timeout: policy.connect_timeout.as_secs_f64(),
         send_timeout: policy.send_timeout.as_secs_f64(),
         read_timeout: policy.read_timeout.as_secs_f64(),
+        response_within: policy.response_within.map(|time| time.as_secs_f64()),
         tries: policy.retry.tries,
+        retried_statuses: policy.retry.on.statuses.clone(),
         max_body: (policy.max_body != fairway_model::ByteLimit::NONE).then(|| policy.max_body.bytes()),
     }
 }

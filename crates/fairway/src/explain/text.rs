@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use fairway_proxy::http::reason;
 
-use super::account::{Account, Answer, By, Endpoint, FilterEffect, Forwarded, PassedThrough, RouteName};
+use super::account::{Account, Answer, By, Endpoint, FilterEffect, Forwarded, PassedThrough, RouteName, Share};
 use super::backend_tls;
 use crate::terminal::{Style, Terminal, count, printable};
 
@@ -100,6 +100,11 @@ impl Page {
         if let Some(other) = &forward.in_place_of {
             self.line("", &format!("in place of {other}, which has no endpoint"));
         }
+        let all: u64 = forward.shares.iter().map(|share| u64::from(share.weight)).sum();
+        for (at, Share { backend, weight }) in forward.shares.iter().enumerate() {
+            let what = backend.as_deref().unwrap_or("nothing: the reference is invalid, and they get 500");
+            self.line(if at == 0 { "Shares" } else { "" }, &format!("{weight} of {all} requests to {what}"));
+        }
         if forward.service.is_empty() {
             self.line("Backend", &format!("{} does not exist", forward.backend));
         } else {
@@ -115,10 +120,15 @@ impl Page {
         let tries =
             limits.tries.map_or("any number of tries".to_owned(), |tries| count(tries as usize, "try", "tries"));
         let body = limits.max_body.map_or("any size".to_owned(), |bytes| format!("at most {bytes} bytes"));
-        let times = format!(
+        let statuses = limits.retried_statuses.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+        let tries = if statuses.is_empty() { tries } else { format!("{tries}, also after {statuses}") };
+        let mut times = format!(
             "connect {} s, send {} s, read {} s",
             limits.connect_timeout, limits.send_timeout, limits.read_timeout
         );
+        if let Some(time) = limits.response_within {
+            times += &format!(", response within {time} s");
+        }
         self.line("Limits", &format!("{times}; {tries}; body {body}"));
         for (at, field) in forward.request.iter().flat_map(|sent| &sent.fields).enumerate() {
             self.line(if at == 0 { "Fields" } else { "" }, &format!("{}: {}", field.name, field.value));
@@ -127,7 +137,8 @@ impl Page {
 
     fn passthrough(&mut self, passed: &PassedThrough) {
         let header = if passed.proxy_header { ", after a PROXY header" } else { "" };
-        self.line("TLS", &format!("passed through by {}{header}; no other annotation applies", passed.object));
+        let what = if passed.terminated { "ends at the proxy" } else { "passed through" };
+        self.line("TLS", &format!("{what} by {}{header}; nothing else applies", passed.object));
         if passed.backend.is_none() {
             return;
         }

@@ -197,10 +197,11 @@ pub(super) fn asks(auth: &ClientAuth) -> String {
     };
     let lists = match auth.revocation_lists.len() {
         0 => String::new(),
-        count => format!(", {count} revocation lists"),
+        lists => format!(", {}", count(lists, "revocation list", "revocation lists")),
     };
     let subject = auth.subject.as_ref().map(|pattern| format!(", subject with {}", pattern.text()));
-    let (count, depth) = (auth.authorities.len(), auth.depth);
+    let depth = auth.depth;
     let depth = if depth == u32::MAX { String::new() } else { format!(", depth {depth}") };
-    format!("; over TLS it {mode} {count} authorities{lists}{depth}{}", subject.unwrap_or_default())
+    let authorities = count(auth.authorities.len(), "authority", "authorities");
+    format!("; over TLS it {mode} {authorities}{lists}{depth}{}", subject.unwrap_or_default())
 }
