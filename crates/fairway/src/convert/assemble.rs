@@ -219,6 +219,13 @@ impl Assembling<'_> {
             let why = "credentials can't be allowed for every origin, and browsers refuse that too: list the origins";
             lost.push(("cors-allow-credentials".to_owned(), why.to_owned()));
         }
+        if cors.enabled == Some(true) && !names_any {
+            let about = || "cors-allow-origin".to_owned();
+            if text("cors-allow-origin").is_some_and(|origins| origins.contains('*')) {
+                lost.push((about(), "* takes names of more labels too".to_owned()));
+            }
+            lost.push((about(), "preflights of other origins get 204, and the backend does not see them".to_owned()));
+        }
         let captures =
             |hosts: &BTreeMap<HostPattern, Vec<ServedPath>>| hosts.values().flatten().any(|path| path.matched.captures);
         let plain = self.hosts(key, ingress, &values, true, &mut lost)?;
