@@ -231,7 +231,7 @@ impl Session {
                 }
             } else if !leads_to(&snapshot, &service.origin(), *address) {
                 let _ =
-                    writeln!(out, "--backend {name}: no Ingress or route refers to this port of a Service or XBackend");
+                    writeln!(out, "--backend {name}: no Ingress or route leads to this port of a Service or XBackend");
             }
         }
         out.push_str(&self.services_not_in_files(&snapshot));

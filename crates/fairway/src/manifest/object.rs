@@ -471,8 +471,9 @@ fn misspelt(version: &str, kind: &str) -> Option<(&'static str, String)> {
         let near = is_ours
             || meant.split_once('/').is_some_and(|(own, _)| own == group)
             || nearest(version, [meant]).is_some();
-        return near
-            .then(|| ("apiVersion", format!("no {kind} has this version: did you mean {meant}?; it is ignored")));
+        return near.then(|| {
+            ("apiVersion", format!("Fairway reads no {kind} of this version: did you mean {meant}?; it is ignored"))
+        });
     }
     let in_our_groups = Kind::ALL.iter().any(|known| known.api_version() == version);
     let near_versions = || nearest(version, Kind::ALL.iter().map(|known| known.api_version()));
