@@ -256,6 +256,31 @@ spec: {parentRefs: [{name: asking}], rules: [{backendRefs: [{name: web, port: 44
     );
 }
 
+#[test]
+fn explain_shows_all_shares_of_a_rule_and_its_limits() {
+    let shared = "  - matches: [{path: {value: /shared}}]
+    timeouts: {request: 2s, backendRequest: 500ms}
+    retry: {codes: [503], attempts: 2}
+    backendRefs: [{name: web, port: 80, weight: 3}, {name: api, port: 80}, {name: gone, port: 80, weight: 6}]
+---
+";
+    let files = Files::of(OBJECTS.replacen(
+        "---\napiVersion: networking.k8s.io/v1\n",
+        &format!("{shared}apiVersion: networking.k8s.io/v1\n"),
+        1,
+    ));
+    let report = files.explain(&["http://a.example/shared"]);
+    for line in [
+        "3 of 10 requests to shop/web:80/gateway\n",
+        "1 of 10 requests to shop/api:80/gateway\n",
+        "6 of 10 requests to nothing: the reference is invalid, and they get 500\n",
+        "connect 0.5 s, send 0.5 s, read 0.5 s, response within 2 s; 3 tries, also after 503; ",
+    ] {
+        assert!(report.contains(line), "{line}\n{report}");
+    }
+    assert!(!files.explain(&["http://a.example/"]).contains("Shares"));
+}
+
 #[tokio::test]
 async fn backends_are_spoken_to_over_tls_as_a_policy_says_also_for_terminated_connections() {
     let (ca, other, clients) = (Ca::new("servers"), Ca::new("others"), Ca::new("clients"));
