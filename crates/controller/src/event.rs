@@ -200,9 +200,7 @@ impl Sender {
                 self.diagnostics.remove(&key);
                 self.standing.remove(&key);
                 self.outages.remove(&key);
-                // The first one may be on its way.
-                let mut first = true;
-                self.passing.retain(|(subject, ..)| std::mem::take(&mut first) || subject.key != key);
+                self.passing.retain(|(subject, ..)| subject.key != key);
             }
         }
     }
@@ -295,10 +293,18 @@ impl Sender {
         if self.diagnostics.len() + self.passing.len() > MANY { CROWDED_PACE } else { PACE }
     }
 
+    /// The failures of a note that is not a diagnostic and was sent from the front of the queue; `None` if its object has gone meanwhile.
+    fn front(&mut self, subject: &Subject, note: &Note) -> Option<&mut u32> {
+        let (waiting, other, failures) = self.passing.front_mut()?;
+        (waiting.key == subject.key && other == note).then_some(failures)
+    }
+
     /// Removes a note from the queue. The remaining notes about the object have failed this often.
     fn settle(&mut self, subject: &Subject, note: &Note, failed: u32) {
         if note.topic.is_passing() {
-            self.passing.pop_front();
+            if self.front(subject, note).is_some() {
+                self.passing.pop_front();
+            }
             self.passed = None;
         } else if let Some((_, notes, failures)) = self.diagnostics.get_mut(&subject.key) {
             // A newer report may have replaced it in the meantime.
@@ -316,9 +322,10 @@ impl Sender {
         // While everything fails, this Event is not to blame.
         let counts = u32::from(self.backoff.failures() == 0);
         let failures = if note.topic.is_passing() {
-            let (.., failures) = self.passing.front_mut().expect("it is taken off once it is sent");
-            *failures += counts;
-            *failures
+            self.front(subject, note).map_or(0, |failures| {
+                *failures += counts;
+                *failures
+            })
         } else {
             match self.diagnostics.get_mut(&subject.key) {
                 Some((_, notes, failures)) if notes.front() == Some(note) => {
@@ -333,7 +340,7 @@ impl Sender {
             let (error, namespace, name, text) = (ErrorChain(error), &**namespace, &**name, &note.text);
             warn!(%kind, namespace, name, %error, text, "an Event is given up");
             self.settle(subject, note, failures);
-        } else if note.topic.is_passing() {
+        } else if note.topic.is_passing() && self.front(subject, note).is_some() {
             self.passing.rotate_left(1);
         }
         self.passed = (!note.topic.is_passing()).then(|| subject.key.clone());

@@ -100,7 +100,8 @@ pub(super) fn config(matches: &ArgMatches, flags: &Flags) -> anyhow::Result<Cont
 }
 
 /// The runtime for everything except the workers. One thread, so that what the objects of the cluster become is allocated and freed in the
-/// same heap: an idle thread keeps the memory that another one frees for it.
+/// same heap: an idle thread keeps the memory that another one frees for it. Health checks wait while it translates the first configuration,
+/// which takes some three seconds with 100,000 Ingresses; later ones are translated in parts.
 pub(super) fn runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().thread_name("control").build()
 }

@@ -186,8 +186,8 @@ fn any_origin_gets_no_credentials() {
     assert!(said.notes("one").contains("cors-allow-credentials"), "{}", said.notes("one"));
     let wild = [("enable-cors", "true"), ("cors-allow-origin", "https://*.b.example")];
     let notes = convert(&ingress("wild", &wild, ROOT, ""), &[]).notes("wild");
-    assert!(notes.contains("* takes names of more labels too"), "{notes}");
-    assert!(notes.contains("preflights of other origins get 204"), "{notes}");
+    assert!(notes.contains("* also stands for several labels"), "{notes}");
+    assert!(notes.contains("preflights from other origins get 204"), "{notes}");
     let named = [("enable-cors", "true"), ("cors-allow-origin", "https://b.example")];
     let said = convert(&ingress("one", &named, ROOT, ""), &[]);
     assert_eq!(said.of("HTTPRoute")[0]["spec"]["rules"][0]["filters"][0]["cors"]["allowCredentials"], true);

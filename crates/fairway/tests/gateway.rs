@@ -273,7 +273,7 @@ fn explain_shows_all_shares_of_a_rule_and_its_limits() {
     for line in [
         "3 of 10 requests to shop/web:80/gateway\n",
         "1 of 10 requests to shop/api:80/gateway\n",
-        "6 of 10 requests to nothing: the reference is invalid, and they get 500\n",
+        "6 of 10 requests to no valid backend: an error\n",
         "connect 0.5 s, send 0.5 s, read 0.5 s, response within 2 s; 3 tries, also after 503; ",
     ] {
         assert!(report.contains(line), "{line}\n{report}");
@@ -451,7 +451,7 @@ async fn what_the_crd_of_xbackends_refuses_is_not_served_and_pods_have_sessions(
     assert!(report.contains("at edge: Accepted") && !report.contains("Accepted=False"), "{report}");
     let local = Origin::start("local");
     let replaced = files.dev(&["--backend", &format!("shop/web:8080={}", local.address())]);
-    assert!(!replaced.greeting.contains("refers to this port"), "{}", replaced.greeting);
+    assert!(!replaced.greeting.contains("leads to this port"), "{}", replaced.greeting);
     assert_eq!(replaced.get("web.example", "/").await.echo().origin, "local");
     drop(replaced);
     let mut dev = files.dev(&[]);

@@ -110,7 +110,8 @@ impl Cors {
         Self { origins, fields: sets(&fields), preflight: None }
     }
 
-    /// CORS as the Gateway API defines it. If answers differ by origin, `Vary` has to be in all of them, which is another filter.
+    /// CORS as the Gateway API defines it. The caller must add `Vary: Origin` to all answers if they differ by
+    /// origin, also to those without these fields.
     pub fn of_gateway(origins: Origins, rules: &CorsRules<'_>) -> Self {
         let CorsRules { credentials, methods, headers, exposed, max_age } = *rules;
         // With credentials, `*` would be read as a name.

@@ -268,7 +268,7 @@ impl Translator {
         self.objects.are_remnants()
     }
 
-    /// Makes everything anew from copies of the objects, to the same effect, in parts: while there [is more](Self::has_more),
+    /// Rebuilds Ingresses, hosts and backends from copies of the objects, to the same effect, in parts: while there [is more](Self::has_more),
     /// [`proceed`](Self::proceed) continues. The update has again what is not changed.
     pub fn renew(&mut self, now: i64) -> Update {
         let (mut dirty, out) = std::mem::take(&mut self.pending);

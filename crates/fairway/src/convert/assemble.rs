@@ -222,9 +222,9 @@ impl Assembling<'_> {
         if cors.enabled == Some(true) && !names_any {
             let about = || "cors-allow-origin".to_owned();
             if text("cors-allow-origin").is_some_and(|origins| origins.contains('*')) {
-                lost.push((about(), "* takes names of more labels too".to_owned()));
+                lost.push((about(), "in a route, * also stands for several labels, such as a.b".to_owned()));
             }
-            lost.push((about(), "preflights of other origins get 204, and the backend does not see them".to_owned()));
+            lost.push((about(), "preflights from other origins get 204 and don't reach the backend".to_owned()));
         }
         let captures =
             |hosts: &BTreeMap<HostPattern, Vec<ServedPath>>| hosts.values().flatten().any(|path| path.matched.captures);

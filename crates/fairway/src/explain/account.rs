@@ -135,7 +135,7 @@ pub(crate) struct Forwarded {
     pub(crate) backend: String,
     /// The backend without endpoints that this one replaces.
     pub(crate) in_place_of: Option<String>,
-    /// All backends of a rule that divides its requests, this one included.
+    /// All backends of a rule that divides its requests by weights, this one included.
     pub(crate) shares: Vec<Share>,
     /// The Service and its port.
     pub(crate) service: String,
@@ -155,7 +155,7 @@ pub(crate) struct Forwarded {
 /// The part of a rule's requests that one backend gets.
 #[derive(Debug, Serialize)]
 pub(crate) struct Share {
-    /// `None` for the requests that get 500, because a reference to a backend is invalid.
+    /// `None` for the share without a valid backend, whose requests get 500 (503 for gRPC).
     pub(crate) backend: Option<String>,
     /// In proportion to the weights of the others.
     pub(crate) weight: u32,
@@ -203,7 +203,7 @@ pub(crate) struct PassedThrough {
     pub(crate) choice: String,
     /// Whether the endpoint gets a PROXY header.
     pub(crate) proxy_header: bool,
-    /// Whether TLS ends at the proxy after all, and what it carries is passed through.
+    /// Whether TLS ends at the proxy and its content is passed on.
     pub(crate) terminated: bool,
     pub(crate) endpoints: Vec<Endpoint>,
 }

@@ -300,7 +300,7 @@ impl Teller<'_> {
         Some(Forwarded {
             backend: backend.to_string(),
             in_place_of: in_place_of.map(ToString::to_string),
-            shares: shares(&rule.backends),
+            shares: self.shares(&rule.backends),
             service: resource.map(|backend| backend.origin.to_string()).unwrap_or_default(),
             port: resource.map(|backend| backend.port.to_string()).unwrap_or_default(),
             file,
@@ -311,6 +311,21 @@ impl Teller<'_> {
             limits: limits(rule),
             request: request.map(|request| self.without_chance(request)),
         })
+    }
+
+    /// The shares of a rule that divides its requests by weights.
+    fn shares(&self, backends: &Backends) -> Vec<Share> {
+        let (list, invalid) = match backends {
+            Backends::One(_) | Backends::Canary(_) => return Vec::new(),
+            Backends::Weighted(list) => (list, None),
+            Backends::Partial { valid, invalid } => (valid, Some(Share { backend: None, weight: *invalid })),
+        };
+        let share = |it: &WeightedBackend| Share {
+            backend: self.backend(&it.backend).map(|backend| backend.name.to_string()),
+            weight: it.weight,
+        };
+        let shares: Vec<_> = list.iter().map(share).chain(invalid).collect();
+        if shares.len() > 1 { shares } else { Vec::new() }
     }
 
     /// Leaves out the field for the echo, and replaces what is random: the request id, and the fields of a trace.
@@ -452,17 +467,6 @@ fn response_fields(outcome: &Outcome) -> Vec<ResponseField> {
             })
             .collect(),
     }
-}
-
-/// The shares of a rule that divides its requests.
-fn shares(backends: &Backends) -> Vec<Share> {
-    let (list, invalid) = match backends {
-        Backends::One(_) | Backends::Canary(_) => return Vec::new(),
-        Backends::Weighted(list) => (list, None),
-        Backends::Partial { valid, invalid } => (valid, Some(Share { backend: None, weight: *invalid })),
-    };
-    let share = |it: &WeightedBackend| Share { backend: Some(it.backend.to_string()), weight: it.weight };
-    list.iter().map(share).chain(invalid).collect()
 }
 
 fn limits(forward: &Forward) -> Limits {

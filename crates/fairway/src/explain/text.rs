@@ -102,7 +102,7 @@ impl Page {
         }
         let all: u64 = forward.shares.iter().map(|share| u64::from(share.weight)).sum();
         for (at, Share { backend, weight }) in forward.shares.iter().enumerate() {
-            let what = backend.as_deref().unwrap_or("nothing: the reference is invalid, and they get 500");
+            let what = backend.as_deref().unwrap_or("no valid backend: an error");
             self.line(if at == 0 { "Shares" } else { "" }, &format!("{weight} of {all} requests to {what}"));
         }
         if forward.service.is_empty() {
@@ -138,7 +138,7 @@ impl Page {
     fn passthrough(&mut self, passed: &PassedThrough) {
         let header = if passed.proxy_header { ", after a PROXY header" } else { "" };
         let what = if passed.terminated { "ends at the proxy" } else { "passed through" };
-        self.line("TLS", &format!("{what} by {}{header}; nothing else applies", passed.object));
+        self.line("TLS", &format!("{what}, for {}{header}; no filters apply", passed.object));
         if passed.backend.is_none() {
             return;
         }

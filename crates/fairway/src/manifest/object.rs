@@ -472,7 +472,10 @@ fn misspelt(version: &str, kind: &str) -> Option<(&'static str, String)> {
             || meant.split_once('/').is_some_and(|(own, _)| own == group)
             || nearest(version, [meant]).is_some();
         return near.then(|| {
-            ("apiVersion", format!("Fairway reads no {kind} of this version: did you mean {meant}?; it is ignored"))
+            (
+                "apiVersion",
+                format!("Fairway does not read this version of {kind} (did you mean {meant}?); it is ignored"),
+            )
         });
     }
     let in_our_groups = Kind::ALL.iter().any(|known| known.api_version() == version);

@@ -34,7 +34,7 @@ impl<T: Eq + Hash> Shared<T> {
         value
     }
 
-    /// Forgets all values, for when everything that uses one is made anew: equal ones share a new allocation.
+    /// Forgets all values. For use when all their users are rebuilt: equal values then share a new allocation.
     pub(crate) fn renew(&mut self) {
         *self = Self::default();
     }

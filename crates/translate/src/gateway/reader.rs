@@ -437,6 +437,9 @@ impl Gateways {
                 .into_iter()
                 .map(|(field, why)| Diagnostic::new(Severity::Warning, Reason::InvalidPath, &origin, field, "", why)),
         );
+        findings.extend(self.overruled(key, &rules, attachments.iter()).into_iter().map(|(field, why)| {
+            Diagnostic::new(Severity::Warning, Reason::RoutePolicyRefused, &origin, field, "", why)
+        }));
         let wishes = self.wishes(key, &rules, attachments.first());
         let carried = rules.carried();
         findings.extend(rules.findings);

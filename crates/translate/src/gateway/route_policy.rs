@@ -135,12 +135,12 @@ impl<'a> Effective<'a> {
         self.decision(section).map(|decision| decision.part)
     }
 
-    /// Whether authentication is of a less specific target than `access`, whose `satisfy: Any` then must not cancel it: another policy with
-    /// the same member would be needed for that.
-    fn inherits_authentication(&self) -> bool {
-        let level = |section| self.decision(section).map(|decision| decision.level);
-        let authentication = level(Section::BasicAuth).max(level(Section::ExternalAuth));
-        level(Section::Access).is_some_and(|access| authentication > Some(access))
+    /// The policy for a less specific target than that of `access` that demands authentication. `satisfy: Any` must not cancel it, because
+    /// only a policy with the same member overrides one.
+    fn inherited_authentication(&self) -> Option<&'a RoutePolicyPart> {
+        let access = self.decision(Section::Access)?;
+        let authentication = [Section::BasicAuth, Section::ExternalAuth].into_iter().filter_map(|it| self.decision(it));
+        authentication.filter(|it| it.level > access.level).max_by_key(|it| it.level).map(|it| it.part)
     }
 
     /// The values of all sections together, except those that are left out.
@@ -154,7 +154,7 @@ impl<'a> Effective<'a> {
             match section {
                 Section::Access => {
                     all.access = own.access.clone();
-                    if self.inherits_authentication() {
+                    if self.inherited_authentication().is_some() {
                         all.access.satisfy = None;
                     }
                 }

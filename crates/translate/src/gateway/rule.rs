@@ -604,7 +604,7 @@ impl RuleReader<'_> {
                 (policy.read_timeout, policy.send_timeout) = (time, time);
                 policy.connect_timeout = policy.connect_timeout.min(time);
             }
-            policy.response_within = request;
+            policy.response_within = request.filter(|time| *time < ENDLESS);
             policy.whole_head = true;
             if let Some(request) = request {
                 policy.retry.within = Some(request);

@@ -136,6 +136,20 @@ impl Gateways {
         })
     }
 
+    /// The rules of a route at which `satisfy: Any` of a policy has no effect: by field, each with the reason.
+    pub(super) fn overruled<'a>(
+        &self,
+        key: &ObjectKey,
+        rules: &RouteRules,
+        places: impl Iterator<Item = &'a Attachment>,
+    ) -> BTreeMap<String, String> {
+        self.faults(key, rules, places, |site, route| {
+            let why = self.policies_of_routes.overruled(site)?;
+            let rule = route.origin.section.split('.').next()?;
+            Some((format!("spec.{rule}"), why))
+        })
+    }
+
     /// The matches of a route at which a policy rewrites paths with groups that they don't have: by field, each with what stays empty.
     pub(super) fn unfilled<'a>(
         &self,

@@ -71,7 +71,7 @@ records! {
         allow: Option<Listed<Network, 1, 1000>>,
         /// Networks whose clients get 403, also if `allow` has them.
         deny: Option<Listed<Network, 1, 1000>>,
-        /// With `Any`, a client that `allow` has need not authenticate, and one that does may have any address. Authentication that a policy for a less specific target demands stays demanded.
+        /// With `Any`, a client that `allow` has need not authenticate, and one that does may have any address. It counts as `All` where a policy for a less specific target demands authentication.
         satisfy: Option<Satisfaction>,
     }
     rules {

@@ -36,6 +36,17 @@ impl RoutePolicies {
         unfilled(&self.effective(site)?, path)
     }
 
+    /// The `satisfy: Any` of a policy that has no effect at a rule.
+    pub(in crate::gateway) fn overruled(&self, site: &Site<'_>) -> Option<String> {
+        let effective = self.effective(site)?;
+        let part = effective.any()?;
+        let other = effective.inherited_authentication()?;
+        let (own, other) = (part.turn.key(), other.turn.key());
+        Some(format!(
+            "access.satisfy: Any of {own} counts as All here: {other} demands authentication for a less specific target"
+        ))
+    }
+
     /// Why policies can't be applied to a rule that has the filter ExternalAuth.
     pub(in crate::gateway) fn torn(&self, site: &Site<'_>) -> Option<String> {
         self.effective(site).as_ref().and_then(torn)
@@ -65,12 +76,20 @@ fn unfilled(effective: &Effective<'_>, path: &PathMatch) -> Option<String> {
     Some(format!("${most} in rewrite.{member} of {} is always empty here: {has}", part.turn.key()))
 }
 
+impl<'a> Effective<'a> {
+    /// The policy whose `access` has `satisfy: Any`.
+    fn any(&self) -> Option<&'a RoutePolicyPart> {
+        let part = self.of(Section::Access).filter(|part| part.fault(Section::Access).is_none())?;
+        (part.asked.annotations.access.satisfy == Some(Satisfy::Any)).then_some(part)
+    }
+}
+
 /// The part of policies that can't be applied beside the filter ExternalAuth: both would decide which clients are admitted.
 fn torn(effective: &Effective<'_>) -> Option<String> {
-    let of = |section: Section| effective.of(section).filter(|part| part.fault(section).is_none());
-    let is_any = |part: &&RoutePolicyPart| part.asked.annotations.access.satisfy == Some(Satisfy::Any);
-    let asking = of(Section::ExternalAuth).map(|part| ("externalAuth", part));
-    let (what, part) = asking.or_else(|| Some(("access.satisfy: Any", of(Section::Access).filter(is_any)?)))?;
+    let section = Section::ExternalAuth;
+    let asking = effective.of(section).filter(|part| part.fault(section).is_none()).map(|part| ("externalAuth", part));
+    let any = || effective.any().filter(|_| effective.inherited_authentication().is_none());
+    let (what, part) = asking.or_else(|| Some(("access.satisfy: Any", any()?)))?;
     Some(format!("{what} of {} can't be applied beside the filter ExternalAuth", part.turn.key()))
 }
 
