@@ -296,7 +296,7 @@ impl Sender {
     /// The failures of a note that is not a diagnostic and was sent from the front of the queue; `None` if its object has gone meanwhile.
     fn front(&mut self, subject: &Subject, note: &Note) -> Option<&mut u32> {
         let (waiting, other, failures) = self.passing.front_mut()?;
-        (waiting.key == subject.key && other == note).then_some(failures)
+        (waiting == subject && other == note).then_some(failures)
     }
 
     /// Removes a note from the queue. The remaining notes about the object have failed this often.
@@ -322,19 +322,15 @@ impl Sender {
         // While everything fails, this Event is not to blame.
         let counts = u32::from(self.backoff.failures() == 0);
         let failures = if note.topic.is_passing() {
-            self.front(subject, note).map_or(0, |failures| {
-                *failures += counts;
-                *failures
-            })
+            self.front(subject, note)
         } else {
-            match self.diagnostics.get_mut(&subject.key) {
-                Some((_, notes, failures)) if notes.front() == Some(note) => {
-                    *failures += counts;
-                    *failures
-                }
-                _ => 0,
-            }
+            let waiting = self.diagnostics.get_mut(&subject.key).filter(|(_, notes, _)| notes.front() == Some(note));
+            waiting.map(|(.., failures)| failures)
         };
+        let failures = failures.map_or(0, |failures| {
+            *failures += counts;
+            *failures
+        });
         if counts > 0 && failures >= TRIES {
             let ObjectKey { kind, namespace, name } = &subject.key;
             let (error, namespace, name, text) = (ErrorChain(error), &**namespace, &**name, &note.text);

@@ -16,7 +16,7 @@ pub(crate) const COMPONENT: &str = "fairway";
 const TEXT: usize = 1024;
 
 /// The object that an Event is about.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Subject {
     pub(crate) key: ObjectKey,
     pub(crate) identity: Identity,
