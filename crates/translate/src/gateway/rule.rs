@@ -91,8 +91,6 @@ pub(super) struct BuiltRule {
 #[derive(Default)]
 struct Effects {
     cors: Option<Cors>,
-    /// Whether answers differ by the request's origin.
-    varies_by_origin: bool,
     auth: Option<Box<ExternalAuth>>,
     /// Whether an authentication service is configured that can't be reached.
     cannot_ask: bool,
@@ -203,7 +201,14 @@ impl RuleReader<'_> {
                 ("URLRewrite", HTTPRouteFilter { url_rewrite: Some(rewrite), .. }) => effects.rewrite(rewrite),
                 ("CORS", HTTPRouteFilter { cors: Some(cors), .. }) => {
                     effects.cors = Some(cors_of(cors));
-                    effects.varies_by_origin = cors.allow_credentials == Some(true) || !admits_any(cors);
+                    if (cors.allow_credentials == Some(true) || !admits_any(cors))
+                        && let Ok(vary) = "Vary".try_into()
+                    {
+                        // A cache must not reuse an answer for another origin, not even one to a request without an origin (Fetch, "CORS
+                        // protocol and HTTP caches").
+                        let origin = Template::of_literal("Origin");
+                        effects.response.push(FieldEdit::new(vary, fairway_model::Change::Add(origin)));
+                    }
                     Ok(())
                 }
                 ("RequestMirror", HTTPRouteFilter { request_mirror: Some(mirror), .. }) => {
@@ -668,12 +673,7 @@ impl Effects {
 
     /// The filters in the order in which they act. Edits of the response come first, so that they apply to every answer.
     fn into_filters(self) -> Vec<Filter> {
-        let Self { cors, varies_by_origin, auth, mirrors, request, mut response, path, .. } = self;
-        if varies_by_origin && let Ok(vary) = "Vary".try_into() {
-            // A cache must not reuse an answer for another origin, not even one to a request without an origin (Fetch, "CORS protocol
-            // and HTTP caches").
-            response.push(FieldEdit::new(vary, fairway_model::Change::Add(Template::of_literal("Origin"))));
-        }
+        let Self { cors, auth, mirrors, request, response, path, .. } = self;
         let response = (!response.is_empty()).then_some(Filter::EditResponse(response));
         let request = (!request.is_empty()).then_some(Filter::EditRequest(request));
         let cors = cors.map(|cors| Filter::Cors(cors.into()));
