@@ -8,6 +8,11 @@ use crate::shell;
 use crate::totals::Totals;
 use crate::workspace::Workspace;
 
+/// A small target that needs dev-dependencies. Cargo gives dependencies the features that these ask for only if such a target is among those
+/// to build, and builds all of them twice if one command has such a target and the next has none, or if one names the workspace and the next
+/// a package.
+const AS_FOR_TESTS: [&str; 2] = ["--example", "routepolicy_crd"];
+
 /// Formats the workspace and the fuzz targets outside it.
 pub(crate) fn fmt(workspace: &Workspace) -> anyhow::Result<Outcome> {
     for manifest in ["Cargo.toml", fuzz::MANIFEST] {
@@ -38,24 +43,31 @@ pub(crate) fn clippy(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome::default())
 }
 
-/// The build from the README's first command: without the feature `cluster` nothing may be unused, and missing commands must say so.
+/// The build from the README's first command: without the feature `cluster` nothing may be unused, and missing commands must say so. The
+/// dependencies keep the features that the whole workspace gives them, so that they are built once for this and for all tests.
 pub(crate) fn quick_start(workspace: &Workspace) -> anyhow::Result<Outcome> {
-    let of_fairway = ["--package", "fairway", "--no-default-features", "--locked"];
+    let without_cluster = ["--workspace", "--no-default-features", "--locked"];
     let mut command = workspace.cargo();
-    command.arg("clippy").args(of_fairway).args(["--bin", "fairway", "--", "-D", "warnings"]);
-    let outcome = step(workspace, &mut command)?;
+    command.arg("clippy").args(without_cluster).args(["--bin", "fairway"]).args(AS_FOR_TESTS);
+    let outcome = step(workspace, command.args(["--", "-D", "warnings"]))?;
     if outcome.failure.is_some() {
         return Ok(outcome);
     }
     let mut command = workspace.cargo();
-    command.arg("test").args(of_fairway);
+    command.arg("test").args(without_cluster);
     step(workspace, command.args(["--test", "examples", "--test", "without_cluster"]))
 }
 
 pub(crate) fn doc(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let mut command = workspace.cargo();
-    command.args(["doc", "--workspace", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "-D warnings");
-    step(workspace, &mut command)
+    command.args(["doc", "--workspace", "--no-deps", "--locked", "--lib", "--bins"]).args(AS_FOR_TESTS);
+    step(workspace, command.env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// Builds programs and examples of the workspace into `target/debug`, from the dependencies that the tests have.
+pub(crate) fn build(workspace: &Workspace, targets: &[&str]) -> anyhow::Result<Outcome> {
+    let mut command = workspace.cargo();
+    step(workspace, command.args(["build", "--workspace", "--locked"]).args(targets).args(AS_FOR_TESTS))
 }
 
 /// Runs every test binary and every documentation example, even after a failure, so that the totals are complete.

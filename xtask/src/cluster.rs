@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use crate::outcome::Outcome;
 use crate::workspace::Workspace;
-use crate::{image, shell, tools};
+use crate::{cargo, image, tools};
 
 /// Becomes `fairway-cluster` with `words`, which documents them itself (`--help`); its exit status is ours. Returns
 /// only if a build fails.
@@ -33,14 +33,9 @@ pub(crate) fn run(workspace: &Workspace, words: &[&str]) -> anyhow::Result<bool>
     Err(error).with_context(|| format!("starting {}", binary.display()))
 }
 
-/// Builds `fairway-cluster` with the whole workspace: dependencies built for one package alone have other features and would be built
-/// twice.
+/// Builds `fairway-cluster`.
 pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
-    let mut command = workspace.cargo();
-    command.args(["build", "--locked", "--workspace", "--bin", "fairway-cluster"]);
-    let finished = shell::run(&workspace.console, &mut command, |_| false)?;
-    let failure = (!finished.success).then(|| format!("`{}` failed:\n{}", shell::display(&command), finished.output));
-    Ok(Outcome { failure, ..Outcome::default() })
+    cargo::build(workspace, &["--bin", "fairway-cluster"])
 }
 
 /// Keeps an existing image: it takes minutes to build, and pods of a running cluster start from it.

@@ -4,6 +4,8 @@
 //! forbid unsafe code, so it would find nothing that a panic doesn't show, and it halves the speed.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use anyhow::Context;
 use serde_json::Value;
@@ -81,12 +83,36 @@ pub(crate) fn run(workspace: &Workspace, options: &FuzzOptions) -> anyhow::Resul
     if let Some(failure) = build(workspace, &folder)? {
         return Ok(Outcome { failure: Some(failure), ..Outcome::default() });
     }
-    for target in &targets {
-        if let Some(failure) = run_one(workspace, &folder, target, options)? {
-            return Ok(Outcome { failure: Some(failure), ..Outcome::default() });
-        }
+    if let Some(failure) = run_all(workspace, &folder, &targets, options)? {
+        return Ok(Outcome { failure: Some(failure), ..Outcome::default() });
     }
     Ok(Outcome::passed(format!("{} targets, {} s each", targets.len(), options.seconds)))
+}
+
+/// Runs as many targets side by side as there are cores: each is one thread. Returns the first failure, if any.
+fn run_all(
+    workspace: &Workspace,
+    folder: &Path,
+    targets: &[String],
+    options: &FuzzOptions,
+) -> anyhow::Result<Option<String>> {
+    let waiting = Mutex::new(targets.iter());
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || -> anyhow::Result<Option<String>> {
+        while let Some(target) = next() {
+            let failure = run_one(workspace, folder, target, options)?;
+            if failure.is_some() {
+                return Ok(failure);
+            }
+        }
+        Ok(None)
+    };
+    thread::scope(|scope| {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        let mut failures = workers.into_iter().map(|worker| worker.join().expect("no worker panics"));
+        failures.find(|failure| !matches!(failure, Ok(None))).unwrap_or(Ok(None))
+    })
 }
 
 /// The names of the programs in the fuzz package.

@@ -3,21 +3,18 @@
 use std::fs;
 use std::path::PathBuf;
 
+use anyhow::bail;
+
+use crate::cargo;
 use crate::chart;
 use crate::outcome::Outcome;
 use crate::shell;
 use crate::workspace::Workspace;
 
-/// Each file, and the arguments of the cargo command that prints it.
-const FILES: &[(&str, &[&str])] = &[
-    (
-        "deploy/helm/fairway/files/routepolicies.yaml",
-        &["run", "--quiet", "--package", "fairway-translate", "--example", "routepolicy_crd"],
-    ),
-    (
-        "deploy/helm/fairway/files/gatewayparameters.yaml",
-        &["run", "--quiet", "--package", "fairway-translate", "--example", "gatewayparameters_crd"],
-    ),
+/// Each file, and the example that prints it.
+const FILES: &[(&str, &str)] = &[
+    ("deploy/helm/fairway/files/routepolicies.yaml", "routepolicy_crd"),
+    ("deploy/helm/fairway/files/gatewayparameters.yaml", "gatewayparameters_crd"),
 ];
 
 /// Regenerates every file.
@@ -60,9 +57,12 @@ impl Difference {
 /// The number of files, and those that differ.
 fn differences(workspace: &Workspace) -> anyhow::Result<(usize, Vec<Difference>)> {
     let mut files = Vec::new();
-    for &(path, arguments) in FILES {
-        workspace.console.progress(path);
-        files.push((PathBuf::from(path), shell::read(workspace.cargo().args(arguments))?));
+    for &(path, example) in FILES {
+        if let Some(failure) = cargo::build(workspace, &["--example", example])?.failure {
+            bail!(failure);
+        }
+        let mut command = workspace.command(workspace.target_folder()?.join("debug/examples").join(example));
+        files.push((PathBuf::from(path), shell::read(&mut command)?));
     }
     workspace.console.progress("the chart");
     files.extend(chart::files(workspace)?);

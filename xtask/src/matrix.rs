@@ -16,7 +16,7 @@ use anyhow::{Context, ensure};
 use crate::outcome::Outcome;
 use crate::serving::{Program, Serving, free_address};
 use crate::workspace::Workspace;
-use crate::{shell, tools};
+use crate::{cargo, shell, tools};
 
 /// The cases for each pair, which are also the paths.
 const CASES: [&str; 4] = ["down", "up", "reset", "goaway"];
@@ -85,11 +85,9 @@ pub(crate) fn run(workspace: &Workspace, python: &str) -> anyhow::Result<Outcome
             return Ok(Outcome { failure: Some(built.output), ..Outcome::default() });
         }
     }
-    let mut build = workspace.cargo();
-    build.args(["build", "--locked", "--workspace", "--example", "hyper_server"]);
-    let built = shell::run(&workspace.console, &mut build, |_| false)?;
-    if !built.success {
-        return Ok(Outcome { failure: Some(built.output), ..Outcome::default() });
+    let built = cargo::build(workspace, &["--example", "hyper_server"])?;
+    if built.failure.is_some() {
+        return Ok(built);
     }
     let built = tools::build_grpc(workspace)?;
     if built.failure.is_some() {

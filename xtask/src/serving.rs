@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
+use crate::cargo;
 use crate::outcome::Outcome;
 use crate::shell;
 use crate::workspace::Workspace;
@@ -40,11 +41,8 @@ impl Serving {
 
     /// Builds the binary. Returns the outcome to report if that fails.
     pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Option<Outcome>> {
-        let mut command = workspace.cargo();
-        // With the whole workspace: dependencies built for one package alone have other features, and would be built twice.
-        command.args(["build", "--locked", "--workspace", "--bin", "fairway"]);
-        let finished = shell::run(&workspace.console, &mut command, |_| false)?;
-        Ok((!finished.success).then(|| Outcome { failure: Some(finished.output), ..Outcome::default() }))
+        let built = cargo::build(workspace, &["--bin", "fairway"])?;
+        Ok(built.failure.is_some().then_some(built))
     }
 
     /// Serves the manifests in a folder with the last binary that was built.
