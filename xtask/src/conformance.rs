@@ -47,6 +47,11 @@ pub(crate) fn of_ci(workspace: &Workspace) -> anyhow::Result<Outcome> {
     gateway::run(workspace, &gateway::GatewayOptions::default())
 }
 
+/// Builds the suite of the Gateway API.
+pub(crate) fn build_gateway(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    gateway::build_suite(workspace)
+}
+
 /// How to start a suite's cluster, and whether to keep it.
 #[derive(Clone, Copy)]
 struct Ground {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 
+use crate::cargo;
+use crate::lock::Lock;
 use crate::outcome::Outcome;
 use crate::shell;
 use crate::totals::Totals;
@@ -13,6 +15,8 @@ use crate::workspace::Workspace;
 
 /// Relative to the repository root, independent of the target folder.
 pub(crate) const ROOT: &str = "target/image/rootfs";
+/// Held while the image is built: two builds would replace each other's files.
+const LOCK: &str = "target/image.lock";
 /// The image contains only the binary.
 const LARGEST: u64 = 39_600_000;
 
@@ -34,6 +38,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
 
 /// Builds the image.
 pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let _lock = Lock::wait(&workspace.root.join(LOCK), &workspace.console)?;
     let target = host(workspace)?;
     let mut flags = std::env::var("RUSTFLAGS").unwrap_or_default();
     flags.push_str(" -C target-feature=+crt-static");
@@ -56,12 +61,9 @@ pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
 
 /// Replaces the image by a development build with its shared libraries, for a run that can't wait for the image to be built.
 pub(crate) fn build_development(workspace: &Workspace) -> anyhow::Result<Outcome> {
-    let mut command = workspace.cargo();
-    command.args(["build", "--locked", "--workspace", "--bin", "fairway"]);
-    let finished = shell::run(&workspace.console, &mut command, |_| false)?;
-    if !finished.success {
-        let failure = Some(format!("`{}` failed:\n{}", shell::display(&command), finished.output));
-        return Ok(Outcome { failure, ..Outcome::default() });
+    let outcome = cargo::build(workspace, &["--bin", "fairway"])?;
+    if outcome.failure.is_some() {
+        return Ok(outcome);
     }
     let built = workspace.target_folder()?.join("debug/fairway");
     let root = workspace.root.join(ROOT);

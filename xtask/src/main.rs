@@ -78,6 +78,7 @@ Tasks:
   conformance gateway --schema
                       Writes the table of the rules of its CRDs, which `fairway check` applies
   tools               Builds etcd, the Kubernetes programs, kubectl and helm, as far as they are missing
+  ahead               Builds what takes longest of what `ci` needs: its Go programs and the image; `ci` itself begins with it
   bench [--binary FILE]
                       Counts the instructions of what must stay cheap (valgrind), or of requests to a binary of yours
   bench --peers [SCENARIO...] [--rounds N] [--seconds N] [--binary FILE] [--nginx FILE] [--envoy FILE]
@@ -155,6 +156,7 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
             workspace.console.finish(conformance::run(&workspace, &options))
         }
         ["tools"] => step(tools::build),
+        ["ahead"] => step(ci::ahead),
         ["bench"] => step(bench::run),
         ["bench", "--peers", words @ ..] => {
             let options = bench::peers::PeerOptions::parse(words)?;

@@ -201,24 +201,24 @@ fn build_of(workspace: &Workspace, is_wanted: impl Fn(&Module) -> bool) -> anyho
     let tools = workspace.root.join("target").join("tools");
     let links = tools.join("bin");
     fs::create_dir_all(&links).with_context(|| format!("creating {}", links.display()))?;
-    let _lock = Lock::wait(&tools.join("lock"), &workspace.console)?;
-
-    let mut builds = Vec::new();
+    let (mut kept, mut built) = (0, 0);
     for module in MODULES.iter().filter(|module| is_wanted(module)) {
-        builds.extend(module.builds(&workspace.root.join("e2e/tools"))?);
-    }
-    let missing = builds.iter().filter(|build| !build.is_done(&tools)).count();
-    let mut built = 0;
-    for build in &builds {
-        if !build.is_done(&tools) {
-            built += 1;
-            if let Some(failure) = build.run(workspace, &tools, &format!("{built} of {missing}"))? {
-                return Ok(Outcome { failure: Some(failure), ..Outcome::default() });
+        let _lock = Lock::wait(&tools.join(module.name).with_extension("lock"), &workspace.console)?;
+        let builds = module.builds(&workspace.root.join("e2e/tools"))?;
+        let missing = builds.iter().filter(|build| !build.is_done(&tools)).count();
+        kept += builds.len() - missing;
+        let mut place = 0;
+        for build in &builds {
+            if !build.is_done(&tools) {
+                place += 1;
+                if let Some(failure) = build.run(workspace, &tools, &format!("{place} of {missing}"))? {
+                    return Ok(Outcome { failure: Some(failure), ..Outcome::default() });
+                }
             }
+            link(&links.join(build.program), &Path::new("..").join(&build.folder).join(build.program))?;
         }
-        link(&links.join(build.program), &Path::new("..").join(&build.folder).join(build.program))?;
+        built += missing;
     }
-    let kept = builds.len() - built;
     Ok(Outcome::passed(format!("{kept} programs were there, {built} built, in {}", links.display())))
 }
 

@@ -11,6 +11,7 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use crate::console::duration;
+use crate::lock::Lock;
 use crate::outcome::Outcome;
 use crate::workspace::Workspace;
 use crate::{go, shell};
@@ -53,6 +54,7 @@ pub(super) fn module(workspace: &Workspace) -> anyhow::Result<Option<String>> {
 
 /// Builds the suite and the echo server; two minutes on two cores, seconds when nothing has changed.
 pub(super) fn suite(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let _lock = Lock::wait(&workspace.root.join(FOLDER).join("lock"), &workspace.console)?;
     if let Some(failure) = module(workspace)? {
         return Ok(super::failed(failure));
     }
