@@ -6,11 +6,11 @@ use anyhow::ensure;
 use fairway_e2e::scene::{Release, Scene};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Event};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -22,8 +22,10 @@ const NODES: usize = 1_000;
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// One in this many writes concerns an object that Fairway watches.
 const NOISE: usize = 10;
-/// A controller that uses at most a hundredth of this time has nothing left to do.
+/// A controller that uses at most a hundredth of this time, and writes no Event meanwhile, has nothing left to do.
 const QUIET: Duration = Duration::from_secs(2);
+/// How long it may be busy after the last change: a thousand Events about changes can wait, of which it writes ten a second.
+const CATCHING_UP: Duration = Duration::from_secs(180);
 /// How often each node renews its Lease.
 const HEARTBEATS: usize = 3;
 
@@ -39,14 +41,20 @@ pub(super) async fn rest(scene: &Scene, fairway: &Release<'_>, ingress: Value) -
     for number in 0..NOISE * Noise::KINDS {
         noise.write(number).await?;
     }
-    // Events about earlier changes are still being written.
-    scene
-        .until("a controller that has caught up", async || {
-            let before = cpu()?;
-            sleep(QUIET).await;
-            Ok(cpu()? - before <= QUIET / 100)
-        })
-        .await?;
+    let events = scene.api::<Event>();
+    let written = async || {
+        let page = events.list(&ListParams::default().limit(1)).await?;
+        anyhow::Ok(page.items.len() as i64 + page.metadata.remaining_item_count.unwrap_or_default())
+    };
+    let begin = Instant::now();
+    loop {
+        let (events_before, cpu_before) = (written().await?, cpu()?);
+        sleep(QUIET).await;
+        if written().await? == events_before && cpu()? - cpu_before <= QUIET / 100 {
+            break;
+        }
+        ensure!(begin.elapsed() < CATCHING_UP, "the controller is still busy {CATCHING_UP:?} after the last change");
+    }
     let rounds = async || fairway.metric("fairway_channel_rounds_total").await;
     let (rounds_before, cpu_before, begin) = (rounds().await?, cpu()?, Instant::now());
     let mut ticks = interval(HEARTBEAT / u32::try_from(NODES)?);
