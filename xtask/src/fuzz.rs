@@ -3,7 +3,7 @@
 //! The targets are built as cargo-fuzz builds them, but without cargo-fuzz and without AddressSanitizer: our crates
 //! forbid unsafe code, so it would find nothing that a panic doesn't show, and it halves the speed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -78,11 +78,11 @@ pub(crate) fn run(workspace: &Workspace, options: &FuzzOptions) -> anyhow::Resul
     }
     anyhow::ensure!(!targets.is_empty(), "{MANIFEST} declares no target");
 
-    // Not shared with other builds, which have other flags.
-    let folder = workspace.target_folder()?.join("fuzz");
-    if let Some(failure) = build(workspace, &folder)? {
-        return Ok(Outcome { failure: Some(failure), ..Outcome::default() });
+    let built = build(workspace)?;
+    if built.failure.is_some() {
+        return Ok(built);
     }
+    let folder = folder(workspace)?;
     if let Some(failure) = run_all(workspace, &folder, &targets, options)? {
         return Ok(Outcome { failure: Some(failure), ..Outcome::default() });
     }
@@ -136,15 +136,20 @@ fn programs(metadata: &Value) -> Option<Vec<String>> {
     Some(names)
 }
 
-/// Builds all targets; returns the failure, if any.
-fn build(workspace: &Workspace, folder: &Path) -> anyhow::Result<Option<String>> {
+/// Not shared with other builds, which have other flags.
+fn folder(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    Ok(workspace.target_folder()?.join("fuzz"))
+}
+
+/// Builds all targets.
+pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let mut command = workspace.command("rustup");
     command.args(["run", "nightly", "cargo", "build", "--release", "--bins", "--manifest-path", MANIFEST]);
     // If a target is named, the flags do not reach build scripts and procedural macros.
-    command.args(["--target", TRIPLE, "--target-dir"]).arg(folder);
+    command.args(["--target", TRIPLE, "--target-dir"]).arg(folder(workspace)?);
     command.env("RUSTFLAGS", FLAGS.join(" ")).env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN");
     let finished = shell::run(&workspace.console, &mut command, |_| false)?;
-    Ok((!finished.success).then_some(finished.output))
+    Ok(Outcome { failure: (!finished.success).then_some(finished.output), ..Outcome::default() })
 }
 
 fn run_one(

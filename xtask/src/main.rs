@@ -78,7 +78,7 @@ Tasks:
   conformance gateway --schema
                       Writes the table of the rules of its CRDs, which `fairway check` applies
   tools               Builds etcd, the Kubernetes programs, kubectl and helm, as far as they are missing
-  ahead               Builds what takes longest of what `ci` needs: its Go programs and the image; `ci` itself begins with it
+  ahead               Builds what takes longest of what `ci` needs: Go programs, the image and the fuzz targets; `ci` begins with it
   bench [--binary FILE]
                       Counts the instructions of what must stay cheap (valgrind), or of requests to a binary of yours
   bench --peers [SCENARIO...] [--rounds N] [--seconds N] [--binary FILE] [--nginx FILE] [--envoy FILE]
