@@ -65,6 +65,7 @@ pub(crate) fn build_development(workspace: &Workspace) -> anyhow::Result<Outcome
     if outcome.failure.is_some() {
         return Ok(outcome);
     }
+    let _lock = Lock::wait(&workspace.root.join(LOCK), &workspace.console)?;
     let built = workspace.target_folder()?.join("debug/fairway");
     let root = workspace.root.join(ROOT);
     let binary = place(&built, &root)?;
