@@ -56,13 +56,14 @@ impl Difference {
 
 /// The number of files, and those that differ.
 fn differences(workspace: &Workspace) -> anyhow::Result<(usize, Vec<Difference>)> {
+    let examples: Vec<_> = FILES.iter().flat_map(|&(_, example)| ["--example", example]).collect();
+    if let Some(failure) = cargo::build(workspace, &examples)?.failure {
+        bail!(failure);
+    }
+    let programs = workspace.target_folder()?.join("debug/examples");
     let mut files = Vec::new();
     for &(path, example) in FILES {
-        if let Some(failure) = cargo::build(workspace, &["--example", example])?.failure {
-            bail!(failure);
-        }
-        let mut command = workspace.command(workspace.target_folder()?.join("debug/examples").join(example));
-        files.push((PathBuf::from(path), shell::read(&mut command)?));
+        files.push((PathBuf::from(path), shell::read(&mut workspace.command(programs.join(example)))?));
     }
     workspace.console.progress("the chart");
     files.extend(chart::files(workspace)?);
