@@ -1,5 +1,7 @@
 //! Client certificates: which clients are admitted, what others get, what backends learn, and that no verdict is carried over.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
 use std::sync::Arc;
 
 use crate::support::http2::H2;

@@ -1,5 +1,7 @@
 //! Geographic variables from MaxMind files, in the log, in fields and in conditions.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,6 @@
 //! The proxy with real sockets, a file for each feature. One program, because each program is linked anew; tests that measure their process
 //! or change its limits are programs of their own, beside this folder.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
-
 mod answer;
 mod attack;
 mod basic_auth;

@@ -1,5 +1,7 @@
 //! TLS passthrough: connections for a host reach an endpoint byte for byte, and others on the same listener end at the proxy.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! The PROXY header on listeners for HTTP and HTTPS: the client that it names, and the headers that end the connection.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! TLS: the choice of certificate and version, resumption, and changes that don't touch connections.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
 use std::sync::Arc;
 
 use crate::support;

@@ -2,6 +2,8 @@
 //!
 //! No client library sends most of this, so a library makes the handshake and the test seals the records that follow.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! The settings of TLS for all hosts: versions, suites, groups, tickets, unknown names. They follow a change at once.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
 use std::sync::Arc;
 
 use crate::support;

@@ -1,5 +1,7 @@
 //! Traces: the context that backends get, and the spans that a collector gets.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
