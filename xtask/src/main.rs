@@ -27,6 +27,7 @@ mod matrix;
 mod needs;
 mod oauth;
 mod outcome;
+mod profile;
 mod rules;
 mod serving;
 mod shell;
@@ -78,12 +79,14 @@ Tasks:
   conformance gateway --schema
                       Writes the table of the rules of its CRDs, which `fairway check` applies
   tools               Builds etcd, the Kubernetes programs, kubectl and helm, as far as they are missing
-  ahead               Builds what takes longest of what `ci` needs: Go programs, the image and the fuzz targets; `ci` begins with it
+  ahead               Builds what takes longest of what `ci` needs (Go programs, the image, the fuzz targets) and runs `bench`; `ci`
+                      begins with it
   bench [--binary FILE]
                       Counts the instructions of what must stay cheap (valgrind), or of requests to a binary of yours
   bench --peers [SCENARIO...] [--rounds N] [--seconds N] [--binary FILE] [--nginx FILE] [--envoy FILE]
                       Processor time of a request beside nginx, and beside Envoy for gRPC; memory, latency beside nginx and HAProxy, and
                       two workers beside one; on two idle cores
+  profile             Records what requests execute, for the compiler of the image: writes deploy/image.profdata
   gen [--check]       Rewrites generated files; with --check says which ones differ
   fuzz [TARGET] [--seconds N]
                       Runs every fuzz target, or one, for N seconds each (10 by default)
@@ -163,6 +166,7 @@ fn run(arguments: &[String]) -> anyhow::Result<bool> {
             workspace.console.finish(bench::peers::run(&workspace, &options))
         }
         ["bench", "--binary", file] => workspace.console.finish(bench::requests(&workspace, file.as_ref())),
+        ["profile"] => step(profile::record),
         ["gen"] => step(generated::rewrite),
         ["gen", "--check"] => step(generated::check),
         ["fuzz", options @ ..] => {

@@ -18,6 +18,8 @@ pub(crate) enum Use {
     Bench,
     /// Generating load on other proxies and Fairway.
     Peers,
+    /// Recording what requests execute.
+    Profile,
     /// The fuzz targets.
     Fuzz,
     /// The image.
@@ -56,6 +58,7 @@ const TASKS: &[(&str, &[Use])] = &[
     ("tools", &[Use::Tools]),
     ("bench", &[Use::Build, Use::Bench, Use::Image]),
     ("bench --peers", &[Use::Build, Use::Image, Use::Tools, Use::Framing, Use::Peers]),
+    ("profile", &[Use::Build, Use::Image, Use::Tools, Use::Framing, Use::Peers, Use::Profile]),
     ("fuzz", &[Use::Build, Use::Fuzz]),
 ];
 
@@ -98,6 +101,7 @@ const PACKAGES: &[(&str, &str, &str, Use)] = &[
     ("h2load", "nghttp2-client", "to load proxies over HTTP/2", Use::Peers),
     ("wrk", "wrk", "to load proxies over HTTP/1.1", Use::Peers),
     ("/usr/sbin/haproxy", "haproxy", "to compare its latency with ours", Use::Peers),
+    ("llvm-profdata-19", "llvm-19", "to merge what was recorded", Use::Profile),
     ("taskset", "util-linux", "to keep proxies and load apart", Use::Peers),
     ("java", "default-jdk-headless", "to talk to it", Use::Matrix),
     ("chromium", "chromium", "to talk to it", Use::Matrix),

@@ -111,6 +111,14 @@ impl Program {
         Ok(self.0.try_wait()?.is_none())
     }
 
+    /// Asks it to end, and waits until it has: what it writes last is complete.
+    pub(crate) fn end(mut self) -> anyhow::Result<()> {
+        let id = self.0.id().to_string();
+        shell::read(Command::new("kill").args(["-TERM", &id]))?;
+        self.0.wait().context("waiting for a program")?;
+        Ok(())
+    }
+
     /// Its output, if that is a pipe.
     pub(crate) fn stdout(&mut self) -> anyhow::Result<ChildStdout> {
         self.0.stdout.take().context("its output is no pipe")

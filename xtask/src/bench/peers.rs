@@ -161,6 +161,26 @@ pub(crate) fn run(workspace: &Workspace, options: &PeerOptions) -> anyhow::Resul
     Ok(Outcome::passed(format!("{} tables", options.scenarios.len() + options.tables.len())))
 }
 
+/// Puts every load on a binary, alone and with its controller beside it.
+pub(crate) fn exercise(workspace: &Workspace, binary: PathBuf) -> anyhow::Result<()> {
+    let built = tools::build_grpc(workspace)?;
+    ensure!(built.failure.is_none(), "the server of grpc-go can't be built");
+    let folder = workspace.target_folder()?.join("peers");
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let options = PeerOptions { rounds: 1, seconds: 2, ..PeerOptions::parse(&[])? };
+    let setup = Setup::new(&folder, &options.nginx, &workspace.root.join("target/tools/bin/grpc-server"))?;
+    let bench = Bench { setup, binary, options: &options };
+    for scenario in SCENARIOS {
+        let _origin = bench.origin(scenario.origin, LOAD)?;
+        for side in scenario.sides.iter().filter(|side| matches!(side.proxy, Proxy::Fairway { .. })) {
+            workspace.console.progress(&format!("{}: {}", scenario.name, side.name));
+            bench.cost(scenario, side).with_context(|| format!("scenario {}", scenario.name))?;
+        }
+    }
+    pair::measure(&bench, workspace)?;
+    memory::measure(&bench, workspace).map(drop)
+}
+
 struct Bench<'a> {
     setup: Setup,
     binary: PathBuf,
@@ -247,10 +267,13 @@ impl Bench<'_> {
             ensure!(program.is_running()?, "it ended");
         }
         ensure!(requests > 0, "it answered no request");
+        let memory = ids.iter().map(|id| memory(*id)).sum::<anyhow::Result<f64>>()?;
+        // A controller waits for its proxies.
+        programs.into_iter().rev().try_for_each(Program::end)?;
         Ok(Cost {
             time: took.as_secs_f64() * 1e6 / requests as f64,
             rate: requests as f64 / elapsed.as_secs_f64(),
-            memory: ids.iter().map(|id| memory(*id)).sum::<anyhow::Result<f64>>()?,
+            memory,
         })
     }
 

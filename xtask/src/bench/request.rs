@@ -35,22 +35,22 @@ const KINDS: &[RequestKind] = &[
     RequestKind {
         name: "forward",
         asked: Asked { version: Version::Http1, path: "/plain/a?b=c", status: 200 },
-        allowed: 18_800.0,
+        allowed: 14_900.0,
     },
     RequestKind {
         name: "rewrite",
         asked: Asked { version: Version::Http1, path: "/rewritten/a/b?c=d", status: 200 },
-        allowed: 21_000.0,
+        allowed: 17_050.0,
     },
     RequestKind {
         name: "redirect",
         asked: Asked { version: Version::Http1, path: "/moved", status: 301 },
-        allowed: 10_850.0,
+        allowed: 9_050.0,
     },
     RequestKind {
         name: "forward over HTTP/2",
         asked: Asked { version: Version::Http2, path: "/plain/a?b=c", status: 200 },
-        allowed: 44_900.0,
+        allowed: 36_050.0,
     },
 ];
 

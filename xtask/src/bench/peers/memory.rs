@@ -68,6 +68,8 @@ pub(super) fn measure(bench: &Bench<'_>, workspace: &Workspace) -> anyhow::Resul
     let [before, after] = with_connections(setup.http, of_both)?;
     lines.push(line("proxy", before[0], after[0]));
     lines.push(line("controller", before[1], after[1]));
+    proxy.end()?;
+    controller.end()?;
     Ok(lines)
 }
 
