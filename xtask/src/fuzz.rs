@@ -65,9 +65,9 @@ impl FuzzOptions {
     }
 }
 
-/// Runs every target for ten seconds, always with the same random numbers, so that a failure is due to the change at hand.
+/// Runs every target for five seconds, always with the same random numbers, so that a failure is due to the change at hand.
 pub(crate) fn smoke(workspace: &Workspace) -> anyhow::Result<Outcome> {
-    run(workspace, &FuzzOptions { seed: Some(1), ..FuzzOptions::default() })
+    run(workspace, &FuzzOptions { seed: Some(1), seconds: 5, ..FuzzOptions::default() })
 }
 
 pub(crate) fn run(workspace: &Workspace, options: &FuzzOptions) -> anyhow::Result<Outcome> {

@@ -144,10 +144,7 @@ pub(crate) fn run(workspace: &Workspace, options: &PeerOptions) -> anyhow::Resul
             return Ok(built);
         }
     }
-    let folder = workspace.target_folder()?.join("peers");
-    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-    let setup = Setup::new(&folder, &options.nginx, &workspace.root.join("target/tools/bin/grpc-server"))?;
-    let bench = Bench { setup, binary, options };
+    let bench = Bench { setup: setup(workspace, options)?, binary, options };
     for scenario in &options.scenarios {
         for line in bench.compare(workspace, scenario).with_context(|| format!("scenario {}", scenario.name))? {
             workspace.console.line(&line);
@@ -165,11 +162,8 @@ pub(crate) fn run(workspace: &Workspace, options: &PeerOptions) -> anyhow::Resul
 pub(crate) fn exercise(workspace: &Workspace, binary: PathBuf) -> anyhow::Result<()> {
     let built = tools::build_grpc(workspace)?;
     ensure!(built.failure.is_none(), "the server of grpc-go can't be built");
-    let folder = workspace.target_folder()?.join("peers");
-    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     let options = PeerOptions { rounds: 1, seconds: 2, ..PeerOptions::parse(&[])? };
-    let setup = Setup::new(&folder, &options.nginx, &workspace.root.join("target/tools/bin/grpc-server"))?;
-    let bench = Bench { setup, binary, options: &options };
+    let bench = Bench { setup: setup(workspace, &options)?, binary, options: &options };
     for scenario in SCENARIOS {
         let _origin = bench.origin(scenario.origin, LOAD)?;
         for side in scenario.sides.iter().filter(|side| matches!(side.proxy, Proxy::Fairway { .. })) {
@@ -179,6 +173,12 @@ pub(crate) fn exercise(workspace: &Workspace, binary: PathBuf) -> anyhow::Result
     }
     pair::measure(&bench, workspace)?;
     memory::measure(&bench, workspace).map(drop)
+}
+
+fn setup(workspace: &Workspace, options: &PeerOptions) -> anyhow::Result<Setup> {
+    let folder = workspace.target_folder()?.join("peers");
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    Setup::new(&folder, &options.nginx, &workspace.root.join("target/tools/bin/grpc-server"))
 }
 
 struct Bench<'a> {
