@@ -54,7 +54,8 @@ pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome::passed(format!("{:.1} MB in {ROOT}", size as f64 / 1e6)))
 }
 
-/// Compiles the image's binary into a target folder, with one more option for code generation (`-C`). Returns its path, or the outcome to report.
+/// Compiles the image's binary into a target folder, with one more option for code generation (`-C`). Returns its path, or the outcome to
+/// report.
 pub(crate) fn compile(workspace: &Workspace, folder: &Path, option: &str) -> anyhow::Result<Result<PathBuf, Outcome>> {
     let target = host(workspace)?;
     let given = std::env::var("RUSTFLAGS").unwrap_or_default();

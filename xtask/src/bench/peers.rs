@@ -161,7 +161,9 @@ pub(crate) fn run(workspace: &Workspace, options: &PeerOptions) -> anyhow::Resul
 /// Puts every load on a binary, alone and with its controller beside it.
 pub(crate) fn exercise(workspace: &Workspace, binary: PathBuf) -> anyhow::Result<()> {
     let built = tools::build_grpc(workspace)?;
-    ensure!(built.failure.is_none(), "the server of grpc-go can't be built");
+    if let Some(failure) = built.failure {
+        bail!(failure);
+    }
     let options = PeerOptions { rounds: 1, seconds: 2, ..PeerOptions::parse(&[])? };
     let bench = Bench { setup: setup(workspace, &options)?, binary, options: &options };
     for scenario in SCENARIOS {
@@ -175,6 +177,7 @@ pub(crate) fn exercise(workspace: &Workspace, binary: PathBuf) -> anyhow::Result
     memory::measure(&bench, workspace).map(drop)
 }
 
+/// Chooses addresses, and writes the files of all programs.
 fn setup(workspace: &Workspace, options: &PeerOptions) -> anyhow::Result<Setup> {
     let folder = workspace.target_folder()?.join("peers");
     fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;

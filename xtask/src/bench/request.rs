@@ -8,14 +8,14 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, ensure};
 
 use super::client::{Asked, Client, Version};
 use crate::console::Console;
-use crate::serving::free_address;
+use crate::serving::{Program, free_address};
 
 /// Requests before the counted ones, all on one connection, which allows 1,000 by default (`keep-alive-requests`).
 const WARM_UP: usize = 300;
@@ -135,16 +135,16 @@ fn count(binary: &Path, folder: &Path, origin: SocketAddr, kind: &RequestKind) -
     command.args(["--http", &http.to_string(), "--https", &https.to_string(), "--workers", "1", "--access-log", "off"]);
     command.args(["--backend", &format!("bench/app:80={origin}")]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut running = Running(command.spawn().context("valgrind")?);
+    let running = Program::start(&mut command)?;
     let mut client = Client::connect(http, kind.asked)?;
     for _ in 0..WARM_UP {
         client.ask()?;
     }
-    running.read_out()?;
+    read_out(&running)?;
     for _ in 0..COUNTED {
         client.ask()?;
     }
-    running.read_out()?;
+    read_out(&running)?;
     running.end()?;
     counters.busiest_thread(2)
 }
@@ -185,32 +185,12 @@ fn total(text: &str) -> Option<u64> {
     text.lines().rev().find_map(|line| line.strip_prefix("totals: "))?.trim().parse().ok()
 }
 
-/// A program that is stopped when it is no longer needed.
-struct Running(Child);
-
-impl Running {
-    /// Makes callgrind write its counters.
-    fn read_out(&self) -> anyhow::Result<()> {
-        let told = Command::new("vgdb").arg(format!("--pid={}", self.0.id())).arg("dump").output().context("vgdb")?;
-        let trouble = String::from_utf8_lossy(&told.stderr);
-        ensure!(told.status.success(), "vgdb can't reach the program under valgrind:\n{trouble}");
-        Ok(())
-    }
-
-    /// Stops it gracefully.
-    fn end(&mut self) -> anyhow::Result<()> {
-        let status = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().context("kill")?;
-        ensure!(status.success(), "the program ended by itself");
-        self.0.wait().context("waiting for valgrind")?;
-        Ok(())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Makes callgrind write the counters of a program.
+fn read_out(running: &Program) -> anyhow::Result<()> {
+    let told = Command::new("vgdb").arg(format!("--pid={}", running.id())).arg("dump").output().context("vgdb")?;
+    let trouble = String::from_utf8_lossy(&told.stderr);
+    ensure!(told.status.success(), "vgdb can't reach the program under valgrind:\n{trouble}");
+    Ok(())
 }
 
 /// An origin that answers every request with the same hundred bytes.
